@@ -1,0 +1,94 @@
+"""What the HTTP layer and the command line need from authentication."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandgate.core.ids import ApiKeyId, UserId
+from sandgate.core.page import Page, PageRequest
+from sandgate.core.principal import ApiKey, Principal, Role, User
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A signed token and how long it is valid."""
+
+    access_token: str
+    expires_in_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedApiKey:
+    """An API key's row and the one and only showing of its secret."""
+
+    key: ApiKey
+    secret: str
+
+
+class Authenticator(Protocol):
+    """Credentials of callers."""
+
+    async def issue_token(self, name: str, password: str, address: str) -> IssuedToken:
+        """A token for a name and its password, asked for from a client's address.
+
+        Raises ``InvalidCredentials`` (in the same time for an unknown name and a wrong password, and for a
+        disabled user) and ``TooManyLoginAttempts``.
+        """
+        ...
+
+    async def authenticate(self, credential: str) -> Principal:
+        """Who presents this token or API key. Raises ``NotAuthenticated``."""
+        ...
+
+    async def revoke(self, caller: Principal, token: str | None) -> None:
+        """End a token of the caller's own before its time (None: the one that the caller came with).
+
+        Raises ``InvalidRequest`` when it is no valid token of the caller's (an admin may end anybody's).
+        """
+        ...
+
+    async def create_api_key(self, caller: Principal, label: str, expires_in_s: int | None) -> IssuedApiKey:
+        """A new key that acts as the caller. Raises ``Forbidden`` when the caller came with an API key."""
+        ...
+
+    async def list_api_keys(self, caller: Principal, page: PageRequest) -> Page[ApiKey]:
+        """The caller's own keys."""
+        ...
+
+    async def delete_api_key(self, caller: Principal, api_key_id: ApiKeyId) -> None:
+        """End one of the caller's own keys. Raises ``ApiKeyNotFound``."""
+        ...
+
+
+class Users(Protocol):
+    """The accounts, for admins. Each method raises ``Forbidden`` unless the caller is one (None: the command line)."""
+
+    async def create(self, caller: Principal | None, name: str, password: str, role: Role) -> User:
+        """A new user. Raises ``UserNameTaken``, ``InvalidRequest``."""
+        ...
+
+    async def get(self, caller: Principal | None, user_id: UserId) -> User:
+        """One user. Raises ``UserNotFound``."""
+        ...
+
+    async def list(self, caller: Principal | None, page: PageRequest) -> Page[User]:
+        """A page of users."""
+        ...
+
+    async def update(
+        self,
+        caller: Principal | None,
+        user_id: UserId,
+        *,
+        role: Role | None = None,
+        password: str | None = None,
+        disabled: bool | None = None,
+    ) -> User:
+        """Change a user; a new password and disabling end all tokens issued before.
+
+        Raises ``UserNotFound``, ``LastAdmin``, ``InvalidRequest``.
+        """
+        ...
+
+    async def delete(self, caller: Principal | None, user_id: UserId) -> None:
+        """Remove a user and the user's keys. Raises ``UserNotFound``, ``LastAdmin``."""
+        ...

@@ -1,0 +1,1 @@
+"""Which host holds an environment."""

@@ -1,0 +1,1 @@
+"""The settings table, read once."""

@@ -1,0 +1,177 @@
+"""The settings table: name, type, unit, default, help and secrecy of everything that can be set.
+
+Each setting is read once, at the start, from the environment variable ``SANDGATE_<NAME>`` (upper case) or from a
+command-line flag that overrides it, and is frozen from then on. ``docs/configuration.md`` is generated from here.
+
+To add a setting: add a field with ``_setting``; run ``scripts/check --write-docs``. To retire one: move its name to
+``RETIRED`` with a sentence that says what to use instead; a server that is given it refuses to start with that.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from sandgate.core.errors import ConfigurationError
+from sandgate.core.limits import Limits
+
+PREFIX = "SANDGATE_"
+
+RETIRED: Mapping[str, str] = {}
+
+
+def _setting(default: Any, help_text: str, *, unit: str = "", **bounds: Any) -> Any:
+    """A row of the table; ``bounds`` are pydantic's (ge, le, pattern, …)."""
+    return Field(default=default, description=help_text, json_schema_extra={"unit": unit}, **bounds)
+
+
+def default_state_folder() -> Path:
+    """``/var/lib/sandgate`` for root, a folder of the user's own otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/sandgate")
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "sandgate"
+
+
+class Settings(BaseModel):
+    """Everything that can be set. Durations end in ``_s`` and are seconds; sizes end in ``_bytes``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Server
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8080, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
+    state: Path = Field(
+        default_factory=default_state_folder,
+        description="Folder that holds the database, keys and sockets. Made at the first start, readable by its owner only.",
+        json_schema_extra={"unit": "", "default_text": "/var/lib/sandgate as root, ~/.local/share/sandgate otherwise"},
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged.")
+    log_format: Literal["console", "json"] = _setting("console", "How log lines are written.")
+    drain_grace_s: float = _setting(
+        5.0, "How long running executions may go on after SIGTERM before they are cancelled.", unit="s", ge=0, le=600
+    )
+    user: str = _setting(
+        "sandgate", "System user that the gateway runs as when the server is started by root. Made up of a free "
+        "number when there is no such user.", pattern=r"^[a-z_][a-z0-9_-]{0,31}$"
+    )
+
+    # Database
+    database_url: SecretStr = _setting(
+        SecretStr(""), "`postgresql://…` to keep state in PostgreSQL. Empty: SQLite in the state folder."
+    )
+    database_migrate: bool = _setting(True, "Bring the database's schema to the newest version at the start.")
+    database_read_threads: int = _setting(4, "Connections that serve reads.", ge=1, le=64)
+    execution_retention_s: int = _setting(
+        7 * 86_400, "Records of ended executions are kept for this long.", unit="s", ge=60
+    )
+
+    # Authentication
+    admin_password: SecretStr = _setting(
+        SecretStr(""), "Password of the first admin, used only when no user exists. Empty: a random one is made and "
+        "written to `initial-admin-password` in the state folder."
+    )
+    token_lifetime_s: int = _setting(3600, "How long a token is valid.", unit="s", ge=10, le=7 * 86_400)
+    login_attempts: int = _setting(
+        10, "Failed logins of one name from one address, or half as many again of one name, that are answered before "
+        "further ones are slowed down.", ge=1, le=1000
+    )
+    login_window_s: float = _setting(60.0, "How long a failed login counts.", unit="s", ge=1, le=86_400)
+
+    # Limits of the API
+    max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
+    max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)
+    head_timeout_s: float = _setting(10.0, "How long a client may take to send a request's head.", unit="s", gt=0)
+    body_timeout_s: float = _setting(30.0, "How long a client may take to send a request's body.", unit="s", gt=0)
+    max_connections: int = _setting(1000, "Connections served at once; further ones are answered 503.", ge=1)
+    idempotency_retention_s: int = _setting(86_400, "How long an `Idempotency-Key` is remembered.", unit="s", ge=60)
+
+    # Environments
+    max_environments: int = _setting(2000, "Live environments on this server.", ge=1)
+    max_environments_per_user: int = _setting(1000, "Live environments of one user.", ge=1)
+    default_environment_timeout_s: int = _setting(
+        3600, "Lifetime of an environment that asks for none.", unit="s", ge=1, le=86_400
+    )
+    default_execution_timeout_s: float = _setting(
+        30.0, "Time limit of an execution that asks for none.", unit="s", ge=0.1, le=3600
+    )
+    memory_bytes: int = _setting(512 * 1024**2, "Memory of an environment.", unit="bytes", ge=32 * 1024**2)
+    cpu_millis: int = _setting(1000, "CPU of an environment.", unit="thousandths of a core", ge=50)
+    processes: int = _setting(64, "Processes and threads of an environment.", ge=8, le=32_768)
+    disk_bytes: int = _setting(256 * 1024**2, "Files of an environment.", unit="bytes", ge=1024**2)
+    inodes: int = _setting(65_536, "Number of files of an environment.", ge=256)
+    file_size_bytes: int = _setting(256 * 1024**2, "Largest single file.", unit="bytes", ge=1024)
+    open_files: int = _setting(1024, "Open files of a process.", ge=64, le=65_536)
+    concurrent_executions: int = _setting(16, "Executions side by side in one environment.", ge=1, le=64)
+    output_bytes: int = _setting(
+        1024**2, "Kept part of stdout, and of stderr, of an execution.", unit="bytes", ge=1024, le=64 * 1024**2
+    )
+    drained_output_bytes: int = _setting(
+        256 * 1024**2, "Output beyond the kept part that is read and dropped before the execution is ended with "
+        "`output_limit`.", unit="bytes", ge=1024**2
+    )
+
+    # Sandboxes
+    allow_weak_isolation: bool = _setting(
+        False, "Serve the `process` class, which keeps hostile code apart from nothing, where the machine cannot hold "
+        "the `standard` class."
+    )
+    isolation: Literal["standard", "process"] = _setting(
+        "standard", "Class of new environments. `process` needs `allow_weak_isolation`."
+    )
+    interpreters: str = _setting(
+        "", "Folders to look for interpreters in before all others, separated by colons."
+    )
+    host_id_base: int = _setting(
+        1_879_048_192, "First of the host's user ids that sandboxes run as; 16 for each of `max_environments` and "
+        "each template are used.", ge=100_000, le=4_000_000_000
+    )
+    zygote_idle_s: float = _setting(
+        0.0, "A template's zygote that was not used for this long is stopped; 0: never.", unit="s", ge=0
+    )
+
+    def limits(self) -> Limits:
+        """The default ceilings of an environment."""
+        return Limits(
+            memory_bytes=self.memory_bytes,
+            cpu_millis=self.cpu_millis,
+            processes=self.processes,
+            disk_bytes=self.disk_bytes,
+            inodes=self.inodes,
+            file_size_bytes=self.file_size_bytes,
+            open_files=self.open_files,
+            concurrent_executions=self.concurrent_executions,
+            output_bytes=self.output_bytes,
+            drained_output_bytes=self.drained_output_bytes,
+        )
+
+
+def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The table filled from ``environ`` and, stronger, from ``overrides`` (setting names, None: not given).
+
+    Raises ``ConfigurationError`` that names every unknown, retired and ill-formed setting at once.
+    """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name in RETIRED:
+            problems.append(f"{variable} is no longer a setting: {RETIRED[name]}")
+        elif name not in Settings.model_fields:
+            problems.append(f"{variable} is not a setting; docs/configuration.md lists them all")
+        else:
+            values[name] = value
+    values.update({name: value for name, value in (overrides or {}).items() if value is not None})
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors(include_input=False, include_url=False):
+            problems.append(f"{PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}")
+        raise ConfigurationError("The settings are not valid: " + "; ".join(problems)) from None
+    if problems:
+        raise ConfigurationError("The settings are not valid: " + "; ".join(problems))
+    return settings

@@ -1,0 +1,74 @@
+"""One piece of code, run once."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
+from sandgate.core.states import ExecutionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """How the user's code went wrong: the exception's class name, its text and the traceback of the user's own lines.
+
+    For an exit code without an exception, ``name`` is ``SystemExit``, ``NonZeroExit`` or ``Signal``.
+    """
+
+    name: str
+    value: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an execution used."""
+
+    cpu_ms: int
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequest:
+    """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts."""
+
+    code: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """Why and how an execution ended. ``stdout`` and ``stderr`` are the kept part of the output, raw bytes.
+
+    ``exit_code`` is the process's exit code, 128 + N when signal N ended it, None when the service ended it.
+    """
+
+    status: ExecutionStatus
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    stdout_truncated: bool
+    stderr_truncated: bool
+    error: ErrorReport | None
+    duration_s: float
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """An execution's row. Everything after ``started_at`` is None or empty while it runs."""
+
+    execution_id: ExecutionId
+    environment_id: EnvironmentId
+    owner_id: UserId
+    status: ExecutionStatus
+    timeout_s: float
+    started_at: datetime
+    finished_at: datetime | None = None
+    duration_ms: int | None = None
+    exit_code: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    error: ErrorReport | None = None
+    usage: Usage | None = None

@@ -1,0 +1,79 @@
+"""Identifiers: a prefix, a dash, then 26 characters of ``[0-9a-z]`` that sort by creation.
+
+Layout of the 26 characters, Crockford's base 32 in lower case (Source: the ULID specification, with a
+counter taken from its randomness so that ids of one process and one millisecond keep their order):
+10 characters of milliseconds since 1970, 3 of a counter, 13 (65 bits) of randomness.
+"""
+
+import secrets
+import threading
+import time
+from typing import NewType
+
+EnvironmentId = NewType("EnvironmentId", str)
+ExecutionId = NewType("ExecutionId", str)
+UserId = NewType("UserId", str)
+ApiKeyId = NewType("ApiKeyId", str)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_COUNTER_LIMIT = 32**3
+_RANDOM_BITS = 65
+
+
+def _encode(value: int, length: int) -> str:
+    """The value in base 32, padded on the left to ``length`` characters."""
+    digits = []
+    for _ in range(length):
+        value, digit = divmod(value, 32)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+class _Sequence:
+    """Hands out (millisecond, counter) pairs that never go back, whatever the clock does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._millisecond = 0
+        self._counter = 0
+
+    def take(self) -> tuple[int, int]:
+        now = time.time_ns() // 1_000_000
+        with self._lock:
+            if now > self._millisecond:
+                self._millisecond, self._counter = now, 0
+            elif self._counter + 1 < _COUNTER_LIMIT:
+                self._counter += 1
+            else:
+                self._millisecond, self._counter = self._millisecond + 1, 0
+            return self._millisecond, self._counter
+
+
+_sequence = _Sequence()
+
+
+def make_id(prefix: str) -> str:
+    """A new identifier: ``prefix``, a dash, 26 sortable, unguessable characters."""
+    millisecond, counter = _sequence.take()
+    tail = _encode(secrets.randbits(_RANDOM_BITS), 13)
+    return f"{prefix}-{_encode(millisecond, 10)}{_encode(counter, 3)}{tail}"
+
+
+def make_environment_id() -> EnvironmentId:
+    """A new ``env-…``."""
+    return EnvironmentId(make_id("env"))
+
+
+def make_execution_id() -> ExecutionId:
+    """A new ``exec-…``."""
+    return ExecutionId(make_id("exec"))
+
+
+def make_user_id() -> UserId:
+    """A new ``user-…``."""
+    return UserId(make_id("user"))
+
+
+def make_api_key_id() -> ApiKeyId:
+    """A new ``key-…``."""
+    return ApiKeyId(make_id("key"))

@@ -1,0 +1,114 @@
+"""The use cases of environments, as the HTTP layer sees them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandgate.core.environment import Environment
+from sandgate.core.execution import Execution
+from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.page import Page, PageRequest
+from sandgate.core.principal import Principal
+from sandgate.core.states import EnvironmentStatus, Isolation
+from sandgate.core.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class NewEnvironment:
+    """What a caller asks for; ``timeout_s`` None takes the default."""
+
+    name: str
+    template: str
+    timeout_s: int | None = None
+    metadata: dict[str, str] | None = None
+    isolation: Isolation | None = None
+
+
+class Environments(Protocol):
+    """Every method raises ``EnvironmentNotFound`` for an unknown, deleted or foreign id (an admin sees all),
+    ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
+    """
+
+    async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
+        """The row, durable, in status ``creating``; its sandbox is being made.
+
+        Raises ``UnknownTemplate``, ``TemplateUnavailable``, ``IsolationUnavailable``, ``TooManyEnvironments``,
+        ``ServiceDraining``.
+        """
+        ...
+
+    async def get(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
+        """One environment."""
+        ...
+
+    async def list(
+        self,
+        caller: Principal,
+        page: PageRequest,
+        *,
+        statuses: frozenset[EnvironmentStatus] | None = None,
+        template: str | None = None,
+        name: str | None = None,
+    ) -> Page[Environment]:
+        """A page; by default of live ones."""
+        ...
+
+    async def update(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        *,
+        name: str | None = None,
+        metadata: dict[str, str] | None = None,
+        timeout_s: int | None = None,
+    ) -> Environment:
+        """Change what is not None; ``timeout_s`` is counted anew from now. Raises ``EnvironmentNotRunning``."""
+        ...
+
+    async def delete(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
+        """End it; answers once nothing of it runs any more."""
+        ...
+
+    async def execute(
+        self, caller: Principal, environment_id: EnvironmentId, code: str, timeout_s: float | None
+    ) -> Execution:
+        """Run code to its end and answer the durable record; waits for an environment that is being made.
+
+        Cancelling the coroutine (a client that went away) cancels the execution. Raises ``CodeTooLarge``,
+        ``EnvironmentNotRunning``, ``TooManyExecutions``, ``ServiceDraining``.
+        """
+        ...
+
+    async def get_execution(
+        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
+    ) -> Execution:
+        """One execution of the environment, running or ended. Raises ``ExecutionNotFound``."""
+        ...
+
+    async def list_executions(
+        self, caller: Principal, environment_id: EnvironmentId, page: PageRequest
+    ) -> Page[Execution]:
+        """A page of the environment's executions."""
+        ...
+
+    async def cancel_execution(
+        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
+    ) -> Execution:
+        """Kill a running execution and answer its record. Raises ``ExecutionNotFound``, ``ExecutionNotRunning``."""
+        ...
+
+
+class Templates(Protocol):
+    """What environments can be made from."""
+
+    def list(self) -> Sequence[Template]:
+        """All, by name, the unavailable ones with their reason."""
+        ...
+
+    def get(self, name: str) -> Template:
+        """One, for a path. Raises ``TemplateNotFound``."""
+        ...
+
+    def check(self, name: str) -> Template:
+        """One that environments can be made from. Raises ``UnknownTemplate``, ``TemplateUnavailable``."""
+        ...

@@ -1,0 +1,99 @@
+"""What the use cases need from a runtime. Nothing in here knows users, HTTP or SQL."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandgate.core.execution import ExecutionRequest, Termination
+from sandgate.core.ids import EnvironmentId
+from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What to make: an environment's sandbox from a template, within limits, for ``lifetime_s`` seconds from now.
+
+    The runtime ends it by itself when the lifetime is over, even if the gateway is gone by then.
+    """
+
+    environment_id: EnvironmentId
+    template: str
+    limits: Limits
+    lifetime_s: float
+
+
+class RunningExecution(Protocol):
+    """An execution that was handed to a sandbox."""
+
+    async def wait(self) -> Termination:
+        """How it ended; it always does: by itself, at its time limit, by ``cancel``, or ``lost`` with its sandbox.
+
+        May be awaited by several tasks and again after the end. Cancelling a waiter does not cancel the execution.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Kill it and everything that it started; ``wait`` then answers ``cancelled`` unless it had ended before."""
+        ...
+
+
+class Sandbox(Protocol):
+    """The live incarnation of an environment on this host."""
+
+    @property
+    def environment_id(self) -> EnvironmentId:
+        """Whose incarnation it is."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """None while it lives, otherwise why it ended."""
+        ...
+
+    def execute(self, request: ExecutionRequest) -> RunningExecution:
+        """Start an execution; side by side with others up to the limit of the environment, then queued.
+
+        Raises ``TooManyExecutions`` when the queue is full, ``SandboxFailed`` when the sandbox has ended.
+        """
+        ...
+
+    async def extend(self, lifetime_s: float) -> None:
+        """Count the lifetime anew from now. Raises ``LauncherUnavailable``, ``SandboxFailed``."""
+        ...
+
+
+class Runtime(Protocol):
+    """What makes and ends sandboxes of one isolation class."""
+
+    @property
+    def isolation(self) -> Isolation:
+        """The class of its sandboxes."""
+        ...
+
+    async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
+        """Connect to the launcher. ``on_end(environment_id, reason)`` is called for each sandbox that ends unasked.
+
+        The reason is ``expired`` when its lifetime was over, otherwise a sentence for a person.
+        """
+        ...
+
+    async def adopt(self, expected: Sequence[EnvironmentId]) -> Sequence[Sandbox]:
+        """Take over the sandboxes that an earlier gateway left running; those not expected are ended."""
+        ...
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Make a sandbox. Raises ``SandboxFailed`` or ``LauncherUnavailable``, with nothing left behind."""
+        ...
+
+    async def destroy(self, environment_id: EnvironmentId) -> None:
+        """End a sandbox; returns once nothing of it runs any more. Unknown ones are no error."""
+        ...
+
+    async def check(self) -> None:
+        """Prove that the launcher answers; raises ``LauncherUnavailable``."""
+        ...
+
+    async def stop(self, *, keep_sandboxes: bool) -> None:
+        """Disconnect; unless they are kept, end every sandbox first and leave nothing on the machine."""
+        ...

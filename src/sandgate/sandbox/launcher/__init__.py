@@ -1,0 +1,1 @@
+"""The only privileged program: namespaces, cgroups, mounts, kill."""
