@@ -182,6 +182,24 @@ class UnsupportedMediaType(RequestRefused):
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
+class RequestTimeout(RequestRefused):
+    """The client took too long to send its request; ``details`` has ``limit_s``."""
+
+    code = "REQUEST_TIMEOUT"
+
+
+class HeadTooLarge(RequestRefused):
+    """The head of the request is larger than the server reads; ``details`` has ``limit_bytes``."""
+
+    code = "HEAD_TOO_LARGE"
+
+
+class MalformedRequest(RequestRefused):
+    """What arrived cannot be read as one request."""
+
+    code = "MALFORMED_REQUEST"
+
+
 class TooManyRequests(RequestRefused):
     """A rate or a count is over its limit; ``retry_after_s`` says when asking again may help."""
 
@@ -240,6 +258,18 @@ class ServiceDraining(MechanismFault):
     """The service is stopping and takes no new work."""
 
     code = "SERVICE_DRAINING"
+
+
+class TooManyConnections(MechanismFault):
+    """The server holds as many connections as the setting allows."""
+
+    code = "TOO_MANY_CONNECTIONS"
+
+
+class NotReady(MechanismFault):
+    """The service cannot do its work now; ``details`` has ``missing``, a reason for each part that does not answer."""
+
+    code = "NOT_READY"
 
 
 class ConfigurationError(SandgateError):
