@@ -1,0 +1,82 @@
+"""What this machine can do, asked in one place, so that a test that needs more is skipped by name and reason.
+
+A test says what it needs with a marker (``@pytest.mark.needs_root_namespaces``). Where the ability is missing the
+test is skipped; on a continuous-integration machine with root it fails instead, so that a wall is never left untested.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """Something a test may need; ``find_lack`` answers None, or what is missing and what brings it."""
+
+    help_text: str
+    find_lack: Callable[[], str | None]
+
+
+def _lacks_root() -> str | None:
+    return None if os.geteuid() == 0 else "this user is not root; run the tests as root"
+
+
+@cache
+def _lacks_standard_class() -> str | None:
+    """Asks the product's own probe, which tries the walls instead of guessing from versions."""
+    from sandgate.sandbox import probe
+
+    found = probe.probe()
+    return None if found.can_hold_standard else f"the standard class cannot be held here: {found}"
+
+
+def find_postgresql() -> Path | None:
+    """The folder of PostgreSQL's server programs, the newest where there are several."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
+    on_path = shutil.which("initdb")
+    candidates = [*reversed(folders), *([Path(on_path).resolve().parent] if on_path else [])]
+    return next((folder for folder in candidates if (folder / "postgres").exists()), None)
+
+
+def _lacks_postgresql() -> str | None:
+    return None if find_postgresql() else "no PostgreSQL server programs were found; install the package postgresql"
+
+
+@cache
+def find_interpreter(version: str) -> str | None:
+    """An interpreter of this version (``3.9``) that really starts; shims that lead nowhere are passed over."""
+    name = f"python{version}"
+    homes = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"]
+    homes.append(Path(os.environ.get("UV_PYTHON_INSTALL_DIR", Path.home() / ".local/share/uv/python")))
+    installed = [str(path) for home in homes for path in sorted(home.glob(f"*{version}*/bin/{name}"))]
+    on_path = [str(Path(folder) / name) for folder in os.get_exec_path()]
+    return next((path for path in (*installed, *on_path) if _is_version(path, version)), None)
+
+
+def _is_version(path: str, version: str) -> bool:
+    if not os.access(path, os.X_OK):
+        return False
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    done = subprocess.run([path, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
+    return done.returncode == 0 and done.stdout.strip() == version
+
+
+def _lacks_python39() -> str | None:
+    return None if find_interpreter("3.9") else "no Python 3.9 was found; run: sandgate template install python-3.9"
+
+
+ABILITIES: Mapping[str, Ability] = {
+    "needs_root": Ability("needs root", _lacks_root),
+    "needs_root_namespaces": Ability("needs root and every wall of the standard class", _lacks_standard_class),
+    "needs_postgresql": Ability("needs PostgreSQL's server programs", _lacks_postgresql),
+    "needs_python39": Ability("needs a Python 3.9 for the template python-3.9", _lacks_python39),
+}
+
+
+def must_have_everything() -> bool:
+    """Whether a missing ability is a failure here instead of a reason to skip."""
+    return os.environ.get("CI") == "true" and os.geteuid() == 0

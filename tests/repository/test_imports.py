@@ -1,0 +1,62 @@
+"""The tree shows the architecture: who may import whom."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from importlinter import cli as import_linter
+
+from tests.abilities import find_interpreter
+from tests.repository.imports import find_circle, import_graph, imported_names, imports
+from tests.repository.tree import ROOT, SRC, Source, sources
+
+AGENT_PYTHON = (3, 8)
+
+
+def _agent_files() -> list[Source]:
+    return [source for source in sources("src") if source.module.split(".")[0] == "sandgate_agent"]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports go one way, lazy ones too."""
+    circle = find_circle(import_graph(sources("src")))
+    assert not circle, f"Move what these share into a module below them: {' <- '.join(circle)}"
+
+
+def test_the_layers_hold(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every contract of import-linter in pyproject.toml is kept."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(SRC))
+    status = import_linter.lint_imports(cache_dir=None)
+    assert status == 0, f"An import breaks a contract of pyproject.toml:\n{capfd.readouterr().out}"
+
+
+def test_the_agent_needs_the_standard_library_only() -> None:
+    """What runs inside a sandbox finds all it imports in any Python."""
+    strange = [
+        f"{source.at(statement)} {name}"
+        for source in _agent_files()
+        for statement in imports(source, lazy=True)
+        for name in imported_names(source, statement)
+        if name.split(".")[0] not in sys.stdlib_module_names | {"sandgate_agent"}
+    ]
+    assert not strange, f"The agent may import only the standard library and itself: {strange}"
+
+
+def test_the_agent_is_written_in_the_oldest_python_it_serves() -> None:
+    """Its syntax is that of Python 3.8."""
+    for source in _agent_files():
+        ast.parse(source.text, source.path, feature_version=AGENT_PYTHON)
+
+
+@pytest.mark.parametrize("version", ["3.8", "3.9", "3.13"])
+def test_the_agent_imports_in_other_pythons(version: str) -> None:
+    """Each module of the agent loads in interpreters older and newer than the server's."""
+    interpreter = find_interpreter(version)
+    if interpreter is None:
+        pytest.skip(f"python {version} is not on this machine")
+    modules = ", ".join(source.module for source in _agent_files() if not source.path.endswith("__main__.py"))
+    program = f"import sys; sys.path.insert(0, {str(SRC)!r}); import {modules}"
+    done = subprocess.run([interpreter, "-I", "-S", "-B", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"Python {version} cannot import the agent:\n{done.stderr}"
