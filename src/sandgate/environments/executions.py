@@ -1,0 +1,187 @@
+"""Runs code in live environments and records how it ended."""
+
+import asyncio
+import codecs
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sandgate.config.settings import Settings
+from sandgate.core.clock import Clock
+from sandgate.core.errors import CodeTooLarge, MechanismFault, SandboxFailed
+from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Termination
+from sandgate.core.ids import ExecutionId, make_execution_id
+from sandgate.core.states import ExecutionStatus
+from sandgate.environments.lifecycle import Lifecycle
+from sandgate.environments.live import ActiveExecution, LiveEnvironment
+from sandgate.environments.tasks import TaskOwner
+from sandgate.store.base import ExecutionStore
+from sandgate.telemetry.log import get_logger
+
+# An execution that lasts longer gets a row while it runs; a shorter one costs a single write, at its end.
+_WORTH_A_ROW_S = 0.020
+# Records that could not be written while the database was away are tried again for this many executions at once.
+_MOST_LATE_RECORDS = 1000
+_LONGEST_RETRY_DELAY_S = 5.0
+
+_make_decoder = codecs.getincrementaldecoder("utf-8")
+
+_log = get_logger(__name__)
+
+
+def decode_output(data: bytes, *, truncated: bool) -> str:
+    """Output as text, with U+FFFD for what is no UTF-8; a character that the truncation cut in two is left out."""
+    return _make_decoder("replace").decode(data, final=False) if truncated else data.decode("utf-8", "replace")
+
+
+def clean_text(text: str) -> str:
+    """Text from a sandbox without lone surrogates, which no encoding can carry."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+class Executions:
+    """The executions of this process, from the moment they are handed to a sandbox until they are recorded."""
+
+    def __init__(
+        self, store: ExecutionStore, lifecycle: Lifecycle, clock: Clock, settings: Settings, tasks: TaskOwner
+    ) -> None:
+        self._store = store
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._tasks = tasks
+        self._most_code_bytes = settings.max_code_bytes
+        self._default_timeout_s = settings.default_execution_timeout_s
+        self._late_records = 0
+
+    def check_code(self, code: str) -> None:
+        """Raises ``CodeTooLarge``."""
+        # A character is at most four bytes long, so that most code need not be encoded to be measured.
+        limit = self._most_code_bytes
+        if len(code) * 4 > limit and len(code.encode("utf-8", "replace")) > limit:
+            raise CodeTooLarge(f"The code is longer than {limit} bytes in UTF-8", {"limit_bytes": limit})
+
+    async def run(self, live: LiveEnvironment, code: str, timeout_s: float | None) -> Execution:
+        """Run code to its end and answer the durable record; see ``Environments.execute``."""
+        sandbox = live.get_sandbox() or await live.wait_for_sandbox()
+        request = ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s)
+        try:
+            handle = sandbox.execute(request)
+        except SandboxFailed as fault:
+            # The sandbox is gone, but the runtime's word of it is still on its way.
+            self._lifecycle.sandbox_ended(live.environment_id, sandbox.failure or fault.message)
+            raise live.refusal() from fault
+        active = ActiveExecution(self._begin(live, request), handle)
+        live.add(active)
+        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
+        try:
+            return await self._conclude(live, active)
+        except asyncio.CancelledError:
+            handle.cancel()
+            self._tasks.spawn(self._conclude_alone(live, active), f"conclude {active.row.execution_id}")
+            raise
+        finally:
+            note.cancel()
+
+    def find_active(self, live: LiveEnvironment, execution_id: ExecutionId) -> ActiveExecution | None:
+        """An execution that is not recorded yet."""
+        return live.running.get(execution_id)
+
+    async def cancel(self, active: ActiveExecution) -> Execution:
+        """Kill it and answer its record."""
+        active.handle.cancel()
+        if active.recorded is None:
+            active.recorded = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(active.recorded)
+
+    async def drain(self, environments: Iterable[LiveEnvironment], grace_s: float) -> None:
+        """Wait for what runs, then cancel the rest."""
+        waits = [asyncio.ensure_future(live.wait_until_idle()) for live in environments if live.running]
+        if not waits:
+            return
+        _, pending = await asyncio.wait(waits, timeout=grace_s)
+        for wait in pending:
+            wait.cancel()
+        for live in environments:
+            for active in tuple(live.running.values()):
+                active.handle.cancel()
+
+    def _begin(self, live: LiveEnvironment, request: ExecutionRequest) -> Execution:
+        return Execution(
+            execution_id=make_execution_id(),
+            environment_id=live.row.environment_id,
+            owner_id=live.row.owner_id,
+            status=ExecutionStatus.RUNNING,
+            timeout_s=request.timeout_s,
+            started_at=self._clock.now(),
+        )
+
+    def _note_running(self, active: ActiveExecution) -> None:
+        self._tasks.spawn(self._insert_running(active), f"note {active.row.execution_id}")
+
+    async def _insert_running(self, active: ActiveExecution) -> None:
+        """Nothing depends on the row: the record at the end is written whether or not it is there."""
+        try:
+            await self._store.insert_running(active.row)
+        except MechanismFault as fault:
+            _log.warning("running execution not noted", execution_id=active.row.execution_id, reason=fault.message)
+
+    async def _conclude(self, live: LiveEnvironment, active: ActiveExecution) -> Execution:
+        """Wait for the end and record it. Raises ``StoreUnavailable``; the record is then written later."""
+        ended = self._describe(active.row, await active.handle.wait())
+        try:
+            await self._store.finish(ended)
+        except MechanismFault as fault:
+            self._record_later(ended)
+            live.remove(active)
+            if active.recorded is not None:
+                active.recorded.set_exception(fault)
+            raise
+        live.remove(active)
+        if active.recorded is not None and not active.recorded.done():
+            active.recorded.set_result(ended)
+        return ended
+
+    async def _conclude_alone(self, live: LiveEnvironment, active: ActiveExecution) -> None:
+        """Like :meth:`_conclude`, when nobody waits for the answer any more."""
+        try:
+            await self._conclude(live, active)
+        except MechanismFault as fault:
+            _log.warning("execution not recorded yet", execution_id=active.row.execution_id, reason=fault.message)
+
+    def _record_later(self, ended: Execution) -> None:
+        if self._late_records < _MOST_LATE_RECORDS:
+            self._late_records += 1
+            self._tasks.spawn(self._record_until_written(ended), f"record {ended.execution_id}")
+        else:
+            _log.error("execution not recorded", execution_id=ended.execution_id)
+
+    async def _record_until_written(self, ended: Execution) -> None:
+        delay_s = 0.1
+        try:
+            while True:
+                await asyncio.sleep(delay_s)
+                try:
+                    await self._store.finish(ended)
+                except MechanismFault:
+                    delay_s = min(2 * delay_s, _LONGEST_RETRY_DELAY_S)
+                else:
+                    return
+        finally:
+            self._late_records -= 1
+
+    def _describe(self, row: Execution, termination: Termination) -> Execution:
+        error = termination.error
+        if error is not None:
+            error = ErrorReport(clean_text(error.name), clean_text(error.value), clean_text(error.traceback))
+        return replace(
+            row,
+            status=termination.status,
+            finished_at=self._clock.now(),
+            duration_ms=round(termination.duration_s * 1000),
+            exit_code=termination.exit_code,
+            stdout=decode_output(termination.stdout, truncated=termination.stdout_truncated),
+            stderr=decode_output(termination.stderr, truncated=termination.stderr_truncated),
+            stdout_truncated=termination.stdout_truncated,
+            stderr_truncated=termination.stderr_truncated,
+            error=error,
+            usage=termination.usage,
+        )

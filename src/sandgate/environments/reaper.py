@@ -1,0 +1,49 @@
+"""Removes records whose time is over."""
+
+import asyncio
+from datetime import timedelta
+
+from sandgate.config.settings import Settings
+from sandgate.core.clock import Clock
+from sandgate.core.errors import StoreUnavailable
+from sandgate.store.base import Store
+from sandgate.telemetry.log import get_logger
+
+# Small batches, so that no write of a user waits for long behind one.
+_BATCH = 500
+_INTERVAL_S = 60.0
+
+_log = get_logger(__name__)
+
+
+class Reaper:
+    """Prunes ended executions, revoked tokens that have expired, and first answers of idempotent requests."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+        self._store = store
+        self._clock = clock
+        self._retention = timedelta(seconds=settings.execution_retention_s)
+        self._idempotency_retention = timedelta(seconds=settings.idempotency_retention_s)
+
+    async def run(self, interval_s: float = _INTERVAL_S) -> None:
+        """Sweep every ``interval_s`` seconds, until cancelled. A database that is away is tried again next time."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreUnavailable as fault:
+                _log.warning("records not pruned", reason=fault.message)
+            await asyncio.sleep(interval_s)
+
+    async def sweep(self) -> int:
+        """Prune once; answers how many records went. Raises ``StoreUnavailable``."""
+        now = self._clock.now()
+        pruned = await self._store.credentials.prune_revoked(now)
+        pruned += await self._store.idempotency.prune(now - self._idempotency_retention)
+        while True:
+            batch = await self._store.executions.prune(now - self._retention, _BATCH)
+            pruned += batch
+            if batch < _BATCH:
+                break
+        if pruned:
+            _log.info("records pruned", count=pruned)
+        return pruned

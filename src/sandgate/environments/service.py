@@ -1,0 +1,326 @@
+"""The use cases of environments."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+from sandgate.config.settings import Settings
+from sandgate.core.clock import Clock
+from sandgate.core.environment import Environment
+from sandgate.core.errors import (
+    ExecutionNotFound,
+    ExecutionNotRunning,
+    IsolationUnavailable,
+    ServiceDraining,
+)
+from sandgate.core.execution import Execution
+from sandgate.core.ids import EnvironmentId, ExecutionId, make_environment_id
+from sandgate.core.page import Page, PageRequest
+from sandgate.core.principal import Principal
+from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
+from sandgate.core.template import Template
+from sandgate.environments.access import (
+    check_can_change,
+    check_can_see,
+    check_can_write,
+    environment_not_found,
+)
+from sandgate.environments.base import NewEnvironment, Templates
+from sandgate.environments.executions import Executions
+from sandgate.environments.lifecycle import Lifecycle
+from sandgate.environments.live import Ending, LiveEnvironment, not_running
+from sandgate.environments.quota import Quota
+from sandgate.environments.tasks import TaskOwner
+from sandgate.sandbox.base import Runtime
+from sandgate.store.base import EnvironmentFilter, Store
+from sandgate.telemetry.log import get_logger
+
+# How long writes that are still tried again may go on when the service stops.
+_SETTLE_S = 5.0
+
+_STOPPED = Ending(EnvironmentStatus.TERMINATED, "the service was stopped")
+_DELETED = Ending(EnvironmentStatus.TERMINATED, None, deleted=True)
+# What has ended by itself, or with the service, can still be deleted.
+_DELETABLE = frozenset({EnvironmentStatus.FAILED, EnvironmentStatus.EXPIRED, EnvironmentStatus.TERMINATED})
+
+_log = get_logger(__name__)
+
+
+class EnvironmentService:
+    """``Environments`` on a store and a runtime. One process has one of it, on one event loop.
+
+    ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        templates: Templates,
+        clock: Clock,
+        settings: Settings,
+        on_fault: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._templates = templates
+        self._clock = clock
+        self._settings = settings
+        self._draining = False
+        self._tasks = TaskOwner(on_fault)
+        self._quota = Quota(settings)
+        self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks)
+        self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
+
+    @property
+    def live_count(self) -> int:
+        """How many environments are live."""
+        return self._quota.total
+
+    @property
+    def running_count(self) -> int:
+        """How many executions have not been recorded as ended."""
+        return sum(len(live.running) for live in self._lifecycle.all())
+
+    async def start(self) -> None:
+        """Start the runtime and take over what an earlier process left. Raises ``MechanismFault``."""
+        await self._runtime.start(self._lifecycle.sandbox_ended)
+        rows = await self._store.environments.list_live()
+        sandboxes = await self._runtime.adopt([row.environment_id for row in rows])
+        found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
+        for row in rows:
+            self._lifecycle.adopt(row, found.get(row.environment_id))
+        lost = await self._store.executions.mark_lost(self._clock.now())
+        released = await self._store.idempotency.release_unanswered()
+        _log.info(
+            "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
+        )
+
+    async def stop(self) -> None:
+        """Take no new work, let executions end within the grace, then end everything and stop the runtime."""
+        self._draining = True
+        await self._executions.drain(self._lifecycle.all(), self._settings.drain_grace_s)
+        await self._lifecycle.end_all(_STOPPED)
+        self._lifecycle.deadlines.close()
+        await self._tasks.settle(_SETTLE_S)
+        await self._runtime.stop(keep_sandboxes=False)
+
+    async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
+        """See ``Environments``."""
+        check_can_write(caller)
+        self._check_not_draining()
+        template = self._templates.check(wanted.template)
+        self._check_isolation(wanted)
+        self._quota.take(caller.user_id)
+        row = self._new_row(caller, wanted, template)
+        # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
+        await self._tasks.finish(self._insert_and_launch(row), f"insert {row.environment_id}")
+        return row
+
+    async def get(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        row = live.row if live is not None else await self._find_row(environment_id)
+        check_can_see(caller, row)
+        return row
+
+    async def list(
+        self,
+        caller: Principal,
+        page: PageRequest,
+        *,
+        statuses: frozenset[EnvironmentStatus] | None = None,
+        template: str | None = None,
+        name: str | None = None,
+    ) -> Page[Environment]:
+        """See ``Environments``."""
+        wanted = EnvironmentFilter(
+            owner_id=None if caller.is_admin else caller.user_id,
+            statuses=LIVE_ENVIRONMENT_STATUSES if statuses is None else statuses,
+            template=template,
+            name=name,
+        )
+        rows = await self._store.environments.list(wanted, page)
+        return replace(rows, items=tuple(map(self._newest, rows.items)))
+
+    async def update(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        *,
+        name: str | None = None,
+        metadata: dict[str, str] | None = None,
+        timeout_s: int | None = None,
+    ) -> Environment:
+        """See ``Environments``. Several changes of one environment are made one after the other."""
+        live = await self._get_live(caller, environment_id)
+        async with live.changing:
+            if timeout_s is not None:
+                # The wall comes first: an environment must never outlive what its sandbox is allowed.
+                sandbox = await live.wait_for_sandbox()
+                await sandbox.extend(timeout_s)
+            row = self._changed(live.row, name, metadata, timeout_s)
+            written = await self._store.environments.update_details(
+                environment_id,
+                name=row.name,
+                metadata=row.metadata,
+                timeout_s=row.timeout_s,
+                expires_at=row.expires_at,
+            )
+            if not written or live.ending is not None:
+                raise live.refusal()
+            # The status may have changed during the write.
+            live.row = replace(row, status=live.row.status)
+            if timeout_s is not None:
+                self._lifecycle.prolong(live, timeout_s)
+            return live.row
+
+    async def delete(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        if live is not None:
+            check_can_change(caller, live.row)
+            ending = await self._lifecycle.wait_for_end(live, _DELETED)
+            if ending.deleted:
+                return live.row
+        row = await self._find_row(environment_id)
+        check_can_change(caller, row)
+        return await self._hide(row)
+
+    async def execute(
+        self, caller: Principal, environment_id: EnvironmentId, code: str, timeout_s: float | None
+    ) -> Execution:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        if live is None:
+            live = await self._get_live(caller, environment_id)
+        check_can_change(caller, live.row)
+        self._check_not_draining()
+        self._executions.check_code(code)
+        return await self._executions.run(live, code, timeout_s)
+
+    async def get_execution(
+        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
+    ) -> Execution:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        if live is not None:
+            check_can_see(caller, live.row)
+            active = self._executions.find_active(live, execution_id)
+            if active is not None:
+                return active.row
+        else:
+            check_can_see(caller, await self._find_row(environment_id))
+        return await self._find_execution(environment_id, execution_id)
+
+    async def list_executions(
+        self, caller: Principal, environment_id: EnvironmentId, page: PageRequest
+    ) -> Page[Execution]:
+        """See ``Environments``. An execution that began just now may be missing until it has a row."""
+        await self.get(caller, environment_id)
+        return await self._store.executions.list(environment_id, page)
+
+    async def cancel_execution(
+        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
+    ) -> Execution:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        check_can_change(caller, live.row if live is not None else await self._find_row(environment_id))
+        active = self._executions.find_active(live, execution_id) if live is not None else None
+        if active is not None:
+            return await self._executions.cancel(active)
+        row = await self._find_execution(environment_id, execution_id)
+        raise ExecutionNotRunning(
+            f"Execution {execution_id} has ended already ({row.status})", {"status": row.status.value}
+        )
+
+    def _check_not_draining(self) -> None:
+        if self._draining:
+            raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
+
+    def _check_isolation(self, wanted: NewEnvironment) -> None:
+        held = self._runtime.isolation
+        if wanted.isolation is not None and wanted.isolation is not held:
+            raise IsolationUnavailable(
+                f"This server holds environments of isolation class {held}, not {wanted.isolation}",
+                {"isolation": wanted.isolation.value, "available": [held.value]},
+            )
+
+    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template) -> Environment:
+        now = self._clock.now()
+        timeout_s = wanted.timeout_s or self._settings.default_environment_timeout_s
+        return Environment(
+            environment_id=make_environment_id(),
+            owner_id=caller.user_id,
+            name=wanted.name,
+            template=template.name,
+            isolation=self._runtime.isolation,
+            status=EnvironmentStatus.CREATING,
+            timeout_s=timeout_s,
+            created_at=now,
+            expires_at=now + timedelta(seconds=timeout_s),
+            limits=template.limits,
+            metadata=dict(wanted.metadata or {}),
+        )
+
+    async def _insert_and_launch(self, row: Environment) -> None:
+        inserted = False
+        try:
+            await self._store.environments.insert(row)
+            inserted = True
+        finally:
+            if not inserted:
+                self._quota.give_back(row.owner_id)
+        live = self._lifecycle.launch(row)
+        if self._draining:
+            self._lifecycle.end(live, _STOPPED)
+        _log.info("environment created", environment_id=row.environment_id, template=row.template)
+
+    def _newest(self, row: Environment) -> Environment:
+        """What memory holds of it, which is ahead of the database by the write of ``running``."""
+        live = self._lifecycle.find(row.environment_id)
+        return row if live is None else live.row
+
+    async def _find_row(self, environment_id: EnvironmentId) -> Environment:
+        row = await self._store.environments.find(environment_id)
+        if row is None:
+            raise environment_not_found(environment_id)
+        return row
+
+    async def _get_live(self, caller: Principal, environment_id: EnvironmentId) -> LiveEnvironment:
+        """A live environment that the caller may change. Raises ``EnvironmentNotRunning`` for one that has ended."""
+        live = self._lifecycle.find(environment_id)
+        if live is None:
+            row = await self._find_row(environment_id)
+            check_can_change(caller, row)
+            raise not_running(environment_id, row.status, row.status_reason)
+        check_can_change(caller, live.row)
+        return live
+
+    def _changed(
+        self, row: Environment, name: str | None, metadata: dict[str, str] | None, timeout_s: int | None
+    ) -> Environment:
+        row = replace(
+            row,
+            name=row.name if name is None else name,
+            metadata=row.metadata if metadata is None else dict(metadata),
+        )
+        if timeout_s is None:
+            return row
+        return replace(row, timeout_s=timeout_s, expires_at=self._clock.now() + timedelta(seconds=timeout_s))
+
+    async def _hide(self, row: Environment) -> Environment:
+        """Delete what has ended already."""
+        now = self._clock.now()
+        hidden = await self._store.environments.transition(
+            row.environment_id, EnvironmentStatus.TERMINATED, expected=_DELETABLE, at=now, deleted=True
+        )
+        if not hidden:
+            raise environment_not_found(row.environment_id)
+        return replace(row, status=EnvironmentStatus.TERMINATED, deleted_at=now)
+
+    async def _find_execution(self, environment_id: EnvironmentId, execution_id: ExecutionId) -> Execution:
+        row = await self._store.executions.find(execution_id)
+        if row is None or row.environment_id != environment_id:
+            raise ExecutionNotFound(f"Environment {environment_id} has no execution {execution_id}")
+        return row

@@ -1,0 +1,237 @@
+"""A runtime without sandboxes: it keeps the promises of ``Runtime`` and runs what ``fake_code`` understands."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
+from sandgate.core.execution import ExecutionRequest, Termination, Usage
+from sandgate.core.ids import EnvironmentId
+from sandgate.core.states import ExecutionStatus, Isolation
+from sandgate.sandbox.base import SandboxSpec
+from sandgate.testing.fake_code import Outcome, interpret
+
+_USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
+_QUEUE_LENGTH = 64
+
+
+class FakeExecution:
+    """Ends when its code would, when its time is over, when it is cancelled, or with its sandbox."""
+
+    def __init__(self, sandbox: "FakeSandbox", request: ExecutionRequest) -> None:
+        self._sandbox = sandbox
+        self._request = request
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[Termination] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_at: float | None = None
+
+    async def wait(self) -> Termination:
+        """See ``RunningExecution``."""
+        return await asyncio.shield(self._ended)
+
+    def cancel(self) -> None:
+        """See ``RunningExecution``."""
+        self.end(ExecutionStatus.CANCELLED)
+
+    def start(self) -> None:
+        """Begin to run; until then it is queued."""
+        self._started_at = self._loop.time()
+        outcome = interpret(self._request.code, self._sandbox.spec.limits)
+        timeout_s = self._request.timeout_s
+        if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
+            self._timer = self._loop.call_later(timeout_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
+        elif outcome.sleep_s:
+            self._timer = self._loop.call_later(outcome.sleep_s, self.end, outcome.status, outcome)
+        else:
+            self.end(outcome.status, outcome)
+
+    def end(self, status: ExecutionStatus, outcome: Outcome | None = None) -> None:
+        """Settle it, unless it is settled."""
+        if self._ended.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ended.set_result(self._termination(status, outcome or Outcome()))
+        self._sandbox.forget(self)
+
+    def _termination(self, status: ExecutionStatus, outcome: Outcome) -> Termination:
+        limit = self._sandbox.spec.limits.output_bytes
+        own = status is outcome.status
+        return Termination(
+            status=status,
+            exit_code=outcome.exit_code if own else None,
+            stdout=bytes(outcome.stdout[:limit]),
+            stderr=bytes(outcome.stderr[:limit]),
+            stdout_truncated=len(outcome.stdout) > limit,
+            stderr_truncated=len(outcome.stderr) > limit,
+            error=outcome.error if own else None,
+            duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
+            usage=_USAGE,
+        )
+
+
+class FakeSandbox:
+    """Lives until it is destroyed, killed, or its lifetime is over."""
+
+    def __init__(self, spec: SandboxSpec, on_end: Callable[["FakeSandbox"], None]) -> None:
+        self.spec = spec
+        self.on_end = on_end
+        self._failure: str | None = None
+        self._running: set[FakeExecution] = set()
+        self._queue: deque[FakeExecution] = deque()
+        self._timer = self._lifetime(spec.lifetime_s)
+
+    @property
+    def environment_id(self) -> EnvironmentId:
+        """See ``Sandbox``."""
+        return self.spec.environment_id
+
+    @property
+    def failure(self) -> str | None:
+        """See ``Sandbox``."""
+        return self._failure
+
+    def execute(self, request: ExecutionRequest) -> FakeExecution:
+        """See ``Sandbox``."""
+        if self._failure is not None:
+            raise SandboxFailed(f"The sandbox of {self.environment_id} has ended: {self._failure}")
+        if len(self._queue) >= _QUEUE_LENGTH:
+            raise TooManyExecutions(f"{_QUEUE_LENGTH} executions of {self.environment_id} are queued already")
+        execution = FakeExecution(self, request)
+        if len(self._running) < self.spec.limits.concurrent_executions:
+            self._start(execution)
+        else:
+            self._queue.append(execution)
+        return execution
+
+    async def extend(self, lifetime_s: float) -> None:
+        """See ``Sandbox``."""
+        if self._failure is not None:
+            raise SandboxFailed(f"The sandbox of {self.environment_id} has ended: {self._failure}")
+        self._timer.cancel()
+        self._timer = self._lifetime(lifetime_s)
+
+    def forget(self, execution: FakeExecution) -> None:
+        """An execution has ended, so that the next one may start."""
+        self._running.discard(execution)
+        if execution in self._queue:
+            self._queue.remove(execution)
+        while self._queue and len(self._running) < self.spec.limits.concurrent_executions:
+            self._start(self._queue.popleft())
+
+    def die(self, reason: str) -> None:
+        """End it with all that runs in it; its runtime is told."""
+        if self._failure is not None:
+            return
+        self._failure = reason
+        self._timer.cancel()
+        queued = list(self._queue)
+        self._queue.clear()
+        for execution in [*self._running, *queued]:
+            execution.end(ExecutionStatus.LOST)
+        self.on_end(self)
+
+    def _start(self, execution: FakeExecution) -> None:
+        self._running.add(execution)
+        execution.start()
+
+    def _lifetime(self, lifetime_s: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(lifetime_s, self.die, "expired")
+
+
+class FakeRuntime:
+    """``Runtime`` for tests.
+
+    ``machine`` is what outlives a gateway: a second runtime on the same dict adopts what the first one left.
+    What is to happen is set on the instance: ``create_delay_s``, ``create_failure`` (raised instead of making),
+    ``gate`` (making waits until it is set), ``unavailable`` (every call to the launcher raises it).
+    """
+
+    def __init__(
+        self,
+        machine: dict[EnvironmentId, FakeSandbox] | None = None,
+        isolation: Isolation = Isolation.STANDARD,
+    ) -> None:
+        self.sandboxes: dict[EnvironmentId, FakeSandbox] = {} if machine is None else machine
+        self.create_delay_s = 0.0
+        self.create_failure: SandgateError | None = None
+        self.gate: asyncio.Event | None = None
+        self.unavailable = False
+        self.made: list[SandboxSpec] = []
+        self.making = 0
+        self.most_making = 0
+        self._isolation = isolation
+        self._on_end: Callable[[EnvironmentId, str], None] | None = None
+
+    @property
+    def isolation(self) -> Isolation:
+        """See ``Runtime``."""
+        return self._isolation
+
+    async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
+        """See ``Runtime``."""
+        self._check()
+        self._on_end = on_end
+
+    async def adopt(self, expected: Sequence[EnvironmentId]) -> Sequence[FakeSandbox]:
+        """See ``Runtime``."""
+        self._check()
+        for environment_id in set(self.sandboxes) - set(expected):
+            await self.destroy(environment_id)
+        for sandbox in self.sandboxes.values():
+            sandbox.on_end = self._ended
+        return list(self.sandboxes.values())
+
+    async def create(self, spec: SandboxSpec) -> FakeSandbox:
+        """See ``Runtime``."""
+        self.making += 1
+        self.most_making = max(self.most_making, self.making)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            if self.create_delay_s:
+                await asyncio.sleep(self.create_delay_s)
+        finally:
+            self.making -= 1
+        self._check()
+        if self.create_failure is not None:
+            raise self.create_failure
+        sandbox = FakeSandbox(spec, self._ended)
+        self.sandboxes[spec.environment_id] = sandbox
+        self.made.append(spec)
+        return sandbox
+
+    async def destroy(self, environment_id: EnvironmentId) -> None:
+        """See ``Runtime``."""
+        self._check()
+        sandbox = self.sandboxes.pop(environment_id, None)
+        if sandbox is not None:
+            sandbox.die("destroyed")
+
+    async def check(self) -> None:
+        """See ``Runtime``."""
+        self._check()
+
+    async def stop(self, *, keep_sandboxes: bool) -> None:
+        """See ``Runtime``."""
+        self._on_end = None
+        if not keep_sandboxes:
+            for sandbox in list(self.sandboxes.values()):
+                sandbox.die("the runtime was stopped")
+            self.sandboxes.clear()
+
+    def kill(self, environment_id: EnvironmentId, reason: str) -> None:
+        """Let a sandbox die unasked."""
+        self.sandboxes[environment_id].die(reason)
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise LauncherUnavailable("The fake launcher is away")
+
+    def _ended(self, sandbox: FakeSandbox) -> None:
+        """Tell the service, unless it asked for this end: destroyed sandboxes are taken out of the dict first."""
+        if self.sandboxes.get(sandbox.environment_id) is sandbox:
+            del self.sandboxes[sandbox.environment_id]
+            if self._on_end is not None and sandbox.failure is not None:
+                self._on_end(sandbox.environment_id, sandbox.failure)
