@@ -1,6 +1,6 @@
 """What the use cases need from a runtime. Nothing in here knows users, HTTP or SQL."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,8 +78,11 @@ class Runtime(Protocol):
         """
         ...
 
-    async def adopt(self, expected: Sequence[EnvironmentId]) -> Sequence[Sandbox]:
-        """Take over the sandboxes that an earlier gateway left running; those not expected are ended."""
+    async def adopt(self, expected: Mapping[EnvironmentId, Limits]) -> Sequence[Sandbox]:
+        """Take over the sandboxes that an earlier gateway left running; those not expected are ended.
+
+        What an earlier gateway was running in them is killed: its answer has nobody to go to.
+        """
         ...
 
     async def create(self, spec: SandboxSpec) -> Sandbox:

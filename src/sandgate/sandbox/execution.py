@@ -1,0 +1,232 @@
+"""One execution, as the gateway sees it: it holds the deadline, the caps and the word on how it ended."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, Usage
+from sandgate.core.limits import Limits
+from sandgate.core.states import ExecutionStatus
+from sandgate.sandbox.output import OutputStream
+from sandgate_agent import wire
+
+# Short executions are read once, at their end; from here on output is read as it comes.
+_WATCH_AFTER_S = 0.003
+# How long the slot may take to confirm a kill before the answer leaves without it.
+_CONFIRM_S = 0.035
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingChild:
+    """A child that waits for code: its number in the slot, and this side of its socket and pipes."""
+
+    number: int
+    channel: socket.socket
+    stdout: int
+    stderr: int
+
+    def close(self) -> None:
+        """Let go of a child that is not wanted."""
+        self.channel.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
+
+
+class ZygoteExecution:
+    """See :class:`sandgate.sandbox.base.RunningExecution`."""
+
+    def __init__(
+        self, request: ExecutionRequest, limits: Limits, was_out_of_memory: Callable[[int], Awaitable[bool]]
+    ) -> None:
+        self._payload = wire.pack_code(request.code.encode())
+        self._timeout_s = request.timeout_s
+        self._limits = limits
+        self._was_out_of_memory = was_out_of_memory
+        self._result: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
+        self._cause: ExecutionStatus | None = None
+        self._kill: Callable[[], None] | None = None
+        self._child: WaitingChild | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._judging: asyncio.Future[None] | None = None
+        self._started = 0.0
+        self._kills_before = 0
+
+    # For whoever waits
+
+    async def wait(self) -> Termination:
+        """See :class:`sandgate.sandbox.base.RunningExecution`."""
+        return await asyncio.shield(self._result)
+
+    def cancel(self) -> None:
+        """See :class:`sandgate.sandbox.base.RunningExecution`."""
+        self._end(ExecutionStatus.CANCELLED)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is there."""
+        return self._result.done()
+
+    # For the slot that runs it
+
+    def start(self, child: WaitingChild, kills_before: int, kill: Callable[[], None]) -> None:
+        """Give the child its code. ``kill`` kills it and all that it has started."""
+        loop = asyncio.get_running_loop()
+        self._child = child
+        self._kill = kill
+        self._kills_before = kills_before
+        keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
+        self._stdout = OutputStream(child.stdout, keep, drop, self._on_flood)
+        self._stderr = OutputStream(child.stderr, keep, drop, self._on_flood)
+        self._started = time.perf_counter()
+        self._timers = [
+            loop.call_later(self._timeout_s, self._end, ExecutionStatus.TIMED_OUT),
+            loop.call_later(_WATCH_AFTER_S, self._watch),
+        ]
+        child.channel.setblocking(False)
+        self._send()
+
+    def _send(self) -> None:
+        """Write code until the socket is full, and go on when it is not."""
+        if self._child is None:
+            return
+        loop = asyncio.get_running_loop()
+        channel = self._child.channel
+        try:
+            sent = channel.send(self._payload)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # It died before it had read; its end is on the way.
+            self._payload = b""
+            loop.remove_writer(channel.fileno())
+            return
+        whole = sent == len(self._payload)
+        self._payload = self._payload[sent:]
+        if whole:
+            loop.remove_writer(channel.fileno())
+        else:
+            loop.add_writer(channel.fileno(), self._send)
+
+    def _watch(self) -> None:
+        self._stdout.watch()
+        self._stderr.watch()
+
+    def _on_flood(self) -> None:
+        self._end(ExecutionStatus.OUTPUT_LIMIT)
+
+    def _end(self, cause: ExecutionStatus) -> None:
+        """End it for a reason that is not its own; the first reason stands."""
+        if self._cause is not None or self.ended:
+            return
+        self._cause = cause
+        if self._kill is None:
+            # It never got a child.
+            self._resolve(None, None)
+            return
+        self._kill()
+        self._timers.append(asyncio.get_running_loop().call_later(_CONFIRM_S, self._give_up))
+
+    def _give_up(self) -> None:
+        """The kill is on its way and the answer is due."""
+        if not self.ended:
+            self._resolve(None, self._close())
+
+    def on_exited(self, exited: wire.Exited) -> None:
+        """The child is dead, and all that it started."""
+        if self.ended or self._child is None:
+            return
+        report = self._close()
+        killed = os.WIFSIGNALED(exited.wait_status) and os.WTERMSIG(exited.wait_status) == signal.SIGKILL
+        if killed and self._cause is None:
+            self._judging = asyncio.ensure_future(self._judge_kill(exited, report))
+            return
+        self._resolve(exited, report)
+
+    def on_lost(self) -> None:
+        """The slot, or the whole sandbox, died under it."""
+        if self.ended:
+            return
+        report = self._close() if self._child is not None else None
+        if self._cause is None:
+            self._cause = ExecutionStatus.LOST
+        self._resolve(None, report)
+
+    async def _judge_kill(self, exited: wire.Exited, report: "tuple[str, str, str] | None") -> None:
+        if await self._was_out_of_memory(self._kills_before) and self._cause is None:
+            self._cause = ExecutionStatus.OUT_OF_MEMORY
+        if not self.ended:
+            self._resolve(exited, report)
+
+    def _close(self) -> "tuple[str, str, str] | None":
+        """Read what is left and close everything; the report of the child, if there is one."""
+        child, self._child = self._child, None
+        self._timers_off()
+        if child is None:
+            return None
+        asyncio.get_running_loop().remove_writer(child.channel.fileno())
+        try:
+            report = wire.parse_report(child.channel.recv(wire.REPORT_LIMIT + 1))
+        except OSError:
+            report = None
+        child.channel.close()
+        self._stdout.finish()
+        self._stderr.finish()
+        return report
+
+    def _timers_off(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _resolve(self, exited: wire.Exited | None, report: "tuple[str, str, str] | None") -> None:
+        self._timers_off()
+        started = self._started > 0
+        exit_code = _exit_code(exited) if exited is not None and self._cause is None else None
+        if self._cause is not None:
+            status = self._cause
+        else:
+            status = ExecutionStatus.COMPLETED if exit_code == 0 else ExecutionStatus.FAILED
+        termination = Termination(
+            status=status,
+            exit_code=exit_code,
+            stdout=self._stdout.kept() if started else b"",
+            stderr=self._stderr.kept() if started else b"",
+            stdout_truncated=started and self._stdout.truncated,
+            stderr_truncated=started and self._stderr.truncated,
+            error=_error(exited, exit_code, report) if status is ExecutionStatus.FAILED else None,
+            duration_s=time.perf_counter() - self._started if started else 0.0,
+            usage=_usage(exited),
+        )
+        if not self._result.done():
+            self._result.set_result(termination)
+
+
+def _exit_code(exited: wire.Exited) -> int:
+    """As a shell counts: the code, or 128 and the signal."""
+    if os.WIFSIGNALED(exited.wait_status):
+        return 128 + os.WTERMSIG(exited.wait_status)
+    return os.WEXITSTATUS(exited.wait_status)
+
+
+def _usage(exited: wire.Exited | None) -> Usage:
+    if exited is None:
+        return Usage(cpu_ms=0, peak_memory_bytes=0)
+    return Usage(cpu_ms=round((exited.user_us + exited.system_us) / 1000), peak_memory_bytes=exited.peak_memory_bytes)
+
+
+def _error(exited: wire.Exited | None, exit_code: int | None, report: "tuple[str, str, str] | None") -> ErrorReport:
+    """What went wrong: the child's own report, or what its end shows."""
+    if exited is not None and os.WIFSIGNALED(exited.wait_status):
+        number = os.WTERMSIG(exited.wait_status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return ErrorReport("Signal", f"ended by {name}", "")
+    if report is not None:
+        return ErrorReport(*report)
+    return ErrorReport("NonZeroExit", f"exit code {exit_code}", "")

@@ -1,0 +1,129 @@
+"""The gateway's side of the launcher's socket, for one event loop."""
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed
+from sandgate.sandbox.launcher import protocol
+from sandgate.sandbox.launcher.address import connect
+from sandgate_agent import descriptors
+
+_READS_AT_ONCE = 64
+
+
+class Answer:
+    """The parts of an answer; the descriptors belong to whoever asked."""
+
+    def __init__(self) -> None:
+        self.parts: list[Mapping[str, Any]] = []
+        self.descriptors: list[int] = []
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The last part."""
+        return self.parts[-1]
+
+
+class LauncherClient:
+    """One connection. ``on_event(environment_id, reason)`` for what ends unasked, ``on_lost()`` once at its end."""
+
+    def __init__(self, on_event: Callable[[str, str], None], on_lost: Callable[[], None]) -> None:
+        self._on_event = on_event
+        self._on_lost = on_lost
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
+        self._socket: socket.socket | None = None
+
+    def connect(self, path: Path) -> None:
+        """Connect. Raises ``LauncherUnavailable``."""
+        try:
+            self._socket = connect(path)
+        except OSError as error:
+            raise LauncherUnavailable(f"The launcher does not answer at {path}: {error.strerror}") from error
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._on_readable)
+
+    async def request(self, verb: str, *, limit_s: float, **fields: Any) -> Answer:
+        """Ask and wait for the answer.
+
+        Raises ``LauncherUnavailable`` when it is gone or silent for ``limit_s``, ``SandboxFailed`` when it refuses.
+        """
+        if self._socket is None:
+            raise LauncherUnavailable("The launcher is not connected; it is being started again.")
+        number = next(self._numbers)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._pending[number] = (Answer(), future)
+        try:
+            self._socket.send(protocol.pack({"verb": verb, "number": number, **fields}))
+            async with asyncio.timeout(limit_s):
+                return await future
+        except OSError as error:
+            self._lose()
+            raise LauncherUnavailable(f"The launcher does not take requests: {error}") from error
+        except TimeoutError:
+            raise LauncherUnavailable(f"The launcher did not answer {verb} within {limit_s:.0f} seconds.") from None
+        finally:
+            self._pending.pop(number, None)
+            self._close_unclaimed(future)
+
+    def _close_unclaimed(self, future: asyncio.Future[Answer]) -> None:
+        """An answer that came while its caller was being cancelled has nobody to close its descriptors."""
+        task = asyncio.current_task()
+        if future.done() and not future.cancelled() and not future.exception() and task and task.cancelling():
+            for descriptor in future.result().descriptors:
+                os.close(descriptor)
+
+    def _on_readable(self) -> None:
+        for _read in range(_READS_AT_ONCE):
+            if self._socket is None:
+                return
+            try:
+                data, received = descriptors.receive(self._socket, 4)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, received = b"", []
+            if not data:
+                self._lose()
+                return
+            self._on_message(json.loads(data), received)
+
+    def _on_message(self, message: Mapping[str, Any], received: list[int]) -> None:
+        if message.get("event") == "ended":
+            self._on_event(message["environment_id"], message["reason"])
+            return
+        answer, future = self._pending.get(message["number"], (None, None))
+        if answer is None or future is None or future.done():
+            for descriptor in received:
+                os.close(descriptor)
+            return
+        answer.parts.append(message)
+        answer.descriptors.extend(received)
+        if not message["ok"]:
+            future.set_exception(
+                SandboxFailed(f"The launcher refused: {message['error']}", {"reason": message["error"]})
+            )
+        elif not message.get("more"):
+            future.set_result(answer)
+
+    def _lose(self) -> None:
+        if self._socket is None:
+            return
+        self.close()
+        self._on_lost()
+
+    def close(self) -> None:
+        """Disconnect; whoever waits for an answer is refused."""
+        if self._socket is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        for _answer, future in self._pending.values():
+            if not future.done():
+                future.set_exception(LauncherUnavailable("The launcher went away; it is being started again."))

@@ -1,0 +1,56 @@
+"""What the launcher is told at its start, by the root process that starts it, over its standard input."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Ids from the base: first one for each zygote, then two for each sandbox (the agent's and the user's).
+ZYGOTE_IDS = 256
+IDS_OF_SANDBOX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateConfig:
+    """What a zygote needs to know of its template."""
+
+    name: str
+    interpreter: str
+    prefix: str
+    preload: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherConfig:
+    """``standard`` puts up the real walls and needs root; without it only plain processes are started.
+
+    ``run_folder`` is the launcher's own; ``tree_name`` names its control groups, so that a later start of the same
+    server finds what an earlier one left; only ``gateway_uid`` (and root) may connect.
+    """
+
+    run_folder: Path
+    tree_name: str
+    gateway_uid: int
+    host_id_base: int
+    most_sandboxes: int
+    standard: bool
+    templates: tuple[TemplateConfig, ...]
+
+    @property
+    def socket_path(self) -> Path:
+        """Where the gateway connects."""
+        return self.run_folder / "launcher.sock"
+
+    def to_json(self) -> str:
+        """For the launcher's standard input."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> "LauncherConfig":
+        """The inverse of :meth:`to_json`."""
+        values: Mapping[str, Any] = json.loads(text)
+        templates = tuple(
+            TemplateConfig(t["name"], t["interpreter"], t["prefix"], tuple(t["preload"])) for t in values["templates"]
+        )
+        return cls(**{**values, "run_folder": Path(values["run_folder"]), "templates": templates})

@@ -1,0 +1,191 @@
+"""Starts a template's zygote: its own interpreter, without privileges, in a small tree of read-only mounts.
+
+The mounts are made here by root, outside every user namespace that a sandbox will have, and are therefore locked in
+each of them: nothing inside can undo them.
+"""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import sandgate_agent
+from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
+from sandgate_agent import system
+
+CHANNEL_FD = 3
+_AGENT_FOLDER = "/sandgate"
+_SAFE = system.MS_NOSUID | system.MS_NODEV
+_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_DEVICE_LINKS = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}  # fmt: skip
+_TOP_LEVEL = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC_FILES = {
+    "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "resolv.conf": "",
+    "host.conf": "multi on\n",
+}
+_ETC_COPIED = (
+    "alternatives", "ca-certificates.conf", "debian_version", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
+    "localtime", "mime.types", "os-release", "protocols", "services", "shells", "ssl/certs/ca-certificates.crt",
+    "ssl/openssl.cnf", "timezone",
+)  # fmt: skip
+
+
+def top_level() -> tuple[dict[str, str], list[str]]:
+    """How the host's ``/bin`` and its like look: links (path: target), and folders of their own."""
+    links = {path: os.readlink(path) for path in _TOP_LEVEL if os.path.islink(path)}
+    folders = [path for path in _TOP_LEVEL if os.path.isdir(path) and not os.path.islink(path)]
+    return links, folders
+
+
+def lowers(template: TemplateConfig) -> list[str]:
+    """The folders that every sandbox of a template sees read-only, outermost first."""
+    folders = ["/usr", "/etc", *top_level()[1]]
+    if not Path(template.prefix).is_relative_to("/usr"):
+        folders.append(template.prefix)
+    return folders
+
+
+def _bind_read_only(source: str, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    system.mount(source, str(target), "", system.MS_BIND)
+    system.mount("", str(target), "", system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)
+
+
+def _write_etc(etc: Path) -> None:
+    """A synthetic ``/etc``: no accounts, names or keys of the host's."""
+    etc.mkdir()
+    for name, text in _ETC_FILES.items():
+        (etc / name).write_text(text)
+    for name in _ETC_COPIED:
+        source, target = Path("/etc") / name, etc / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+        elif source.is_symlink():
+            # A link into /etc that is not copied would dangle.
+            target.symlink_to(os.readlink(source)) if not source.is_file() else shutil.copyfile(source, target)
+        elif source.is_file():
+            shutil.copyfile(source, target)
+
+
+def _make_devices(dev: Path) -> None:
+    """The harmless devices, on a file system that may hold devices because root has mounted it."""
+    dev.mkdir()
+    system.mount("dev", str(dev), "tmpfs", system.MS_NOSUID | system.MS_NOEXEC, "size=64k,nr_inodes=64,mode=755")
+    for name, (major, minor) in _DEVICES.items():
+        os.mknod(dev / name, 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+        os.chmod(dev / name, 0o666)  # noqa: S103 - harmless devices
+    for name, target in _DEVICE_LINKS.items():
+        (dev / name).symlink_to(target)
+    for name in ("pts", "shm"):
+        (dev / name).mkdir()
+    flags = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | system.MS_NOSUID | system.MS_NOEXEC
+    system.mount("", str(dev), "", flags)
+
+
+def _copy_agent(target: Path) -> None:
+    """The agent's files; copied, so that it does not matter who may read the folder that they are installed in."""
+    source = Path(sandgate_agent.__file__).parent
+    target.mkdir(parents=True)
+    for file in source.glob("*.py"):
+        shutil.copyfile(file, target / file.name)
+
+
+def _build(jail: Path, template: TemplateConfig) -> None:
+    """Lay out the tree and make it the root."""
+    system.mount("", "/", "", system.MS_REC | system.MS_PRIVATE)
+    system.mount("jail", str(jail), "tmpfs", _SAFE, "size=32m,mode=755")
+    links, folders = top_level()
+    for folder in ("env", "empty", "proc"):
+        (jail / folder).mkdir()
+    for link, target in links.items():
+        (jail / link.lstrip("/")).symlink_to(target)
+    _write_etc(jail / "etc")
+    for source in ["/usr", *folders]:
+        _bind_read_only(source, jail / source.lstrip("/"))
+    if template.prefix in lowers(template):
+        _bind_read_only(template.prefix, jail / template.prefix.lstrip("/"))
+    _make_devices(jail / "dev")
+    _copy_agent(jail / _AGENT_FOLDER.lstrip("/") / "sandgate_agent")
+    system.mount("proc", str(jail / "proc"), "proc", _SAFE | system.MS_NOEXEC)
+    os.chdir(jail)
+    system.pivot_root_here()
+
+
+def _environ(template: TemplateConfig) -> dict[str, str]:
+    """Everything that user code finds in its environment variables."""
+    places = [f"{template.prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
+    return {
+        "HOME": "/home/user",
+        "LANG": "C.UTF-8",
+        "LOGNAME": "user",
+        "PATH": ":".join(dict.fromkeys(places)),
+        "PWD": "/workspace",
+        "USER": "user",
+    }
+
+
+def _arguments(template: TemplateConfig, agent: str) -> list[str]:
+    start = f"import sys; sys.path.insert(0, {agent!r}); from sandgate_agent import zygote; zygote.main({CHANNEL_FD})"
+    return [template.interpreter, "-u", "-c", start]
+
+
+def _settle_descriptors(channel: int, log: int) -> None:
+    """The channel as ``CHANNEL_FD``, the log as output, and not one other descriptor of the launcher's."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    high = 64
+    os.dup2(channel, high)
+    for number, source in enumerate((null, log, log)):
+        os.dup2(source, number)
+    os.dup2(high, CHANNEL_FD)
+    os.closerange(CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _start_standard(config: LauncherConfig, template: TemplateConfig, host_id: int) -> None:
+    os.umask(0o022)
+    _build(config.run_folder / "jail", template)
+    os.setgroups([])
+    os.setresgid(host_id, host_id, host_id)
+    os.setresuid(host_id, host_id, host_id)
+    os.execve(template.interpreter, _arguments(template, _AGENT_FOLDER), _environ(template))  # noqa: S606 - there is no shell
+
+
+def _start_plain(template: TemplateConfig) -> None:
+    agent = str(Path(sandgate_agent.__file__).parent.parent)
+    os.execve(template.interpreter, _arguments(template, agent), _environ(template))  # noqa: S606 - there is no shell
+
+
+def start_zygote(
+    config: LauncherConfig, template: TemplateConfig, *, host_id: int, channel: int, log: int, ready: int
+) -> int:
+    """Start a zygote and answer its process id. ``channel`` becomes its socket, ``log`` its output.
+
+    It waits until a byte comes on ``ready``, by when the caller has put it into its control group.
+    """
+    flags = system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS
+    pid = system.clone(flags if config.standard else 0)
+    if pid:
+        return pid
+    try:
+        os.read(ready, 1)
+        _settle_descriptors(channel, log)
+        if config.standard:
+            _start_standard(config, template, host_id)
+        _start_plain(template)
+    except BaseException as error:
+        os.write(2, f"cannot start the zygote of {template.name}: {error}\n".encode())
+    os._exit(1)
+
+
+def setup_message(config: LauncherConfig, template: TemplateConfig) -> dict[str, object]:
+    """The first message to a zygote."""
+    agent = _AGENT_FOLDER if config.standard else str(Path(sandgate_agent.__file__).parent.parent)
+    return {"preload": list(template.preload), "workspace": "/workspace", "agent": agent}

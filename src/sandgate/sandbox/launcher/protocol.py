@@ -1,0 +1,153 @@
+"""The launcher's verbs, and how requests and answers look on its socket.
+
+The socket is of type SOCK_SEQPACKET: one message, one datagram, JSON in UTF-8. A request is
+``{"verb", "number", …}``, an answer ``{"number", "ok": true, …}`` or ``{"number", "ok": false, "error"}``, and what
+happens unasked ``{"event": "ended", "environment_id", "reason"}``. The answers to ``create`` and ``adopt`` carry one
+descriptor: the gateway's end of the keeper's control socket.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sandgate.core.limits import Limits
+
+PROTOCOL_VERSION = 1
+MESSAGE_LIMIT = 64 * 1024
+EXPIRED = "expired"
+
+_ENVIRONMENT_ID = re.compile(r"env-[0-9a-z]{12,40}")
+_TEMPLATE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_LARGEST = 2**53
+_LONGEST_LIFETIME_S = 2 * 86_400.0
+
+
+class ProtocolError(Exception):
+    """A request that is not one of the verbs with its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who is there?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a sandbox."""
+
+    environment_id: str
+    template: str
+    limits: Limits
+    lifetime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Hand over the control socket of a sandbox that an earlier gateway had."""
+
+    environment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    """End a sandbox; answered when nothing of it runs any more."""
+
+    environment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Count the lifetime anew from now."""
+
+    environment_id: str
+    lifetime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a sandbox uses."""
+
+    environment_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListSandboxes:
+    """Which sandboxes there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """End every sandbox and zygote, remove what was made, and exit."""
+
+
+Request = Hello | Create | Adopt | Destroy | Extend | Usage | ListSandboxes | Shutdown
+
+
+def _text(message: Mapping[str, Any], field: str, pattern: re.Pattern[str]) -> str:
+    value = message.get(field)
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ProtocolError(f"{field} is not of the form {pattern.pattern}")
+    return value
+
+
+def _environment_id(message: Mapping[str, Any]) -> str:
+    return _text(message, "environment_id", _ENVIRONMENT_ID)
+
+
+def _lifetime(message: Mapping[str, Any]) -> float:
+    value = message.get("lifetime_s")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ProtocolError("lifetime_s is not a number")
+    if not math.isfinite(value) or not 0 <= value <= _LONGEST_LIFETIME_S:
+        raise ProtocolError(f"lifetime_s is not between 0 and {_LONGEST_LIFETIME_S:.0f}")
+    return float(value)
+
+
+def _limits(message: Mapping[str, Any]) -> Limits:
+    value = message.get("limits")
+    names = set(Limits.__slots__)
+    if not isinstance(value, dict) or set(value) != names:
+        raise ProtocolError("limits are not " + ", ".join(sorted(names)))
+    for name, number in value.items():
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < _LARGEST:
+            raise ProtocolError(f"limits.{name} is not a positive whole number")
+    return Limits(**value)
+
+
+_PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Request]] = {
+    "hello": lambda _message: Hello(),
+    "create": lambda message: Create(
+        _environment_id(message), _text(message, "template", _TEMPLATE), _limits(message), _lifetime(message)
+    ),
+    "adopt": lambda message: Adopt(_environment_id(message)),
+    "destroy": lambda message: Destroy(_environment_id(message)),
+    "extend": lambda message: Extend(_environment_id(message), _lifetime(message)),
+    "usage": lambda message: Usage(_environment_id(message)),
+    "list": lambda _message: ListSandboxes(),
+    "shutdown": lambda _message: Shutdown(),
+}
+
+
+def parse_request(data: bytes) -> tuple[int, Request]:
+    """The number and the request of a message. Raises ``ProtocolError`` and nothing else."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("the message is not JSON") from error
+    if not isinstance(message, dict):
+        raise ProtocolError("the message is not an object")
+    number, verb = message.get("number"), message.get("verb")
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _LARGEST:
+        raise ProtocolError("number is not a whole number")
+    parser = _PARSERS.get(verb) if isinstance(verb, str) else None
+    if parser is None:
+        raise ProtocolError("the verb is not one of " + ", ".join(_PARSERS))
+    return number, parser(message)
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """A message as one datagram."""
+    return json.dumps(message, separators=(",", ":")).encode()

@@ -1,0 +1,54 @@
+"""Cleans up after a launcher that died: what its death did not take along by itself."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from sandgate.sandbox.launcher import processes
+from sandgate.sandbox.launcher.cgroup import Tree
+from sandgate.sandbox.launcher.config import LauncherConfig
+
+_LIMIT_S = 10.0
+_PAUSE_S = 0.005
+
+
+def remove_groups(tree: Tree) -> None:
+    """Kill what is left in any group of the tree and remove the groups."""
+    deadline = time.monotonic() + _LIMIT_S
+    names = tree.names()
+    while names and time.monotonic() < deadline:
+        for name in sorted(names):
+            group = tree.group(name)
+            for pid in group.pids():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with suppress(OSError):
+                if group.remove():
+                    names.discard(name)
+        if names:
+            time.sleep(_PAUSE_S)
+    if names:
+        sys.stderr.write(f"launcher: could not remove the control groups {', '.join(sorted(names))}\n")
+
+
+def prepare_folder(config: LauncherConfig) -> None:
+    """The launcher's own folder, empty of what an earlier one left."""
+    config.run_folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(config.run_folder / "sandboxes", ignore_errors=True)
+    (config.run_folder / "jail").mkdir(exist_ok=True)
+    if not config.standard:
+        (config.run_folder / "sandboxes").mkdir(exist_ok=True)
+
+
+def kill_strays(known: set[int]) -> None:
+    """Kill and bury processes that outlived their sandbox and were handed to this process by the kernel."""
+    for pid in processes.children_of(os.getpid()):
+        if pid in known:
+            continue
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

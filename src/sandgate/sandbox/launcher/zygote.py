@@ -1,0 +1,178 @@
+"""One template's zygote, as the launcher sees it."""
+
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from sandgate.sandbox.launcher import jail, processes
+from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
+from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
+from sandgate.sandbox.launcher.reactor import Reactor
+from sandgate_agent import descriptors, wire
+
+_START_LIMIT_S = 30.0
+_LOG_LIMIT = 64 * 1024
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
+
+
+class Zygote:
+    """Starts the process, passes requests on once it is ready, and notices its end."""
+
+    def __init__(
+        self,
+        config: LauncherConfig,
+        template: TemplateConfig,
+        reactor: Reactor,
+        *,
+        on_cloned: Callable[["Zygote", int, int], None],
+        on_end: Callable[["Zygote"], None],
+    ) -> None:
+        self.template = template
+        self.pid = -1
+        self._config = config
+        self._reactor = reactor
+        self._on_cloned = on_cloned
+        self._on_end = on_end
+        self._ready = False
+        self._waiting: list[tuple[bytes, list[int]]] = []
+        self._logged = 0
+        self._last_words = ""
+
+    def start(self, host_id: int, group: Group | None, filter_program: bytes | None) -> None:
+        """Start the process. Raises ``OSError`` with nothing left behind."""
+        if group is not None:
+            group.make(GroupLimits(memory_bytes=None, cpu_millis=None, processes=None))
+        self._channel, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._log, log = os.pipe()
+        ready, go = os.pipe()
+        try:
+            self.pid = jail.start_zygote(
+                self._config, self.template, host_id=host_id, channel=channel.fileno(), log=log, ready=ready
+            )
+            self._pidfd = os.pidfd_open(self.pid)
+            if group is not None:
+                group.attach(self.pid)
+            os.write(go, b"g")
+        finally:
+            channel.close()
+            for descriptor in (log, ready, go):
+                os.close(descriptor)
+        os.set_blocking(self._log, False)
+        self._reactor.watch(self._log, self._on_log)
+        self._reactor.watch(self._channel.fileno(), self._on_message)
+        self._reactor.watch(self._pidfd, self._on_exit)
+        self._reactor.call_later(_START_LIMIT_S, self._check_started)
+        self._send_setup(filter_program)
+
+    def _send_setup(self, filter_program: bytes | None) -> None:
+        message = json.dumps(jail.setup_message(self._config, self.template)).encode()
+        if filter_program is None:
+            self._channel.send(message)
+            return
+        program = os.memfd_create("filter", os.MFD_CLOEXEC)
+        with os.fdopen(program, "wb") as file:
+            file.write(filter_program)
+            file.flush()
+            file.seek(0)
+            descriptors.send(self._channel, message, [file.fileno()])
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it wrote, for the reason of its end."""
+        return self._last_words or "no message"
+
+    def clone(self, request: dict[str, object], ends: list[int]) -> None:
+        """Ask for a keeper with these descriptors, which are the zygote's to close from here on."""
+        message = json.dumps(request).encode()
+        if self._ready:
+            self._pass_on(message, ends)
+        else:
+            self._waiting.append((message, ends))
+
+    def _pass_on(self, message: bytes, ends: list[int]) -> None:
+        try:
+            descriptors.send(self._channel, message, ends)
+        except OSError:
+            # It has just died; its end is about to be noticed and ends every sandbox that waits.
+            pass
+        finally:
+            for descriptor in ends:
+                os.close(descriptor)
+
+    def _on_message(self) -> None:
+        try:
+            message, received = descriptors.receive(self._channel, 4)
+        except OSError:
+            message, received = b"", []
+        if not message:
+            self._reactor.forget(self._channel.fileno())
+            self.kill()
+            return
+        if not self._ready and message == wire.READY:
+            self._ready = True
+            waiting, self._waiting = self._waiting, []
+            for request, ends in waiting:
+                self._pass_on(request, ends)
+            return
+        self._on_reply(message, received)
+
+    def _on_reply(self, message: bytes, received: list[int]) -> None:
+        try:
+            kind, number = wire.parse_numbered(message)
+        except wire.WireError:
+            kind, number = b"", 0
+        if kind == wire.CLONED and len(received) == 1:
+            self._on_cloned(self, number, received[0])
+            return
+        for descriptor in received:
+            os.close(descriptor)
+        self._note("broke the protocol")
+        self.kill()
+
+    def _on_log(self) -> None:
+        try:
+            data = os.read(self._log, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._reactor.forget(self._log)
+            return
+        self._logged += len(data)
+        if self._logged <= _LOG_LIMIT:
+            for line in data.decode("utf-8", "replace").splitlines():
+                self._note(line)
+
+    def _note(self, line: str) -> None:
+        """Keep and log a line of its output, which is as untrusted as the packages that it imports."""
+        self._last_words = _UNPRINTABLE.sub(" ", line)[:500]
+        sys.stderr.write(f"launcher: zygote {self.template.name}: {self._last_words}\n")
+
+    def _check_started(self) -> None:
+        if not self._ready and self.pid > 0:
+            self._note(f"was not ready within {_START_LIMIT_S:.0f} seconds")
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and, with its process namespace, everything that it has cloned."""
+        if self.pid > 0:
+            processes.kill(self._pidfd)
+
+    def _on_exit(self) -> None:
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._on_log()
+        for descriptor in (self._log, self._channel.fileno(), self._pidfd):
+            self._reactor.forget(descriptor)
+        os.close(self._log)
+        os.close(self._pidfd)
+        self._channel.close()
+        for _message, ends in self._waiting:
+            for descriptor in ends:
+                os.close(descriptor)
+        self._waiting.clear()
+        self.pid = -1
+        self._on_end(self)

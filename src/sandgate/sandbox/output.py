@@ -1,0 +1,93 @@
+"""Reads what an execution writes, from its own pipes, and keeps a bounded part of it."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+_READ_BYTES = 65_536
+# A stream that dribbles is read at this pace, so that each of its writes does not wake the gateway.
+_DRIBBLE_BYTES = 4096
+_PAUSE_S = 0.002
+# What is only dropped is read at a pace that leaves the gateway to others: 64 KiB a millisecond.
+_DROP_PAUSE_S = 0.001
+# The largest pipe that an unprivileged process can make; what the last read may find at the end.
+_LARGEST_PIPE_BYTES = 1 << 20
+
+
+class OutputStream:
+    """One pipe of an execution; owns its descriptor."""
+
+    def __init__(self, descriptor: int, keep_bytes: int, drop_bytes: int, on_flood: Callable[[], None]) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._keep_bytes = keep_bytes
+        self._drop_bytes = drop_bytes
+        self._on_flood = on_flood
+        self._parts: list[bytes] = []
+        self._kept_bytes = 0
+        self._dropped_bytes = 0
+        self._watched = False
+        self._open = True
+
+    @property
+    def truncated(self) -> bool:
+        """Whether something was dropped."""
+        return self._dropped_bytes > 0
+
+    def kept(self) -> bytes:
+        """The kept part."""
+        return b"".join(self._parts)
+
+    def watch(self) -> None:
+        """Read as it is written, from now on."""
+        if self._open and not self._watched:
+            self._watched = True
+            asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+
+    def _read(self) -> int:
+        """Read once; the number of bytes, 0 at the end, -1 when there is nothing now."""
+        try:
+            data = os.read(self._descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return -1
+        room = self._keep_bytes - self._kept_bytes
+        if room > 0 and data:
+            self._parts.append(data[:room])
+            self._kept_bytes += min(room, len(data))
+        self._dropped_bytes += max(0, len(data) - room)
+        return len(data)
+
+    def _on_readable(self) -> None:
+        length = self._read()
+        if length == 0:
+            self._unwatch()
+        elif self._dropped_bytes > self._drop_bytes:
+            self._unwatch()
+            self._on_flood()
+        elif self._dropped_bytes:
+            self._rest(_DROP_PAUSE_S)
+        elif length < _DRIBBLE_BYTES:
+            self._rest(_PAUSE_S)
+
+    def _rest(self, seconds: float) -> None:
+        self._unwatch()
+        asyncio.get_running_loop().call_later(seconds, self.watch)
+
+    def finish(self) -> None:
+        """Read what is left in the pipe and close it; nobody writes any more, or nobody may."""
+        if not self._open:
+            return
+        self._unwatch()
+        self._open = False
+        left = _LARGEST_PIPE_BYTES
+        while left > 0:
+            length = self._read()
+            if length <= 0:
+                break
+            left -= length
+        os.close(self._descriptor)

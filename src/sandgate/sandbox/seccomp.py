@@ -1,0 +1,198 @@
+"""The system call filter of user code, made by libseccomp and handed to agents as bytes.
+
+Everything is refused with EPERM but the calls of ``ALLOWED``, a few more whose arguments are checked, and
+``clone3``, which answers ENOSYS so that libc falls back to ``clone``, whose flags can be checked.
+"""
+
+import ctypes
+import ctypes.util
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sandgate.core.errors import MechanismFault
+
+_ACT_ALLOW = 0x7FFF0000
+_ACT_ERRNO = 0x00050000
+_FLTATR_ACT_BADARCH = 2
+_FLTATR_CTL_OPTIMIZE = 8
+_ACT_KILL_PROCESS = 0x80000000
+_CMP_EQ = 4
+_CMP_MASKED_EQ = 7
+_NR_SCMP_ERROR = -1
+
+# Source: include/uapi/linux/sched.h. All namespaces, and CLONE_PTRACE, CLONE_UNTRACED and CLONE_PARENT: a child of
+# the agent's would be reaped by it as its own.
+_CLONE_REFUSED = 0x7E020000 | 0x00002000 | 0x00800000 | 0x00008000
+_TIOCSTI = 0x5412
+_TIOCLINUX = 0x541C
+_SOCK_TYPE_MASK = 0xF
+
+ALLOWED: Sequence[str] = tuple(
+    """
+    accept accept4 access alarm arch_prctl bind brk capget chdir chmod chown clock_getres clock_gettime
+    clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
+    epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat
+    exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat
+    fcntl fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex
+    futex_requeue futex_wait futex_waitv futex_wake futimesat get_mempolicy get_robust_list get_thread_area
+    getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp
+    getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname getsockopt
+    gettid gettimeofday getuid getxattr ioprio_get kill lchown lgetxattr link linkat listen listxattr llistxattr
+    lremovexattr lseek lsetxattr lstat madvise map_shadow_stack membarrier memfd_create mincore mkdir mkdirat
+    mlock mlock2 mlockall mmap mprotect mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink
+    mremap mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap nanosleep newfstatat open openat
+    openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll pread64
+    preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv
+    recvfrom recvmmsg recvmsg remap_file_pages removexattr rename renameat renameat2 restart_syscall rmdir rseq
+    rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
+    rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
+    sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_yield select semctl semget
+    semop semtimedop sendfile sendmmsg sendmsg sendto set_robust_list set_thread_area set_tid_address setgid
+    setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid setrlimit setsid setsockopt
+    setuid setxattr shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 socketpair stat statfs
+    statx symlink symlinkat sync sync_file_range syncfs sysinfo tgkill time timer_create timer_delete
+    timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
+    truncate umask uname unlink unlinkat utime utimensat utimes vfork wait4 waitid write writev
+    """.split()  # noqa: SIM905 - a list of names a line each is unreadable
+)
+
+# Seen and answered with ENOSYS: libraries then use what came before.
+_UNKNOWN: Sequence[str] = ("clone3",)
+
+_PRCTL_ALLOWED: Sequence[int] = (
+    *(1, 2, 3, 4, 7, 8, 13, 14, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 40, 41, 42, 45, 48, 52, 53, 59),
+    0x53564D41,
+)
+
+
+class _Comparison(ctypes.Structure):
+    _fields_ = (
+        ("arg", ctypes.c_uint),
+        ("op", ctypes.c_int),
+        ("datum_a", ctypes.c_uint64),
+        ("datum_b", ctypes.c_uint64),
+    )
+
+
+def find_library() -> str | None:
+    """The name that libseccomp can be loaded by; None when it is not installed."""
+    for name in ("libseccomp.so.2", ctypes.util.find_library("seccomp")):
+        if name:
+            try:
+                ctypes.CDLL(name)
+            except OSError:
+                continue
+            return name
+    return None
+
+
+class _Builder:
+    """libseccomp's context, with its numbers turned into exceptions."""
+
+    def __init__(self) -> None:
+        name = find_library()
+        if name is None:
+            raise MechanismFault("libseccomp is not installed; install it with: apt-get install libseccomp2")
+        self._lib = ctypes.CDLL(name)
+        self._lib.seccomp_init.restype = ctypes.c_void_p
+        self._lib.seccomp_init.argtypes = (ctypes.c_uint32,)
+        self._lib.seccomp_rule_add_array.argtypes = (
+            ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(_Comparison),
+        )  # fmt: skip
+        for function in ("seccomp_attr_set", "seccomp_export_bpf", "seccomp_release"):
+            getattr(self._lib, function).argtypes = None
+        self._context = ctypes.c_void_p(self._lib.seccomp_init(_ACT_ERRNO | errno.EPERM))
+        self._set(_FLTATR_ACT_BADARCH, _ACT_KILL_PROCESS)
+        # Before 2.5 there is no binary tree; the filter is the same, and slower.
+        with suppress(MechanismFault):
+            self._set(_FLTATR_CTL_OPTIMIZE, 2)
+
+    def _check(self, result: int, what: str) -> None:
+        if result < 0:
+            raise MechanismFault(f"libseccomp: {what}: {os.strerror(-result)}")
+
+    def _set(self, attribute: int, value: int) -> None:
+        self._check(self._lib.seccomp_attr_set(self._context, attribute, ctypes.c_uint32(value)), "set an attribute")
+
+    def number(self, name: str) -> int:
+        """The number of a call on this processor, negative when there is none."""
+        return int(self._lib.seccomp_syscall_resolve_name(name.encode()))
+
+    def add(self, action: int, name: str, *comparisons: tuple[int, int, int, int]) -> None:
+        """One rule; a call that this libseccomp or this processor does not know stays refused."""
+        number = self.number(name)
+        if number == _NR_SCMP_ERROR:
+            return
+        array = (_Comparison * max(1, len(comparisons)))(*(_Comparison(*item) for item in comparisons))
+        self._check(self._lib.seccomp_rule_add_array(self._context, action, number, len(comparisons), array), name)
+
+    def export(self) -> bytes:
+        """The program as the kernel's instructions."""
+        descriptor = os.memfd_create("sandgate-filter", os.MFD_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            self._check(self._lib.seccomp_export_bpf(self._context, ctypes.c_int(descriptor)), "export")
+            file.seek(0)
+            return file.read()
+
+    def release(self) -> None:
+        """Free the context."""
+        self._lib.seccomp_release(self._context)
+
+
+def _add_sockets(builder: _Builder) -> None:
+    """Sockets of this machine and of IP, streams and datagrams only, and the queries of ``getifaddrs``."""
+    for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+        kinds = [socket.SOCK_STREAM, socket.SOCK_DGRAM]
+        if family == socket.AF_UNIX:
+            kinds.append(socket.SOCK_SEQPACKET)
+        for kind in kinds:
+            builder.add(_ACT_ALLOW, "socket", (0, _CMP_EQ, family, 0), (1, _CMP_MASKED_EQ, _SOCK_TYPE_MASK, kind))
+    builder.add(_ACT_ALLOW, "socket", (0, _CMP_EQ, socket.AF_NETLINK, 0), (2, _CMP_EQ, 0, 0))
+
+
+def _add_checked(builder: _Builder) -> None:
+    """Calls that are allowed with some arguments."""
+    builder.add(_ACT_ALLOW, "clone", (0, _CMP_MASKED_EQ, _CLONE_REFUSED, 0))
+    builder.add(_ACT_ALLOW, "ioctl")
+    for option in _PRCTL_ALLOWED:
+        builder.add(_ACT_ALLOW, "prctl", (0, _CMP_EQ, option, 0))
+    # A real-time policy would starve the neighbours; the ordinary ones may be named.
+    for policy in (0, 3, 5):
+        builder.add(_ACT_ALLOW, "sched_setscheduler", (1, _CMP_EQ, policy, 0))
+    _add_sockets(builder)
+
+
+def _refuse_terminal_input(number: int) -> bytes:
+    """Instructions to put first: EPERM for the two requests that push characters into a terminal.
+
+    libseccomp has no "every value but these" in 32 bits, and the kernel looks at 32 bits of a request.
+    Source: include/uapi/linux/filter.h and seccomp.h (the call's number is at offset 0, its second argument at 24).
+    """
+    load, jump_equal, answer = 0x20, 0x15, 0x06
+    instructions = (
+        (load, 0, 0, 0),
+        (jump_equal, 0, 4, number),
+        (load, 0, 0, 24),
+        (jump_equal, 1, 0, _TIOCSTI),
+        (jump_equal, 0, 1, _TIOCLINUX),
+        (answer, 0, 0, _ACT_ERRNO | errno.EPERM),
+    )
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
+
+
+def build_filter() -> bytes:
+    """The filter for this machine's processor, 8 bytes an instruction. Raises ``MechanismFault``."""
+    builder = _Builder()
+    try:
+        for name in ALLOWED:
+            builder.add(_ACT_ALLOW, name)
+        for name in _UNKNOWN:
+            builder.add(_ACT_ERRNO | errno.ENOSYS, name)
+        _add_checked(builder)
+        return _refuse_terminal_input(builder.number("ioctl")) + builder.export()
+    finally:
+        builder.release()

@@ -1,0 +1,109 @@
+"""The gateway's side of a slot: one waiting child, or one execution, at a time."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Callable
+
+from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate_agent import descriptors, wire
+
+_CHILD_DESCRIPTORS = 3
+
+
+class Slot:
+    """Owns the control socket of a forker. ``on_ready`` when a child waits, ``on_lost`` once, when it is gone."""
+
+    def __init__(
+        self, control: socket.socket, on_ready: Callable[["Slot"], None], on_lost: Callable[["Slot"], None]
+    ) -> None:
+        control.setblocking(False)
+        self._control = control
+        self._on_ready = on_ready
+        self._on_lost = on_lost
+        self._child: WaitingChild | None = None
+        self._running: ZygoteExecution | None = None
+        self._number = 0
+        self.idle_since = 0.0
+        asyncio.get_running_loop().add_reader(control.fileno(), self._on_readable)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a child waits for code."""
+        return self._child is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an execution has its child."""
+        return self._running is not None
+
+    def start(self, execution: ZygoteExecution, kills_before: int) -> None:
+        """Hand the waiting child to an execution."""
+        child = self._child
+        if child is None:
+            raise RuntimeError("a slot was started without a waiting child")
+        self._child = None
+        self._running = execution
+        execution.start(child, kills_before, lambda: self._kill(child.number))
+
+    def _kill(self, number: int) -> None:
+        try:
+            self._control.send(wire.pack_numbered(wire.KILL, number))
+        except OSError:
+            # It is gone already, which is about to be noticed.
+            return
+
+    def _on_readable(self) -> None:
+        while self._control.fileno() >= 0:
+            try:
+                message, received = descriptors.receive(self._control, _CHILD_DESCRIPTORS + 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                message, received = b"", []
+            if not message:
+                self._lose()
+                return
+            try:
+                self._on_message(message, received)
+            except wire.WireError:
+                for descriptor in received:
+                    os.close(descriptor)
+                self._lose()
+                return
+
+    def _on_message(self, message: bytes, received: list[int]) -> None:
+        if message[:1] == wire.EXITED:
+            exited = wire.parse_exited(message)
+            if exited.number != self._number or received or self._running is None:
+                raise wire.WireError("the end of a child that does not run")
+            execution, self._running = self._running, None
+            execution.on_exited(exited)
+            return
+        kind, number = wire.parse_numbered(message)
+        if kind != wire.CHILD or number != self._number + 1 or len(received) != _CHILD_DESCRIPTORS or self._child:
+            raise wire.WireError("expected the next child")
+        if not all(stat.S_ISFIFO(os.fstat(pipe).st_mode) for pipe in received[1:]):
+            raise wire.WireError("the output of a child is not a pipe")
+        self._number = number
+        self._child = WaitingChild(number, socket.socket(fileno=received[0]), received[1], received[2])
+        self._on_ready(self)
+
+    def _lose(self) -> None:
+        if self.close():
+            self._on_lost(self)
+
+    def close(self) -> bool:
+        """Let go of the slot, which ends it with all that runs in it; False when it was closed before."""
+        if self._control.fileno() < 0:
+            return False
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self._control.close()
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        execution, self._running = self._running, None
+        if execution is not None:
+            execution.on_lost()
+        return True

@@ -1,0 +1,196 @@
+"""The runtime of the ``standard`` and ``process`` classes: sandboxes forked from warm zygotes by the launcher."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed
+from sandgate.core.ids import EnvironmentId
+from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
+from sandgate.sandbox.base import SandboxSpec
+from sandgate.sandbox.launcher.client import Answer, LauncherClient
+from sandgate.sandbox.launcher.protocol import PROTOCOL_VERSION
+from sandgate.sandbox.link import SandboxLink
+
+_ASK_LIMIT_S = 5.0
+_CREATE_LIMIT_S = 45.0
+_DESTROY_LIMIT_S = 30.0
+_CONNECT_LIMIT_S = 10.0
+_CONNECT_PAUSE_S = 0.02
+LAUNCHER_DIED = "the launcher died and took its sandboxes along"
+
+
+class ZygoteRuntime:
+    """See :class:`sandgate.sandbox.base.Runtime`. Reconnects by itself when the launcher was started again."""
+
+    def __init__(self, isolation: Isolation, socket_path: Path) -> None:
+        self._isolation = isolation
+        self._socket_path = socket_path
+        self._links: dict[EnvironmentId, SandboxLink] = {}
+        self._client = LauncherClient(self._on_ended, self._on_lost)
+        self._instance = ""
+        self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def isolation(self) -> Isolation:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        return self._isolation
+
+    async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
+        """See :class:`sandgate.sandbox.base.Runtime`. Raises ``LauncherUnavailable``."""
+        self._on_end = on_end
+        async with asyncio.timeout(_CONNECT_LIMIT_S):
+            self._instance = await self._connect()
+
+    async def _connect(self) -> str:
+        """Connect as soon as somebody listens; answers which start of the launcher it is."""
+        while True:
+            client = LauncherClient(self._on_ended, self._on_lost)
+            try:
+                client.connect(self._socket_path)
+            except LauncherUnavailable:
+                await asyncio.sleep(_CONNECT_PAUSE_S)
+                continue
+            self._client = client
+            hello = await client.request("hello", limit_s=_ASK_LIMIT_S)
+            if hello.values["version"] != PROTOCOL_VERSION:
+                raise LauncherUnavailable(
+                    "A launcher of another version of sandgate is running; stop that server first, or end its launcher."
+                )
+            return str(hello.values["instance"])
+
+    def _on_lost(self) -> None:
+        if not self._stopping and self._reconnecting is None:
+            self._reconnecting = asyncio.ensure_future(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        """Find the launcher again, and end what did not survive."""
+        try:
+            while True:
+                try:
+                    instance = await self._connect()
+                    there = set(await self._list()) if instance == self._instance else set()
+                    break
+                except (LauncherUnavailable, SandboxFailed):
+                    await asyncio.sleep(_CONNECT_PAUSE_S)
+            self._instance = instance
+            for environment_id in [name for name in self._links if name not in there]:
+                self._on_ended(environment_id, LAUNCHER_DIED)
+        finally:
+            self._reconnecting = None
+
+    def _on_ended(self, name: str, reason: str) -> None:
+        environment_id = EnvironmentId(name)
+        link = self._links.pop(environment_id, None)
+        if link is not None:
+            link.fail(reason)
+            self._on_end(environment_id, reason)
+
+    async def _list(self) -> Sequence[EnvironmentId]:
+        answer = await self._client.request("list", limit_s=_ASK_LIMIT_S)
+        return [EnvironmentId(name) for part in answer.parts for name in part["environment_ids"]]
+
+    async def adopt(self, expected: Mapping[EnvironmentId, Limits]) -> Sequence[SandboxLink]:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        adopted = []
+        for environment_id in await self._list():
+            link = (
+                await self._adopt_one(environment_id, expected[environment_id]) if environment_id in expected else None
+            )
+            if link is None:
+                await self.destroy(environment_id)
+            else:
+                adopted.append(link)
+        return adopted
+
+    async def _adopt_one(self, environment_id: EnvironmentId, limits: Limits) -> SandboxLink | None:
+        try:
+            answer = await self._client.request("adopt", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
+            link = self._link(environment_id, limits, answer)
+            await link.adopt()
+        except SandboxFailed:
+            self._links.pop(environment_id, None)
+            return None
+        return link
+
+    def _link(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink:
+        control = socket.socket(fileno=answer.descriptors[0])
+        for spare in answer.descriptors[1:]:
+            os.close(spare)
+
+        async def count_kills() -> int:
+            return await self._count_kills(environment_id)
+
+        async def extend(lifetime_s: float) -> None:
+            await self._client.request(
+                "extend", limit_s=_ASK_LIMIT_S, environment_id=environment_id, lifetime_s=lifetime_s
+            )
+
+        link = SandboxLink(environment_id, control, limits, count_kills=count_kills, extend=extend)
+        self._links[environment_id] = link
+        return link
+
+    async def _count_kills(self, environment_id: EnvironmentId) -> int:
+        try:
+            usage = await self._client.request("usage", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
+        except (LauncherUnavailable, SandboxFailed):
+            # Nothing is counted without control groups, and nothing is known without the launcher.
+            return 0
+        return int(usage.values["out_of_memory_kills"])
+
+    async def create(self, spec: SandboxSpec) -> SandboxLink:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        try:
+            answer = await self._client.request(
+                "create",
+                limit_s=_CREATE_LIMIT_S,
+                environment_id=spec.environment_id,
+                template=spec.template,
+                limits=asdict(spec.limits),
+                lifetime_s=spec.lifetime_s,
+            )
+        except asyncio.CancelledError:
+            await self._abandon(spec.environment_id)
+            raise
+        link = self._link(spec.environment_id, spec.limits, answer)
+        link.expect_first_slot()
+        return link
+
+    async def _abandon(self, environment_id: EnvironmentId) -> None:
+        """End what is being made for a caller that has gone."""
+        try:
+            await asyncio.shield(self.destroy(environment_id))
+        except LauncherUnavailable:
+            return
+
+    async def destroy(self, environment_id: EnvironmentId) -> None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        link = self._links.pop(environment_id, None)
+        if link is not None:
+            link.fail("it was ended")
+        await self._client.request("destroy", limit_s=_DESTROY_LIMIT_S, environment_id=environment_id)
+
+    async def check(self) -> None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        await self._client.request("hello", limit_s=_ASK_LIMIT_S)
+
+    async def stop(self, *, keep_sandboxes: bool) -> None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        self._stopping = True
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+        if not keep_sandboxes:
+            for link in list(self._links.values()):
+                link.fail("the service was stopped")
+            # Without a launcher there is nothing left to end.
+            with suppress(LauncherUnavailable):
+                await self._client.request("shutdown", limit_s=_DESTROY_LIMIT_S)
+        self._links.clear()
+        self._client.close()

@@ -1,0 +1,121 @@
+"""What is said between the host and the roles inside; the only module of this package that the host imports.
+
+Everything that comes from inside is hostile: each message has one fixed length or a cap, and parsing one that
+does not fit raises ``WireError`` and nothing else.
+
+Channels
+    launcher - zygote   SOCK_SEQPACKET: JSON requests with descriptors, ``CLONED`` answers with a pidfd
+    launcher - keeper   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
+    gateway - keeper    SOCK_SEQPACKET: ``NEW_SLOT``, ``ADOPT``; ``SLOT`` with a descriptor
+    gateway - forker    SOCK_SEQPACKET: ``KILL``; ``CHILD`` with three descriptors, ``EXITED``
+    gateway - child     SOCK_STREAM: the code one way, the report of an uncaught exception the other way
+"""
+
+import json
+import struct
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+GO = b"G"
+READY = b"R"
+
+# The longest datagram that is read from inside.
+MESSAGE_LIMIT = 4096
+# The report must fit a socket buffer whole: nobody reads it before the child is gone.
+REPORT_LIMIT = 96 * 1024
+
+_NUMBERED = struct.Struct("!cQ")
+_EXITED = struct.Struct("!cQiQQQ")
+_CODE = struct.Struct("!II")
+
+NEW_SLOT = b"S"
+ADOPT = b"A"
+SLOT = b"L"
+KILL = b"K"
+CHILD = b"C"
+EXITED = b"X"
+CLONED = b"P"
+
+
+class WireError(Exception):
+    """A message that does not fit what was agreed."""
+
+
+class Exited(NamedTuple):
+    """How a child ended: its number, the raw wait status, microseconds of CPU, and its largest resident set."""
+
+    number: int
+    wait_status: int
+    user_us: int
+    system_us: int
+    peak_memory_bytes: int
+
+
+def pack_numbered(kind: bytes, number: int) -> bytes:
+    """A message that is a kind and a number."""
+    return _NUMBERED.pack(kind, number)
+
+
+def parse_numbered(message: bytes) -> Tuple[bytes, int]:
+    """The kind and the number of a message."""
+    try:
+        kind, number = _NUMBERED.unpack(message)
+    except struct.error as error:
+        raise WireError("expected a kind and a number: {}".format(error)) from None
+    return kind, number
+
+
+def pack_exited(exited: Exited) -> bytes:
+    """The message of a child's end."""
+    return _EXITED.pack(EXITED, *exited)
+
+
+def parse_exited(message: bytes) -> Exited:
+    """How a child ended."""
+    try:
+        kind, number, wait_status, user_us, system_us, peak = _EXITED.unpack(message)
+    except struct.error as error:
+        raise WireError("expected a child's end: {}".format(error)) from None
+    if kind != EXITED:
+        raise WireError("expected a child's end, got {!r}".format(kind))
+    return Exited(number, wait_status, user_us, system_us, peak)
+
+
+def pack_code(code: bytes, options: Optional[Dict[str, Any]] = None) -> bytes:
+    """What a child is given: options as JSON, and the code in UTF-8."""
+    extra = json.dumps(options).encode() if options else b""
+    return _CODE.pack(len(extra), len(code)) + extra + code
+
+
+CODE_HEADER_BYTES = _CODE.size
+
+
+def parse_code_header(header: bytes) -> Tuple[int, int]:
+    """How many bytes of options and of code follow."""
+    options_length, code_length = _CODE.unpack(header)
+    return options_length, code_length
+
+
+def pack_report(name: str, value: str, traceback: str) -> bytes:
+    """An uncaught exception, cut so that it fits ``REPORT_LIMIT`` whatever its text is."""
+    # A character takes six bytes at most. The end of a traceback says more than its beginning.
+    report = {"name": name[:256], "value": value[:4096], "traceback": traceback[-12_000:]}
+    return json.dumps(report, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def parse_report(message: bytes) -> Optional[Tuple[str, str, str]]:
+    """Name, value and traceback of an uncaught exception; None when there is none, or none that can be read."""
+    if not message or len(message) > REPORT_LIMIT:
+        return None
+    try:
+        report = json.loads(message)
+        name, value, traceback = report["name"], report["value"], report["traceback"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if not all(isinstance(text, str) for text in (name, value, traceback)):
+        return None
+    return _printable(name), _printable(value), _printable(traceback)
+
+
+def _printable(text: str) -> str:
+    """The text with lone surrogates, which JSON lets through, replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
