@@ -19,8 +19,9 @@ _SECRET_NAMES = frozenset(
         "credentials",
         "passwd",
         "password",
+        "password_hash",
         "secret",
-        "set-cookie",
+        "set_cookie",
         "token",
     }
 )
@@ -44,7 +45,7 @@ def mask_text(text: str) -> str:
 def is_secret_name(name: str) -> bool:
     """Whether a value of this name is a secret."""
     name = name.lower().replace("-", "_")
-    return name in _SECRET_NAMES or name == "set_cookie" or name.endswith(_SECRET_ENDINGS)
+    return name in _SECRET_NAMES or name.endswith(_SECRET_ENDINGS)
 
 
 def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
