@@ -1,0 +1,55 @@
+"""Connections to PostgreSQL with deadlines of their own, so that a thread is never held for good."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Engine
+from sqlalchemy.pool import NullPool
+
+from sandgate.core.errors import ConfigurationError
+
+# A lost server or network is noticed within about 15 s, a statement gives up after as long.
+# Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_CONNECT_ARGUMENTS = {
+    "application_name": "sandgate",
+    "client_encoding": "utf8",
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+_SESSION = (
+    "SET lock_timeout = '5s'",
+    "SET statement_timeout = '15s'",
+    "SET idle_in_transaction_session_timeout = '30s'",
+    # Off would lose acknowledged commits when the server crashes; what is stronger than on is kept.
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+)
+
+
+def make_engine(url: URL, *, for_reading: bool) -> Engine:
+    """Connections to the database. Those for reading run each statement by itself and refuse to write.
+
+    What the URL says in its query overrides the arguments of this module.
+    """
+    engine = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        connect_args={name: value for name, value in _CONNECT_ARGUMENTS.items() if name not in url.query},
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT" if for_reading else "READ COMMITTED",
+    )
+    session = (*_SESSION, "SET default_transaction_read_only = on") if for_reading else _SESSION
+    sa.event.listen(engine, "connect", lambda connection, _record: _set_up(connection, session))
+    return engine
+
+
+def _set_up(connection: Any, session: tuple[str, ...]) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise ConfigurationError(f"The database's encoding is {encoding}; make one with ENCODING 'UTF8'.")
+    before, connection.autocommit = connection.autocommit, True
+    connection.execute("; ".join(session))
+    connection.autocommit = before

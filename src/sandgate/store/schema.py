@@ -1,0 +1,132 @@
+"""The tables. Every change here needs a revision under ``migrations/versions``; a contract test compares the two.
+
+Columns that are read often come before large ones: SQLite reads a row from its start, and follows a chain of pages
+for the rest.
+"""
+
+import sqlalchemy as sa
+
+from sandgate.store.column_types import ExactText, Instant, JsonText, Utf8
+
+metadata = sa.MetaData()
+
+environments = sa.Table(
+    "environments",
+    metadata,
+    sa.Column("environment_id", ExactText, primary_key=True),
+    sa.Column("owner_id", ExactText, nullable=False),
+    sa.Column("name", ExactText, nullable=False),
+    sa.Column("template", ExactText, nullable=False),
+    sa.Column("isolation", ExactText, nullable=False),
+    sa.Column("status", ExactText, nullable=False),
+    sa.Column("status_reason", ExactText),
+    sa.Column("timeout_s", sa.BigInteger, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Column("ended_at", Instant),
+    sa.Column("deleted_at", Instant),
+    sa.Column("limits", JsonText, nullable=False),
+    sa.Column("metadata", JsonText, nullable=False),
+)
+
+executions = sa.Table(
+    "executions",
+    metadata,
+    sa.Column("execution_id", ExactText, primary_key=True),
+    sa.Column("environment_id", ExactText, nullable=False),
+    sa.Column("owner_id", ExactText, nullable=False),
+    sa.Column("status", ExactText, nullable=False),
+    sa.Column("timeout_s", sa.Double, nullable=False),
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("finished_at", Instant),
+    sa.Column("duration_ms", sa.BigInteger),
+    sa.Column("exit_code", sa.BigInteger),
+    sa.Column("stdout_truncated", sa.Boolean, nullable=False),
+    sa.Column("stderr_truncated", sa.Boolean, nullable=False),
+    sa.Column("usage", JsonText),
+    sa.Column("error", JsonText),
+    sa.Column("stdout", Utf8, nullable=False),
+    sa.Column("stderr", Utf8, nullable=False),
+    sa.Index("executions_by_environment", "environment_id", "execution_id"),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("user_id", ExactText, primary_key=True),
+    sa.Column("name", ExactText, nullable=False),
+    sa.Column("role", ExactText, nullable=False),
+    sa.Column("password_hash", ExactText, nullable=False),
+    sa.Column("disabled", sa.Boolean, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("tokens_valid_from", Instant, nullable=False),
+    sa.Index("users_by_name", "name", unique=True),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("api_key_id", ExactText, primary_key=True),
+    sa.Column(
+        "user_id",
+        ExactText,
+        sa.ForeignKey("users.user_id", name="api_keys_of_users", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("label", ExactText, nullable=False),
+    sa.Column("secret_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant),
+    sa.Column("last_used_at", Instant),
+    sa.Index("api_keys_by_user", "user_id", "api_key_id"),
+)
+
+revoked_tokens = sa.Table(
+    "revoked_tokens",
+    metadata,
+    sa.Column("token_id", ExactText, primary_key=True),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.Index("revoked_tokens_by_expiry", "expires_at"),
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("user_id", ExactText, primary_key=True),
+    sa.Column("key", ExactText, primary_key=True),
+    sa.Column("request_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("status", sa.BigInteger),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Index("idempotency_by_age", "created_at"),
+)
+
+write_probe = sa.Table(
+    "write_probe",
+    metadata,
+    sa.Column("probe_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("written", sa.BigInteger, nullable=False),
+)
+
+
+def _partial_index(table: sa.Table, name: str, columns: str, where: str) -> None:
+    """An index of the rows that meet a condition.
+
+    SQLAlchemy's own way is an argument for each database, and loads the dialects of both into every process.
+    """
+    statement = sa.DDL(f"CREATE INDEX {name} ON {table.name} ({columns}) WHERE {where}")  # type: ignore[no-untyped-call]
+    sa.event.listen(table, "after_create", statement)
+
+
+# Lists: newest first is the order of ids. What was deleted is never listed, and piles up.
+_partial_index(environments, "environments_newest", "environment_id", "deleted_at IS NULL")
+_partial_index(environments, "environments_by_owner", "owner_id, environment_id", "deleted_at IS NULL")
+_partial_index(environments, "environments_by_status", "status, environment_id", "deleted_at IS NULL")
+_partial_index(
+    environments, "environments_by_owner_and_status", "owner_id, status, environment_id", "deleted_at IS NULL"
+)
+_partial_index(environments, "environments_by_name", "name, owner_id, environment_id", "deleted_at IS NULL")
+# Few run at a time, whatever the number of rows.
+_partial_index(executions, "executions_running", "execution_id", "status = 'running'")
+_partial_index(executions, "executions_by_end", "finished_at", "finished_at IS NOT NULL")
+_partial_index(idempotency, "idempotency_unanswered", "created_at", "status IS NULL")

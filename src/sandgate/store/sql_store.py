@@ -1,0 +1,77 @@
+"""The store on SQLite or PostgreSQL."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select
+
+from sandgate.store.base import CredentialStore, EnvironmentStore, ExecutionStore, IdempotencyStore, UserStore
+from sandgate.store.connections import Location
+from sandgate.store.credentials import SqlCredentialStore
+from sandgate.store.database import DEADLINE_S, Database
+from sandgate.store.environments import SqlEnvironmentStore
+from sandgate.store.executions import SqlExecutionStore
+from sandgate.store.idempotency import SqlIdempotencyStore
+from sandgate.store.revisions import ensure_schema
+from sandgate.store.schema import write_probe
+from sandgate.store.statements import upsert
+from sandgate.store.users import SqlUserStore
+
+_PROBE = upsert(write_probe, "(probe_id) DO UPDATE SET written = write_probe.written + 1")
+_ANSWER: Select[Any] = sa.select(sa.literal_column("1"))
+
+
+class SqlStore:
+    """See :class:`sandgate.store.base.Store`.
+
+    ``location`` is the path of a file of SQLite, made when it is missing, or a URL ``postgresql://…``.
+    ``migrate`` allows ``open`` to bring the schema to the newest version. ``checkpoint`` is False in a process that
+    opens the file beside a running server: only one process may move SQLite's log into its database.
+    """
+
+    environments: EnvironmentStore
+    executions: ExecutionStore
+    users: UserStore
+    credentials: CredentialStore
+    idempotency: IdempotencyStore
+
+    def __init__(
+        self,
+        location: Location,
+        *,
+        read_threads: int = 4,
+        migrate: bool = True,
+        checkpoint: bool = True,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._database = Database(location, read_threads, checkpoint=checkpoint, deadline_s=deadline_s)
+        self._migrate = migrate
+        self.environments = SqlEnvironmentStore(self._database)
+        self.executions = SqlExecutionStore(self._database)
+        self.users = SqlUserStore(self._database)
+        self.credentials = SqlCredentialStore(self._database)
+        self.idempotency = SqlIdempotencyStore(self._database)
+
+    async def open(self) -> None:
+        """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.
+
+        Raises ``StoreUnavailable``; ``ConfigurationError`` when the schema is old and may not be migrated, newer
+        than this code, or not of sandgate.
+        """
+        await self._database.open(self._prepare)
+
+    async def check(self) -> None:
+        """Prove that the database answers and keeps what is written; raises ``StoreUnavailable``."""
+        await self._database.read(lambda connection: connection.execute(_ANSWER).scalar_one())
+        await self._database.write(_write_probe, repeatable=True)
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted and disconnect."""
+        await self._database.close()
+
+    def _prepare(self, connection: Connection) -> None:
+        ensure_schema(connection, migrate=self._migrate)
+
+
+def _write_probe(connection: Connection) -> None:
+    connection.execute(_PROBE, {"probe_id": 1, "written": 1})
