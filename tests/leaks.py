@@ -37,6 +37,11 @@ class Process:
         """Whether its command line or its control group says that it is one of the product's."""
         return NAME in self.command or f"/{NAME}" in self.cgroups
 
+    @property
+    def is_init(self) -> bool:
+        """Whether it is one of those that take over orphans."""
+        return self.pid == 1 or "systemd --user" in self.command
+
 
 def _read(path: Path) -> str:
     try:
@@ -87,7 +92,10 @@ class Machine:
         line = self._ancestors(process)
         if self.me in line:
             return True
-        return process.is_named and all(self.processes[pid].is_named or pid == 1 for pid in line)
+        return process.is_named and all(self._may_lead_to_an_orphan(pid) for pid in line)
+
+    def _may_lead_to_an_orphan(self, pid: int) -> bool:
+        return self.processes[pid].is_named or self.processes[pid].is_init
 
     @cached_property
     def ours(self) -> frozenset[Process]:

@@ -1,0 +1,101 @@
+"""The check that ends every run of the tests sees what it is there to see."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.leaks import Leaks, left_behind, take_stock
+
+# Starts a process that its parent does not wait for, as a crash would leave it, and prints its id.
+ORPHAN = """
+import os, sys
+child = os.fork()
+if child == 0:
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(0, stream)
+    os.execv(sys.executable, [sys.executable, "-S", "-c", "import signal; signal.pause()", "sandgate-orphan"])
+print(child)
+"""
+
+
+@pytest.fixture
+def before() -> dict[str, Leaks]:
+    """The machine before the test leaves something behind."""
+    return dict(take_stock())
+
+
+def _wait_for_end(pid: int) -> None:
+    """Wait until a process ends that is nobody's child here."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    select.select([descriptor], [], [], 10)
+    os.close(descriptor)
+
+
+@pytest.fixture
+def orphan(before: dict[str, Leaks]) -> Iterator[int]:
+    """A process named after the product that has lost its parent."""
+    command = [sys.executable, "-I", "-S", "-c", ORPHAN]
+    pid = int(subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=True).stdout)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    _wait_for_end(pid)
+
+
+def test_an_unchanged_machine_has_nothing_left_behind(before: dict[str, Leaks]) -> None:
+    """Two looks at the same machine agree."""
+    assert left_behind(before, take_stock()) == {}
+
+
+def test_an_orphan_is_found(before: dict[str, Leaks], orphan: int) -> None:
+    """A process that outlived its parent is named with its id and command."""
+    (found,) = left_behind(before, take_stock())["processes"]
+    assert found.startswith(f"{orphan} ")
+    assert "sandgate-orphan" in found
+
+
+def test_a_child_is_found_whatever_it_is_called(before: dict[str, Leaks]) -> None:
+    """A descendant of the test run is to blame on it without any name."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        found = left_behind(before, take_stock())["processes"]
+        child.kill()
+    assert [name.split()[0] for name in found] == [str(child.pid)]
+
+
+def test_an_open_descriptor_is_found(before: dict[str, Leaks]) -> None:
+    """A pipe that nobody closed is named."""
+    ends = os.pipe()
+    found = left_behind(before, take_stock())["open descriptors"]
+    for end in ends:
+        os.close(end)
+    assert len(found) == len(ends)
+
+
+def test_a_temporary_file_is_found(before: dict[str, Leaks]) -> None:
+    """A file of the product in the temporary folder is named."""
+    handle, path = tempfile.mkstemp(prefix="sandgate-")
+    os.close(handle)
+    found = left_behind(before, take_stock())
+    Path(path).unlink()
+    assert found == {"temporary files": [path]}
+
+
+@pytest.mark.needs_root
+def test_a_control_group_is_found(before: dict[str, Leaks]) -> None:
+    """An empty control group of the product is named, in any hierarchy that takes one."""
+    parents = [Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")]
+    folder = next(path for path in parents if path.is_dir()) / f"sandgate-left-behind-{os.getpid()}"
+    folder.mkdir()
+    found = left_behind(before, take_stock())
+    folder.rmdir()
+    assert found == {"control groups": [str(folder)]}
