@@ -1,7 +1,9 @@
 """One execution: waits ready, reads its code from its own socket, runs it as ``python file.py`` would."""
 
+import _thread
 import atexit
 import gc
+import io
 import linecache
 import os
 import signal
@@ -19,18 +21,56 @@ FILENAME = "<code>"
 _CHANNEL = 63
 
 
-def _display(kind: Any, value: Any, trace: Any) -> None:
-    """Print an exception with the text of its lines, which the interpreter's own function cannot find."""
-    traceback.print_exception(kind, value, trace)
+# The interpreter's own functions find the text of a line in a file of that name up to 3.10, nowhere if the name has
+# angle brackets in 3.11 and 3.12, and with the help of linecache, which knows the code, from 3.13 on.
+_LOOKS_FOR_FILES = sys.version_info < (3, 11)
+_FINDS_NOTHING = (3, 11) <= sys.version_info < (3, 13)
 
 
-def _display_in_thread(args: Any) -> None:
-    """What ``threading.excepthook`` prints, with the text of the lines."""
-    if args.exc_type is SystemExit or sys.stderr is None:
-        return
-    name = args.thread.name if args.thread is not None else threading.get_ident()
-    sys.stderr.write("Exception in thread {}:\n".format(name))
-    traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback)
+def _format(error: BaseException, plain: str) -> str:
+    """What the interpreter would print of an exception if it found the lines; ``plain`` is what it printed without."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    # It alone knows what the code may have meant instead of a name.
+    last, wanted = text.rstrip("\n").rpartition("\n")[2], plain.rstrip("\n").rpartition("\n")[2]
+    if wanted.startswith(last + ". Did you mean"):
+        return text.rstrip("\n")[: -len(last)] + wanted + "\n"
+    return text
+
+
+class _ShownSource:
+    """While it is entered, the interpreter's own functions find the text of the code's lines.
+
+    They look for a file of the code's name in the folders of ``sys.path``, so that one has to be there.
+    """
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+        self._folder: Optional[str] = None
+
+    def __enter__(self) -> None:
+        if not _LOOKS_FOR_FILES:
+            return
+        folder = "{}/.code-{}".format(os.environ.get("TMPDIR", "/tmp"), os.urandom(8).hex())
+        try:
+            os.mkdir(folder, 0o700)
+            self._folder = folder
+            with open(folder + "/" + FILENAME, "wb") as file:
+                file.write(self._source)
+        except OSError:
+            # The disk is full, or the code has taken the folder away: then lines are shown without their text.
+            return
+        sys.path.insert(0, folder)
+
+    def __exit__(self, *_error: Any) -> None:
+        if self._folder is None:
+            return
+        try:
+            if self._folder in sys.path:
+                sys.path.remove(self._folder)
+            os.unlink(self._folder + "/" + FILENAME)
+            os.rmdir(self._folder)
+        except OSError:
+            return
 
 
 def prepare_interpreter(setup: Dict[str, Any]) -> None:
@@ -38,8 +78,6 @@ def prepare_interpreter(setup: Dict[str, Any]) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "sandgate_agent"]:
         del sys.modules[name]
     sys.path[:] = ["", *(p for p in sys.path if p and p != setup["agent"])]
-    sys.excepthook = sys.__excepthook__ = _display
-    threading.excepthook = _display_in_thread
 
 
 def _settle(request: Dict[str, Any], channel: int, outputs: List[int]) -> None:
@@ -100,10 +138,11 @@ def _read_exactly(channel: socket.socket, length: int) -> bytes:
 class _Run:
     """One piece of code and what has to be said about how it ended."""
 
-    def __init__(self, source: str, filename: str) -> None:
+    def __init__(self, source: bytes, filename: str) -> None:
         self._pid = os.getpid()
         self._source = source
         self._filename = filename
+        self._shown = _ShownSource(source)
 
     def run(self, channel: socket.socket) -> int:
         """Run to the end and answer the exit code."""
@@ -116,7 +155,9 @@ class _Run:
         return 0
 
     def _execute(self) -> None:
-        linecache.cache[FILENAME] = (len(self._source), None, self._source.splitlines(True), FILENAME)
+        lines = (self._source.decode("utf-8-sig", "replace") + "\n").splitlines(True)
+        linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
+        threading.excepthook = self._show_in_thread
         compiled = compile(self._source, FILENAME, "exec", 0, True)
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)
@@ -132,9 +173,9 @@ class _Run:
         self._report(channel, "SystemExit", code, "")
         return code & 0xFF if isinstance(code, int) else 1
 
-    def _print(self, text: Any) -> None:
+    def _print(self, text: Any, end: str = "\n") -> None:
         try:
-            sys.stderr.write("{}\n".format(text))
+            sys.stderr.write("{}{}".format(text, end))
         except Exception:
             pass
 
@@ -143,17 +184,44 @@ class _Run:
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
         error.__traceback__ = trace
+        shown = self._show(error, trace)
         try:
-            sys.excepthook(type(error), error, trace)
-        except BaseException as second:
-            self._print("Error in sys.excepthook: {!r}".format(second))
-        try:
-            text = "".join(traceback.format_exception(type(error), error, trace))
+            text = shown or "".join(traceback.format_exception(type(error), error, trace))
             self._report(channel, type(error).__name__, error, text)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the text of an exception may raise anything
             self._report(channel, type(error).__name__, "", "")
         error.__traceback__ = None
         return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+    def _show(self, error: BaseException, trace: Any) -> str:
+        """Print an uncaught exception as the interpreter does, or as the code wants it; what the interpreter printed."""
+        stderr, sink = sys.stderr, io.StringIO()
+        ordinary = sys.excepthook is sys.__excepthook__ and stderr is sys.__stderr__
+        try:
+            with self._shown:
+                if ordinary:
+                    sys.stderr = sink
+                sys.excepthook(type(error), error, trace)
+        except BaseException as second:  # noqa: BLE001 - a hook of the code's own may raise anything
+            self._print("Error in sys.excepthook: {!r}".format(second))
+        finally:
+            if ordinary:
+                sys.stderr = stderr
+        text = sink.getvalue()
+        if text and _FINDS_NOTHING and (trace or error.__cause__ or error.__context__):
+            text = _format(error, text)
+        if text:
+            self._print(text, end="")
+        return text
+
+    def _show_in_thread(self, args: Any) -> None:
+        if _FINDS_NOTHING and args.exc_type is not SystemExit and sys.stderr is not None:
+            name = args.thread.name if args.thread is not None else threading.get_ident()
+            self._print("Exception in thread {}:".format(name))
+            traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback)
+            return
+        with self._shown:
+            _thread._excepthook(args)
 
     def _report(self, channel: socket.socket, name: str, value: Any, text: str) -> None:
         if os.getpid() != self._pid:
@@ -197,7 +265,7 @@ def main(request: Dict[str, Any], channel_fd: int, outputs: List[int]) -> None:
         channel = socket.socket(fileno=_CHANNEL)
         options_length, code_length = wire.parse_code_header(_read_exactly(channel, wire.CODE_HEADER_BYTES))
         _read_exactly(channel, options_length)
-        source = _read_exactly(channel, code_length).decode("utf-8")
+        source = _read_exactly(channel, code_length)
         code = _Run(source, sys.argv[0]).run(channel)
         channel.detach()
     except BaseException as error:

@@ -6,6 +6,7 @@ each of them: nothing inside can undo them.
 
 import os
 import shutil
+import signal
 import stat
 from pathlib import Path
 
@@ -175,6 +176,9 @@ def start_zygote(
     if pid:
         return pid
     try:
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+            # An ignored signal stays ignored in every program that is started from here.
+            signal.signal(number, signal.SIG_DFL)
         os.read(ready, 1)
         _settle_descriptors(channel, log)
         if config.standard:

@@ -1,0 +1,133 @@
+"""The process that ``sandgate serve`` is: keeps a gateway and a launcher running, and ends both in order.
+
+It does nothing else, so that nothing else can end it. The gateway dies with it; the launcher does not, and is found
+again by the next start, with its sandboxes.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from sandgate.core.errors import MechanismFault
+from sandgate.sandbox.launcher import starter
+from sandgate.sandbox.launcher.config import LauncherConfig
+
+# A gateway that cannot start says so with this code, and is not started again.
+EXIT_REFUSED = 78
+_QUICK_DEATH_S = 5.0
+_MOST_QUICK_DEATHS = 5
+_LAUNCHER_PAUSE_S = 0.2
+_LAUNCHER_GONE_LIMIT_S = 10.0
+
+
+class Supervisor:
+    """``run_gateway()`` runs in the forked gateway process and answers its exit code."""
+
+    def __init__(
+        self,
+        config: LauncherConfig,
+        start_launcher: Callable[[], subprocess.Popen[str]],
+        run_gateway: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._start_launcher = start_launcher
+        self._run_gateway = run_gateway
+        self._launcher: subprocess.Popen[str] | None = None
+        self._gateway = -1
+        self._stopping = False
+        self._quick_deaths = 0
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit code. Raises ``MechanismFault`` when no launcher can be started."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        if not starter.is_running(self._config):
+            self._launcher = self._start_launcher()
+        self._fork_gateway()
+        code = self._watch()
+        self._end_launcher()
+        return code
+
+    def _on_stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+        if self._gateway > 0:
+            os.kill(self._gateway, signal.SIGTERM)
+
+    def _fork_gateway(self) -> None:
+        self._born = time.monotonic()
+        # Until the gateway has handlers of its own it must not answer for its parent.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+        self._gateway = os.fork()
+        if self._gateway == 0:
+            code = 1
+            try:
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                    signal.signal(number, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+                # A terminal's Ctrl-C goes to the whole foreground; the supervisor passes it on once.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+                code = self._run_gateway()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])
+
+    def _watch(self) -> int:
+        """Wait for ends and start again what should not have ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pid, status = 0, 0
+            if pid == 0:
+                # A signal ends the wait early; the limit finds a launcher that is no child of this process.
+                time.sleep(1.0) if not self._is_launcher_missing() else self._revive_launcher()
+            elif pid == self._gateway:
+                code = self._on_gateway_end(os.waitstatus_to_exitcode(status))
+                if code is not None:
+                    return code
+            elif self._launcher is not None and pid == self._launcher.pid:
+                self._launcher.returncode = os.waitstatus_to_exitcode(status)
+                self._launcher = None
+
+    def _is_launcher_missing(self) -> bool:
+        return not self._stopping and self._launcher is None and not starter.is_running(self._config)
+
+    def _revive_launcher(self) -> None:
+        sys.stderr.write("sandgate: the launcher died; starting it again\n")
+        try:
+            self._launcher = self._start_launcher()
+        except MechanismFault as error:
+            sys.stderr.write(f"sandgate: {error}\n")
+            time.sleep(_LAUNCHER_PAUSE_S)
+
+    def _on_gateway_end(self, code: int) -> int | None:
+        """The exit code of the server; None when the gateway is started again."""
+        self._gateway = -1
+        if self._stopping or code in (0, EXIT_REFUSED):
+            return code
+        self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - self._born < _QUICK_DEATH_S else 1
+        if self._quick_deaths >= _MOST_QUICK_DEATHS:
+            sys.stderr.write(f"sandgate: the gateway died {self._quick_deaths} times in a row; giving up\n")
+            return 1
+        sys.stderr.write(f"sandgate: the gateway died ({code}); starting it again\n")
+        self._fork_gateway()
+        return None
+
+    def _end_launcher(self) -> None:
+        """The gateway has ended it if all went well; otherwise it is asked here."""
+        if self._launcher is not None:
+            self._launcher.terminate()
+            try:
+                self._launcher.wait(_LAUNCHER_GONE_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self._launcher.kill()
+                self._launcher.wait()
+        else:
+            starter.wait_until_gone(self._config, _LAUNCHER_GONE_LIMIT_S)

@@ -1,0 +1,56 @@
+"""One launcher for each isolation class, and a runtime for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from sandgate.core.states import Isolation
+from tests.runtime.hosts import Bench, LauncherHost, launcher_host
+
+_STANDARD = pytest.param(Isolation.STANDARD, marks=pytest.mark.needs_root_namespaces)
+
+
+@pytest.fixture(scope="session")
+def standard_host() -> Iterator[LauncherHost]:
+    """A launcher of the standard class."""
+    with launcher_host(Isolation.STANDARD) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def process_host() -> Iterator[LauncherHost]:
+    """A launcher of the process class."""
+    with launcher_host(Isolation.PROCESS) as host:
+        yield host
+
+
+async def _connected(host: LauncherHost) -> AsyncIterator[Bench]:
+    runtime = host.runtime()
+    bench = Bench(host, runtime)
+    await runtime.start(bench.on_end)
+    yield bench
+    for environment_id in bench.made:
+        await runtime.destroy(environment_id)
+    await runtime.stop(keep_sandboxes=True)
+
+
+@pytest.fixture
+async def standard(standard_host: LauncherHost) -> AsyncIterator[Bench]:
+    """A runtime of the standard class."""
+    async for bench in _connected(standard_host):
+        yield bench
+
+
+@pytest.fixture
+async def process(process_host: LauncherHost) -> AsyncIterator[Bench]:
+    """A runtime of the process class."""
+    async for bench in _connected(process_host):
+        yield bench
+
+
+@pytest.fixture(params=[_STANDARD, Isolation.PROCESS])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """A runtime of each class in turn, for what both promise."""
+    host: LauncherHost = request.getfixturevalue(f"{request.param}_host")
+    async for bench in _connected(host):
+        yield bench

@@ -1,0 +1,125 @@
+"""Code behaves as in ``python file.py``: each piece is run both ways and the two are compared."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.abilities import find_interpreter
+from tests.runtime.hosts import Bench, available_versions
+
+PIECES = {
+    "hello": "print('Hello, World!')",
+    "empty": "",
+    "unicode": "print('häßlich \\U0001f40d', 'é'.encode())",
+    "no newline at the end": "print('x', end='')",
+    "exit code": "import sys; print('before'); sys.exit(3)",
+    "exit with a text": "raise SystemExit('that was it')",
+    "exit with nothing": "import sys; sys.exit()",
+    "exit with a large number": "import sys; sys.exit(256 + 7)",
+    "hard exit": "import os; print('x', flush=True); os._exit(4)",
+    "exception": "def f(a):\n    return 1 // a\n\nprint('before')\nf(0)\n",
+    "exception with a cause": "try:\n    {}['x']\nexcept KeyError as e:\n    raise ValueError('outer') from e\n",
+    "exception while handling": "try:\n    {}['x']\nexcept KeyError:\n    1/0\n",
+    "exception without text": "raise RuntimeError",
+    "exception of a class of its own": "class Odd(Exception):\n    pass\n\nraise Odd('x\\ny')\n",
+    "syntax error": "print('never')\nif True print(1)\n",
+    "indentation error": "if True:\nprint(1)\n",
+    "missing module": "import no_such_module_anywhere",
+    "missing name": "prin(1)",
+    "recursion": "def f(): f()\nf()\n",
+    "input at the end of file": "print(input())",
+    "stdin is empty": "import sys; print(repr(sys.stdin.read()))",
+    "name": "print(__name__, __doc__, __spec__, __package__)",
+    "file": "import os; print(os.path.dirname(os.path.abspath(__file__)) == os.getcwd())",
+    "path": "import os, sys; print(sys.path[0] == os.getcwd(), len(sys.argv))",
+    "docstring": "'''says this'''\nprint(__doc__)",
+    "future": "from __future__ import annotations\ndef f(a: nope): pass\nprint(f.__annotations__)",
+    "pid": "import os; print(os.getpid() > 1, os.getppid() > 0)",
+    "threads": "import threading\nt = [threading.Thread(target=print, args=(i,)) for i in range(1)]\n"
+    "[x.start() for x in t]\n",
+    "thread outlives main": "import threading, time\n"
+    "def late():\n    time.sleep(0.05)\n    print('late')\nthreading.Thread(target=late).start()\nprint('main')\n",
+    "daemon thread": "import threading, time\n"
+    "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint('main')\n",
+    "exception in a thread": "import threading\ndef f():\n    raise ValueError('in a thread')\n"
+    "t = threading.Thread(target=f, name='T')\nt.start()\nt.join()\nprint('on')\n",
+    "asyncio": "import asyncio\nasync def main():\n    await asyncio.sleep(0)\n    print('async')\nasyncio.run(main())\n",
+    "multiprocessing": "import multiprocessing as m\ndef f(x):\n    return x * x\n"
+    "if __name__ == '__main__':\n    with m.get_context('fork').Pool(2) as p:\n        print(p.map(f, range(4)))\n",
+    "executor": "from concurrent.futures import ThreadPoolExecutor as E\nwith E(2) as e:\n    print(list(e.map(abs, [-1, 2])))\n",
+    "shell": "import subprocess; print(subprocess.run(['/bin/sh', '-c', 'echo out; echo err >&2; exit 5']).returncode)",
+    "shell output": "import subprocess; print(subprocess.check_output('echo $((6*7))', shell=True))",
+    "own interpreter": "import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', 'print(6*7)']))",
+    "fork": "import os\nif os.fork() == 0:\n    print('child', flush=True)\n    os._exit(0)\nos.wait()\nprint('parent')\n",
+    "fork that falls through": "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\nprint('both')\n",
+    "signal": "import os, signal\nsignal.signal(signal.SIGUSR1, lambda n, f: print('got', n))\n"
+    "os.kill(os.getpid(), signal.SIGUSR1)\nprint('on')\n",
+    "alarm": "import signal\nsignal.signal(signal.SIGALRM, lambda n, f: print('rang'))\n"
+    "signal.setitimer(signal.ITIMER_REAL, 0.02)\nsignal.pause()\n",
+    "signal dispositions": "import signal\nprint([s for s in range(1, 32) if signal.getsignal(s) not in "
+    "(signal.SIG_DFL, None)], signal.pthread_sigmask(signal.SIG_BLOCK, []))\n",
+    "atexit": "import atexit\natexit.register(print, 'last')\nprint('first')\n",
+    "atexit after an exception": "import atexit\natexit.register(print, 'last')\n1/0\n",
+    "destructor at the end": "class D:\n    def __del__(self):\n        print('gone')\nd = D()\nprint('end')\n",
+    "destructor in a cycle": "class D:\n    def __del__(self):\n        print('gone', len('x'))\nd = D()\nd.d = d\n",
+    "hook": "import sys\nsys.excepthook = lambda *a: print('hooked', a[0].__name__)\n1/0\n",
+    "warning": "import warnings\nwarnings.warn('careful')\n",
+    "buffer": "import sys\nsys.stdout.buffer.write(b'\\xff\\x00raw\\n')\nsys.stdout.flush()\n",
+    "large output": "print('x' * 100_000)",
+    "both streams": "import sys\nfor i in range(3):\n    print('o', i)\n    print('e', i, file=sys.stderr)\n",
+    "closed stdout": "import sys\nsys.stdout.close()\n",
+    "tracebacks": "import traceback\ntry:\n    1/0\nexcept ZeroDivisionError:\n    traceback.print_exc()\n",
+    "logging": "import logging\nlogging.warning('x')\ntry:\n    1/0\nexcept ZeroDivisionError:\n    logging.exception('y')\n",
+    "pickle of a class of its own": "import pickle\nclass P:\n    pass\nprint(type(pickle.loads(pickle.dumps(P()))))",
+    "dataclass": "import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\nprint(P(1))",
+    "exec": "exec('a = 1'); print(a, eval('a + 1'))",
+    "globals": "print(sorted(k for k in globals() if k != '__annotations__'))",
+    "modules": "import sys; print(sys.modules['__main__'].__dict__ is globals())",
+    "exit builtin": "exit(2)",
+    "windows line ends": "print(1)\r\nprint(2)\r\n",
+    "byte order mark": "\ufeffprint('bom')",
+    "coding cookie": "# -*- coding: latin-1 -*-\nprint('plain')",
+    "temporary file": "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    f.write('t'); f.seek(0); print(f.read())",
+    "interrupt": "raise KeyboardInterrupt",
+    "encodings": "import sys, locale; print(sys.stdout.encoding, sys.getfilesystemencoding(), sys.stdin.encoding)",
+}
+# A signal that the code dies of is told by the exit code as a shell tells it.
+_EXIT_CODES = {-2: 130}
+
+
+def _by_hand(interpreter: str, code: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    (folder / "file.py").write_bytes(code.encode())
+    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
+    return subprocess.run(
+        [interpreter, "-u", "file.py"],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def _normal(text: bytes, filename: str) -> str:
+    # How many frames fit before the limit depends on what stands below the code.
+    counted = re.sub(rb"repeated \d+ more", b"repeated N more", text)
+    return counted.decode("utf-8", "replace").replace(filename, "FILE")
+
+
+@pytest.mark.needs_root_namespaces
+@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize("version", available_versions())
+async def test_like_python(version: str, name: str, standard: Bench, tmp_path: Path) -> None:
+    """Output, errors and exit code are those of the bare interpreter."""
+    code = PIECES[name]
+    interpreter = os.path.realpath(find_interpreter(version) or "")
+    bare = _by_hand(interpreter, code, tmp_path)
+    ran = await standard.run(await standard.make(version), code)
+    script = str(tmp_path / "file.py")
+    expected = _normal(bare.stderr.replace(script.encode(), b"file.py"), "file.py")
+    assert _normal(ran.stdout, "<code>") == _normal(bare.stdout, "file.py")
+    assert _normal(ran.stderr.replace(b"/workspace/<code>", b"<code>"), "<code>") == expected
+    assert ran.exit_code == _EXIT_CODES.get(bare.returncode, bare.returncode)
