@@ -6,11 +6,12 @@ test is skipped; on a continuous-integration machine with root it fails instead,
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from sandgate.sandbox.interpreters import find_interpreters
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +47,10 @@ def _lacks_postgresql() -> str | None:
     return None if find_postgresql() else "no PostgreSQL server programs were found; install the package postgresql"
 
 
-@cache
 def find_interpreter(version: str) -> str | None:
-    """An interpreter of this version (``3.9``) that really starts; shims that lead nowhere are passed over."""
-    name = f"python{version}"
-    homes = [Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"]
-    homes.append(Path(os.environ.get("UV_PYTHON_INSTALL_DIR", Path.home() / ".local/share/uv/python")))
-    installed = [str(path) for home in homes for path in sorted(home.glob(f"*{version}*/bin/{name}"))]
-    on_path = [str(Path(folder) / name) for folder in os.get_exec_path()]
-    return next((path for path in (*installed, *on_path) if _is_version(path, version)), None)
-
-
-def _is_version(path: str, version: str) -> bool:
-    if not os.access(path, os.X_OK):
-        return False
-    program = "import sys; print('%d.%d' % sys.version_info[:2])"
-    done = subprocess.run([path, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
-    return done.returncode == 0 and done.stdout.strip() == version
+    """An interpreter of this version (``3.9``), as the product itself would find it."""
+    found = find_interpreters().get(version)
+    return found.executable if found else None
 
 
 def _lacks_python39() -> str | None:

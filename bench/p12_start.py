@@ -1,0 +1,47 @@
+"""P12: how soon a new server answers, and what its gateway keeps in memory."""
+
+from pathlib import Path
+
+from bench.context import Bench
+from bench.figures import Figure, Samples, Target, figure_of
+from bench.sandgate_server import Server, create, delete, execute
+
+KIB_PER_MB = 1000 * 1000 / 1024
+
+
+def measure(bench: Bench) -> list[Figure]:
+    """Each start is on an empty state folder: the database, the keys and the admin are made in that time too."""
+    starts: list[float] = []
+    sizes: list[float] = []
+    for _ in range(bench.count(5, 2)):
+        with _Timed() as server:
+            starts.append(server.taken_s)
+            _use_once(server)
+            sizes.append(resident_mb(server.gateway_pid()))
+    return [
+        figure_of("P12", "sandgate serve to its first answer", "s", Samples.of(starts), Target(at_most=2)),
+        figure_of("P12 memory", "memory of the idle gateway", "MB", Samples.of(sizes), Target(at_most=150)),
+    ]
+
+
+class _Timed(Server):
+    """A server that keeps how long it took to answer."""
+
+    taken_s = 0.0
+
+    def start(self) -> float:
+        self.taken_s = super().start()
+        return self.taken_s
+
+
+def _use_once(server: Server) -> None:
+    with server.connect() as connection:
+        environment = create(connection)
+        execute(connection, environment)
+        delete(connection, environment)
+
+
+def resident_mb(pid: int) -> float:
+    """The resident set of a process, shared pages counted in full."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / KIB_PER_MB

@@ -1,0 +1,181 @@
+"""A server of the measurement's own, on a fresh state folder and a free port, and what is asked of it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bench.client import Connection, UnexpectedAnswer
+
+READY_PATH = "/readyz"
+START_S = 30.0
+STOP_S = 30.0
+POLL_S = 0.002
+ENVIRONMENTS = "/api/v1/sandbox/environments"
+HELLO = {"code": "print('Hello, World!')"}
+# Beside a server that already runs on this machine: sandboxes get host users of their own.
+HOST_ID_BASE = 2_600_000_000
+
+
+def command() -> str:
+    """The installed command, beside the interpreter that runs this."""
+    return str(Path(sys.executable).with_name("sandgate"))
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """``sandgate serve`` as a child process; a context manager that leaves nothing behind."""
+
+    def __init__(self, settings: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+        self.port = free_port()
+        self._own_folder = folder is None
+        self.folder = folder or make_folder()
+        self._password = "measured-not-guessed"
+        self._settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._token = ""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+            self._token = self._log_in()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return self.folder / "state"
+
+    @property
+    def log(self) -> Path:
+        """What the server wrote."""
+        return self.folder / "log"
+
+    def start(self) -> float:
+        """Start it and answer the seconds until it answered for the first time."""
+        started = time.perf_counter()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [command(), "serve"], env=self._environ(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        while not self._answers():
+            self._check_alive(started)
+            time.sleep(POLL_S)
+        return time.perf_counter() - started
+
+    def stop(self) -> None:
+        """Stop it as an operator would, and remove its folder."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def connect(self) -> Connection:
+        """A connection that acts as the admin."""
+        return Connection(self.port, self._token)
+
+    def gateway_pid(self) -> int:
+        """The process that listens on the port. Raises ``UnexpectedAnswer`` when none is found."""
+        wanted = {f"socket:[{inode}]" for inode in _listening_inodes(self.port)}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and wanted & _descriptors(folder):
+                return int(folder.name)
+        raise UnexpectedAnswer(f"No process listens on port {self.port}")
+
+    def _environ(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SANDGATE_")}
+        own = {
+            "SANDGATE_PORT": str(self.port),
+            "SANDGATE_STATE": str(self.state),
+            "SANDGATE_ADMIN_PASSWORD": self._password,
+            "SANDGATE_LOG_LEVEL": "warning",
+            "SANDGATE_HOST_ID_BASE": str(HOST_ID_BASE),
+        }
+        return kept | own | self._settings
+
+    def _answers(self) -> bool:
+        try:
+            with Connection(self.port) as connection:
+                return connection.request("GET", READY_PATH).status == 200
+        except OSError:
+            return False
+
+    def _check_alive(self, started: float) -> None:
+        assert self._process is not None
+        ended = self._process.poll() is not None
+        if ended or time.perf_counter() - started > START_S:
+            end = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise UnexpectedAnswer(f"The server {'ended' if ended else 'does not answer'}; its last words:\n{end}")
+
+    def _log_in(self) -> str:
+        with Connection(self.port) as connection:
+            asked = {"username": "admin", "password": self._password}
+            token: str = connection.expect(200, "POST", "/api/v1/auth/token", asked)["access_token"]
+            return token
+
+
+def make_folder() -> Path:
+    """A temporary folder that the unprivileged gateway can pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="sandgate-bench-"))
+    folder.chmod(0o711)
+    return folder
+
+
+def create(connection: Connection, template: str = "python-3.9") -> str:
+    """Ask for an environment and answer its id."""
+    wanted = {"name": "bench", "template": template, "timeout": 3600}
+    identity: str = connection.expect(201, "POST", ENVIRONMENTS, wanted)["environment_id"]
+    return identity
+
+
+def execute(connection: Connection, environment_id: str, body: Mapping[str, Any] = HELLO) -> dict[str, Any]:
+    """Run code to its end. Raises ``UnexpectedAnswer`` unless it completed."""
+    answer: dict[str, Any] = connection.expect(200, "POST", f"{ENVIRONMENTS}/{environment_id}/execute", body)
+    if answer["status"] != "completed":
+        raise UnexpectedAnswer(f"The code did not complete: {answer}")
+    return answer
+
+
+def delete(connection: Connection, environment_id: str) -> None:
+    """End an environment."""
+    connection.expect(200, "DELETE", f"{ENVIRONMENTS}/{environment_id}")
+
+
+def _listening_inodes(port: int) -> set[str]:
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:])
+    return {row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+
+
+def _descriptors(process: Path) -> set[str]:
+    try:
+        return {os.readlink(link) for link in (process / "fd").iterdir()}
+    except OSError:
+        return set()
