@@ -42,10 +42,10 @@ ENVIRONMENT_TRANSITIONS: Mapping[EnvironmentStatus, frozenset[EnvironmentStatus]
     EnvironmentStatus.CREATING: frozenset({EnvironmentStatus.RUNNING}) | _ENDED,
     EnvironmentStatus.RUNNING: frozenset({EnvironmentStatus.PAUSED}) | _ENDED,
     EnvironmentStatus.PAUSED: frozenset({EnvironmentStatus.RUNNING}) | _ENDED,
-    # What has ended by itself can still be deleted by its owner.
+    # What has ended by itself, or with the service, can still be deleted by its owner.
     EnvironmentStatus.EXPIRED: frozenset({EnvironmentStatus.TERMINATED}),
     EnvironmentStatus.FAILED: frozenset({EnvironmentStatus.TERMINATED}),
-    EnvironmentStatus.TERMINATED: frozenset(),
+    EnvironmentStatus.TERMINATED: frozenset({EnvironmentStatus.TERMINATED}),
 }
 
 LIVE_ENVIRONMENT_STATUSES = frozenset(
