@@ -1,0 +1,56 @@
+"""Puts the HTTP layer together."""
+
+from collections.abc import Callable, Mapping
+
+from starlette.types import ASGIApp
+
+from sandgate.auth.base import Authenticator, Users
+from sandgate.config.settings import Settings
+from sandgate.core.clock import Clock
+from sandgate.environments.base import Environments, Templates
+from sandgate.http.api import Api
+from sandgate.http.boundary import Boundary
+from sandgate.http.idempotency import IdempotentRequests
+from sandgate.http.metrics import HttpMetrics
+from sandgate.http.operation import Gate
+from sandgate.http.readiness import Check, Readiness
+from sandgate.http.routes.auth import add_auth_routes
+from sandgate.http.routes.docs import add_docs_routes
+from sandgate.http.routes.environments import add_environment_routes
+from sandgate.http.routes.executions import add_execution_routes
+from sandgate.http.routes.health import add_health_routes
+from sandgate.http.routes.templates import add_template_routes
+from sandgate.http.routes.users import add_user_routes
+from sandgate.store.base import IdempotencyStore
+
+
+def create_app(
+    *,
+    authenticator: Authenticator,
+    users: Users,
+    environments: Environments,
+    templates: Templates,
+    idempotency: IdempotencyStore,
+    checks: Mapping[str, Check],
+    clock: Clock,
+    settings: Settings,
+    gauges: Mapping[str, tuple[str, Callable[[], float]]] | None = None,
+) -> ASGIApp:
+    """The ASGI application.
+
+    ``checks`` are what ``/readyz`` asks, by name; each raises a ``SandgateError`` when its part does not answer.
+    ``gauges`` are further figures of ``/metrics``: by name, a help text and a function that reads one.
+    """
+    keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s)
+    api = Api(Gate(authenticator, keys, settings.max_body_bytes))
+    metrics = HttpMetrics()
+    for name, (help_text, read) in (gauges or {}).items():
+        metrics.add_gauge(name, help_text, read)
+    add_execution_routes(api, environments)
+    add_environment_routes(api, environments)
+    add_template_routes(api, templates)
+    add_auth_routes(api, authenticator)
+    add_user_routes(api, users)
+    add_health_routes(api, Readiness(checks, clock), metrics)
+    add_docs_routes(api)
+    return Boundary(api.router, metrics)

@@ -1,0 +1,44 @@
+"""Who is asking: reads the credential of a request."""
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from sandgate.auth.base import Authenticator
+from sandgate.core.errors import NotAuthenticated
+from sandgate.core.principal import Principal
+from sandgate.http.exchange import Exchange
+
+
+def _identify() -> None:
+    """Marks the parameter of an operation that takes the caller; ``Operation`` fills it in."""
+
+
+Caller = Annotated[Principal, Depends(_identify)]
+
+# For the documentation: how a client proves who it is. Either one is enough.
+SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `POST /api/v1/auth/token`, or an API key.",
+    },
+    "password": {
+        "type": "oauth2",
+        "description": "Name and password; the documentation page exchanges them for a token.",
+        "flows": {"password": {"tokenUrl": "/api/v1/auth/token", "scopes": {}}},
+    },
+}
+SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"password": []}]
+
+
+async def authenticate(exchange: Exchange, authenticator: Authenticator) -> Principal:
+    """The caller. Raises ``NotAuthenticated``."""
+    scheme, _, credential = exchange.headers.get(b"authorization", b"").partition(b" ")
+    credential = credential.strip()
+    if scheme.lower() != b"bearer" or not credential or not credential.isascii():
+        raise NotAuthenticated(
+            "The request has no credential; send 'Authorization: Bearer <token>' with a token of "
+            "POST /api/v1/auth/token or an API key"
+        )
+    return await authenticator.authenticate(credential.decode("ascii"))

@@ -1,0 +1,97 @@
+"""The outermost layer: every request comes in and every answer leaves through it."""
+
+import time
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sandgate.core.errors import SandgateError
+from sandgate.http.answer import Answer, Header
+from sandgate.http.connection import ClientGone
+from sandgate.http.exchange import Exchange, begin_exchange
+from sandgate.http.metrics import HttpMetrics
+from sandgate.http.problems import render_internal_error, render_problem, status_of
+from sandgate.telemetry.log import get_logger
+
+SAFETY_HEADERS: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+NO_STORE: Header = (b"cache-control", b"no-store")
+
+_log = get_logger(__name__)
+
+
+class Boundary:
+    """An ASGI application around another one: request ids, safety headers, metrics, and an answer to every error."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await _decline(scope, receive, send)
+            return
+        started_at = time.perf_counter()
+        if scope["method"] == "HEAD":
+            # Answered like GET; the server leaves the body out.
+            scope = {**scope, "method": "GET"}
+        exchange = begin_exchange(scope)
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+
+        async def send_dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = _dress(message["headers"], exchange)
+            await send(message)
+
+        try:
+            exchange.check_headers(scope["headers"])
+            await self._app(scope, receive, send_dressed)
+        except ClientGone:
+            _log.debug("client went away", operation=exchange.operation)
+        except Exception as error:
+            if exchange.status:
+                raise
+            await _explain(error, exchange).send(send_dressed)
+        finally:
+            self._metrics.count(exchange.operation, exchange.status, time.perf_counter() - started_at)
+
+
+def _dress(headers: list[Header], exchange: Exchange) -> list[Header]:
+    """The headers of an answer with those that every answer has."""
+    if not any(name == b"cache-control" for name, _ in headers):
+        headers.append(NO_STORE)
+    headers.extend(SAFETY_HEADERS)
+    headers.append((b"x-request-id", exchange.request_id.encode()))
+    return headers
+
+
+def _explain(error: Exception, exchange: Exchange) -> Answer:
+    """The answer to a request that ended in an error; what is the service's own fault is logged."""
+    if not isinstance(error, SandgateError):
+        _log.error("request failed", operation=exchange.operation, exc_info=error)
+        return render_internal_error(exchange.request_id)
+    status = status_of(type(error))
+    if status == 500:
+        _log.error("request failed", operation=exchange.operation, exc_info=error)
+    elif status > 500:
+        _log.warning("request not served", operation=exchange.operation, code=error.code, reason=error.message)
+    else:
+        _log.debug("request refused", operation=exchange.operation, code=error.code)
+    return render_problem(error, exchange.request_id)
+
+
+async def _decline(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what is no HTTP request: there is nothing to start or stop, and no web socket."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    while scope["type"] == "lifespan":
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,97 @@
+"""Requests that may be sent again without being carried out twice."""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from sandgate.core.clock import Clock
+from sandgate.core.errors import IdempotencyInProgress, IdempotencyKeyReused, SandgateError, StoreUnavailable
+from sandgate.core.ids import UserId
+from sandgate.http.answer import Answer
+from sandgate.http.bodies import refuse_field
+from sandgate.http.exchange import Exchange
+from sandgate.store.base import IdempotencyStore, SavedAnswer
+from sandgate.telemetry.log import get_logger
+
+HEADER = b"idempotency-key"
+_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+_REPLAYED = (b"idempotency-replayed", b"true")
+
+# Fields of bodies and answers that are written nowhere. A request that differs only in them counts as the same one;
+# an answer that is given again has null in their place.
+SECRET_FIELDS = frozenset({"password", "api_key"})
+
+_log = get_logger(__name__)
+
+
+class IdempotentRequests:
+    """Carries out each (user, key) once and gives the first answer again, for as long as the setting says."""
+
+    def __init__(self, store: IdempotencyStore, clock: Clock, retention_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._retention = timedelta(seconds=retention_s)
+
+    async def answer(
+        self, exchange: Exchange, user_id: UserId, body: BaseModel | None, work: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
+        """What ``work`` answers, or what it answered the first time.
+
+        Raises what ``work`` raises, after which the key may be used again, and ``IdempotencyKeyReused``,
+        ``IdempotencyInProgress``, ``StoreUnavailable``.
+        """
+        key = _parse_key(exchange)
+        digest = _digest(exchange.operation, body)
+        now = self._clock.now()
+        saved = await self._store.claim(user_id, key, digest, at=now, fresh_after=now - self._retention)
+        if saved is not None:
+            return _replay(saved, key, digest)
+        try:
+            answer = await work()
+        except SandgateError:
+            await self._store.release(user_id, key)
+            raise
+        await self._save(user_id, key, answer)
+        return answer
+
+    async def _save(self, user_id: UserId, key: str, answer: Answer) -> None:
+        """Keep the answer. Without it the key stays taken, so that what was done is not done again."""
+        try:
+            await self._store.save(user_id, key, answer.status, _without_secrets(answer.body))
+        except StoreUnavailable as fault:
+            _log.warning("answer of an idempotent request not kept", reason=fault.message)
+
+
+def _parse_key(exchange: Exchange) -> str:
+    given = exchange.headers[HEADER]
+    if not _KEY.fullmatch(given):
+        refuse_field("Idempotency-Key", "must be 1 to 255 printable ASCII characters without spaces")
+    return given.decode("ascii")
+
+
+def _digest(operation: str, body: BaseModel | None) -> bytes:
+    """A fingerprint of what was asked for, independent of how its JSON was laid out."""
+    fields: dict[str, Any] = {} if body is None else body.model_dump(mode="json", exclude=set(SECRET_FIELDS))
+    return hashlib.sha256(orjson.dumps([operation, fields], option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _replay(saved: SavedAnswer, key: str, digest: bytes) -> Answer:
+    if saved.request_sha256 != digest:
+        raise IdempotencyKeyReused(f"Idempotency-Key {key} was used before with another request; take a new key")
+    if saved.status is None:
+        raise IdempotencyInProgress(
+            f"The first request with Idempotency-Key {key} has not been answered yet; ask again in a moment"
+        )
+    return Answer(saved.status, saved.body, headers=(_REPLAYED,))
+
+
+def _without_secrets(body: bytes) -> bytes:
+    fields = orjson.loads(body)
+    if not SECRET_FIELDS & fields.keys():
+        return body
+    return orjson.dumps({name: None if name in SECRET_FIELDS else value for name, value in fields.items()})

@@ -1,0 +1,221 @@
+"""One method of one path: how a request becomes the arguments of a function, and its result an answer."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, get_args, get_origin
+
+from fastapi import params
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from sandgate.auth.base import Authenticator
+from sandgate.core.errors import MethodNotAllowed, SandgateError
+from sandgate.core.principal import Principal
+from sandgate.http import documentation
+from sandgate.http.answer import Answer
+from sandgate.http.authentication import SECURITY, authenticate
+from sandgate.http.bodies import JSON_TYPE, check_media_type, parse_json, read_body, refuse_field, split_form, validate
+from sandgate.http.exchange import Exchange, exchange_of
+from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
+from sandgate.http.idempotency import IdempotentRequests
+
+Endpoint = Callable[..., Awaitable[BaseModel | Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What every operation needs before its own work begins."""
+
+    authenticator: Authenticator
+    idempotency: IdempotentRequests
+    max_body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBy:
+    """Put into the annotation of a path parameter: turns its text into a typed value, or raises."""
+
+    parse: Callable[[str], object]
+
+
+@dataclass(slots=True)
+class Signature:
+    """Where each argument of an endpoint comes from; None where it takes no such argument."""
+
+    caller: str | None = None
+    request: str | None = None
+    body: tuple[str, type[BaseModel], bool] | None = None
+    query: tuple[str, type[BaseModel]] | None = None
+    path: list[tuple[str, Callable[[str], object]]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> "Signature":
+        """Read the annotations of an endpoint."""
+        found = cls()
+        for name, parameter in inspect.signature(endpoint).parameters.items():
+            found._add(name, parameter)
+        return found
+
+    def _add(self, name: str, parameter: inspect.Parameter) -> None:
+        annotation = parameter.annotation
+        marks: tuple[Any, ...] = ()
+        if get_origin(annotation) is Annotated:
+            annotation, *rest = get_args(annotation)
+            marks = tuple(rest)
+        if annotation is Request:
+            self.request = name
+        elif annotation is Principal:
+            self.caller = name
+        elif any(isinstance(mark, params.Path) for mark in marks):
+            parsers = [mark.parse for mark in marks if isinstance(mark, ParsedBy)]
+            self.path.append((name, parsers[0] if parsers else str))
+        elif any(isinstance(mark, params.Query) for mark in marks):
+            self.query = (name, annotation)
+        else:
+            optional = parameter.default is None
+            kinds = (annotation, *get_args(annotation))
+            model = next(kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel))
+            self.body = (name, model, optional)
+
+
+class Operation(APIRoute):
+    """A route of FastAPI, for matching and for the document, that does the work of a request itself.
+
+    The order is the same for all: who is asking, is the path well formed, is the query, is the body, then the use
+    case. FastAPI's own machinery reads the body before it knows who asks, takes JSON that is ambiguous, and costs
+    more than all the rest of an execution's way through the gateway.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        gate: Gate,
+        *,
+        method: str,
+        status: int,
+        tag: str,
+        errors: Collection[type[SandgateError]],
+        idempotent: bool,
+        allowed: Sequence[str],
+        hidden: bool,
+        extra: dict[str, Any],
+    ) -> None:
+        self._gate = gate
+        self._method = method
+        self._status = status
+        self._allowed = allowed
+        self._signature = Signature.of(endpoint)
+        self._idempotent = idempotent
+        super().__init__(
+            path,
+            endpoint,
+            methods=[method],
+            status_code=status,
+            tags=[tag],
+            operation_id=endpoint.__name__,
+            response_model=_answer_model(endpoint),
+            responses=self._document_answers(errors),
+            openapi_extra=self._document_rest(extra),
+            include_in_schema=not hidden,
+        )
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose path is this one's."""
+        if scope["method"] != self._method:
+            allowed = ", ".join(self._allowed)
+            raise MethodNotAllowed(
+                f"{self.path} does not know {scope['method']}; it knows {allowed}", {"allowed": list(self._allowed)}
+            )
+        exchange = exchange_of(scope)
+        exchange.operation = self.unique_id
+        arguments = await self._read(scope, receive, exchange)
+        if self._idempotent and IDEMPOTENCY_HEADER in exchange.headers:
+            answer = await self._answer_once(exchange, arguments)
+        else:
+            answer = await self._answer(arguments)
+        await answer.send(send)
+
+    async def _read(self, scope: Scope, receive: Receive, exchange: Exchange) -> dict[str, Any]:
+        signature = self._signature
+        arguments: dict[str, Any] = {}
+        if signature.caller is not None:
+            arguments[signature.caller] = await authenticate(exchange, self._gate.authenticator)
+        for name, parse in signature.path:
+            arguments[name] = parse(scope["path_params"][name])
+        if signature.query is not None:
+            name, model = signature.query
+            arguments[name] = _read_query(model, scope["query_string"])
+        if signature.request is not None:
+            arguments[signature.request] = Request(scope, receive)
+        if signature.body is not None:
+            name, model, optional = signature.body
+            arguments[name] = await self._read_json(scope, receive, model, optional=optional)
+        return arguments
+
+    async def _read_json(
+        self, scope: Scope, receive: Receive, model: type[BaseModel], *, optional: bool
+    ) -> BaseModel | None:
+        exchange = exchange_of(scope)
+        if not optional:
+            check_media_type(exchange, JSON_TYPE)
+        raw = await read_body(scope, receive, self._gate.max_body_bytes)
+        if optional and not raw:
+            return None
+        check_media_type(exchange, JSON_TYPE)
+        return validate(model, parse_json(raw))
+
+    async def _answer(self, arguments: dict[str, Any]) -> Answer:
+        result = await self.endpoint(**arguments)
+        if isinstance(result, Answer):
+            return result
+        return Answer(self._status, result.__pydantic_serializer__.to_json(result))
+
+    async def _answer_once(self, exchange: Exchange, arguments: dict[str, Any]) -> Answer:
+        caller: Principal = arguments[self._signature.caller or ""]
+        body: BaseModel | None = arguments.get(self._signature.body[0]) if self._signature.body else None
+        return await self._gate.idempotency.answer(exchange, caller.user_id, body, lambda: self._answer(arguments))
+
+    def _document_answers(self, errors: Collection[type[SandgateError]]) -> dict[int | str, dict[str, Any]]:
+        signature = self._signature
+        kinds = [*documentation.ALWAYS, *errors]
+        if signature.caller is not None:
+            kinds += documentation.WITH_CALLER
+        if signature.body is not None:
+            kinds += documentation.WITH_BODY
+        if signature.query is not None:
+            kinds += documentation.WITH_FIELDS
+        if self._idempotent:
+            kinds += documentation.WITH_KEY
+        answers = documentation.document_errors(kinds)
+        answers[self._status] = {"headers": documentation.REQUEST_ID_HEADER}
+        return answers
+
+    def _document_rest(self, extra: dict[str, Any]) -> dict[str, Any]:
+        rest = {"security": SECURITY if self._signature.caller is not None else [], **extra}
+        if self._idempotent:
+            rest["parameters"] = [documentation.IDEMPOTENCY_PARAMETER]
+        return rest
+
+
+def _answer_model(endpoint: Endpoint) -> type[BaseModel] | None:
+    """The model of what an endpoint answers, None where it makes the answer itself."""
+    annotation = inspect.signature(endpoint).return_annotation
+    return annotation if inspect.isclass(annotation) and issubclass(annotation, BaseModel) else None
+
+
+def _read_query(model: type[BaseModel], raw: bytes) -> BaseModel:
+    """A query string as a model; a field may be repeated where the model has a list."""
+    fields: dict[str, Any] = {}
+    for name, value in split_form(raw) if raw else ():
+        known = model.model_fields.get(name)
+        if known is not None and "list" in str(known.annotation):
+            fields.setdefault(name, []).append(value)
+        elif name in fields:
+            refuse_field(name, "is given more than once")
+        else:
+            fields[name] = value
+    return validate(model, fields)

@@ -1,0 +1,58 @@
+"""Identifiers in paths, from text to types. What cannot be an identifier is not found, without asking anybody."""
+
+import re
+from typing import Annotated
+
+from fastapi import Path
+
+from sandgate.core.errors import ApiKeyNotFound, ExecutionNotFound, UserNotFound
+from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, UserId
+from sandgate.environments.access import environment_not_found
+from sandgate.http.operation import ParsedBy
+
+_TAIL = re.compile(r"[0-9a-z]{12,64}")
+
+
+def _has_form(prefix: str, text: str) -> bool:
+    return text.startswith(prefix) and _TAIL.fullmatch(text, len(prefix)) is not None
+
+
+def parse_environment_id(text: str) -> EnvironmentId:
+    """Raises ``EnvironmentNotFound``."""
+    if not _has_form("env-", text):
+        raise environment_not_found(EnvironmentId(_shown(text)))
+    return EnvironmentId(text)
+
+
+def parse_execution_id(text: str) -> ExecutionId:
+    """Raises ``ExecutionNotFound``."""
+    if not _has_form("exec-", text):
+        raise ExecutionNotFound(f"There is no execution {_shown(text)}")
+    return ExecutionId(text)
+
+
+def parse_user_id(text: str) -> UserId:
+    """Raises ``UserNotFound``."""
+    if not _has_form("user-", text):
+        raise UserNotFound(f"There is no user {_shown(text)}")
+    return UserId(text)
+
+
+def parse_api_key_id(text: str) -> ApiKeyId:
+    """Raises ``ApiKeyNotFound``."""
+    if not _has_form("key-", text):
+        raise ApiKeyNotFound(f"You have no API key {_shown(text)}")
+    return ApiKeyId(text)
+
+
+def _shown(text: str) -> str:
+    return text[:80]
+
+
+EnvironmentPath = Annotated[
+    EnvironmentId, Path(examples=["env-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_environment_id)
+]
+ExecutionPath = Annotated[ExecutionId, Path(examples=["exec-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_execution_id)]
+UserPath = Annotated[UserId, Path(examples=["user-06evrhwp4g000e8v0zrc4v1m6h"]), ParsedBy(parse_user_id)]
+ApiKeyPath = Annotated[ApiKeyId, Path(examples=["key-06evrhwzr0000c9kq9nb4dj8yt"]), ParsedBy(parse_api_key_id)]
+TemplatePath = Annotated[str, Path(examples=["python-3.9"])]

@@ -1,0 +1,75 @@
+"""Closes connections so that the other side can still read the last answer."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+# How long, and for how many bytes, a client that is told to stop may go on sending before it is cut off.
+_LINGER_S = 2.0
+_LINGER_BYTES = 8 * 1024 * 1024
+# How long a client may take to read the rest of an answer after the connection was closed.
+_FLUSH_S = 30.0
+
+
+class PoliteTransport:
+    """A TCP transport whose ``close`` does not answer unread bytes with a reset.
+
+    A reset may overtake the answer on its way to the client. While the client is still sending, closing therefore
+    means: end the own direction, read and drop what comes, for a while. Source: RFC 9112, section 9.6.
+    """
+
+    def __init__(self, transport: asyncio.Transport, is_receiving: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._is_receiving = is_receiving
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._dropped = 0
+        self.is_lingering = False
+        # Handed on as they are, because they are called for every request.
+        self.write = transport.write
+        self.get_extra_info: Callable[..., Any] = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be written."""
+        return self.is_lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close once everything is written, and once the client had the time to notice."""
+        if self.is_closing():
+            return
+        if self._is_receiving():
+            self.linger()
+        else:
+            self._close_now()
+
+    def linger(self) -> None:
+        """End the own direction; what still arrives is to be given to :meth:`drop`."""
+        if self.is_closing():
+            return
+        self.is_lingering = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._timer = self._loop.call_later(_LINGER_S, self._close_now)
+
+    def drop(self, data: bytes) -> None:
+        """Take bytes that nobody wants any more."""
+        self._dropped += len(data)
+        if self._dropped > _LINGER_BYTES:
+            self._close_now()
+
+    def abort(self) -> None:
+        """Close at once, whatever is left to be written."""
+        self._transport.abort()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _close_now(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_FLUSH_S, self._transport.abort)
+        self._transport.close()

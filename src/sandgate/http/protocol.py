@@ -1,0 +1,277 @@
+"""HTTP on one connection: uvicorn's protocol, with a bound on everything that a client can send or withhold."""
+
+import asyncio
+import enum
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from sandgate.config.settings import Settings
+from sandgate.core.errors import (
+    HeadTooLarge,
+    MalformedRequest,
+    RequestTimeout,
+    SandgateError,
+    TooManyConnections,
+)
+from sandgate.core.ids import make_id
+from sandgate.http.boundary import NO_STORE, SAFETY_HEADERS
+from sandgate.http.polite_transport import PoliteTransport
+from sandgate.http.problems import render_problem
+from sandgate.telemetry.log import get_logger
+
+_MOST_HEAD_BYTES = 16 * 1024
+_MOST_PIPELINED = 16
+# Beyond the limit connections are told so, but only this many at once; the rest are cut off.
+_MOST_TOLD = 64
+# How long a client may leave an answer unread.
+_STALL_S = 30.0
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """What a client may make the server wait for, and hold."""
+
+    head_timeout_s: float
+    body_timeout_s: float
+    max_connections: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "WireLimits":
+        """From the settings."""
+        return cls(settings.head_timeout_s, settings.body_timeout_s, settings.max_connections)
+
+
+class _Phase(enum.Enum):
+    """What part of a request is being received."""
+
+    IDLE = "nothing"
+    HEAD = "head"
+    BODY = "body"
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Serves one connection.
+
+    The head has a deadline and a size, the body a deadline (its size is the application's affair), the number of
+    connections and of pipelined requests is bounded, and an answer that is never read ends the connection. Each
+    refusal is an answer of the usual form, after the answers to earlier requests.
+    """
+
+    def __init__(self, *arguments: Any, limits: WireLimits, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.url = b""
+        self.headers = []
+        self._limits = limits
+        self._phase = _Phase.IDLE
+        self._timed_phase = _Phase.IDLE
+        self._timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._began_head = False
+        self._refused = False
+        self._problem: SandgateError | None = None
+        self._wanted_keep_alive: bool | None = None
+        self._polite: PoliteTransport
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, unless there are too many."""
+        self._polite = PoliteTransport(transport, lambda: self._phase is _Phase.BODY)
+        super().connection_made(self._polite)  # type: ignore[arg-type]
+        beyond = len(self.connections) - self._limits.max_connections
+        if beyond > _MOST_TOLD:
+            self._polite.abort()
+        elif beyond > 0:
+            most = self._limits.max_connections
+            self._refuse(TooManyConnections(f"The server holds {most} connections, the most it may; ask again later"))
+        else:
+            self._phase = _Phase.HEAD
+            self._time_phase()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        self._unset_keepalive_if_required()
+        if self._refused or self._polite.is_lingering:
+            self._polite.drop(data)
+            return
+        self._began_head = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._ignore_upgrade()
+        except httptools.HttpParserError:
+            self._refuse(self._problem or MalformedRequest("What arrived is not a request of HTTP/1.1"))
+        else:
+            self._look_at_phase(len(data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone; whoever still works for it learns of it."""
+        self._phase = _Phase.IDLE
+        self._cancel_timer()
+        self._polite.lost()
+        self.resume_writing()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is written to."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(_STALL_S, self._polite.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read on."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Close once the answers that are due have left."""
+        self._wanted_keep_alive = None
+        super().shutdown()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._polite.abort()
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """The first bytes of a request are there."""
+        self._phase = _Phase.HEAD
+        self._began_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        if self._parsed_head_bytes() > _MOST_HEAD_BYTES:
+            self._problem = _head_too_large()
+        elif len(self.pipeline) >= _MOST_PIPELINED:
+            self._problem = MalformedRequest(f"More than {_MOST_PIPELINED} requests were sent ahead of their answers")
+        if self._problem is not None:
+            raise self._problem
+        super().on_headers_complete()
+        self._phase = _Phase.BODY
+
+    def on_message_complete(self) -> None:
+        """The whole request is there."""
+        if self._wanted_keep_alive is not None:
+            if not self.cycle.response_started:
+                self.cycle.keep_alive = self._wanted_keep_alive
+            self._wanted_keep_alive = None
+        super().on_message_complete()
+        self._phase = _Phase.IDLE
+
+    # The rest
+
+    def _look_at_phase(self, received: int) -> None:
+        """After bytes were parsed: bound what is incomplete."""
+        if self._phase is _Phase.HEAD:
+            self._head_bytes += self._parsed_head_bytes() if self._began_head else received
+            if self._head_bytes > _MOST_HEAD_BYTES:
+                self._refuse(_head_too_large())
+                return
+        elif self._phase is _Phase.BODY and self._wanted_keep_alive is None:
+            # If the answer leaves before the body is there, the rest of the body is not worth waiting for.
+            self._wanted_keep_alive = self.cycle.keep_alive
+            self.cycle.keep_alive = False
+        if self._phase is not self._timed_phase:
+            self._time_phase()
+
+    def _parsed_head_bytes(self) -> int:
+        """How long the head is, as far as the parser has handed it over."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _time_phase(self) -> None:
+        """Set the deadline of the phase."""
+        self._cancel_timer()
+        self._timed_phase = self._phase
+        if self._phase is not _Phase.IDLE:
+            self._timer = self.loop.call_later(self._limit_s(), self._time_is_up)
+
+    def _limit_s(self) -> float:
+        return self._limits.head_timeout_s if self._phase is _Phase.HEAD else self._limits.body_timeout_s
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_is_up(self) -> None:
+        if self._is_answering_earlier_request():
+            # Nobody waits for the rest of this request yet.
+            self._time_phase()
+            return
+        limit_s = self._limit_s()
+        self._refuse(
+            RequestTimeout(f"The {self._phase.value} did not arrive within {limit_s:g} s", {"limit_s": limit_s})
+        )
+
+    def _is_answering_earlier_request(self) -> bool:
+        if self._phase is _Phase.BODY:
+            return bool(self.pipeline)
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _ignore_upgrade(self) -> None:
+        """Answer as if the client had not asked for another protocol, then close: what follows may be in that one."""
+        self._phase = _Phase.IDLE
+        self._cancel_timer()
+        self._refused = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+            self.cycle.keep_alive = False
+
+    def _refuse(self, error: SandgateError) -> None:
+        """Answer a request that cannot be handed on, and take no more from this connection."""
+        if self._refused:
+            return
+        self._refused = True
+        self._cancel_timer()
+        cycle = self.cycle
+        if self._is_answering_earlier_request():
+            # The connection ends with the answer that is due.
+            cycle.keep_alive = False
+            self._phase = _Phase.BODY
+            return
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self._polite.close()
+                return
+        _log.debug("connection refused", code=error.code, reason=error.message)
+        self._polite.write(self._render(error))
+        self._polite.linger()
+
+    def _render(self, error: SandgateError) -> bytes:
+        request_id = make_id("req")
+        answer = render_problem(error, request_id)
+        status = HTTPStatus(answer.status)
+        headers = [
+            *self.server_state.default_headers,
+            *answer.head(),
+            NO_STORE,
+            *SAFETY_HEADERS,
+            (b"x-request-id", request_id.encode()),
+            (b"connection", b"close"),
+        ]
+        lines = [
+            f"HTTP/1.1 {status.value} {status.phrase}".encode(),
+            *(name + b": " + value for name, value in headers),
+        ]
+        return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"The head of the request is longer than {_MOST_HEAD_BYTES} bytes", {"limit_bytes": _MOST_HEAD_BYTES}
+    )

@@ -1,0 +1,94 @@
+"""Making, reading, changing and ending environments."""
+
+from typing import Annotated
+
+from fastapi import Query
+
+from sandgate.core import errors
+from sandgate.environments.base import Environments
+from sandgate.http.api import Api
+from sandgate.http.authentication import Caller
+from sandgate.http.models.environments import EnvironmentAnswer, EnvironmentDeletedAnswer, EnvironmentsAnswer
+from sandgate.http.models.requests import CreateEnvironment, ListEnvironments, UpdateEnvironment
+from sandgate.http.pagination import next_cursor
+from sandgate.http.paths import EnvironmentPath
+
+_ENVIRONMENTS = "/api/v1/sandbox/environments"
+_ENVIRONMENT = f"{_ENVIRONMENTS}/{{environment_id}}"
+_TAG = "environments"
+
+
+def add_environment_routes(api: Api, environments: Environments) -> None:
+    """Declare the operations."""
+
+    @api.operation(
+        "POST",
+        _ENVIRONMENTS,
+        tag=_TAG,
+        status=201,
+        idempotent=True,
+        errors=(
+            errors.Forbidden,
+            errors.UnknownTemplate,
+            errors.TemplateUnavailable,
+            errors.IsolationUnavailable,
+            errors.TooManyEnvironments,
+            errors.ServiceDraining,
+        ),
+    )
+    async def create_environment(caller: Caller, body: CreateEnvironment) -> EnvironmentAnswer:
+        """Make an environment.
+
+        The answer leaves while it is being made; it may be used at once, what comes early waits.
+        """
+        return EnvironmentAnswer.of(await environments.create(caller, body.wanted()))
+
+    @api.operation("GET", _ENVIRONMENTS, tag=_TAG)
+    async def list_environments(caller: Caller, query: Annotated[ListEnvironments, Query()]) -> EnvironmentsAnswer:
+        """List your environments, newest first; an admin's list holds everybody's. By default only live ones."""
+        page = await environments.list(
+            caller,
+            query.page_request("env"),
+            statuses=query.statuses(),
+            template=query.template,
+            name=query.name,
+        )
+        return EnvironmentsAnswer(
+            environments=[EnvironmentAnswer.of(row) for row in page.items], next_cursor=next_cursor(page)
+        )
+
+    @api.operation("GET", _ENVIRONMENT, tag=_TAG, errors=(errors.EnvironmentNotFound,))
+    async def get_environment(caller: Caller, environment_id: EnvironmentPath) -> EnvironmentAnswer:
+        """Get one environment, live or ended."""
+        return EnvironmentAnswer.of(await environments.get(caller, environment_id))
+
+    @api.operation(
+        "PATCH",
+        _ENVIRONMENT,
+        tag=_TAG,
+        errors=(
+            errors.EnvironmentNotFound,
+            errors.Forbidden,
+            errors.EnvironmentNotRunning,
+            errors.LauncherUnavailable,
+        ),
+    )
+    async def update_environment(
+        caller: Caller, environment_id: EnvironmentPath, body: UpdateEnvironment
+    ) -> EnvironmentAnswer:
+        """Change name, metadata or lifetime. A new `timeout` is counted anew from now."""
+        row = await environments.update(
+            caller, environment_id, name=body.name, metadata=body.metadata, timeout_s=body.timeout
+        )
+        return EnvironmentAnswer.of(row)
+
+    @api.operation(
+        "DELETE",
+        _ENVIRONMENT,
+        tag=_TAG,
+        errors=(errors.EnvironmentNotFound, errors.Forbidden, errors.LauncherUnavailable),
+    )
+    async def delete_environment(caller: Caller, environment_id: EnvironmentPath) -> EnvironmentDeletedAnswer:
+        """End an environment with all that runs in it; answers once nothing of it runs any more."""
+        row = await environments.delete(caller, environment_id)
+        return EnvironmentDeletedAnswer(environment_id=row.environment_id)
