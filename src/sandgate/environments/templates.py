@@ -1,0 +1,95 @@
+"""The templates of this server: one for each version of Python, and ``python`` for the newest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from sandgate.core.errors import TemplateNotFound, TemplateUnavailable, UnknownTemplate
+from sandgate.core.limits import Limits
+from sandgate.core.template import Template
+
+#: Listed whether or not an interpreter was found.
+VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+#: Listed only where an interpreter was found.
+NEW_VERSIONS = ("3.14",)
+
+_LANGUAGE = "python"
+_NEWEST = "python"
+_INSTALLED_IF_NONE = "python-3.13"
+
+
+class FoundInterpreter(Protocol):
+    """An interpreter that was found on this machine."""
+
+    @property
+    def full_version(self) -> str:
+        """As in ``3.9.18``."""
+        ...
+
+    @property
+    def executable(self) -> str:
+        """Its absolute path."""
+        ...
+
+    @property
+    def prefix(self) -> str:
+        """The folder that it needs."""
+        ...
+
+
+class TemplateCatalogue:
+    """Implements :class:`sandgate.environments.base.Templates`, from interpreters by minor version (``3.9``)."""
+
+    def __init__(self, interpreters: Mapping[str, FoundInterpreter], limits: Limits) -> None:
+        listed = [version for version in (*VERSIONS, *NEW_VERSIONS) if version in VERSIONS or version in interpreters]
+        made = [_make_template(version, interpreters.get(version), limits) for version in listed]
+        self._templates = {template.name: template for template in [_make_newest(made, limits), *made]}
+
+    def list(self) -> Sequence[Template]:
+        """See :class:`sandgate.environments.base.Templates`; versions in the order of their numbers."""
+        return tuple(self._templates.values())
+
+    def get(self, name: str) -> Template:
+        """See :class:`sandgate.environments.base.Templates`."""
+        template = self._templates.get(name)
+        if template is None:
+            raise TemplateNotFound(f"There is no template {name!r}; there are: {', '.join(self._templates)}")
+        return template
+
+    def check(self, name: str) -> Template:
+        """See :class:`sandgate.environments.base.Templates`."""
+        template = self._templates.get(name)
+        if template is None:
+            known = list(self._templates)
+            raise UnknownTemplate(
+                f"There is no template {name!r}; there are: {', '.join(known)}", {"template": name, "known": known}
+            )
+        if template.unavailable_reason is not None:
+            raise TemplateUnavailable(
+                f"The template {name} cannot be used here: {template.unavailable_reason}",
+                {"template": name, "reason": template.unavailable_reason},
+            )
+        return template
+
+
+def _make_template(version: str, found: FoundInterpreter | None, limits: Limits) -> Template:
+    """The template of a minor version."""
+    name = f"{_LANGUAGE}-{version}"
+    if found is None:
+        return Template(name, _LANGUAGE, version, None, None, limits, unavailable_reason=_lacks(version, name))
+    return Template(name, _LANGUAGE, found.full_version, found.executable, found.prefix, limits)
+
+
+def _make_newest(templates: Sequence[Template], limits: Limits) -> Template:
+    """The template ``python``: the newest of the others that is there."""
+    available = [template for template in templates if template.available]
+    if available:
+        return replace(available[-1], name=_NEWEST)
+    reason = _lacks("", _INSTALLED_IF_NONE)
+    return Template(_NEWEST, _LANGUAGE, "", None, None, limits, unavailable_reason=reason)
+
+
+def _lacks(version: str, name: str) -> str:
+    """Why there is no template, and what brings it."""
+    wanted = f"Python {version}".strip()
+    return f"no {wanted} was found on this machine; run `sandgate template install {name}` and restart the server"
