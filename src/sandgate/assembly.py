@@ -1,0 +1,169 @@
+"""Puts the server together: the only place that knows which database and which runtime are in use."""
+
+import asyncio
+import gc
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from sandgate.auth.accounts import Accounts
+from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
+from sandgate.auth.keys import KeyRing
+from sandgate.auth.passwords import Passwords
+from sandgate.auth.service import AuthService
+from sandgate.auth.throttle import LoginThrottle
+from sandgate.auth.tokens import Tokens
+from sandgate.auth.users import UserService
+from sandgate.config.settings import Settings
+from sandgate.core.clock import SystemClock
+from sandgate.core.errors import TemplateUnavailable
+from sandgate.core.states import Isolation
+from sandgate.environments.reaper import Reaper
+from sandgate.environments.service import EnvironmentService
+from sandgate.environments.templates import TemplateCatalogue
+from sandgate.http.app import create_app
+from sandgate.http.server import serve
+from sandgate.sandbox.zygote_runtime import ZygoteRuntime
+from sandgate.store.sql_store import SqlStore
+from sandgate.telemetry.log import get_logger
+
+_log = get_logger(__name__)
+
+# Objects per generation before the collector looks: with the defaults it runs in the middle of every few requests.
+_GC_THRESHOLDS = (20_000, 20, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is said on the terminal when the server answers; ``admin`` is None when users existed before."""
+
+    admin: FirstAdmin | None
+
+
+def database_location(settings: Settings) -> str | Path:
+    """The URL of PostgreSQL, or the path of SQLite's file."""
+    return settings.database_url.get_secret_value() or settings.state / "sandgate.db"
+
+
+def make_store(settings: Settings, *, checkpoint: bool = True) -> SqlStore:
+    """The store that the settings name, not yet open. ``checkpoint`` is False beside a running server."""
+    return SqlStore(
+        database_location(settings),
+        read_threads=settings.database_read_threads,
+        migrate=settings.database_migrate,
+        checkpoint=checkpoint,
+    )
+
+
+class Gateway:
+    """One gateway process: its store, services and application."""
+
+    def __init__(self, settings: Settings, templates: TemplateCatalogue, isolation: Isolation, launcher: Path) -> None:
+        self._settings = settings
+        self._templates = templates
+        self._clock = clock = SystemClock()
+        self._stop = asyncio.Event()
+        self._fault: BaseException | None = None
+        self._store = store = make_store(settings)
+        self._passwords = Passwords()
+        self._keys = KeyRing(settings.state / "keys", clock)
+        accounts = Accounts(store.users, clock)
+        self._runtime = ZygoteRuntime(isolation, launcher)
+        self._environments = EnvironmentService(
+            store, self._runtime, templates, clock, settings, on_fault=self._on_fault
+        )
+        self._users = UserService(store.users, accounts, self._passwords, clock)
+        self._auth = AuthService(
+            accounts=accounts,
+            credentials=store.credentials,
+            passwords=self._passwords,
+            tokens=Tokens(self._keys, clock, lifetime_s=settings.token_lifetime_s),
+            throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
+            clock=clock,
+        )
+        self._reaper = Reaper(store, clock, settings)
+
+    def _on_fault(self, error: BaseException) -> None:
+        """A bug in a background task: end the process, so that a fresh one takes over."""
+        _log.error("a background task died", error=repr(error))
+        self._fault = error
+        self._stop.set()
+
+    async def _check_template(self) -> None:
+        if not any(template.available for template in self._templates.list()):
+            raise TemplateUnavailable(
+                "No template is available; install one with: sandgate template install python-3.13"
+            )
+
+    async def run(self, sock: socket.socket, started: Callable[[Started], None]) -> int:
+        """Serve on a bound socket until SIGTERM; the exit code. Raises ``SandgateError`` when it cannot start."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        await self._store.open()
+        self._keys.open()
+        admin = await ensure_first_admin(
+            self._store.users,
+            self._passwords,
+            self._clock,
+            given_password=self._settings.admin_password.get_secret_value(),
+            state=self._settings.state,
+        )
+        await self._environments.start()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+        try:
+            await self._serve(sock, lambda: started(Started(admin)))
+        finally:
+            self._passwords.close()
+            await self._store.close()
+        return 1 if self._fault is not None else 0
+
+    async def _serve(self, sock: socket.socket, started: Callable[[], None]) -> None:
+        app = create_app(
+            authenticator=self._auth,
+            users=self._users,
+            environments=self._environments,
+            templates=self._templates,
+            idempotency=self._store.idempotency,
+            checks={
+                "database": self._store.check,
+                "launcher": self._runtime.check,
+                "templates": self._check_template,
+            },
+            clock=self._clock,
+            settings=self._settings,
+            gauges={
+                "sandgate_environments_live": ("Live environments.", lambda: self._environments.live_count),
+                "sandgate_executions_running": ("Running executions.", lambda: self._environments.running_count),
+            },
+        )
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(self._reaper.run(), name="reaper"),
+                tasks.create_task(self._auth.run(), name="api key uses"),
+            ]
+            await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._environments.stop)
+            for task in background:
+                task.cancel()
+
+
+def run_gateway(
+    settings: Settings,
+    templates: TemplateCatalogue,
+    isolation: Isolation,
+    launcher: Path,
+    sock: socket.socket,
+    started: Callable[[Started], None],
+) -> int:
+    """Run a gateway in this process until SIGTERM; the exit code."""
+
+    async def main() -> int:
+        return await Gateway(settings, templates, isolation, launcher).run(sock, started)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())

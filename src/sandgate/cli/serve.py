@@ -1,0 +1,266 @@
+"""``sandgate serve``: from settings to a running server."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandgate.cli import privileges
+from sandgate.cli.supervisor import EXIT_REFUSED, Supervisor
+from sandgate.config.settings import Settings
+from sandgate.core.errors import ConfigurationError, SandgateError
+from sandgate.core.states import Isolation
+from sandgate.environments.templates import TemplateCatalogue
+from sandgate.sandbox import probe
+from sandgate.sandbox.interpreters import find_interpreters
+from sandgate.sandbox.launcher import starter
+from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
+from sandgate_agent import system
+
+if TYPE_CHECKING:
+    from sandgate.assembly import Started
+
+_LOCK_LIMIT_S = 2.0
+_BANNER = """\
+**********************************************************************************
+*  WEAK ISOLATION: this server runs code in the `process` class. Code is kept    *
+*  apart from nothing: it can read what this user can read, reach the network,   *
+*  and disturb its neighbours. Run only code that you would run yourself.        *
+*  For the real thing run the server as root on a machine with namespaces;       *
+*  `sandgate doctor` says what is missing here and how to get it.                *
+**********************************************************************************
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom the parts of the server run as. ``launcher_id`` is None where the launcher stays who it is."""
+
+    user_id: int
+    group_id: int
+    launcher_id: int | None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the gateway gives up the privileges that the server was started with."""
+        return self.user_id != os.geteuid()
+
+
+def choose_isolation(settings: Settings) -> Isolation:
+    """The class that this server holds. Raises ``ConfigurationError`` with what is missing and what to do."""
+    wanted = Isolation(settings.isolation)
+    if wanted is Isolation.PROCESS and not settings.allow_weak_isolation:
+        raise ConfigurationError(
+            "The process class keeps hostile code apart from nothing. If that is what you want, "
+            "set SANDGATE_ALLOW_WEAK_ISOLATION=1 as well."
+        )
+    if wanted is Isolation.PROCESS:
+        return wanted
+    machine = probe.probe(_interpreter_folders(settings), host_id=settings.host_id_base)
+    if machine.can_hold_standard:
+        return wanted
+    if settings.allow_weak_isolation:
+        return Isolation.PROCESS
+    raise ConfigurationError(
+        f"This machine cannot hold the standard class. {machine}. `sandgate doctor` shows the whole picture. To run "
+        "code without walls all the same, set SANDGATE_ALLOW_WEAK_ISOLATION=1."
+    )
+
+
+def _interpreter_folders(settings: Settings) -> Sequence[Path]:
+    return [Path(folder) for folder in settings.interpreters.split(":") if folder]
+
+
+def _needed_paths(settings: Settings) -> list[Path]:
+    """What the gateway must be able to read: the program, its interpreter, and the state."""
+    package = Path(__file__).resolve().parents[2]
+    return [Path(sys.prefix), Path(sys.base_prefix).resolve(), package, settings.state.resolve()]
+
+
+def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence[Path]) -> Identity:
+    """Whom to become. As an ordinary user everything stays as it is."""
+    own = os.geteuid()
+    if own != 0:
+        return Identity(own, os.getegid(), None)
+    user_id, group_id = privileges.find_user(settings.user, settings.host_id_base - 1)
+    if isolation is Isolation.STANDARD:
+        return Identity(user_id, group_id, None)
+    if privileges.find_closed([*_needed_paths(settings), *prefixes]):
+        # Without mounts there is no way to show another user what only root may reach.
+        sys.stderr.write("sandgate: the program is in a folder that only root can enter, so that code runs as root\n")
+        return Identity(0, 0, None)
+    return Identity(user_id, group_id, settings.host_id_base - 2)
+
+
+def run_folder(settings: Settings) -> Path:
+    """Where the launcher's socket is; outside of the state, so that the next boot finds nothing stale."""
+    if os.geteuid() == 0:
+        return Path("/run/sandgate") / _state_name(settings)
+    return settings.state / "run"
+
+
+def _state_name(settings: Settings) -> str:
+    return hashlib.sha256(str(settings.state.resolve()).encode()).hexdigest()[:12]
+
+
+def _launcher_config(
+    settings: Settings, catalogue: TemplateCatalogue, isolation: Isolation, identity: Identity
+) -> LauncherConfig:
+    templates = [
+        TemplateConfig(template.name, template.interpreter, template.prefix, template.preload)
+        for template in catalogue.list()
+        if template.interpreter and template.prefix
+    ]
+    return LauncherConfig(
+        run_folder=run_folder(settings),
+        tree_name=f"sandgate-{_state_name(settings)}",
+        gateway_uid=identity.user_id,
+        host_id_base=settings.host_id_base,
+        most_sandboxes=settings.max_environments,
+        standard=isolation is Isolation.STANDARD,
+        templates=tuple(templates),
+    )
+
+
+def _prepare_folders(settings: Settings, config: LauncherConfig, identity: Identity) -> None:
+    privileges.give_folder(settings.state, identity.user_id, identity.group_id)
+    config.run_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if identity.launcher_id is not None:
+        os.chown(config.run_folder, identity.launcher_id, identity.launcher_id)
+
+
+def _lock(state: Path) -> int:
+    """Keep a second server off the state. The lock goes with the processes that hold it."""
+    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + _LOCK_LIMIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # The gateway of a server that was just killed needs a moment to follow it.
+            if time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"Another server is running on the state folder {state}; stop it first, or choose another with --state."
+            ) from None
+        return descriptor
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. Choose another port with --port; "
+            "0 takes a free one."
+        ) from error
+    return listener
+
+
+def _announce(sock: socket.socket, started: "Started") -> None:
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    lines = [f"sandgate is serving on http://{shown}:{port}", f"  documentation  http://{shown}:{port}/docs"]
+    if started.admin is not None:
+        where = started.admin.password_file
+        lines.append(f"  admin          {started.admin.name}")
+        lines.append(f"  password       in {where}" if where else "  password       as set by SANDGATE_ADMIN_PASSWORD")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+class _Server:
+    """The pieces of one ``sandgate serve``."""
+
+    def __init__(
+        self, settings: Settings, catalogue: TemplateCatalogue, identity: Identity, config: LauncherConfig
+    ) -> None:
+        self._settings = settings
+        self._catalogue = catalogue
+        self._identity = identity
+        self._config = config
+
+    def run(self) -> int:
+        with _bind(self._settings) as sock:
+            sock.set_inheritable(False)
+            self._sock = sock
+            supervisor = Supervisor(self._config, self._start_launcher, self._run_gateway)
+            system.set_process_name("sandgate")
+            code = supervisor.run()
+        with contextlib.suppress(OSError):
+            for leftover in ("jail", "sandboxes"):
+                (self._config.run_folder / leftover).rmdir()
+        with contextlib.suppress(OSError):
+            (self._config.run_folder / "launcher.log").unlink()
+            self._config.run_folder.rmdir()
+            self._config.run_folder.parent.rmdir() if os.geteuid() == 0 else None
+        return code
+
+    def _start_launcher(self) -> "subprocess.Popen[str]":
+        return starter.start(self._config, self._config.run_folder / "launcher.log", self._identity.launcher_id)
+
+    def _run_gateway(self) -> int:
+        """In the gateway's process: give up privileges, then serve."""
+        parent = os.getppid()
+        if self._identity.changes:
+            privileges.open_view(_needed_paths(self._settings))
+            privileges.drop(self._identity.user_id, self._identity.group_id)
+            os.environ["HOME"] = str(self._settings.state)
+        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return 1
+        system.set_process_name("sg-gateway")
+        # Heavy, and of no use to the supervisor.
+        from sandgate.assembly import run_gateway
+        from sandgate.telemetry.log import set_up_logging
+
+        set_up_logging(self._settings.log_level, self._settings.log_format)
+        try:
+            return run_gateway(
+                self._settings,
+                self._catalogue,
+                Isolation(self._settings.isolation),
+                self._config.socket_path,
+                self._sock.dup(),
+                lambda started: _announce(self._sock, started),
+            )
+        except SandgateError as error:
+            sys.stderr.write(f"sandgate: {error.message}\n")
+            return EXIT_REFUSED
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; the exit code. Raises ``SandgateError`` when the server cannot be started."""
+    settings = settings.model_copy(update={"state": settings.state.absolute()})
+    isolation = choose_isolation(settings)
+    if isolation is Isolation.PROCESS:
+        sys.stderr.write(_BANNER)
+        sys.stderr.flush()
+    settings = settings.model_copy(update={"isolation": isolation.value})
+    found = find_interpreters(_interpreter_folders(settings))
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = choose_identity(settings, isolation, [Path(each.prefix) for each in found.values()])
+    # Found by whoever starts the server: an unprivileged gateway may not see where they are.
+    catalogue = TemplateCatalogue(found, settings.limits())
+    config = _launcher_config(settings, catalogue, isolation, identity)
+    _prepare_folders(settings, config, identity)
+    lock = _lock(settings.state)
+    try:
+        return _Server(settings, catalogue, identity, config).run()
+    finally:
+        os.close(lock)
