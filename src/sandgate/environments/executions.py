@@ -101,8 +101,7 @@ class Executions:
         for wait in pending:
             wait.cancel()
         for live in environments:
-            for active in tuple(live.running.values()):
-                active.handle.cancel()
+            live.cancel_all()
 
     def _begin(self, live: LiveEnvironment, request: ExecutionRequest) -> Execution:
         return Execution(

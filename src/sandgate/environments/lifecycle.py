@@ -170,8 +170,7 @@ class Lifecycle:
         environment_id = live.environment_id
         await self._stop_making(live)
         if ending.status is EnvironmentStatus.TERMINATED:
-            for active in tuple(live.running.values()):
-                active.handle.cancel()
+            live.cancel_all()
         await self._insist(lambda: self._runtime.destroy(environment_id), f"destroy {environment_id}")
         await self._let_records_be_written(live)
         ended_at = self._clock.now()

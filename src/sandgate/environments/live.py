@@ -107,6 +107,11 @@ class LiveEnvironment:
             self._idle.set_result(None)
             self._idle = None
 
+    def cancel_all(self) -> None:
+        """Kill whatever runs, the youngest first, so that what is queued does not start in the place of the killed."""
+        for active in reversed(list(self.running.values())):
+            active.handle.cancel()
+
     async def wait_until_idle(self) -> None:
         """Wait until no execution is left that has not been recorded."""
         while self.running:

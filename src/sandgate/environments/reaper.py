@@ -19,8 +19,9 @@ _log = get_logger(__name__)
 class Reaper:
     """Prunes ended executions, revoked tokens that have expired, and first answers of idempotent requests."""
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+    def __init__(self, store: Store, clock: Clock, settings: Settings, batch: int = _BATCH) -> None:
         self._store = store
+        self._batch = batch
         self._clock = clock
         self._retention = timedelta(seconds=settings.execution_retention_s)
         self._idempotency_retention = timedelta(seconds=settings.idempotency_retention_s)
@@ -40,9 +41,9 @@ class Reaper:
         pruned = await self._store.credentials.prune_revoked(now)
         pruned += await self._store.idempotency.prune(now - self._idempotency_retention)
         while True:
-            batch = await self._store.executions.prune(now - self._retention, _BATCH)
+            batch = await self._store.executions.prune(now - self._retention, self._batch)
             pruned += batch
-            if batch < _BATCH:
+            if batch < self._batch:
                 break
         if pruned:
             _log.info("records pruned", count=pruned)

@@ -86,7 +86,7 @@ class EnvironmentService:
         """Start the runtime and take over what an earlier process left. Raises ``MechanismFault``."""
         await self._runtime.start(self._lifecycle.sandbox_ended)
         rows = await self._store.environments.list_live()
-        sandboxes = await self._runtime.adopt([row.environment_id for row in rows])
+        sandboxes = await self._runtime.adopt({row.environment_id: row.limits for row in rows})
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
@@ -104,6 +104,10 @@ class EnvironmentService:
         self._lifecycle.deadlines.close()
         await self._tasks.settle(_SETTLE_S)
         await self._runtime.stop(keep_sandboxes=False)
+
+    def end_expired(self) -> None:
+        """Begin to end what has outlived its lifetime. A timer does so by itself."""
+        self._lifecycle.deadlines.check()
 
     async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
         """See ``Environments``."""

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest, Termination, Usage
 from sandgate.core.ids import EnvironmentId
+from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import SandboxSpec
 from sandgate.testing.fake_code import Outcome, interpret
@@ -174,7 +175,7 @@ class FakeRuntime:
         self._check()
         self._on_end = on_end
 
-    async def adopt(self, expected: Sequence[EnvironmentId]) -> Sequence[FakeSandbox]:
+    async def adopt(self, expected: Mapping[EnvironmentId, Limits]) -> Sequence[FakeSandbox]:
         """See ``Runtime``."""
         self._check()
         for environment_id in set(self.sandboxes) - set(expected):

@@ -1,0 +1,42 @@
+"""A catalogue of templates that needs no interpreter."""
+
+from collections.abc import Sequence
+
+from sandgate.core.errors import TemplateNotFound, TemplateUnavailable, UnknownTemplate
+from sandgate.core.limits import Limits
+from sandgate.core.template import Template
+
+
+class FakeTemplates:
+    """``Templates`` with ``python`` and ``python-3.9``, which are available, and ``python-3.8``, which is not."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._templates = {
+            "python": Template("python", "python", "3.13.0", "/usr/bin/python3", "/usr", limits),
+            "python-3.8": Template(
+                "python-3.8", "python", "3.8", None, None, limits, unavailable_reason="no interpreter was found"
+            ),
+            "python-3.9": Template("python-3.9", "python", "3.9.20", "/usr/bin/python3.9", "/usr", limits),
+        }
+
+    def list(self) -> Sequence[Template]:
+        """See ``Templates``."""
+        return list(self._templates.values())
+
+    def get(self, name: str) -> Template:
+        """See ``Templates``."""
+        if name not in self._templates:
+            raise TemplateNotFound(f"There is no template {name}")
+        return self._templates[name]
+
+    def check(self, name: str) -> Template:
+        """See ``Templates``."""
+        if name not in self._templates:
+            known = sorted(self._templates)
+            raise UnknownTemplate(f"There is no template {name}", {"template": name, "known": known})
+        template = self._templates[name]
+        if template.unavailable_reason is not None:
+            reason = template.unavailable_reason
+            raise TemplateUnavailable(f"{name} cannot be used: {reason}", {"template": name, "reason": reason})
+        return template
