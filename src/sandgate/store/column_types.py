@@ -47,7 +47,7 @@ class ExactText(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """PostgreSQL sorts by a language's rules unless told otherwise."""
-        return dialect.type_descriptor(sa.Text(collation="C") if dialect.name == "postgresql" else sa.Text())
+        return sa.Text(collation="C") if dialect.name == "postgresql" else sa.Text()
 
     def process_bind_param(self, value: str | None, _dialect: Dialect) -> str | None:
         """A plain ``str`` (drivers write an enum's member in ways of their own), escaped."""
@@ -89,7 +89,10 @@ class Utf8(TypeDecorator[str]):
 
 
 class JsonText(TypeDecorator[Any]):
-    """A JSON value as ASCII text, so that NUL and lone surrogates are escapes."""
+    """A JSON value as ASCII text, so that NUL and lone surrogates are escapes.
+
+    Of two surrogates in a row, which JSON cannot tell from the character that they stand for, it makes that.
+    """
 
     impl = sa.Text
     cache_ok = True

@@ -36,7 +36,7 @@ def connector_for(location: Location, *, checkpoint: bool) -> Connector:
         return _sqlite_connector(location, checkpoint=checkpoint)
     try:
         url = make_url(location)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         # The text is not shown, since it may hold a password.
         raise ConfigurationError("The database's URL is not valid; write postgresql://user@host/name.") from None
     if url.get_backend_name() not in ("postgresql", "postgres"):

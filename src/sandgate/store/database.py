@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -39,13 +40,12 @@ class Database:
 
         Raises ``StoreUnavailable``, ``ConfigurationError``, and what ``prepare`` raises.
         """
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._reads.close)
+            undo.callback(self._writes.close)
             await asyncio.to_thread(self._connector.create)
             await asyncio.wrap_future(self._writer.start(prepare))
-        except BaseException:
-            self._writes.close()
-            self._reads.close()
-            raise
+            undo.pop_all()
         self._readers.start()
 
     async def write(self, work: Callable[[Connection], ResultT], *, repeatable: bool = False) -> ResultT:

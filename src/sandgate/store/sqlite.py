@@ -67,7 +67,7 @@ def _connect(path: Path, *, for_reading: bool, checkpoint: bool) -> sqlite3.Conn
     )
     try:
         _set_up(connection.execute, for_reading=for_reading, checkpoint=checkpoint)
-    except BaseException:
+    except (sqlite3.Error, ConfigurationError):
         connection.close()
         raise
     return connection

@@ -4,9 +4,10 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 
-import sqlalchemy.exc
 from sqlalchemy import Connection, RootTransaction
+from sqlalchemy.exc import DBAPIError
 
 from sandgate.store import faults
 from sandgate.store.connections import Link
@@ -57,37 +58,48 @@ class Writer:
 
 def commit(link: Link, jobs: list[Job]) -> list[Outcome]:
     """Do the jobs in one transaction; if that fails, each in its own, so that one does not fail its neighbours."""
-    try:
-        return _attempt(link, jobs)
-    except faults.UnreachableError as error:
-        return _fail_all(jobs, error)
-    except faults.CommitUnknownError as error:
-        known = [job for job in jobs if job.repeatable]
-        unknown = [job for job in jobs if not job.repeatable]
-        return _each_alone(link, known) + _fail_all(unknown, error)
-    except Exception as error:
-        if len(jobs) == 1 and not faults.is_lost(error):
-            return _fail_all(jobs, error)
-        # Nothing of the batch was kept, so that doing it again is safe. A lone job comes here when the connection
-        # had been lost before: it gets one more try on a new one.
-        return _each_alone(link, jobs)
+    answer = _try(link, jobs)
+    match answer:
+        case list():
+            return answer
+        case faults.UnreachableError():
+            return _fail_all(jobs, answer)
+        case faults.CommitUnknownError():
+            repeatable = [job for job in jobs if job.repeatable]
+            unknown = [job for job in jobs if not job.repeatable]
+            return _each_alone(link, repeatable) + _fail_all(unknown, answer)
+        case _ if len(jobs) == 1 and not faults.is_lost(answer):
+            return _fail_all(jobs, answer)
+        case _:
+            # Nothing of the batch was kept, so that doing it again is safe. A lone job comes here when the
+            # connection had been lost before: it gets one more try on a new one.
+            return _each_alone(link, jobs)
 
 
 def _each_alone(link: Link, jobs: list[Job]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for position, job in enumerate(jobs):
-        try:
-            outcomes += _attempt(link, [job])
-        except faults.UnreachableError as error:
-            return outcomes + _fail_all(jobs[position:], error)
-        except Exception as error:
-            outcomes += _fail_all([job], error)
+        answer = _try(link, [job])
+        match answer:
+            case list():
+                outcomes += answer
+            case faults.UnreachableError():
+                return outcomes + _fail_all(jobs[position:], answer)
+            case _:
+                outcomes += _fail_all([job], answer)
     return outcomes
 
 
 def _fail_all(jobs: list[Job], error: Exception) -> list[Outcome]:
     # An exception of its own for each: a traceback grows where it is raised.
     return [Outcome(job, error=faults.translate(error)) for job in jobs]
+
+
+def _try(link: Link, jobs: list[Job]) -> list[Outcome] | Exception:
+    try:
+        return _attempt(link, jobs)
+    except Exception as error:
+        return error
 
 
 def _attempt(link: Link, jobs: list[Job]) -> list[Outcome]:
@@ -97,18 +109,11 @@ def _attempt(link: Link, jobs: list[Job]) -> list[Outcome]:
     """
     connection = link.connection()
     transaction = _begin(connection)
-    try:
+    with ExitStack() as undo:
+        undo.callback(_roll_back, link, connection)
         outcomes = [Outcome(job, job.work(connection)) for job in jobs]
-    except BaseException:
-        _roll_back(link, connection)
-        raise
-    try:
-        transaction.commit()
-    except Exception as error:
-        _roll_back(link, connection)
-        if faults.is_lost(error):
-            raise faults.CommitUnknownError from error
-        raise
+        _commit(transaction)
+        undo.pop_all()
     return outcomes
 
 
@@ -119,13 +124,22 @@ def _begin(connection: Connection) -> RootTransaction:
     """
     try:
         return connection.begin()
-    except (sqlalchemy.exc.DBAPIError, sqlite3.Error) as error:
+    except (DBAPIError, sqlite3.Error) as error:
         raise faults.UnreachableError(faults.cause_of(error)) from error
+
+
+def _commit(transaction: RootTransaction) -> None:
+    try:
+        transaction.commit()
+    except DBAPIError as error:
+        if faults.is_lost(error):
+            raise faults.CommitUnknownError from error
+        raise
 
 
 def _roll_back(link: Link, connection: Connection) -> None:
     """End the transaction; a connection that cannot even do that is given up."""
     try:
         connection.rollback()
-    except Exception:
+    except (DBAPIError, sqlite3.Error):
         link.drop()

@@ -1,0 +1,94 @@
+"""Records to put into a store."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sandgate.core.environment import Environment
+from sandgate.core.execution import ErrorReport, Execution, Usage
+from sandgate.core.ids import (
+    EnvironmentId,
+    UserId,
+    make_api_key_id,
+    make_environment_id,
+    make_execution_id,
+    make_user_id,
+)
+from sandgate.core.limits import Limits
+from sandgate.core.principal import ApiKey, Role, User
+from sandgate.core.states import EnvironmentStatus, ExecutionStatus, Isolation
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, 123_457, tzinfo=UTC)
+OWNER = UserId("user-000000000001")
+OTHER = UserId("user-000000000002")
+
+# Every kind of character that a database may treat in a way of its own.
+STRANGE_TEXT = (
+    "NUL \0, backslash \\ \\0 \\u0000, quote ' \" %s :x ?, 4 bytes \U0001f40d, e\u0301 \u00e9, \u202e, \ud800"
+)
+
+
+def an_environment(**changes: Any) -> Environment:
+    """A new environment that is being made."""
+    environment = Environment(
+        environment_id=make_environment_id(),
+        owner_id=OWNER,
+        name="data-1",
+        template="python-3.11",
+        isolation=Isolation.STANDARD,
+        status=EnvironmentStatus.CREATING,
+        timeout_s=3600,
+        created_at=NOW,
+        expires_at=NOW + timedelta(seconds=3600),
+        limits=Limits(),
+    )
+    return replace(environment, **changes)
+
+
+def a_running_execution(**changes: Any) -> Execution:
+    """An execution that has just begun."""
+    execution = Execution(
+        execution_id=make_execution_id(),
+        environment_id=EnvironmentId("env-000000000001"),
+        owner_id=OWNER,
+        status=ExecutionStatus.RUNNING,
+        timeout_s=0.1,
+        started_at=NOW,
+    )
+    return replace(execution, **changes)
+
+
+def ended(execution: Execution, **changes: Any) -> Execution:
+    """The same execution after code that failed."""
+    end = replace(
+        execution,
+        status=ExecutionStatus.FAILED,
+        finished_at=NOW + timedelta(milliseconds=20),
+        duration_ms=20,
+        exit_code=1,
+        stdout="Hello\n",
+        stderr="Oh\n",
+        stdout_truncated=False,
+        stderr_truncated=True,
+        error=ErrorReport("ValueError", "no", 'File "<code>", line 3'),
+        usage=Usage(cpu_ms=12, peak_memory_bytes=9_437_184),
+    )
+    return replace(end, **changes)
+
+
+def a_user(**changes: Any) -> User:
+    """An enabled user."""
+    user_id = make_user_id()
+    user = User(user_id, f"name-{user_id}", Role.USER, "$argon2id$x", False, NOW, NOW)
+    return replace(user, **changes)
+
+
+def an_admin(**changes: Any) -> User:
+    """An enabled admin."""
+    return a_user(role=Role.ADMIN, **changes)
+
+
+def an_api_key(user: User, **changes: Any) -> ApiKey:
+    """A key of the user that was never used and does not expire."""
+    key = ApiKey(make_api_key_id(), user.user_id, "ci", bytes(range(32)), NOW, None, None)
+    return replace(key, **changes)

@@ -1,0 +1,155 @@
+"""Rows of executions."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sandgate.core.execution import ErrorReport, Usage
+from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.page import PageRequest
+from sandgate.core.states import ExecutionStatus
+from sandgate.store.sql_store import SqlStore
+from tests.contract.store.records import NOW, STRANGE_TEXT, a_running_execution, ended
+
+LATER = NOW + timedelta(seconds=3)
+
+
+async def test_a_running_row_comes_back_as_it_went_in(store: SqlStore) -> None:
+    """Every field is kept."""
+    execution = a_running_execution(timeout_s=0.1)
+    await store.executions.insert_running(execution)
+    assert await store.executions.find(execution.execution_id) == execution
+
+
+async def test_an_ended_row_comes_back_as_it_went_in(store: SqlStore) -> None:
+    """Every field is kept, whatever the program wrote."""
+    execution = ended(
+        a_running_execution(timeout_s=3599.999),
+        stdout=STRANGE_TEXT,
+        stderr="\0" * 10,
+        stdout_truncated=True,
+        exit_code=-(2**31),
+        error=ErrorReport(STRANGE_TEXT, "", STRANGE_TEXT),
+        usage=Usage(2**40, 2**50),
+        finished_at=datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    )
+    await store.executions.finish(execution)
+    assert await store.executions.find(execution.execution_id) == execution
+
+
+async def test_large_output_is_kept(store: SqlStore) -> None:
+    """The largest output that the service keeps by default, of bytes that do not compress."""
+    text = "".join(chr(0x20 + number * 7919 % 0x2000) for number in range(400_000))
+    execution = ended(a_running_execution(), stdout=text, stderr=text[::-1])
+    await store.executions.finish(execution)
+    assert await store.executions.find(execution.execution_id) == execution
+
+
+async def test_an_unknown_id_finds_nothing(store: SqlStore) -> None:
+    """Also when no such id could be."""
+    for execution_id in ("exec-unknown", "", "\0", "\ud800"):
+        assert await store.executions.find(ExecutionId(execution_id)) is None
+
+
+@pytest.mark.parametrize("status", [status for status in ExecutionStatus if status is not ExecutionStatus.RUNNING])
+async def test_a_running_row_is_ended(store: SqlStore, status: ExecutionStatus) -> None:
+    """The end fills in what was open."""
+    execution = a_running_execution()
+    await store.executions.insert_running(execution)
+    end = ended(execution, status=status, error=None, usage=None, exit_code=None)
+    await store.executions.finish(end)
+    assert await store.executions.find(execution.execution_id) == end
+
+
+async def test_an_ended_row_is_kept(store: SqlStore) -> None:
+    """Neither another end nor a late beginning overwrites the first end."""
+    execution = a_running_execution()
+    end = ended(execution)
+    await store.executions.finish(end)
+    await store.executions.finish(ended(execution, status=ExecutionStatus.CANCELLED, stdout="late"))
+    await store.executions.insert_running(execution)
+    assert await store.executions.find(execution.execution_id) == end
+
+
+async def test_beginning_twice_changes_nothing(store: SqlStore) -> None:
+    """A second row for the same execution is no error."""
+    execution = a_running_execution()
+    await store.executions.insert_running(execution)
+    await store.executions.insert_running(replace(execution, timeout_s=9.0))
+    assert await store.executions.find(execution.execution_id) == execution
+
+
+async def test_one_of_many_ends_wins(store: SqlStore) -> None:
+    """However beginnings and ends race, the row is one of the ends as a whole."""
+    execution = a_running_execution()
+    ends = [ended(execution, exit_code=number, stdout=str(number)) for number in range(10)]
+    writes = [store.executions.finish(end) for end in ends] + [store.executions.insert_running(execution)]
+    await asyncio.gather(*writes)
+    assert await store.executions.find(execution.execution_id) in ends
+
+
+async def test_only_an_end_finishes(store: SqlStore) -> None:
+    """A row that claims to have ended and has not would never be pruned."""
+    execution = a_running_execution()
+    for wrong in (execution, ended(execution, finished_at=None)):
+        with pytest.raises(ValueError, match="has not ended"):
+            await store.executions.finish(wrong)
+    assert await store.executions.find(execution.execution_id) is None
+
+
+async def test_a_list_holds_one_environment_newest_first(store: SqlStore) -> None:
+    """Running and ended ones; those of other environments are not in it."""
+    environment_id = EnvironmentId("env-listed")
+    running = a_running_execution(environment_id=environment_id)
+    await store.executions.insert_running(running)
+    await store.executions.finish(ended(a_running_execution()))
+    end = ended(a_running_execution(environment_id=environment_id))
+    await store.executions.finish(end)
+    page = await store.executions.list(environment_id, PageRequest())
+    assert page.items == (end, running)
+    assert page.next_before_id is None
+
+
+async def test_running_rows_are_lost_once(store: SqlStore) -> None:
+    """All but those to be kept; what has ended before stays as it was."""
+    running = [a_running_execution() for _ in range(5)]
+    for execution in running:
+        await store.executions.insert_running(execution)
+    end = ended(a_running_execution())
+    await store.executions.finish(end)
+    kept = running[2].execution_id
+    lost = await store.executions.mark_lost(LATER, keep=[kept, ExecutionId("exec-unknown")])
+    assert sorted(lost) == [execution.execution_id for execution in running if execution.execution_id != kept]
+    assert await store.executions.mark_lost(LATER, keep=[kept]) == []
+    found = await store.executions.find(running[0].execution_id)
+    assert found == replace(running[0], status=ExecutionStatus.LOST, finished_at=LATER, duration_ms=3000)
+    assert await store.executions.find(kept) == running[2]
+    assert await store.executions.find(end.execution_id) == end
+
+
+async def test_a_clock_that_went_back_loses_rows_all_the_same(store: SqlStore) -> None:
+    """A duration is never negative."""
+    execution = a_running_execution()
+    await store.executions.insert_running(execution)
+    assert await store.executions.mark_lost(NOW - timedelta(days=1)) == [execution.execution_id]
+    found = await store.executions.find(execution.execution_id)
+    assert found is not None
+    assert found.duration_ms == 0
+
+
+async def test_what_ended_long_ago_is_pruned_oldest_first(store: SqlStore) -> None:
+    """At most as many as asked for; never what runs, nor what ended at or after the given time."""
+    running = a_running_execution(started_at=NOW - timedelta(days=9))
+    await store.executions.insert_running(running)
+    ends = [ended(a_running_execution(), finished_at=NOW + timedelta(seconds=number)) for number in range(6)]
+    for end in reversed(ends):
+        await store.executions.finish(end)
+    before = NOW + timedelta(seconds=4)
+    assert await store.executions.prune(before, 3) == 3
+    found = [await store.executions.find(end.execution_id) for end in ends]
+    assert found == [None, None, None, *ends[3:]]
+    assert [await store.executions.prune(before, 3) for _ in range(2)] == [1, 0]
+    assert await store.executions.find(running.execution_id) == running
+    assert await store.executions.find(ends[4].execution_id) == ends[4]

@@ -1,0 +1,90 @@
+"""First answers by idempotency key."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+from sandgate.core.ids import UserId
+from sandgate.store.base import SavedAnswer
+from sandgate.store.connections import Location
+from sandgate.store.sql_store import SqlStore
+from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT
+
+DAY = timedelta(days=1)
+REQUEST = bytes(32)
+
+
+async def _claim(
+    store: SqlStore, key: str = "key", user: UserId = OWNER, at: datetime = NOW, request: bytes = REQUEST
+) -> SavedAnswer | None:
+    return await store.idempotency.claim(user, key, request, at=at, fresh_after=at - DAY)
+
+
+async def test_a_key_is_claimed_answered_and_answered_again(store: SqlStore) -> None:
+    """The first request gets it; later ones see that it is taken, and then the answer."""
+    assert await _claim(store) is None
+    later = NOW + timedelta(seconds=1)
+    assert await _claim(store, at=later, request=b"x" * 32) == SavedAnswer(REQUEST, None, b"", NOW)
+    await store.idempotency.save(OWNER, "key", 201, b'{"a": "\xff\0"}')
+    saved = SavedAnswer(REQUEST, 201, b'{"a": "\xff\0"}', NOW)
+    assert await _claim(store, at=later) == saved
+    await store.idempotency.save(OWNER, "key", 500, b"")
+    await store.idempotency.release(OWNER, "key")
+    assert await _claim(store, at=later) == saved
+
+
+async def test_keys_belong_to_users(store: SqlStore) -> None:
+    """The same key of two users, and keys that look alike, are different."""
+    for user in (OWNER, OTHER):
+        for key in ("key", "Key", "key ", "", STRANGE_TEXT, "\0", "\\u0000"):
+            assert await _claim(store, key, user) is None
+            assert await _claim(store, key, user) is not None
+
+
+async def test_a_released_key_can_be_claimed(store: SqlStore) -> None:
+    """As if it had never been used."""
+    await _claim(store)
+    await store.idempotency.release(OWNER, "key")
+    await store.idempotency.release(OWNER, "key")
+    assert await _claim(store) is None
+
+
+async def test_an_old_answer_makes_room(store: SqlStore) -> None:
+    """Exactly when it is older than what still counts."""
+    await _claim(store)
+    await store.idempotency.save(OWNER, "key", 201, b"old")
+    assert await _claim(store, at=NOW + DAY) is not None
+    after = NOW + DAY + timedelta(microseconds=1)
+    assert await _claim(store, at=after, request=b"n" * 32) is None
+    assert await _claim(store, at=after) == SavedAnswer(b"n" * 32, None, b"", after)
+
+
+async def test_one_of_many_claims_wins(store: SqlStore, location: Location) -> None:
+    """Also when the others come from another process, and when an old row is in the way."""
+    other_store = SqlStore(location, checkpoint=False)
+    await other_store.open()
+    for at in (NOW, NOW + 2 * DAY):
+        claims = [_claim(each, at=at, request=bytes([number])) for number, each in enumerate([store, other_store] * 8)]
+        results = await asyncio.gather(*claims)
+        winner = results.index(None)
+        assert results.count(None) == 1
+        assert {result for result in results if result} == {SavedAnswer(bytes([winner]), None, b"", at)}
+    await other_store.close()
+
+
+async def test_unanswered_keys_are_given_back_at_the_start(store: SqlStore) -> None:
+    """Answers stay."""
+    for key in ("a", "b", "c"):
+        await _claim(store, key)
+    await store.idempotency.save(OWNER, "b", 200, b"B")
+    assert await store.idempotency.release_unanswered() == 2
+    assert await _claim(store, "a") is None
+    assert await _claim(store, "b") is not None
+
+
+async def test_old_keys_are_pruned(store: SqlStore) -> None:
+    """Answered or not."""
+    await _claim(store, "a")
+    await _claim(store, "b", at=NOW + DAY)
+    assert await store.idempotency.prune(NOW + DAY) == 1
+    assert await _claim(store, "a") is None
+    assert await _claim(store, "b") is not None

@@ -1,0 +1,197 @@
+"""Lists, look-ups and counts cost the same however many rows there are."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId
+from sandgate.core.page import PageRequest
+from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
+from sandgate.store.base import EnvironmentFilter
+from sandgate.store.connections import connector_for
+from sandgate.store.revisions import migrate
+from sandgate.store.sql_store import SqlStore
+from tests.contract.store.records import NOW, OWNER
+
+FEW, MANY = 1_000, 100_000
+RATIO = 1.5
+PAGE = PageRequest()
+MIDDLE = PageRequest(before_id="env-000000000500")
+ENVIRONMENT = EnvironmentId("env-000000000007")
+EXPIRED = frozenset({EnvironmentStatus.EXPIRED})
+
+# The same in both databases. The live rows are the oldest, which is the worst for lists that begin with the newest.
+_NUMBERS = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows})"
+_ID = "'{prefix}-' || substr(CAST(1000000000000 + n AS TEXT), 2)"
+FILLING = (
+    f"""INSERT INTO environments {_NUMBERS}
+        SELECT {_ID.format(prefix="env")}, '{OWNER}', CASE WHEN n & 511 = 0 THEN 'rare' ELSE 'usual' END,
+               'python-3.11', 'standard', CASE WHEN n <= 60 THEN 'running' WHEN n & 1 = 0 THEN 'expired'
+               ELSE 'terminated' END, NULL, 60, n, n, n, CASE WHEN n > 60 AND n & 1 = 1 THEN n END,
+               '{{{{}}}}', '{{{{}}}}'
+          FROM numbers""",
+    f"""INSERT INTO executions {_NUMBERS}
+        SELECT {_ID.format(prefix="exec")}, '{ENVIRONMENT}', '{OWNER}',
+               CASE WHEN n <= 30 THEN 'running' ELSE 'completed' END, 30, n, CASE WHEN n > 30 THEN n END, 1, 0,
+               {{false}}, {{false}}, NULL, NULL, {{blob}}, {{blob}}
+          FROM numbers""",
+    f"""INSERT INTO users {_NUMBERS}
+        SELECT {_ID.format(prefix="user")}, 'name-' || n, 'user', 'hash', {{false}}, n, n FROM numbers""",
+    f"""INSERT INTO api_keys {_NUMBERS}
+        SELECT {_ID.format(prefix="key")}, '{OWNER}', 'label', {{blob}}, n, NULL, NULL FROM numbers""",
+    f"INSERT INTO revoked_tokens {_NUMBERS} SELECT 'token-' || n, n FROM numbers",
+    f"INSERT INTO idempotency {_NUMBERS} SELECT '{OWNER}', 'key-' || n, {{blob}}, 200, n, {{blob}} FROM numbers",
+)
+
+Call = Callable[[SqlStore], Awaitable[Any]]
+CALLS: dict[str, Call] = {
+    "environment": lambda store: store.environments.find(ENVIRONMENT),
+    "live environments of an owner": lambda store: store.environments.list(
+        EnvironmentFilter(OWNER, LIVE_ENVIRONMENT_STATUSES), PAGE
+    ),
+    "live environments": lambda store: store.environments.list(
+        EnvironmentFilter(statuses=LIVE_ENVIRONMENT_STATUSES), PAGE
+    ),
+    "environments of an owner": lambda store: store.environments.list(EnvironmentFilter(OWNER), PAGE),
+    "environments": lambda store: store.environments.list(EnvironmentFilter(), PAGE),
+    "a later page of environments": lambda store: store.environments.list(EnvironmentFilter(OWNER), MIDDLE),
+    "ended environments": lambda store: store.environments.list(EnvironmentFilter(OWNER, EXPIRED), PAGE),
+    "environments of a name that is not used": lambda store: store.environments.list(
+        EnvironmentFilter(OWNER, name="unknown"), PAGE
+    ),
+    "live environments of an unused name": lambda store: store.environments.list(
+        EnvironmentFilter(OWNER, LIVE_ENVIRONMENT_STATUSES, name="unknown"), PAGE
+    ),
+    "environments for adoption": lambda store: store.environments.list_live(),
+    "count of live environments": lambda store: store.environments.count_live(),
+    "count of live environments of an owner": lambda store: store.environments.count_live(OWNER),
+    "execution": lambda store: store.executions.find(ExecutionId("exec-000000000900")),
+    "executions": lambda store: store.executions.list(ENVIRONMENT, PAGE),
+    "a later page of executions": lambda store: store.executions.list(
+        ENVIRONMENT, PageRequest(before_id="exec-000000000500")
+    ),
+    "executions of another environment": lambda store: store.executions.list(EnvironmentId("env-x"), PAGE),
+    "pruning of nothing": lambda store: store.executions.prune(NOW - timedelta(days=90_000 // 5), 100),
+    "pruning of a batch": lambda store: store.executions.prune(NOW, 20),
+    "lost executions": lambda store: store.executions.mark_lost(NOW),
+    "user": lambda store: store.users.find(OWNER),
+    "user by name": lambda store: store.users.find_by_name("name-7"),
+    "users": lambda store: store.users.list(PAGE),
+    "API key": lambda store: store.credentials.find_api_key(ApiKeyId("key-000000000007")),
+    "API keys": lambda store: store.credentials.list_api_keys(OWNER, PAGE),
+    "revoked token": lambda store: store.credentials.is_revoked("token-7"),
+    "idempotency key": lambda store: store.idempotency.claim(OWNER, "key-7", b"", at=NOW, fresh_after=NOW),
+    "unanswered keys": lambda store: store.idempotency.release_unanswered(),
+}
+
+
+def _fill(location: Path | str, rows: int) -> None:
+    migrate(location)
+    engine = connector_for(location, checkpoint=False).writer
+    with engine.begin() as connection:
+        blob = "X''" if connection.dialect.name == "sqlite" else r"'\x'::bytea"
+        false = "0" if connection.dialect.name == "sqlite" else "false"
+        for statement in FILLING:
+            connection.exec_driver_sql(statement.format(rows=rows, blob=blob, false=false))
+
+
+@contextmanager
+def _recorded() -> Iterator[list[tuple[str, Any]]]:
+    """The statements that the drivers are given, with their parameters."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        statements.append((statement, parameters))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    yield statements
+    sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+
+async def _statements_of(location: Path | str, call: Call) -> list[tuple[str, Any]]:
+    store = SqlStore(location, read_threads=1)
+    await store.open()
+    with _recorded() as statements:
+        await call(store)
+    await store.close()
+    return statements
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """A small and a large database."""
+    folder = tmp_path_factory.mktemp("scale")
+    paths = {rows: folder / f"{rows}.db" for rows in (FEW, MANY)}
+    for rows, path in paths.items():
+        _fill(path, rows)
+    return paths
+
+
+def _instructions(path: Path, statements: list[tuple[str, Any]]) -> int:
+    """How many instructions of SQLite's machine the statements take; unlike time, always the same."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        connection.set_progress_handler(count, 1)
+        for statement, parameters in statements:
+            run = connection.executemany if isinstance(parameters, list) else connection.execute
+            run(statement, parameters).fetchall()
+        connection.set_progress_handler(None, 1)
+        connection.execute("ROLLBACK")
+    return taken
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_hundred_times_the_rows_cost_no_more_in_sqlite(sizes: dict[int, Path], name: str) -> None:
+    """Counted in instructions, which the plan of a statement and the rows it looks at decide."""
+    path = sizes[FEW].with_name("asked.db")
+    _copy(sizes[FEW], path)
+    statements = await _statements_of(path, CALLS[name])
+    few, many = (_instructions(sizes[rows], statements) for rows in (FEW, MANY))
+    assert few > 0
+    assert many <= few * RATIO
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    with closing(sqlite3.connect(source)) as connection, closing(sqlite3.connect(target)) as copy:
+        connection.backup(copy)
+
+
+@pytest.fixture(scope="module")
+def large_postgres(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database with statistics, as the server's own housekeeping would have made them."""
+    server = request.getfixturevalue("postgres_server")
+    url: str = server.create_database("large")
+    _fill(url, 30_000)
+    with connector_for(url, checkpoint=False).reader.connect() as connection:
+        connection.exec_driver_sql("SET default_transaction_read_only = off")
+        connection.exec_driver_sql("ANALYZE")
+    yield url
+    server.drop_database("large")
+
+
+@pytest.mark.needs_postgresql
+async def test_postgresql_reads_no_table_as_a_whole(large_postgres: str) -> None:
+    """Every statement on a table of many rows finds its rows by an index."""
+    plans: dict[str, str] = {}
+    for name, call in CALLS.items():
+        statements = await _statements_of(large_postgres, call)
+        with connector_for(large_postgres, checkpoint=False).writer.connect() as connection:
+            for statement, parameters in statements:
+                first = parameters[0] if isinstance(parameters, list) else parameters
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", first).scalars().all()
+                plans[name] = plans.get(name, "") + "\n".join(rows)
+    assert {name: plan for name, plan in plans.items() if "Seq Scan" in plan} == {}
