@@ -17,7 +17,8 @@ def measure(bench: Bench) -> list[Figure]:
         with _Timed() as server:
             starts.append(server.taken_s)
             _use_once(server)
-            sizes.append(resident_mb(server.gateway_pid()))
+            # The gateway is by far the largest of those that hold the socket.
+            sizes.append(max(resident_mb(pid) for pid in server.listeners()))
     return [
         figure_of("P12", "sandgate serve to its first answer", "s", Samples.of(starts), Target(at_most=2)),
         figure_of("P12 memory", "memory of the idle gateway", "MB", Samples.of(sizes), Target(at_most=150)),

@@ -102,13 +102,11 @@ class Server:
         """A connection that acts as the admin."""
         return Connection(self.port, self._token)
 
-    def gateway_pid(self) -> int:
-        """The process that listens on the port. Raises ``UnexpectedAnswer`` when none is found."""
+    def listeners(self) -> list[int]:
+        """The processes that hold the listening socket: the gateway, and whoever keeps it running."""
         wanted = {f"socket:[{inode}]" for inode in _listening_inodes(self.port)}
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and wanted & _descriptors(folder):
-                return int(folder.name)
-        raise UnexpectedAnswer(f"No process listens on port {self.port}")
+        folders = (folder for folder in Path("/proc").iterdir() if folder.name.isdigit())
+        return [int(folder.name) for folder in folders if wanted & _descriptors(folder)]
 
     def _environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SANDGATE_")}
