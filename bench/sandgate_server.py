@@ -45,7 +45,7 @@ class Server:
         self.port = free_port()
         self._own_folder = folder is None
         self.folder = folder or make_folder()
-        self._password = "measured-not-guessed"
+        self.password = "measured-not-guessed"
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._token = ""
@@ -113,7 +113,7 @@ class Server:
         own = {
             "SANDGATE_PORT": str(self.port),
             "SANDGATE_STATE": str(self.state),
-            "SANDGATE_ADMIN_PASSWORD": self._password,
+            "SANDGATE_ADMIN_PASSWORD": self.password,
             "SANDGATE_LOG_LEVEL": "warning",
             "SANDGATE_HOST_ID_BASE": str(HOST_ID_BASE),
         }
@@ -135,7 +135,7 @@ class Server:
 
     def _log_in(self) -> str:
         with Connection(self.port) as connection:
-            asked = {"username": "admin", "password": self._password}
+            asked = {"username": "admin", "password": self.password}
             token: str = connection.expect(200, "POST", "/api/v1/auth/token", asked)["access_token"]
             return token
 

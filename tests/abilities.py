@@ -57,10 +57,15 @@ def _lacks_python39() -> str | None:
     return None if find_interpreter("3.9") else "no Python 3.9 was found; run: sandgate template install python-3.9"
 
 
+def _lacks_curl() -> str | None:
+    return None if shutil.which("curl") else "curl was not found; install the package curl"
+
+
 ABILITIES: Mapping[str, Ability] = {
     "needs_root": Ability("needs root", _lacks_root),
     "needs_root_namespaces": Ability("needs root and every wall of the standard class", _lacks_standard_class),
     "needs_postgresql": Ability("needs PostgreSQL's server programs", _lacks_postgresql),
+    "needs_curl": Ability("needs curl, to type what the documents show", _lacks_curl),
     "needs_python39": Ability("needs a Python 3.9 for the template python-3.9", _lacks_python39),
 }
 

@@ -1,0 +1,31 @@
+"""What the documents tell a user to type works, word for word, against a real server."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.sandgate_server import Server
+from tests.e2e.documents import Shell, commands
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39, pytest.mark.needs_curl]
+
+
+def test_the_guide_to_the_api_can_be_followed(server: Server, tmp_path: Path) -> None:
+    """Every command of docs/api.md succeeds, one after another, each with the values of the answers before it."""
+    shell = Shell(f"http://127.0.0.1:{server.port}", tmp_path, {"ADMIN_PASSWORD": server.password})
+    answers = [shell.run(command) for command in commands(ROOT / "docs/api.md")]
+    executions = [answer for answer in answers if "stdout" in answer]
+    assert [answer["status"] for answer in executions[:2]] == ["completed", "failed"]
+    assert executions[0]["stdout"] == "Hello, World!\n"
+    assert executions[1]["error"]["name"] == "ValueError"
+    assert answers[-1] == {"status": "revoked"}
+
+
+def test_the_commands_of_the_readme_can_be_typed(server: Server, tmp_path: Path) -> None:
+    """The first steps lead from the password's file to the output of code."""
+    (tmp_path / ".state").mkdir()
+    (tmp_path / ".state" / "initial-admin-password").write_text(server.password)
+    shell = Shell(f"http://127.0.0.1:{server.port}", tmp_path)
+    answers = [shell.run(command) for command in commands(ROOT / "README.md")]
+    assert answers[-1]["stdout"] == "42\n"
