@@ -205,9 +205,7 @@ class TooManyRequests(RequestRefused):
 
     code = "RATE_LIMITED"
 
-    def __init__(
-        self, message: str, details: Mapping[str, Any] | None = None, *, retry_after_s: float = 1.0
-    ) -> None:
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message, details)
         self.retry_after_s = retry_after_s
 

@@ -48,9 +48,7 @@ ENVIRONMENT_TRANSITIONS: Mapping[EnvironmentStatus, frozenset[EnvironmentStatus]
     EnvironmentStatus.TERMINATED: frozenset({EnvironmentStatus.TERMINATED}),
 }
 
-LIVE_ENVIRONMENT_STATUSES = frozenset(
-    {EnvironmentStatus.CREATING, EnvironmentStatus.RUNNING, EnvironmentStatus.PAUSED}
-)
+LIVE_ENVIRONMENT_STATUSES = frozenset({EnvironmentStatus.CREATING, EnvironmentStatus.RUNNING, EnvironmentStatus.PAUSED})
 
 EXECUTION_TRANSITIONS: Mapping[ExecutionStatus, frozenset[ExecutionStatus]] = {
     status: frozenset(set(ExecutionStatus) - {ExecutionStatus.RUNNING})
