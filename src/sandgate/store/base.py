@@ -1,8 +1,8 @@
 """What the use cases need from a database.
 
 Every write is durable when its coroutine returns (group commit: writes that arrive together share one
-transaction and one flush). Every method may raise ``StoreUnavailable``. A cancelled caller may find its
-write done all the same.
+transaction and one flush). Every method may raise ``StoreUnavailable``; with ``details["outcome"] == "unknown"`` the
+write may have been done. A cancelled caller may find its write done all the same.
 """
 
 from collections.abc import Collection, Sequence
@@ -96,7 +96,10 @@ class ExecutionStore(Protocol):
         ...
 
     async def list(self, environment_id: EnvironmentId, page: PageRequest) -> Page[Execution]:
-        """A page of one environment's executions, newest first."""
+        """A page of one environment's executions, newest first.
+
+        It may hold fewer than asked for, with an id to go on from, when their output is large.
+        """
         ...
 
     async def mark_lost(self, at: datetime, keep: Collection[ExecutionId] = ()) -> Sequence[ExecutionId]:
@@ -155,7 +158,7 @@ class CredentialStore(Protocol):
     """API keys, and tokens that were ended before their time."""
 
     async def insert_api_key(self, key: ApiKey) -> None:
-        """Add a row."""
+        """Add a row; raises ``UserNotFound`` when its user was deleted meanwhile."""
         ...
 
     async def find_api_key(self, api_key_id: ApiKeyId) -> ApiKey | None:

@@ -33,7 +33,9 @@ _LIST_LIVE = sa.select(environments).where(_is_live).order_by(_columns.environme
 _COUNT_LIVE = sa.select(sa.func.count()).select_from(environments).where(_is_live)
 _COUNT_LIVE_OF_OWNER = _COUNT_LIVE.where(_columns.owner_id == sa.bindparam("owner_id"))
 _UPDATE_DETAILS = sa.update(environments).where(_is_this, _is_live)
-_TRANSITION = sa.update(environments).where(_is_this, _columns.status.in_(sa.bindparam("allowed", expanding=True)))
+_TRANSITION = sa.update(environments).where(
+    _is_this, _columns.status.in_(sa.bindparam("allowed", expanding=True)), _columns.deleted_at.is_(None)
+)
 
 
 class SqlEnvironmentStore:
@@ -101,22 +103,27 @@ class SqlEnvironmentStore:
     ) -> bool:
         """Compare and set: False, and nothing written, unless the status is in ``expected`` and may go to ``target``.
 
-        What has ended before keeps its ``ended_at``. Raises ``ValueError`` for a deleted environment that lives.
+        What has ended before keeps its ``ended_at``, what is deleted without a reason its reason, and what was
+        deleted before stays as it is. Raises ``ValueError`` for a deleted environment that lives.
         """
         if deleted and target in LIVE_ENVIRONMENT_STATUSES:
             raise ValueError(f"An environment that is {target} cannot be deleted at the same time: {environment_id}.")
         allowed = sorted(sources_of(target).intersection(expected))
         if not allowed:
             return False
-        statement = _transition_statement(ends=target not in LIVE_ENVIRONMENT_STATUSES, deleted=deleted)
+        statement = _transition_statement(
+            ends=target not in LIVE_ENVIRONMENT_STATUSES, deleted=deleted, keeps_reason=deleted and reason is None
+        )
         parameters = {"wanted_id": environment_id, "allowed": allowed, "target": target, "reason": reason, "at": at}
         return await self._database.write(lambda connection: changed(connection.execute(statement, parameters)))
 
 
 @lru_cache
-def _transition_statement(*, ends: bool, deleted: bool) -> sa.Update:
+def _transition_statement(*, ends: bool, deleted: bool, keeps_reason: bool) -> sa.Update:
     at = sa.bindparam("at", type_=_columns.ended_at.type)
-    values: dict[str, Any] = {"status": sa.bindparam("target"), "status_reason": sa.bindparam("reason")}
+    values: dict[str, Any] = {"status": sa.bindparam("target")}
+    if not keeps_reason:
+        values["status_reason"] = sa.bindparam("reason")
     if ends:
         values["ended_at"] = sa.func.coalesce(_columns.ended_at, at)
     if deleted:

@@ -1,5 +1,6 @@
 """Rows of executions. ``finish`` is the hot path: every execution of the API ends in it."""
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
@@ -10,11 +11,15 @@ from sqlalchemy import Connection, Row, Select
 
 from sandgate.core.execution import ErrorReport, Execution, Usage
 from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.limits import MIB
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.states import ExecutionStatus
 from sandgate.store.database import Database
 from sandgate.store.schema import executions
-from sandgate.store.statements import HotStatement, newest_first, page_of, page_parameters, upsert
+from sandgate.store.statements import HotStatement, newest_first, page_parameters, upsert
+
+# Bounds the memory that a list takes, whatever the size of its page.
+MOST_OUTPUT_BYTES = 16 * MIB
 
 _USAGE = tuple(field.name for field in fields(Usage))
 _ERROR = tuple(field.name for field in fields(ErrorReport))
@@ -45,10 +50,14 @@ _FINISH = HotStatement(
         f"WHERE executions.status = '{ExecutionStatus.RUNNING}'",
     )
 )
+_SIZE = sa.func.length(_columns.stdout) + sa.func.length(_columns.stderr)
 _FIND = sa.select(executions).where(_columns.execution_id == sa.bindparam("wanted_id"))
-_OF_ENVIRONMENT = sa.select(executions).where(_columns.environment_id == sa.bindparam("environment_id"))
-_LIST = newest_first(_OF_ENVIRONMENT, _columns.execution_id, PageRequest())
-_LIST_BEFORE = newest_first(_OF_ENVIRONMENT, _columns.execution_id, PageRequest(before_id=""))
+_is_of_environment = _columns.environment_id == sa.bindparam("environment_id")
+_SIZES: Select[Any] = sa.select(_columns.execution_id, _SIZE.label("size")).where(_is_of_environment)
+_LIST_SIZES = newest_first(_SIZES, _columns.execution_id, PageRequest())
+_LIST_SIZES_BEFORE = newest_first(_SIZES, _columns.execution_id, PageRequest(before_id=""))
+_is_between = sa.and_(_columns.execution_id >= sa.bindparam("oldest"), _columns.execution_id <= sa.bindparam("newest"))
+_LIST = sa.select(executions).where(_is_of_environment, _is_between).order_by(_columns.execution_id.desc())
 _RUNNING: Select[Any] = sa.select(_columns.execution_id, _columns.started_at).where(_is_running).with_for_update()
 _LOSE = (
     sa.update(executions)
@@ -94,11 +103,12 @@ class SqlExecutionStore:
         return None if row is None else _parse(row)
 
     async def list(self, environment_id: EnvironmentId, page: PageRequest) -> Page[Execution]:
-        """A page of one environment's executions, newest first."""
-        statement = _LIST if page.before_id is None else _LIST_BEFORE
-        parameters = {"environment_id": environment_id, **page_parameters(page)}
-        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
-        return page_of(rows, page, _parse)
+        """A page of one environment's executions, newest first.
+
+        A page ends early, and says where to go on, when it holds ``MOST_OUTPUT_BYTES`` of output.
+        """
+        rows, next_before_id = await self._database.read(lambda connection: _list(connection, environment_id, page))
+        return Page(tuple(_parse(row) for row in rows), next_before_id)
 
     async def mark_lost(self, at: datetime, keep: Collection[ExecutionId] = ()) -> Sequence[ExecutionId]:
         """End every running row but those in ``keep`` as ``lost``; answers which."""
@@ -109,6 +119,26 @@ class SqlExecutionStore:
         """Delete at most ``most`` rows that ended before; answers how many went."""
         parameters = {"finished_before": finished_before, "most": most}
         return await self._database.write(lambda connection: connection.execute(_PRUNE, parameters).rowcount)
+
+
+def _list(
+    connection: Connection, environment_id: EnvironmentId, page: PageRequest
+) -> tuple[Sequence[Row[Any]], str | None]:
+    of_environment = {"environment_id": environment_id}
+    statement = _LIST_SIZES if page.before_id is None else _LIST_SIZES_BEFORE
+    sizes = connection.execute(statement, {**of_environment, **page_parameters(page)}).all()
+    count = _how_many_fit([row.size for row in sizes], page.limit)
+    if count == 0:
+        return [], None
+    newest, oldest = sizes[0].execution_id, sizes[count - 1].execution_id
+    rows = connection.execute(_LIST, {**of_environment, "newest": newest, "oldest": oldest}).all()
+    return rows, oldest if count < len(sizes) else None
+
+
+def _how_many_fit(sizes: list[int], limit: int) -> int:
+    """How many of the first rows make a page: up to the one that fills it, so that there is always one."""
+    sizes_before = list(itertools.accumulate(sizes, initial=0))[: min(limit, len(sizes))]
+    return sum(size < MOST_OUTPUT_BYTES for size in sizes_before)
 
 
 def _mark_lost(connection: Connection, at: datetime, keep: frozenset[ExecutionId]) -> list[ExecutionId]:

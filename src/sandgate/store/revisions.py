@@ -79,7 +79,7 @@ def ensure_schema(connection: Connection, *, migrate: bool) -> None:
         if not migrate:
             raise ConfigurationError(
                 f"The database's schema has version {revision or 'none'}, this server needs {head_revision()}: "
-                "run `sandgate database migrate`, or start with SANDGATE_DATABASE_MIGRATE=true."
+                "run `sandgate migrate`, or start with SANDGATE_DATABASE_MIGRATE=true."
             )
         if revision is None:
             _create(connection)

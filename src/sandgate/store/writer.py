@@ -51,9 +51,12 @@ class Writer:
             prepared.set_exception(faults.translate(error))
             return
         prepared.set_result(None)
-        while jobs := self._jobs.take(MOST_IN_A_BATCH):
-            settle(commit(self._link, jobs))
-        self._link.drop()
+        with ExitStack() as undo:
+            undo.callback(self._link.drop)
+            # Should this thread die of a bug, whoever writes is refused rather than left to wait.
+            undo.callback(self._jobs.close)
+            while jobs := self._jobs.take(MOST_IN_A_BATCH):
+                settle(commit(self._link, jobs))
 
 
 def commit(link: Link, jobs: list[Job]) -> list[Outcome]:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -110,19 +110,31 @@ async def test_one_of_many_transitions_at_once_wins(store: SqlStore) -> None:
     assert found.status_reason == str(results.index(True))
 
 
-async def test_deleting_what_has_ended_keeps_when_it_ended(store: SqlStore) -> None:
+async def test_deleting_what_has_ended_keeps_when_and_why_it_ended(store: SqlStore) -> None:
     """``ended_at`` is the first end, ``deleted_at`` the deletion."""
-    environment = an_environment(status=EnvironmentStatus.EXPIRED, ended_at=NOW)
+    for status in (EnvironmentStatus.EXPIRED, EnvironmentStatus.FAILED):
+        environment = an_environment(status=status, status_reason="why", ended_at=NOW)
+        await store.environments.insert(environment)
+        assert await _delete(store, environment, LATER)
+        found = await store.environments.find(environment.environment_id)
+        assert found == replace(environment, status=EnvironmentStatus.TERMINATED, deleted_at=LATER)
+
+
+async def test_one_of_many_deletions_wins(store: SqlStore) -> None:
+    """What was deleted is deleted once, also what had been terminated before."""
+    environment = an_environment(status=EnvironmentStatus.TERMINATED, ended_at=NOW)
     await store.environments.insert(environment)
-    assert await store.environments.transition(
-        environment.environment_id,
-        EnvironmentStatus.TERMINATED,
-        expected=[EnvironmentStatus.EXPIRED],
-        at=LATER,
-        deleted=True,
-    )
+    instants = [LATER + timedelta(seconds=number) for number in range(5)]
+    results = await asyncio.gather(*(_delete(store, environment, at) for at in instants))
+    assert results.count(True) == 1
     found = await store.environments.find(environment.environment_id)
-    assert found == replace(environment, status=EnvironmentStatus.TERMINATED, deleted_at=LATER)
+    assert found == replace(environment, deleted_at=instants[results.index(True)])
+
+
+async def _delete(store: SqlStore, environment: Environment, at: datetime) -> bool:
+    return await store.environments.transition(
+        environment.environment_id, EnvironmentStatus.TERMINATED, expected=ALL, at=at, deleted=True
+    )
 
 
 async def test_a_live_environment_cannot_be_deleted(store: SqlStore) -> None:

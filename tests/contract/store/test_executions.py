@@ -10,6 +10,7 @@ from sandgate.core.execution import ErrorReport, Usage
 from sandgate.core.ids import EnvironmentId, ExecutionId
 from sandgate.core.page import PageRequest
 from sandgate.core.states import ExecutionStatus
+from sandgate.store import executions
 from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import NOW, STRANGE_TEXT, a_running_execution, ended
 
@@ -110,6 +111,24 @@ async def test_a_list_holds_one_environment_newest_first(store: SqlStore) -> Non
     page = await store.executions.list(environment_id, PageRequest())
     assert page.items == (end, running)
     assert page.next_before_id is None
+
+
+async def test_a_page_of_large_output_ends_early(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the row that fills it, so that memory is bounded and going on still shows every row once."""
+    monkeypatch.setattr(executions, "MOST_OUTPUT_BYTES", 100)
+    sizes = [10, 250, 0, 40, 59, 0, 1, 120, 99]
+    ends = [ended(a_running_execution(), stdout="\u00e9" * (size // 2), stderr="e" * (size % 2)) for size in sizes]
+    for end in ends:
+        await store.executions.finish(end)
+    pages: list[list[int]] = []
+    request = PageRequest()
+    while True:
+        page = await store.executions.list(ends[0].environment_id, request)
+        pages.append([ends.index(item) for item in page.items])
+        if page.next_before_id is None:
+            break
+        request = PageRequest(before_id=page.next_before_id)
+    assert pages == [[8, 7], [6, 5, 4, 3], [2, 1], [0]]
 
 
 async def test_running_rows_are_lost_once(store: SqlStore) -> None:

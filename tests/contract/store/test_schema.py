@@ -112,7 +112,7 @@ def test_processes_that_migrate_at_once_wait_for_each_other(empty_location: Loca
 
 async def test_an_old_schema_is_refused_when_it_may_not_be_migrated(empty_location: Location) -> None:
     """The message says what to run; nothing is changed."""
-    with pytest.raises(ConfigurationError, match=r"version none.*sandgate database migrate"):
+    with pytest.raises(ConfigurationError, match=r"version none.*sandgate migrate"):
         await _open_and_close(empty_location, migrate=False)
     assert current_revision(empty_location) is None
     await _open_and_close(empty_location, migrate=True)
