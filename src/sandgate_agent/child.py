@@ -1,24 +1,24 @@
 """One execution: waits ready, reads its code from its own socket, runs it as ``python file.py`` would."""
 
+import _signal
 import _thread
 import atexit
 import gc
 import io
 import linecache
 import os
-import signal
-import socket
 import sys
 import threading
 import traceback
 import types
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from sandgate_agent import system, walls, wire
 
 FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
 _CHANNEL = 63
+_NAME = os.path.basename(sys.executable)
 
 
 # The interpreter's own functions find the text of a line in a file of that name up to 3.10, nowhere if the name has
@@ -80,27 +80,42 @@ def prepare_interpreter(setup: Dict[str, Any]) -> None:
     sys.path[:] = ["", *(p for p in sys.path if p and p != setup["agent"])]
 
 
-def _settle(request: Dict[str, Any], channel: int, outputs: List[int]) -> None:
+def rehearse() -> None:
+    """In the zygote, once: what every execution does, so that it finds the interpreter warmed up for it."""
+    module = types.ModuleType("__main__")
+    exec(compile(b"value = len('x')\nfor item in (value, 2):\n    str(item)\n", FILENAME, "exec"), module.__dict__)
+    try:
+        exec(compile(b"1 / 0", FILENAME, "exec"), module.__dict__)
+    except ZeroDivisionError as error:
+        wire.pack_report("", str(error), "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+
+
+def _settle(standard: bool, channel: int, stdout: int, stderr: int) -> None:
     """Take the place of an ordinary process: standard streams, session, identity, signals."""
-    null = os.open("/dev/null", os.O_RDONLY)
-    for descriptor, number in ((null, 0), (outputs[0], 1), (outputs[1], 2)):
-        os.dup2(descriptor, number)
+    # One of its own: a descriptor that is shared would carry flags and locks from one environment to the next.
+    os.close(0)
+    os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(0, True)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
     os.dup2(channel, _CHANNEL, inheritable=False)
-    os.closerange(3, _CHANNEL)
+    for descriptor in (channel, stdout, stderr):
+        os.close(descriptor)
     os.setsid()
-    if walls.is_standard(request):
+    if standard:
         os.setgroups([])
         os.setresgid(walls.USER_ID, walls.USER_ID, walls.USER_ID)
         os.setresuid(walls.USER_ID, walls.USER_ID, walls.USER_ID)
         # Changing the identity hid /proc/self from its own process.
         system.prctl(system.PR_SET_DUMPABLE, 1)
     else:
-        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+        system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGKILL)
     # When memory runs out the kernel picks the execution, not the agents.
-    with open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
-        score.write(b"1000")
-    system.set_process_name(os.path.basename(sys.executable))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(score, b"1000")
+    os.close(score)
+    system.set_process_name(_NAME)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGCHLD,))
 
 
 def _refresh() -> None:
@@ -110,29 +125,28 @@ def _refresh() -> None:
     sys.argv[:] = [folder + "/" + FILENAME]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = [sys.executable, *sys.argv]
-    tempfile = sys.modules.get("tempfile")
-    if tempfile is not None:
-        tempfile._name_sequence = None  # type: ignore[attr-defined]
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-    site = sys.modules.get("site")
-    packages = getattr(site, "USER_SITE", None)
-    if site is not None and packages and packages not in sys.path and os.path.isdir(packages):
-        site.addsitedir(packages)
+    modules = sys.modules
+    if "random" in modules:
+        modules["random"].seed()
+    if "tempfile" in modules:
+        modules["tempfile"]._name_sequence = None  # type: ignore[attr-defined]
+    if "numpy.random" in modules:
+        modules["numpy.random"].seed()
+    packages = getattr(modules.get("site"), "USER_SITE", None)
+    if packages and os.path.isdir(packages) and packages not in sys.path:
+        modules["site"].addsitedir(packages)
     gc.enable()
 
 
-def _read_exactly(channel: socket.socket, length: int) -> bytes:
+def _read_exactly(length: int) -> bytes:
     """So many bytes; the process ends when the other side is gone before."""
-    parts = []
-    while length:
-        part = channel.recv(min(length, 1 << 20))
+    whole = b""
+    while len(whole) < length:
+        part = os.read(_CHANNEL, length - len(whole))
         if not part:
             os._exit(0)
-        parts.append(part)
-        length -= len(part)
-    return b"".join(parts)
+        whole = whole + part if whole else part
+    return whole
 
 
 class _Run:
@@ -144,18 +158,18 @@ class _Run:
         self._filename = filename
         self._shown = _ShownSource(source)
 
-    def run(self, channel: socket.socket) -> int:
+    def run(self) -> int:
         """Run to the end and answer the exit code."""
         try:
             self._execute()
         except SystemExit as exit_:
-            return self._leave(exit_, channel)
+            return self._leave(exit_)
         except BaseException as error:
-            return self._fail(error, channel)
+            return self._fail(error)
         return 0
 
     def _execute(self) -> None:
-        lines = (self._source.decode("utf-8-sig", "replace") + "\n").splitlines(True)
+        lines = (self._source.decode("utf-8", "replace") + "\n").splitlines(True)
         linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
         threading.excepthook = self._show_in_thread
         compiled = compile(self._source, FILENAME, "exec", 0, True)
@@ -164,13 +178,13 @@ class _Run:
         sys.modules["__main__"] = module
         exec(compiled, module.__dict__)
 
-    def _leave(self, exit_: SystemExit, channel: socket.socket) -> int:
+    def _leave(self, exit_: SystemExit) -> int:
         code = exit_.code
         if code is None:
             return 0
         if not isinstance(code, int):
             self._print(code)
-        self._report(channel, "SystemExit", code, "")
+        self._report("SystemExit", code, "")
         return code & 0xFF if isinstance(code, int) else 1
 
     def _print(self, text: Any, end: str = "\n") -> None:
@@ -179,7 +193,7 @@ class _Run:
         except Exception:
             pass
 
-    def _fail(self, error: BaseException, channel: socket.socket) -> int:
+    def _fail(self, error: BaseException) -> int:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
             trace = trace.tb_next
@@ -187,14 +201,14 @@ class _Run:
         shown = self._show(error, trace)
         try:
             text = shown or "".join(traceback.format_exception(type(error), error, trace))
-            self._report(channel, type(error).__name__, error, text)
-        except BaseException:  # noqa: BLE001 - the text of an exception may raise anything
-            self._report(channel, type(error).__name__, "", "")
+            self._report(type(error).__name__, error, text)
+        except BaseException:
+            self._report(type(error).__name__, "", "")
         error.__traceback__ = None
         return 130 if isinstance(error, KeyboardInterrupt) else 1
 
     def _show(self, error: BaseException, trace: Any) -> str:
-        """Print an uncaught exception as the interpreter does, or as the code wants it; what the interpreter printed."""
+        """Print an uncaught exception as the interpreter or the code's own hook does; what the interpreter printed."""
         stderr, sink = sys.stderr, io.StringIO()
         ordinary = sys.excepthook is sys.__excepthook__ and stderr is sys.__stderr__
         try:
@@ -202,7 +216,7 @@ class _Run:
                 if ordinary:
                     sys.stderr = sink
                 sys.excepthook(type(error), error, trace)
-        except BaseException as second:  # noqa: BLE001 - a hook of the code's own may raise anything
+        except BaseException as second:
             self._print("Error in sys.excepthook: {!r}".format(second))
         finally:
             if ordinary:
@@ -223,13 +237,13 @@ class _Run:
         with self._shown:
             _thread._excepthook(args)
 
-    def _report(self, channel: socket.socket, name: str, value: Any, text: str) -> None:
+    def _report(self, name: str, value: Any, text: str) -> None:
         if os.getpid() != self._pid:
             # A process that the code forked and that fell through to the end; the answer is not about it.
             return
         try:
-            channel.setblocking(False)
-            channel.send(wire.pack_report(name, str(value), text))
+            os.set_blocking(_CHANNEL, False)
+            os.write(_CHANNEL, wire.pack_report(name, str(value), text))
         except OSError:
             # The code closed the channel; the exit code and stderr say the rest.
             return
@@ -256,18 +270,15 @@ def _flush() -> None:
             pass
 
 
-def main(request: Dict[str, Any], channel_fd: int, outputs: List[int]) -> None:
-    """Run as one execution; never returns."""
+def main(standard: bool, channel: int, stdout: int, stderr: int) -> None:
+    """Run as one execution, with these descriptors; never returns."""
     code: Optional[int] = None
     try:
-        _settle(request, channel_fd, outputs)
+        _settle(standard, channel, stdout, stderr)
         _refresh()
-        channel = socket.socket(fileno=_CHANNEL)
-        options_length, code_length = wire.parse_code_header(_read_exactly(channel, wire.CODE_HEADER_BYTES))
-        _read_exactly(channel, options_length)
-        source = _read_exactly(channel, code_length)
-        code = _Run(source, sys.argv[0]).run(channel)
-        channel.detach()
+        options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
+        _read_exactly(options_length)
+        code = _Run(_read_exactly(code_length), sys.argv[0]).run()
     except BaseException as error:
         sys.stderr.write("sandgate: {!r}\n".format(error))
     finally:

@@ -5,10 +5,9 @@ needs another whole ``/proc`` in sight, and only the process namespace that a mo
 processes it shows.
 """
 
+import _socket
 import fcntl
 import os
-import socket
-import struct
 from typing import Any, Dict, List
 
 from sandgate_agent import system
@@ -16,9 +15,23 @@ from sandgate_agent import system
 USER_ID = 1000
 HOME = "/home/user"
 WORKSPACE = "/workspace"
+HOST_NAME = "sandbox"
+
+# The cgroup namespace comes later: first the process must be in its cgroup.
+NEW_ENVIRONMENT = (
+    system.CLONE_NEWUSER
+    | system.CLONE_NEWNS
+    | system.CLONE_NEWPID
+    | system.CLONE_NEWNET
+    | system.CLONE_NEWIPC
+    | system.CLONE_NEWUTS
+)
+NEW_SLOT = system.CLONE_NEWNS | system.CLONE_NEWPID
 
 _ROOT = "/env"
 _EMPTY = "/empty"
+_FOLDERS = ("dev", "etc", "home", "proc", "run", "usr", "var", "var/empty")
+_OPEN_FOLDERS = ("/tmp", "/var/tmp", "/run/shm")
 _HIDDEN_FOLDERS = ("acpi", "asound", "driver", "scsi")
 _HIDDEN_FILES = (
     "interrupts", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags",
@@ -27,127 +40,114 @@ _HIDDEN_FILES = (
 )  # fmt: skip
 _READ_ONLY_FOLDERS = ("bus", "fs", "irq", "sys")
 _SIOCSIFFLAGS = 0x8914
-_IFF_UP_RUNNING = 0x1 | 0x40
+# struct ifreq of "lo" with IFF_UP and IFF_RUNNING.
+_LOOPBACK_UP = b"lo".ljust(16, b"\0") + b"\x41\x00".ljust(24, b"\0")
 _SAFE = system.MS_NOSUID | system.MS_NODEV
 
 
-def is_standard(request: Dict[str, Any]) -> bool:
-    """Whether namespaces are put up, rather than the plain processes of the ``process`` class."""
-    return bool(request["standard"])
+def _parents(path: str) -> List[str]:
+    """The folders on the way to ``path`` and itself, outermost first, without the leading slash."""
+    parts = path.strip("/").split("/")
+    return ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
 
 
-def clone_flags(request: Dict[str, Any]) -> int:
-    """The namespaces that a keeper starts in. Its cgroup namespace comes later: first it must be in its cgroup."""
-    if not is_standard(request):
-        return 0
-    return (
-        system.CLONE_NEWUSER
-        | system.CLONE_NEWNS
-        | system.CLONE_NEWPID
-        | system.CLONE_NEWNET
-        | system.CLONE_NEWIPC
-        | system.CLONE_NEWUTS
-    )
+class Plan:
+    """Everything about an environment's walls that is the same for all of a template, made once in the zygote.
+
+    The proc file system of the zygote shows which of the files to hide this kernel has.
+    """
+
+    def __init__(self, setup: Dict[str, Any]) -> None:
+        """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target)."""
+        folders = list(_FOLDERS)
+        for lower in setup["lowers"]:
+            folders.extend(folder for folder in _parents(lower) if folder not in folders)
+        self.folders = [_ROOT + "/" + folder for folder in folders]
+        self.links = [(target, _ROOT + link) for link, target in setup["links"].items()]
+        # An overlay rather than a bind: a file lock taken on a bind is felt by everybody who has the same one.
+        self.mounts = [
+            system.prepare_mount(
+                "overlay",
+                _ROOT + lower,
+                "overlay",
+                _SAFE | system.MS_RDONLY,
+                "lowerdir={}:{},userxattr".format(lower, _EMPTY),
+            )
+            for lower in setup["lowers"]
+        ]
+        proc_flags = _SAFE | system.MS_NOEXEC
+        self.mounts += [
+            system.prepare_mount("/dev", _ROOT + "/dev", "", system.MS_BIND | system.MS_REC),
+            system.prepare_mount(_ROOT + "/run/shm", _ROOT + "/dev/shm", "", system.MS_BIND),
+            system.prepare_mount(
+                "devpts", _ROOT + "/dev/pts", "devpts", proc_flags, "newinstance,ptmxmode=0666,mode=620"
+            ),
+            system.prepare_mount("proc", _ROOT + "/proc", "proc", proc_flags),
+        ]
+        self.slot_mounts = [system.prepare_mount("proc", "/proc", "proc", proc_flags, "hidepid=2")]
+        self._hide("/dev/null", _HIDDEN_FILES)
+        self._hide("/var/empty", _HIDDEN_FOLDERS)
+        for name in _READ_ONLY_FOLDERS:
+            folder = "/proc/" + name
+            if os.path.isdir(folder):
+                again = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | proc_flags
+                self.slot_mounts.append(system.prepare_mount(folder, folder, "", system.MS_BIND | system.MS_REC))
+                self.slot_mounts.append(system.prepare_mount("", folder, "", again))
+
+    def _hide(self, source: str, names: "tuple[str, ...]") -> None:
+        for name in names:
+            if os.path.lexists("/proc/" + name):
+                self.slot_mounts.append(system.prepare_mount(source, "/proc/" + name, "", system.MS_BIND))
+
+    def put_up(self, disk_bytes: int, inodes: int) -> None:
+        """Build the file system, the host name and the loopback device of an environment and move into it."""
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        system.unshare(system.CLONE_NEWCGROUP)
+        # Private to this environment, in memory, bounded in bytes and in files.
+        system.mount("sandgate", _ROOT, "tmpfs", _SAFE, "size={},nr_inodes={},mode=755".format(disk_bytes, inodes))
+        self._make_tree()
+        for mount in self.mounts:
+            mount()
+        os.chdir(_ROOT)
+        system.pivot_root_here()
+        _socket.sethostname(HOST_NAME)
+        control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, _LOOPBACK_UP)
+        control.close()
+
+    def _make_tree(self) -> None:
+        """Folders and links of the root; two of them belong to the user."""
+        for folder in self.folders:
+            os.mkdir(folder, 0o755)
+        for target, link in self.links:
+            os.symlink(target, link)
+        for folder in (HOME, WORKSPACE):
+            os.mkdir(_ROOT + folder, 0o755)
+            os.chown(_ROOT + folder, USER_ID, USER_ID)
+        for folder in _OPEN_FOLDERS:
+            os.mkdir(_ROOT + folder)
+            os.chmod(_ROOT + folder, 0o1777)
+
+    def put_up_slot(self) -> None:
+        """Show a slot the processes of its own namespace, and of them those of its own user only."""
+        for mount in self.slot_mounts:
+            mount()
+        os.chdir(WORKSPACE)
 
 
-def become_root_inside() -> None:
-    """Take the mapped id 0: an unprivileged id of the host's that no other environment has."""
+def enter(namespaces: List[int]) -> None:
+    """Join an environment that is there; the user namespace comes first, and with it the power to enter the rest."""
+    for descriptor in namespaces:
+        system.enter_namespace(descriptor)
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
 
-def put_up(request: Dict[str, Any]) -> None:
-    """Build the file system, the host name and the loopback device of an environment and move into it."""
-    system.unshare(system.CLONE_NEWCGROUP)
-    _mount_root(request)
-    _make_tree(request)
-    for lower in request["lowers"]:
-        _mount_lower(lower, request.get("lower_sources", {}).get(lower, lower))
-    system.mount("/dev", _ROOT + "/dev", "", system.MS_BIND | system.MS_REC)
-    system.mount(_ROOT + "/run/shm", _ROOT + "/dev/shm", "", system.MS_BIND)
-    system.mount("devpts", _ROOT + "/dev/pts", "devpts", _SAFE | system.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620")
-    system.mount("proc", _ROOT + "/proc", "proc", _SAFE | system.MS_NOEXEC)
-    os.chdir(_ROOT)
-    system.pivot_root_here()
-    os.chdir(WORKSPACE)
-    socket.sethostname(request["hostname"])
-    _raise_loopback()
-
-
-def _mount_root(request: Dict[str, Any]) -> None:
-    """A file system in memory, bounded in bytes and in files, private to this environment."""
-    options = "size={},nr_inodes={},mode=755".format(request["disk_bytes"], request["inodes"])
-    system.mount("sandgate", _ROOT, "tmpfs", _SAFE, options)
-
-
-def _make_tree(request: Dict[str, Any]) -> None:
-    """Folders and links of the root; three of them belong to the user."""
-    for folder in [
-        "dev",
-        "etc",
-        "proc",
-        "usr",
-        "home",
-        "run",
-        "var/empty",
-        *(f.lstrip("/") for f in request["lowers"]),
-    ]:
-        os.makedirs(_ROOT + "/" + folder, mode=0o755, exist_ok=True)
-    for link, target in request["links"].items():
-        os.symlink(target, _ROOT + link)
-    for folder in (HOME, WORKSPACE):
-        os.mkdir(_ROOT + folder, 0o755)
-        os.chown(_ROOT + folder, USER_ID, USER_ID)
-    for folder in ("/tmp", "/var/tmp", "/run/shm"):
-        os.mkdir(_ROOT + folder)
-        os.chmod(_ROOT + folder, 0o1777)
-
-
-def _mount_lower(target: str, source: str) -> None:
-    """Show a folder of the template read-only.
-
-    An overlay rather than a bind: a file lock taken on a bind is felt by every environment that has the same one.
-    """
-    options = "lowerdir={}:{},userxattr".format(source, _EMPTY)
-    system.mount("overlay", _ROOT + target, "overlay", _SAFE | system.MS_RDONLY, options)
-
-
-def _raise_loopback() -> None:
-    """Bring up ``lo``, the only network device there is."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
-        request = struct.pack("16sH14x", b"lo", _IFF_UP_RUNNING)
-        fcntl.ioctl(control, _SIOCSIFFLAGS, request)
-
-
-def mount_own_proc() -> None:
-    """Show a slot the processes of its own namespace, and of them those of its own user only."""
-    system.mount("proc", "/proc", "proc", _SAFE | system.MS_NOEXEC, "hidepid=2")
-    for name in _HIDDEN_FILES:
-        _cover("/dev/null", "/proc/" + name)
-    for name in _HIDDEN_FOLDERS:
-        _cover("/var/empty", "/proc/" + name)
-    for name in _READ_ONLY_FOLDERS:
-        _make_read_only("/proc/" + name)
-
-
-def _cover(source: str, target: str) -> None:
-    """Put something harmless over a path, if this kernel has it."""
-    if os.path.lexists(target):
-        system.mount(source, target, "", system.MS_BIND)
-
-
-def _make_read_only(folder: str) -> None:
-    """Take away what the owner of a namespace may still write."""
-    if os.path.lexists(folder):
-        system.mount(folder, folder, "", system.MS_BIND | system.MS_REC)
-        flags = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE | system.MS_NOEXEC
-        system.mount("", folder, "", flags)
-
-
-def put_up_plain(request: Dict[str, Any]) -> None:
+def put_up_plain(folder: str) -> None:
     """The ``process`` class: a folder of its own, and nothing more."""
-    folder = request["folder"]
     os.environ["HOME"] = folder + "/home"
     os.environ["TMPDIR"] = folder + "/tmp"
     os.environ["PWD"] = folder + "/workspace"

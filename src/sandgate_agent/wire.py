@@ -5,9 +5,8 @@ does not fit raises ``WireError`` and nothing else.
 
 Channels
     launcher - zygote   SOCK_SEQPACKET: JSON requests with descriptors, ``CLONED`` answers with a pidfd
-    launcher - keeper   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
-    gateway - keeper    SOCK_SEQPACKET: ``NEW_SLOT``, ``ADOPT``; ``SLOT`` with a descriptor
-    gateway - forker    SOCK_SEQPACKET: ``KILL``; ``CHILD`` with three descriptors, ``EXITED``
+    launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
+    gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``; ``CHILD`` with three descriptors, ``EXITED``, ``RESET``
     gateway - child     SOCK_STREAM: the code one way, the report of an uncaught exception the other way
 """
 
@@ -27,10 +26,8 @@ _NUMBERED = struct.Struct("!cQ")
 _EXITED = struct.Struct("!cQiQQQ")
 _CODE = struct.Struct("!II")
 
-NEW_SLOT = b"S"
-ADOPT = b"A"
-SLOT = b"L"
 KILL = b"K"
+RESET = b"A"
 CHILD = b"C"
 EXITED = b"X"
 CLONED = b"P"
@@ -64,9 +61,9 @@ def parse_numbered(message: bytes) -> Tuple[bytes, int]:
     return kind, number
 
 
-def pack_exited(exited: Exited) -> bytes:
-    """The message of a child's end."""
-    return _EXITED.pack(EXITED, *exited)
+def pack_exited(number: int, wait_status: int, user_us: int, system_us: int, peak_memory_bytes: int) -> bytes:
+    """The message of a child's end; see :class:`Exited`."""
+    return _EXITED.pack(EXITED, number, wait_status, user_us, system_us, peak_memory_bytes)
 
 
 def parse_exited(message: bytes) -> Exited:

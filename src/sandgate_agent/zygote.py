@@ -4,17 +4,19 @@ It is untrusted: it has imported the template's packages. It holds no privilege;
 namespace of its own, which stays powerless until the launcher has mapped ids into it.
 """
 
+import _signal
+import _socket
 import gc
 import importlib
 import json
 import os
 import select
-import signal
-import socket
 import sys
 from typing import Any, Dict, List
 
-from sandgate_agent import child, descriptors, keeper, system, walls, wire
+from sandgate_agent import child, descriptors, forker, system, walls, wire
+
+_MOST_DESCRIPTORS = 8
 
 
 def _preload(names: List[str]) -> None:
@@ -33,46 +35,79 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def _clone_keeper(request: Dict[str, Any], channel: socket.socket, ends: List[int], filter_: Any) -> None:
-    """Clone one keeper and tell the launcher, with a descriptor of it."""
-    control, sync = ends
-    pid, pidfd = system.clone_with_pidfd(walls.clone_flags(request))
-    if pid == 0:
-        channel.close()
-        keeper.main(request, socket.socket(fileno=control), socket.socket(fileno=sync), filter_)
-        os._exit(0)
-    try:
-        descriptors.send(channel, wire.pack_numbered(wire.CLONED, request["number"]), [pidfd])
-    finally:
-        for descriptor in (control, sync, pidfd):
+def _send_clone(channel: "_socket.socket", number: int, pidfd: int) -> None:
+    descriptors.send(channel, wire.pack_numbered(wire.CLONED, number), [pidfd])
+    os.close(pidfd)
+
+
+class Zygote:
+    """Clones a forker for every request of the launcher."""
+
+    def __init__(self, channel: "_socket.socket", setup: Dict[str, Any], filter_: Any) -> None:
+        self._channel = channel
+        self._plan = walls.Plan(setup) if setup["standard"] else None
+        self._filter = filter_
+        self._thread_number = None if setup["preload"] else system.find_thread_number()
+        self._signals = system.open_child_signals()
+
+    def _start_forker(self, request: Dict[str, Any], control: int, sync: int) -> None:
+        """In the clone; never returns."""
+        self._channel.close()
+        os.close(self._signals)
+        forker.main(request, self._plan, self._filter, self._thread_number, control, sync)
+
+    def clone(self, request: Dict[str, Any], ends: List[int]) -> None:
+        """Clone the first forker of a new environment, or join one to an environment that is there."""
+        number, control, sync, namespaces = request["number"], ends[0], ends[1], ends[2:]
+        if namespaces:
+            self._join(request, control, sync, namespaces)
+        else:
+            pid, pidfd = system.clone_with_pidfd(walls.NEW_ENVIRONMENT if self._plan else 0)
+            if pid == 0:
+                self._start_forker(request, control, sync)
+            _send_clone(self._channel, number, pidfd)
+        for descriptor in ends:
             os.close(descriptor)
 
-
-def _serve(channel: socket.socket, filter_: Any) -> None:
-    """Clone for every request until the launcher is gone."""
-    signals = system.open_child_signals()
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    poll.register(signals, select.POLLIN)
-    while True:
-        ready = {descriptor for descriptor, _event in poll.poll()}
-        if signals in ready:
-            system.drain(signals)
-            for _ended in system.reap():
-                pass
-        if channel.fileno() not in ready:
-            continue
-        message, ends = descriptors.receive(channel, 2)
-        if not message:
+    def _join(self, request: Dict[str, Any], control: int, sync: int, namespaces: List[int]) -> None:
+        """A process namespace is entered by children only: a go-between enters the rest and clones the forker."""
+        if system.clone(0):
             return
-        _clone_keeper(json.loads(message), channel, ends, filter_)
+        try:
+            walls.enter(namespaces)
+            pid, pidfd = system.clone_with_pidfd(walls.NEW_SLOT)
+            if pid == 0:
+                for descriptor in namespaces:
+                    os.close(descriptor)
+                self._start_forker(request, control, sync)
+            _send_clone(self._channel, request["number"], pidfd)
+        finally:
+            os._exit(0)
+
+    def serve(self) -> None:
+        """Clone for every request until the launcher is gone."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _event in poll.poll()}
+            if self._signals in ready:
+                system.drain(self._signals)
+                for _ended in system.reap():
+                    pass
+            if self._channel.fileno() not in ready:
+                continue
+            message, ends = descriptors.receive(self._channel, _MOST_DESCRIPTORS)
+            if not message:
+                return
+            self.clone(json.loads(message), ends)
 
 
 def main(descriptor: int) -> None:
     """Run as a template's zygote; the first message on the channel says how."""
-    channel = socket.socket(fileno=descriptor)
-    channel.set_inheritable(False)
-    system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+    channel = _socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGKILL)
     message, programs = descriptors.receive(channel, 1)
     setup = json.loads(message)
     filter_ = None
@@ -81,7 +116,9 @@ def main(descriptor: int) -> None:
             filter_ = system.Filter(program.read())
     system.set_process_name("sg-zygote")
     _preload(setup["preload"])
+    child.rehearse()
     child.prepare_interpreter(setup)
+    zygote = Zygote(channel, setup, filter_)
     _freeze()
     channel.send(wire.READY)
-    _serve(channel, filter_)
+    zygote.serve()

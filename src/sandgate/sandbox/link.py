@@ -1,32 +1,33 @@
 """The gateway's side of a sandbox: hands executions to slots, and asks for slots when executions wait.
 
-Everything that the sandbox sends is hostile: whatever does not fit the protocol ends the sandbox, and no more.
+Everything that the sandbox sends is hostile: whatever does not fit the protocol ends the slot it came from, and no
+more; the sandbox ends with its first slot.
 """
 
 import asyncio
-import os
 import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from sandgate.core.errors import SandboxFailed, TooManyExecutions
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.sandbox.execution import ZygoteExecution
 from sandgate.sandbox.slot import Slot
-from sandgate_agent import descriptors, wire
 
 QUEUE_LIMIT = 256
 _IDLE_SLOT_S = 10.0
 _RETRY_S = 0.02
+_ADOPT_LIMIT_S = 5.0
 
 
 class SandboxLink:
     """See :class:`sandgate.sandbox.base.Sandbox`.
 
-    ``count_kills()`` answers how often the kernel ran out of memory in this sandbox; ``extend(seconds)`` moves its end.
+    ``add_slot()`` makes another slot and answers its control socket, ``count_kills()`` answers how often the kernel ran
+    out of memory in this sandbox, ``extend(seconds)`` moves its end.
     """
 
     def __init__(
@@ -35,25 +36,22 @@ class SandboxLink:
         control: socket.socket,
         limits: Limits,
         *,
+        add_slot: Callable[[], Awaitable[socket.socket]],
         count_kills: Callable[[], Awaitable[int]],
         extend: Callable[[float], Awaitable[None]],
     ) -> None:
-        control.setblocking(False)
         self._environment_id = environment_id
-        self._control = control
         self._limits = limits
+        self._add_slot = add_slot
         self._count_kills = count_kills
         self._extend = extend
-        self._slots: list[Slot] = []
+        self._first = Slot(control, self._on_ready, self._on_slot_lost)
+        self._slots = [self._first]
         self._waiting: deque[ZygoteExecution] = deque()
-        self._asked = 0
-        self._numbers = 0
+        self._adding: set[asyncio.Task[None]] = set()
         self._kills = 0
         self._failure: str | None = None
-        self._adopted: asyncio.Future[None] | None = None
-        self._adopt_number = 0
         self._sweep: asyncio.TimerHandle | None = None
-        asyncio.get_running_loop().add_reader(control.fileno(), self._on_readable)
 
     @property
     def environment_id(self) -> EnvironmentId:
@@ -65,23 +63,9 @@ class SandboxLink:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         return self._failure
 
-    def expect_first_slot(self) -> None:
-        """A new sandbox makes its first slot unasked."""
-        self._asked = 1
-
-    async def adopt(self, limit_s: float = 5.0) -> None:
+    async def adopt(self) -> None:
         """Make the sandbox forget what it ran for an earlier gateway. Raises ``SandboxFailed``."""
-        self._adopted = asyncio.get_running_loop().create_future()
-        self._adopt_number = time.monotonic_ns()
-        self._say(wire.ADOPT, self._adopt_number)
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._adopted
-        except TimeoutError:
-            raise SandboxFailed("The sandbox did not answer the gateway that adopted it.") from None
-        finally:
-            self._adopted = None
-        self._ask_for_slot()
+        await self._first.reset(_ADOPT_LIMIT_S)
 
     def execute(self, request: ExecutionRequest) -> ZygoteExecution:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
@@ -113,21 +97,26 @@ class SandboxLink:
 
     def _ask_for_slots(self) -> None:
         """Ask for as many slots as executions wait, beyond those that are getting ready, within the limit."""
-        coming = self._asked + sum(1 for slot in self._slots if not slot.is_busy and not slot.is_ready)
-        room = self._limits.concurrent_executions - len(self._slots) - self._asked
+        coming = len(self._adding) + sum(1 for slot in self._slots if not slot.is_busy and not slot.is_ready)
+        room = self._limits.concurrent_executions - len(self._slots) - len(self._adding)
         for _slot in range(min(room, len(self._waiting) - coming)):
-            self._ask_for_slot()
+            task = asyncio.ensure_future(self._add())
+            self._adding.add(task)
+            task.add_done_callback(self._adding.discard)
 
-    def _ask_for_slot(self) -> None:
-        self._asked += 1
-        self._numbers += 1
-        self._say(wire.NEW_SLOT, self._numbers)
-
-    def _say(self, kind: bytes, number: int) -> None:
-        try:
-            self._control.send(wire.pack_numbered(kind, number))
-        except OSError as error:
-            self.fail(f"its keeper does not listen: {error}")
+    async def _add(self) -> None:
+        """Add a slot, or try again as long as somebody waits: an execution may hold all processes now."""
+        while self._failure is None and self._waiting:
+            try:
+                control = await self._add_slot()
+            except (SandboxFailed, LauncherUnavailable):
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if self._failure is not None:
+                control.close()
+                return
+            self._slots.append(Slot(control, self._on_ready, self._on_slot_lost))
+            return
 
     def _on_ready(self, slot: Slot) -> None:
         while self._waiting:
@@ -140,88 +129,31 @@ class SandboxLink:
             self._sweep = asyncio.get_running_loop().call_later(_IDLE_SLOT_S, self._close_idle)
 
     def _close_idle(self) -> None:
-        """Let go of slots that nobody has needed for a while; one always stays."""
+        """Let go of slots that nobody has needed for a while; the first one stays."""
         self._sweep = None
-        if self._failure is not None:
-            return
         before = time.monotonic() - _IDLE_SLOT_S * 0.9
-        for slot in [slot for slot in self._slots if slot.is_ready and slot.idle_since < before]:
-            if len(self._slots) > 1:
+        for slot in self._slots[1:]:
+            if slot.is_ready and slot.idle_since < before:
                 self._slots.remove(slot)
                 slot.close()
-        if len(self._slots) > 1:
+        if len(self._slots) > 1 and self._failure is None:
             self._sweep = asyncio.get_running_loop().call_later(_IDLE_SLOT_S, self._close_idle)
 
     def _on_slot_lost(self, slot: Slot) -> None:
-        if slot in self._slots:
+        if slot is self._first:
+            self.fail("its process 1 ended")
+        elif slot in self._slots:
             self._slots.remove(slot)
-        if self._failure is None and not self._slots and not self._asked:
-            self._ask_for_slot()
-        elif self._failure is None:
             self._ask_for_slots()
-
-    # What the keeper says
-
-    def _on_readable(self) -> None:
-        while self._failure is None:
-            try:
-                message, received = descriptors.receive(self._control, 2)
-            except BlockingIOError:
-                return
-            except OSError:
-                message, received = b"", []
-            if not message:
-                self.fail("its keeper ended")
-                return
-            try:
-                self._on_message(message, received)
-            except wire.WireError as error:
-                for descriptor in received:
-                    os.close(descriptor)
-                self.fail(f"its keeper broke the protocol: {error}")
-
-    def _on_message(self, message: bytes, received: list[int]) -> None:
-        kind, number = wire.parse_numbered(message)
-        if self._adopted is not None:
-            self._on_adopting(kind, number, received)
-            return
-        if kind != wire.SLOT or len(received) > 1 or self._asked < 1:
-            raise wire.WireError("expected a slot that was asked for")
-        self._asked -= 1
-        if received:
-            self._slots.append(Slot(socket.socket(fileno=received[0]), self._on_ready, self._on_slot_lost))
-        else:
-            # The environment has used up its processes; some execution has to end first.
-            asyncio.get_running_loop().call_later(_RETRY_S, self._retry)
-
-    def _retry(self) -> None:
-        if self._failure is not None:
-            return
-        if not self._slots and not self._asked:
-            self._ask_for_slot()
-        else:
-            self._ask_for_slots()
-
-    def _on_adopting(self, kind: bytes, number: int, received: list[int]) -> None:
-        """Skip whatever the keeper had said to the gateway before."""
-        for descriptor in received:
-            os.close(descriptor)
-        if kind == wire.ADOPT and number == self._adopt_number and self._adopted and not self._adopted.done():
-            self._adopted.set_result(None)
 
     def fail(self, reason: str) -> None:
         """It has ended: everything that ran or waited in it is lost. The first reason stands."""
         if self._failure is not None:
             return
         self._failure = reason
-        asyncio.get_running_loop().remove_reader(self._control.fileno())
-        self._control.close()
         if self._sweep is not None:
             self._sweep.cancel()
-        if self._adopted is not None and not self._adopted.done():
-            self._adopted.set_exception(SandboxFailed(f"The sandbox has ended: {reason}"))
-        slots, self._slots = self._slots, []
-        for slot in slots:
+        for slot in self._slots:
             slot.close()
         while self._waiting:
             self._waiting.popleft().on_lost()

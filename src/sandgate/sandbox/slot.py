@@ -4,8 +4,10 @@ import asyncio
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable
 
+from sandgate.core.errors import SandboxFailed
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate_agent import descriptors, wire
 
@@ -25,6 +27,7 @@ class Slot:
         self._child: WaitingChild | None = None
         self._running: ZygoteExecution | None = None
         self._number = 0
+        self._reset: asyncio.Future[None] | None = None
         self.idle_since = 0.0
         asyncio.get_running_loop().add_reader(control.fileno(), self._on_readable)
 
@@ -46,6 +49,20 @@ class Slot:
         self._child = None
         self._running = execution
         execution.start(child, kills_before, lambda: self._kill(child.number))
+
+    async def reset(self, limit_s: float) -> None:
+        """Make a slot that an earlier gateway had forget what it ran. Raises ``SandboxFailed``."""
+        self._reset = asyncio.get_running_loop().create_future()
+        self._nonce = time.monotonic_ns()
+        self._number = 0
+        try:
+            self._control.send(wire.pack_numbered(wire.RESET, self._nonce))
+            async with asyncio.timeout(limit_s):
+                await self._reset
+        except (OSError, TimeoutError):
+            raise SandboxFailed("The sandbox does not answer the gateway that adopts it.") from None
+        finally:
+            self._reset = None
 
     def _kill(self, number: int) -> None:
         try:
@@ -74,6 +91,9 @@ class Slot:
                 return
 
     def _on_message(self, message: bytes, received: list[int]) -> None:
+        if self._reset is not None and not self._reset.done():
+            self._on_resetting(message, received)
+            return
         if message[:1] == wire.EXITED:
             exited = wire.parse_exited(message)
             if exited.number != self._number or received or self._running is None:
@@ -90,6 +110,13 @@ class Slot:
         self._child = WaitingChild(number, socket.socket(fileno=received[0]), received[1], received[2])
         self._on_ready(self)
 
+    def _on_resetting(self, message: bytes, received: list[int]) -> None:
+        """Skip whatever was said to the earlier gateway."""
+        for descriptor in received:
+            os.close(descriptor)
+        if message == wire.pack_numbered(wire.RESET, self._nonce) and self._reset is not None:
+            self._reset.set_result(None)
+
     def _lose(self) -> None:
         if self.close():
             self._on_lost(self)
@@ -103,6 +130,8 @@ class Slot:
         if self._child is not None:
             self._child.close()
             self._child = None
+        if self._reset is not None and not self._reset.done():
+            self._reset.set_exception(SandboxFailed("The sandbox ended while it was adopted."))
         execution, self._running = self._running, None
         if execution is not None:
             execution.on_lost()

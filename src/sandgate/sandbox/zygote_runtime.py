@@ -121,9 +121,9 @@ class ZygoteRuntime:
         return link
 
     def _link(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink:
-        control = socket.socket(fileno=answer.descriptors[0])
-        for spare in answer.descriptors[1:]:
-            os.close(spare)
+        async def add_slot() -> socket.socket:
+            added = await self._client.request("add_slot", limit_s=_CREATE_LIMIT_S, environment_id=environment_id)
+            return _only_socket(added)
 
         async def count_kills() -> int:
             return await self._count_kills(environment_id)
@@ -133,7 +133,8 @@ class ZygoteRuntime:
                 "extend", limit_s=_ASK_LIMIT_S, environment_id=environment_id, lifetime_s=lifetime_s
             )
 
-        link = SandboxLink(environment_id, control, limits, count_kills=count_kills, extend=extend)
+        control = _only_socket(answer)
+        link = SandboxLink(environment_id, control, limits, add_slot=add_slot, count_kills=count_kills, extend=extend)
         self._links[environment_id] = link
         return link
 
@@ -159,9 +160,7 @@ class ZygoteRuntime:
         except asyncio.CancelledError:
             await self._abandon(spec.environment_id)
             raise
-        link = self._link(spec.environment_id, spec.limits, answer)
-        link.expect_first_slot()
-        return link
+        return self._link(spec.environment_id, spec.limits, answer)
 
     async def _abandon(self, environment_id: EnvironmentId) -> None:
         """End what is being made for a caller that has gone."""
@@ -194,3 +193,10 @@ class ZygoteRuntime:
                 await self._client.request("shutdown", limit_s=_DESTROY_LIMIT_S)
         self._links.clear()
         self._client.close()
+
+
+def _only_socket(answer: Answer) -> socket.socket:
+    """The one descriptor of an answer."""
+    for surplus in answer.descriptors[1:]:
+        os.close(surplus)
+    return socket.socket(fileno=answer.descriptors[0])

@@ -26,7 +26,8 @@ class LauncherConfig:
     """``standard`` puts up the real walls and needs root; without it only plain processes are started.
 
     ``run_folder`` is the launcher's own; ``tree_name`` names its control groups, so that a later start of the same
-    server finds what an earlier one left; only ``gateway_uid`` (and root) may connect.
+    server finds what an earlier one left; only ``gateway_uid`` (and root) may connect. ``spares`` sandboxes of each
+    template in use are kept ready.
     """
 
     run_folder: Path
@@ -36,6 +37,7 @@ class LauncherConfig:
     most_sandboxes: int
     standard: bool
     templates: tuple[TemplateConfig, ...]
+    spares: int = 0
 
     @property
     def socket_path(self) -> Path:

@@ -192,4 +192,10 @@ def start_zygote(
 def setup_message(config: LauncherConfig, template: TemplateConfig) -> dict[str, object]:
     """The first message to a zygote."""
     agent = _AGENT_FOLDER if config.standard else str(Path(sandgate_agent.__file__).parent.parent)
-    return {"preload": list(template.preload), "workspace": "/workspace", "agent": agent}
+    return {
+        "preload": list(template.preload),
+        "agent": agent,
+        "standard": config.standard,
+        "lowers": lowers(template),
+        "links": top_level()[0],
+    }

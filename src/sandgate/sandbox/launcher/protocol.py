@@ -2,8 +2,8 @@
 
 The socket is of type SOCK_SEQPACKET: one message, one datagram, JSON in UTF-8. A request is
 ``{"verb", "number", …}``, an answer ``{"number", "ok": true, …}`` or ``{"number", "ok": false, "error"}``, and what
-happens unasked ``{"event": "ended", "environment_id", "reason"}``. The answers to ``create`` and ``adopt`` carry one
-descriptor: the gateway's end of the keeper's control socket.
+happens unasked ``{"event": "ended", "environment_id", "reason"}``. The answers to ``create``, ``adopt`` and
+``add_slot`` carry one descriptor: the gateway's end of the control socket of the first slot, or of the added one.
 """
 
 import json
@@ -52,6 +52,13 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class AddSlot:
+    """Make another slot in a sandbox, for executions side by side."""
+
+    environment_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Destroy:
     """End a sandbox; answered when nothing of it runs any more."""
 
@@ -83,7 +90,7 @@ class Shutdown:
     """End every sandbox and zygote, remove what was made, and exit."""
 
 
-Request = Hello | Create | Adopt | Destroy | Extend | Usage | ListSandboxes | Shutdown
+Request = Hello | Create | Adopt | AddSlot | Destroy | Extend | Usage | ListSandboxes | Shutdown
 
 
 def _text(message: Mapping[str, Any], field: str, pattern: re.Pattern[str]) -> str:
@@ -123,6 +130,7 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Request]] = {
         _environment_id(message), _text(message, "template", _TEMPLATE), _limits(message), _lifetime(message)
     ),
     "adopt": lambda message: Adopt(_environment_id(message)),
+    "add_slot": lambda message: AddSlot(_environment_id(message)),
     "destroy": lambda message: Destroy(_environment_id(message)),
     "extend": lambda message: Extend(_environment_id(message), _lifetime(message)),
     "usage": lambda message: Usage(_environment_id(message)),

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sandgate.core.errors import MechanismFault
+from sandgate.core.limits import Limits
 from sandgate.sandbox.launcher import protocol, reclaim
 from sandgate.sandbox.launcher.address import at_short_path
 from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
@@ -22,6 +23,8 @@ from sandgate.sandbox.launcher.config import LauncherConfig
 from sandgate.sandbox.launcher.ids import HostIds
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.sandbox import Sandbox
+from sandgate.sandbox.launcher.slot import Slot
+from sandgate.sandbox.launcher.spares import Spares
 from sandgate.sandbox.launcher.zygote import Zygote
 from sandgate.sandbox.seccomp import build_filter
 from sandgate_agent import descriptors, system
@@ -41,12 +44,13 @@ class Launcher:
         self._reactor = Reactor()
         self._templates = {template.name: template for template in config.templates}
         self._zygotes: dict[str, Zygote] = {}
+        self._all: set[Sandbox] = set()
         self._sandboxes: dict[str, Sandbox] = {}
-        self._cloning: dict[int, Sandbox] = {}
+        self._spares: dict[str, Spares] = {}
         self._creating: dict[str, int] = {}
         self._destroying: dict[str, list[int]] = {}
         self._ids = HostIds(config.host_id_base, config.most_sandboxes)
-        self._clones = 0
+        self._made = 0
         self._connection: socket.socket | None = None
         self._shutdown: int | None = None
         self._tree: Tree | None = None
@@ -98,12 +102,14 @@ class Launcher:
 
     def _begin_shutdown(self, number: int | None) -> None:
         self._shutdown = -1 if number is None else number
-        for sandbox in list(self._sandboxes.values()):
+        for spares in self._spares.values():
+            spares.stop()
+        for sandbox in list(self._all):
             sandbox.kill("the service was stopped")
         self._go_on_with_shutdown()
 
     def _go_on_with_shutdown(self) -> None:
-        if self._shutdown is None or self._sandboxes:
+        if self._shutdown is None or self._all:
             return
         if self._zygotes:
             for zygote in list(self._zygotes.values()):
@@ -182,6 +188,8 @@ class Launcher:
                 self._create(number, request)
             case protocol.Adopt():
                 self._adopt(number, request.environment_id)
+            case protocol.AddSlot():
+                self._add_slot(number, request.environment_id)
             case protocol.Destroy():
                 self._destroy(number, request.environment_id)
             case protocol.Extend():
@@ -201,30 +209,55 @@ class Launcher:
             return self._refuse(number, "the launcher is shutting down")
         if request.environment_id in self._sandboxes:
             return self._refuse(number, "there is a sandbox with this id")
+        spares = self._find_spares(request.template)
+        spare = spares.take(request.limits)
+        if spare is not None:
+            spare.environment_id = request.environment_id
+            self._sandboxes[request.environment_id] = spare
+            spare.extend(request.lifetime_s)
+            return self._answer(number, {}, [spare.control])
+        try:
+            sandbox = self._make(request.template, request.limits, request.environment_id)
+        except (OSError, MechanismFault) as error:
+            return self._refuse(number, f"it could not be started: {error}")
+        self._sandboxes[request.environment_id] = sandbox
+        self._creating[request.environment_id] = number
+        return sandbox.extend(request.lifetime_s)
+
+    def _make(self, template: str, limits: Limits, environment_id: str | None) -> Sandbox:
+        """Start a sandbox, a spare one when it belongs to nobody. Raises ``OSError``, ``MechanismFault``."""
         host_id = self._ids.take()
         if host_id is None:
-            return self._refuse(number, f"there are {self._config.most_sandboxes} sandboxes, and no room for more")
+            raise MechanismFault(f"there are {self._config.most_sandboxes} sandboxes, and no room for more")
+        self._made += 1
+        name = f"s{self._made}"
         try:
-            zygote = self._find_zygote(request.template)
-            sandbox = self._make(request, zygote, host_id)
-        except (OSError, MechanismFault) as error:
+            sandbox = Sandbox(
+                self._find_zygote(template), self._reactor, limits,
+                environment_id=environment_id, group=self._tree.group(name) if self._tree else None, host_id=host_id,
+                folder=None if self._config.standard else self._config.run_folder / "sandboxes" / name,
+                on_ready=self._on_ready, on_gone=self._on_gone,
+            )  # fmt: skip
+            sandbox.start()
+        except (OSError, MechanismFault):
             self._ids.discard(host_id)
-            return self._refuse(number, f"it could not be started: {error}")
-        self._creating[sandbox.environment_id] = number
-        return None
-
-    def _make(self, request: protocol.Create, zygote: Zygote, host_id: int) -> Sandbox:
-        folder = None if self._config.standard else self._config.run_folder / "sandboxes" / request.environment_id
-        sandbox = Sandbox(
-            request.environment_id, zygote, self._reactor,
-            group=self._tree.group(request.environment_id) if self._tree else None,
-            host_id=host_id, folder=folder, on_ready=self._on_ready, on_gone=self._on_gone,
-        )  # fmt: skip
-        self._clones += 1
-        sandbox.start(self._clones, request.limits, request.lifetime_s)
-        self._cloning[self._clones] = sandbox
-        self._sandboxes[request.environment_id] = sandbox
+            raise
+        self._all.add(sandbox)
         return sandbox
+
+    def _find_spares(self, template: str) -> Spares:
+        if template not in self._spares:
+            self._spares[template] = Spares(
+                self._config.spares, self._reactor, lambda limits: self._make_spare(template, limits)
+            )
+        return self._spares[template]
+
+    def _make_spare(self, template: str, limits: Limits) -> Sandbox | None:
+        try:
+            return self._make(template, limits, None)
+        except (OSError, MechanismFault) as error:
+            log(f"no spare sandbox of {template} can be made: {error}")
+            return None
 
     def _find_zygote(self, name: str) -> Zygote:
         """The template's zygote, started when there is none."""
@@ -234,7 +267,7 @@ class Launcher:
         if template is None:
             raise MechanismFault(f"the launcher knows no template {name}")
         place = list(self._templates).index(name)
-        zygote = Zygote(self._config, template, self._reactor, on_cloned=self._on_cloned, on_end=self._on_zygote_end)
+        zygote = Zygote(self._config, template, self._reactor, on_end=self._on_zygote_end)
         group = self._tree.group(f"zygote-{name}") if self._tree else None
         zygote.start(self._config.host_id_base + place, group, self._filter)
         self._zygotes[name] = zygote
@@ -244,7 +277,22 @@ class Launcher:
         sandbox = self._sandboxes.get(environment_id)
         if sandbox is None or sandbox.ending or not sandbox.ready:
             return self._refuse(number, "there is no such sandbox")
-        return self._answer(number, {}, [sandbox.control.fileno()])
+        return self._answer(number, {}, [sandbox.control])
+
+    def _add_slot(self, number: int, environment_id: str) -> None:
+        sandbox = self._sandboxes.get(environment_id)
+        if sandbox is None or sandbox.ending or not sandbox.ready:
+            return self._refuse(number, "there is no such sandbox")
+
+        def then(slot: Slot | None) -> None:
+            if slot is None:
+                self._refuse(number, "no slot can be made now")
+                return
+            self._answer(number, {}, [slot.control.fileno()])
+            # From here on only the gateway holds it: when it lets go, the slot ends.
+            slot.release_control()
+
+        return sandbox.add_slot(then)
 
     def _destroy(self, number: int, environment_id: str) -> None:
         sandbox = self._sandboxes.get(environment_id)
@@ -274,42 +322,42 @@ class Launcher:
 
     # What happens
 
-    def _on_cloned(self, zygote: Zygote, number: int, pidfd: int) -> None:
-        sandbox = self._cloning.get(number)
-        if sandbox is None or sandbox.zygote is not zygote:
-            os.close(pidfd)
-            return
-        del self._cloning[number]
-        sandbox.on_cloned(pidfd)
-
     def _on_ready(self, sandbox: Sandbox) -> None:
+        if sandbox.environment_id is None:
+            self._find_spares(sandbox.zygote.template.name).on_ready(sandbox)
+            return
         number = self._creating.pop(sandbox.environment_id, None)
         if number is None:
             # The gateway that asked is gone, and no later one knows of it.
             sandbox.kill("nobody waits for it")
             return
-        self._answer(number, {}, [sandbox.control.fileno()])
+        self._answer(number, {}, [sandbox.control])
 
     def _on_gone(self, sandbox: Sandbox) -> None:
-        name = sandbox.environment_id
-        del self._sandboxes[name]
-        self._cloning = {number: other for number, other in self._cloning.items() if other is not sandbox}
+        self._all.discard(sandbox)
         if sandbox.host_id is not None:
             self._ids.discard(sandbox.host_id)
+        if sandbox.environment_id is None:
+            self._find_spares(sandbox.zygote.template.name).on_gone(sandbox)
+        else:
+            self._tell_end(sandbox.environment_id, sandbox.reason)
+        self._go_on_with_shutdown()
+
+    def _tell_end(self, name: str, reason: str) -> None:
+        del self._sandboxes[name]
         creating = self._creating.pop(name, None)
         if creating is not None:
-            self._refuse(creating, sandbox.reason)
+            self._refuse(creating, reason)
         waiting = self._destroying.pop(name, [])
         for number in waiting:
             self._answer(number, {})
         if creating is None and not waiting:
-            self._send({"event": "ended", "environment_id": name, "reason": sandbox.reason}, [])
-        self._go_on_with_shutdown()
+            self._send({"event": "ended", "environment_id": name, "reason": reason}, [])
 
     def _on_zygote_end(self, zygote: Zygote) -> None:
         log(f"zygote {zygote.template.name} ended: {zygote.last_words}")
         self._zygotes.pop(zygote.template.name, None)
-        for sandbox in list(self._sandboxes.values()):
+        for sandbox in list(self._all):
             if sandbox.zygote is zygote:
                 sandbox.on_zygote_end()
         self._go_on_with_shutdown()

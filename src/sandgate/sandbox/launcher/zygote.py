@@ -28,17 +28,17 @@ class Zygote:
         template: TemplateConfig,
         reactor: Reactor,
         *,
-        on_cloned: Callable[["Zygote", int, int], None],
         on_end: Callable[["Zygote"], None],
     ) -> None:
         self.template = template
         self.pid = -1
         self._config = config
         self._reactor = reactor
-        self._on_cloned = on_cloned
         self._on_end = on_end
         self._ready = False
         self._waiting: list[tuple[bytes, list[int]]] = []
+        self._cloning: dict[int, Callable[[int], None]] = {}
+        self._clones = 0
         self._logged = 0
         self._last_words = ""
 
@@ -85,9 +85,14 @@ class Zygote:
         """The last line that it wrote, for the reason of its end."""
         return self._last_words or "no message"
 
-    def clone(self, request: dict[str, object], ends: list[int]) -> None:
-        """Ask for a keeper with these descriptors, which are the zygote's to close from here on."""
-        message = json.dumps(request).encode()
+    def clone(self, request: dict[str, object], ends: list[int], on_cloned: Callable[[int], None]) -> None:
+        """Ask for a forker with these descriptors, which are the zygote's from here on.
+
+        ``on_cloned`` is called with a descriptor of the new process, unless the zygote ends before.
+        """
+        self._clones += 1
+        self._cloning[self._clones] = on_cloned
+        message = json.dumps({**request, "number": self._clones}).encode()
         if self._ready:
             self._pass_on(message, ends)
         else:
@@ -125,8 +130,9 @@ class Zygote:
             kind, number = wire.parse_numbered(message)
         except wire.WireError:
             kind, number = b"", 0
-        if kind == wire.CLONED and len(received) == 1:
-            self._on_cloned(self, number, received[0])
+        on_cloned = self._cloning.pop(number, None)
+        if kind == wire.CLONED and len(received) == 1 and on_cloned is not None:
+            on_cloned(received[0])
             return
         for descriptor in received:
             os.close(descriptor)
@@ -174,5 +180,6 @@ class Zygote:
             for descriptor in ends:
                 os.close(descriptor)
         self._waiting.clear()
+        self._cloning.clear()
         self.pid = -1
         self._on_end(self)
