@@ -45,7 +45,8 @@ class Settings(BaseModel):
     port: int = _setting(8080, "Port to listen on; 0 takes a free one.", ge=0, le=65535)
     state: Path = Field(
         default_factory=default_state_folder,
-        description="Folder that holds the database, keys and sockets. Made at the first start, readable by its owner only.",
+        description="Folder that holds the database, keys and sockets. Made at the first start, readable by its owner "
+        "only.",
         json_schema_extra={"unit": "", "default_text": "/var/lib/sandgate as root, ~/.local/share/sandgate otherwise"},
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "How much is logged.")
@@ -54,8 +55,10 @@ class Settings(BaseModel):
         5.0, "How long running executions may go on after SIGTERM before they are cancelled.", unit="s", ge=0, le=600
     )
     user: str = _setting(
-        "sandgate", "System user that the gateway runs as when the server is started by root. Made up of a free "
-        "number when there is no such user.", pattern=r"^[a-z_][a-z0-9_-]{0,31}$"
+        "sandgate",
+        "System user that the gateway runs as when the server is started by root. Made up of a free "
+        "number when there is no such user.",
+        pattern=r"^[a-z_][a-z0-9_-]{0,31}$",
     )
 
     # Database
@@ -70,13 +73,17 @@ class Settings(BaseModel):
 
     # Authentication
     admin_password: SecretStr = _setting(
-        SecretStr(""), "Password of the first admin, used only when no user exists. Empty: a random one is made and "
-        "written to `initial-admin-password` in the state folder."
+        SecretStr(""),
+        "Password of the first admin, used only when no user exists. Empty: a random one is made and "
+        "written to `initial-admin-password` in the state folder.",
     )
     token_lifetime_s: int = _setting(3600, "How long a token is valid.", unit="s", ge=10, le=7 * 86_400)
     login_attempts: int = _setting(
-        10, "Failed logins of one name from one address, or half as many again of one name, that are answered before "
-        "further ones are slowed down.", ge=1, le=1000
+        10,
+        "Failed logins of one name from one address that are answered before further ones are slowed down; half as "
+        "many again of one name from everywhere, ten times as many from one address.",
+        ge=1,
+        le=1000,
     )
     login_window_s: float = _setting(60.0, "How long a failed login counts.", unit="s", ge=1, le=86_400)
 
@@ -109,24 +116,28 @@ class Settings(BaseModel):
         1024**2, "Kept part of stdout, and of stderr, of an execution.", unit="bytes", ge=1024, le=64 * 1024**2
     )
     drained_output_bytes: int = _setting(
-        256 * 1024**2, "Output beyond the kept part that is read and dropped before the execution is ended with "
-        "`output_limit`.", unit="bytes", ge=1024**2
+        256 * 1024**2,
+        "Output beyond the kept part that is read and dropped before the execution is ended with `output_limit`.",
+        unit="bytes",
+        ge=1024**2,
     )
 
     # Sandboxes
     allow_weak_isolation: bool = _setting(
-        False, "Serve the `process` class, which keeps hostile code apart from nothing, where the machine cannot hold "
-        "the `standard` class."
+        False,
+        "Serve the `process` class, which keeps hostile code apart from nothing, where the machine cannot hold "
+        "the `standard` class.",
     )
     isolation: Literal["standard", "process"] = _setting(
         "standard", "Class of new environments. `process` needs `allow_weak_isolation`."
     )
-    interpreters: str = _setting(
-        "", "Folders to look for interpreters in before all others, separated by colons."
-    )
+    interpreters: str = _setting("", "Folders to look for interpreters in before all others, separated by colons.")
     host_id_base: int = _setting(
-        1_879_048_192, "First of the host's user ids that sandboxes run as; 16 for each of `max_environments` and "
-        "each template are used.", ge=100_000, le=4_000_000_000
+        1_879_048_192,
+        "First of the host's user ids that sandboxes run as; 16 for each of `max_environments` and "
+        "each template are used.",
+        ge=100_000,
+        le=4_000_000_000,
     )
     zygote_idle_s: float = _setting(
         0.0, "A template's zygote that was not used for this long is stopped; 0: never.", unit="s", ge=0
@@ -169,8 +180,10 @@ def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | Non
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        for item in error.errors(include_input=False, include_url=False):
-            problems.append(f"{PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}")
+        problems += [
+            f"{PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        ]
         raise ConfigurationError("The settings are not valid: " + "; ".join(problems)) from None
     if problems:
         raise ConfigurationError("The settings are not valid: " + "; ".join(problems))

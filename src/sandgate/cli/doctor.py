@@ -1,0 +1,75 @@
+"""``sandgate doctor``: what this machine can hold, what is missing, what brings it."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from sandgate.cli import state as state_folder
+from sandgate.cli.exits import EXIT_LACKING
+from sandgate.cli.state import JsonOption, StateOption
+from sandgate.cli.terminal import print_json, print_table
+
+if TYPE_CHECKING:
+    from sandgate.sandbox.probe import Ability, Machine
+
+
+def doctor(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Say what this machine can hold.
+
+    The exit code is 3 when that is not the standard isolation class.
+
+    With --json: {"can_hold": {"standard": bool, "process": bool}, "missing": {"standard": [names], "process":
+    [names]}, "abilities": [{"name", "ok", "found", "needed_for", "required_by": [classes], "mend"}]}.
+    """
+    from sandgate.config.paths import interpreter_folders
+    from sandgate.sandbox.probe import probe
+
+    settings = state_folder.read(state=state)
+    machine = probe(interpreter_folders(settings), host_id=settings.host_id_base)
+    if as_json:
+        print_json(_describe(machine))
+    else:
+        _print(machine)
+    if not machine.can_hold_standard:
+        raise typer.Exit(EXIT_LACKING)
+
+
+def _describe(machine: "Machine") -> dict[str, object]:
+    """The document of ``--json``."""
+    from sandgate.core.states import Isolation
+
+    classes = (Isolation.STANDARD, Isolation.PROCESS)
+    return {
+        "can_hold": {each.value: not machine.missing_for(each) for each in classes},
+        "missing": {each.value: list(machine.missing_for(each)) for each in classes},
+        "abilities": [
+            {
+                "name": ability.name,
+                "ok": ability.ok,
+                "found": ability.found,
+                "needed_for": ability.needed_for,
+                "required_by": sorted(ability.required_by),
+                "mend": ability.mend,
+            }
+            for ability in machine.abilities
+        ],
+    }
+
+
+def _print(machine: "Machine") -> None:
+    """The table; below it what brings what is missing, and the verdict."""
+    rows = [(_verdict(each), each.name, each.found, each.needed_for) for each in machine.abilities]
+    print_table(("", "ability", "found", "needed for"), rows)
+    typer.echo()
+    for ability in machine.abilities:
+        if ability.mend:
+            typer.echo(f"To get {ability.name}: {ability.mend}")
+    for isolation, can_hold in (("standard", machine.can_hold_standard), ("process", machine.can_hold_process)):
+        typer.echo(f"The {isolation} class {'can' if can_hold else 'cannot'} be held on this machine.")
+
+
+def _verdict(ability: "Ability") -> str:
+    """What is only better to have is no fault."""
+    if ability.ok:
+        return "ok"
+    return "lacking" if ability.required_by else "absent"
