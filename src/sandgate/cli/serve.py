@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sandgate.assembly import Started
 
 _LOCK_LIMIT_S = 2.0
+# Far above the ids of accounts, of containers' usual ranges and of systemd's own users.
+_FIRST_BLOCK, _BLOCKS, _BLOCK_IDS = 1_879_048_192, 8192, 65_536
+_OWN_IDS = 16
 _BANNER = """\
 **********************************************************************************
 *  WEAK ISOLATION: this server runs code in the `process` class. Code is kept    *
@@ -65,7 +68,7 @@ def choose_isolation(settings: Settings) -> Isolation:
         )
     if wanted is Isolation.PROCESS:
         return wanted
-    machine = probe.probe(_interpreter_folders(settings), host_id=settings.host_id_base)
+    machine = probe.probe(_interpreter_folders(settings), host_id=id_block(settings))
     if machine.can_hold_standard:
         return wanted
     if settings.allow_weak_isolation:
@@ -91,14 +94,14 @@ def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence
     own = os.geteuid()
     if own != 0:
         return Identity(own, os.getegid(), None)
-    user_id, group_id = privileges.find_user(settings.user, settings.host_id_base - 1)
+    user_id, group_id = privileges.find_user(settings.user, id_block(settings))
     if isolation is Isolation.STANDARD:
         return Identity(user_id, group_id, None)
     if privileges.find_closed([*_needed_paths(settings), *prefixes]):
         # Without mounts there is no way to show another user what only root may reach.
         sys.stderr.write("sandgate: the program is in a folder that only root can enter, so that code runs as root\n")
         return Identity(0, 0, None)
-    return Identity(user_id, group_id, settings.host_id_base - 2)
+    return Identity(user_id, group_id, id_block(settings) + 1)
 
 
 def run_folder(settings: Settings) -> Path:
@@ -110,6 +113,13 @@ def run_folder(settings: Settings) -> Path:
 
 def _state_name(settings: Settings) -> str:
     return hashlib.sha256(str(settings.state.resolve()).encode()).hexdigest()[:12]
+
+
+def id_block(settings: Settings) -> int:
+    """The first of the user ids that belong to this server: the gateway's, then the launcher's, then the sandboxes'."""
+    if settings.host_id_base:
+        return settings.host_id_base
+    return _FIRST_BLOCK + int(_state_name(settings), 16) % _BLOCKS * _BLOCK_IDS
 
 
 def _launcher_config(
@@ -124,10 +134,11 @@ def _launcher_config(
         run_folder=run_folder(settings),
         tree_name=f"sandgate-{_state_name(settings)}",
         gateway_uid=identity.user_id,
-        host_id_base=settings.host_id_base,
-        most_sandboxes=settings.max_environments,
+        host_id_base=id_block(settings) + _OWN_IDS,
+        most_sandboxes=settings.max_environments + settings.spare_sandboxes * len(templates),
         standard=isolation is Isolation.STANDARD,
         templates=tuple(templates),
+        spares=settings.spare_sandboxes,
     )
 
 

@@ -96,7 +96,7 @@ class Settings(BaseModel):
     idempotency_retention_s: int = _setting(86_400, "How long an `Idempotency-Key` is remembered.", unit="s", ge=60)
 
     # Environments
-    max_environments: int = _setting(2000, "Live environments on this server.", ge=1)
+    max_environments: int = _setting(2000, "Live environments on this server.", ge=1, le=20_000)
     max_environments_per_user: int = _setting(1000, "Live environments of one user.", ge=1)
     default_environment_timeout_s: int = _setting(
         3600, "Lifetime of an environment that asks for none.", unit="s", ge=1, le=86_400
@@ -133,14 +133,15 @@ class Settings(BaseModel):
     )
     interpreters: str = _setting("", "Folders to look for interpreters in before all others, separated by colons.")
     host_id_base: int = _setting(
-        1_879_048_192,
-        "First of the host's user ids that sandboxes run as; 16 for each of `max_environments` and "
-        "each template are used.",
-        ge=100_000,
+        0,
+        "First of the 65,536 user ids of the host that the server and its sandboxes run as; no account may have one of "
+        "them. 0: a block above 1,879,048,192 that is chosen by the path of the state folder, so that servers side by "
+        "side share none.",
+        ge=0,
         le=4_000_000_000,
     )
-    zygote_idle_s: float = _setting(
-        0.0, "A template's zygote that was not used for this long is stopped; 0: never.", unit="s", ge=0
+    spare_sandboxes: int = _setting(
+        4, "Sandboxes of each template in use that are made before they are asked for.", ge=0, le=64
     )
 
     def limits(self) -> Limits:
