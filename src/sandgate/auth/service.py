@@ -1,6 +1,7 @@
 """Checks credentials: who logs in, who presents a token or a key, what was ended before its time."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 from sandgate.auth.accounts import FRESH_FOR_S, Accounts
@@ -158,8 +159,9 @@ class AuthService:
                 await asyncio.sleep(_TIDY_EVERY_S)
                 await self._tidy_or_log()
         finally:
-            async with asyncio.timeout(_LAST_TIDY_S):
-                await self._tidy_or_log()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_TIDY_S):
+                    await self._tidy_or_log()
 
     async def tidy(self) -> None:
         """Write when keys were last used, and forget revocations of tokens that have expired by now."""

@@ -87,7 +87,7 @@ class LoginAttempt:
 class LoginThrottle:
     """Decides whether a login may be tried now. Each of its four tables holds at most ``most`` entries."""
 
-    def __init__(self, clock: Clock, *, attempts: int, window_s: float, most: int = 20_000) -> None:
+    def __init__(self, clock: Clock, *, attempts: int, window_s: float, most: int = 10_000) -> None:
         self._clock = clock
         self._most = most
         self._pairs = _Buckets(attempts, window_s, most)

@@ -48,7 +48,11 @@ class _Accounts:
 
     async def find(self, name: str) -> User:
         """The user of this name, or of this id. Raises ``UserNotFound``."""
-        user = await self.rows.find_by_name(name) or await self.rows.find(UserId(name))
+        from sandgate.auth.names import is_user_name
+
+        user = None
+        if is_user_name(name):  # Ids have the form of names; nothing else is worth a question.
+            user = await self.rows.find_by_name(name) or await self.rows.find(UserId(name))
         if user is None:
             raise UserNotFound(f"There is no user {name!r}; `sandgate user list` lists them")
         return user

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandgate.core.clock import ManualClock
+from tests.unit.auth.forge import Forge
 from tests.unit.auth.memory import Desk, MemoryCredentials, MemoryUsers
 
 
@@ -29,3 +30,9 @@ def other_desk(tmp_path: Path, desk: Desk) -> Iterator[Desk]:
     opened = Desk.open(tmp_path, desk.clock, desk.user_rows, desk.credential_rows)
     yield opened
     opened.passwords.close()
+
+
+@pytest.fixture
+def forge() -> Forge:
+    """A forge with the keys of the server."""
+    return Forge()

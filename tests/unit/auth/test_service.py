@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sandgate.auth import service
 from sandgate.auth.passwords import PasswordCost
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import (
@@ -304,6 +305,26 @@ async def test_the_loop_tidies_at_its_end(desk: Desk, ann: User) -> None:
     with pytest.raises(asyncio.CancelledError):
         await loop
     assert desk.credential_rows.asked["touch_api_key"] == 1
+
+
+async def test_a_database_that_hangs_does_not_hold_up_the_end(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop ends as it was told to, with nothing but the cancellation."""
+
+    class Stuck(MemoryCredentials):
+        async def prune_revoked(self, before: object) -> int:
+            await asyncio.Event().wait()
+            return 0
+
+    monkeypatch.setattr(service, "_LAST_TIDY_S", 0.01)
+    stuck = Desk.open(tmp_path, clock, MemoryUsers(), Stuck())
+    loop = asyncio.ensure_future(stuck.auth.run())
+    await asyncio.sleep(0)
+    loop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+    stuck.passwords.close()
 
 
 async def test_a_database_that_is_gone_does_not_end_the_loop(tmp_path: Path, clock: ManualClock, desk: Desk) -> None:

@@ -90,6 +90,7 @@ def test_more_users_than_a_page_are_all_listed(sandgate: Command, monkeypatch: p
         (["user", "delete", "ann"], "y\n", 2, "use --yes"),
         (["user", "enable", "nobody"], "", 1, "There is no user 'nobody'"),
         (["user", "disable", "' OR 1=1"], "", 1, "There is no user"),
+        (["user", "disable", "\udcff\0"], "", 1, "There is no user '\\udcff\\x00'"),
         (["user"], "", 2, ""),
         (["user", "list", "extra"], "", 2, "extra"),
     ],

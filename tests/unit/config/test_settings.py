@@ -69,8 +69,8 @@ def test_every_limit_can_be_set() -> None:
 def test_the_state_is_where_it_belongs(monkeypatch: pytest.MonkeyPatch, is_root: bool) -> None:
     """The system's folder for root, the user's own for everybody else."""
     monkeypatch.setattr("os.geteuid", lambda: 0 if is_root else 1000)
-    monkeypatch.setenv("XDG_DATA_HOME", "/home/ann/data")
-    assert str(default_state_folder()) == ("/var/lib/sandgate" if is_root else "/home/ann/data/sandgate")
+    monkeypatch.setenv("XDG_DATA_HOME", "/data/ann")
+    assert str(default_state_folder()) == ("/var/lib/sandgate" if is_root else "/data/ann/sandgate")
 
 
 def test_places_in_the_state_folder() -> None:
