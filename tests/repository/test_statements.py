@@ -2,6 +2,7 @@
 
 import ast
 import re
+from pathlib import Path
 
 from tests.repository.tree import Source, enclosing_names, read_text, sources, tracked_files
 
@@ -85,7 +86,9 @@ def test_tests_do_not_sleep_for_luck() -> None:
 def test_nothing_names_the_machine_it_was_written_on() -> None:
     """No tracked file holds a path or a package index of one machine."""
     # Put together here so that this file does not find itself.
-    places = ["/work/" + "main", "/work/" + "shared", "/root/" + r"\.", "/ho" + r"me/(?!sandgate\b|user\b|you\b)[a-z]"]
+    places = ["/work/" + "main", "/work/" + "shared", "/root/" + r"\.pyenv"]
+    if Path.home() != Path("/root"):
+        places.append(re.escape(f"{Path.home()}/"))
     hosts = ["pypi" + r"\.org", "pythonhosted" + r"\.org", "npmjs" + r"\.", "deb" + r"\.debian\.org"]
     machine = re.compile("|".join(places + hosts))
     found = {path: hit.group() for path in tracked_files() if (hit := machine.search(read_text(path)))}
