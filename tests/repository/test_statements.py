@@ -42,7 +42,7 @@ def _broad_handlers() -> list[str]:
     return [
         f"{source.module}:{enclosing_names(source, node)}"
         for source in sources("src")
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.ExceptHandler) and _is_broad(node) and not _raises_again(node)
     ]
 
@@ -60,7 +60,7 @@ def test_the_list_of_boundaries_is_current() -> None:
 
 
 def _prints(source: Source) -> list[str]:
-    calls = [node for node in ast.walk(source.tree) if isinstance(node, ast.Call)]
+    calls = [node for node in source.nodes if isinstance(node, ast.Call)]
     return [source.at(call) for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
 
 
@@ -72,7 +72,7 @@ def test_only_the_command_line_prints() -> None:
 
 def _sleeps(source: Source) -> list[str]:
     lines = source.text.splitlines()
-    calls = [node for node in ast.walk(source.tree) if isinstance(node, ast.Call)]
+    calls = [node for node in source.nodes if isinstance(node, ast.Call)]
     asleep = [call for call in calls if ast.unparse(call.func) == "time.sleep"]
     return [source.at(call) for call in asleep if REASON not in lines[call.lineno - 1]]
 

@@ -16,11 +16,12 @@ PublicNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 @dataclass(frozen=True)
 class Source:
-    """One Python file: its path from the root of the repository, its text and its syntax tree."""
+    """One Python file: its path from the root of the repository, its text, its syntax tree and all nodes of that."""
 
     path: str
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
 
     @property
     def module(self) -> str:
@@ -60,14 +61,18 @@ def read_text(path: str) -> str:
 def sources(top: str) -> tuple[Source, ...]:
     """The Python files under a folder of the root."""
     paths = [path for path in tracked_files() if path.startswith(f"{top}/") and path.endswith(".py")]
-    return tuple(Source(path, read_text(path), ast.parse(read_text(path), path)) for path in paths)
+    return tuple(_parse(path) for path in paths)
+
+
+def _parse(path: str) -> Source:
+    text = read_text(path)
+    tree = ast.parse(text, path)
+    return Source(path, text, tree, tuple(ast.walk(tree)))
 
 
 def functions(source: Source) -> Iterator[FunctionNode]:
     """Every function and method of a file, nested ones too."""
-    for node in ast.walk(source.tree):
-        if isinstance(node, FunctionNode):
-            yield node
+    return (node for node in source.nodes if isinstance(node, FunctionNode))
 
 
 def length(node: FunctionNode) -> int:
