@@ -18,14 +18,15 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["console", "json"]
 
 #: Libraries that say more than an operator wants to read, and the lowest level that is let through of each.
-_QUIETED = {
+_TALKATIVE = {
     "asyncio": logging.WARNING,
     "alembic": logging.WARNING,
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
-    "sqlalchemy": logging.WARNING,
     "uvicorn.access": logging.WARNING,
 }
+#: Libraries that show, below this level, the values that they work with: code, output, hashes of passwords.
+_INDISCREET = {"sqlalchemy": logging.WARNING}
 #: Libraries that install handlers of their own.
 _ROUTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "sqlalchemy")
 
@@ -89,8 +90,10 @@ def _install(handler: logging.Handler, level: Level) -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
-    for name, lowest in _QUIETED.items():
+    for name, lowest in _TALKATIVE.items():
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else lowest)
+    for name, lowest in _INDISCREET.items():
+        logging.getLogger(name).setLevel(lowest)
 
 
 def _make_renderer(log_format: Format, stream: TextIO) -> list[structlog.typing.Processor]:
