@@ -21,8 +21,6 @@ STOP_S = 30.0
 POLL_S = 0.002
 ENVIRONMENTS = "/api/v1/sandbox/environments"
 HELLO = {"code": "print('Hello, World!')"}
-# Beside a server that already runs on this machine: sandboxes get host users of their own.
-HOST_ID_BASE = 2_600_000_000
 
 
 def command() -> str:
@@ -115,7 +113,6 @@ class Server:
             "SANDGATE_STATE": str(self.state),
             "SANDGATE_ADMIN_PASSWORD": self.password,
             "SANDGATE_LOG_LEVEL": "warning",
-            "SANDGATE_HOST_ID_BASE": str(HOST_ID_BASE),
         }
         return kept | own | self._settings
 

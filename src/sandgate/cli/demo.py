@@ -26,9 +26,6 @@ REQUEST_S = 60.0
 REPEATS = 20
 ENVIRONMENTS = "/api/v1/sandbox/environments"
 TEMPLATE = "python-3.9"
-# Servers of several checkouts run side by side: each takes host users from a range of its own, told apart by its port.
-FIRST_HOST_ID = 1_880_000_000
-HOST_IDS_OF_SERVER = 65_536
 WEAK = """
   THIS SERVER DOES NOT ISOLATE. This machine cannot hold the standard class, so that code runs as a plain process of
   this user: it can read your files and reach your network. It listens on loopback only. Run nothing in it that you
@@ -98,8 +95,7 @@ def find_port(first: int = FIRST_PORT) -> int:
 def server_environ(environ: Mapping[str, str], state: Path, port: int, *, weak: bool) -> dict[str, str]:
     """Variables of the server; settings that the caller made are kept, but where and how it serves is decided here."""
     place = {"SANDGATE_HOST": HOST, "SANDGATE_PORT": str(port), "SANDGATE_STATE": str(state)}
-    host_id = FIRST_HOST_ID + (port % 10_000) * HOST_IDS_OF_SERVER
-    usual = {"SANDGATE_HOST_ID_BASE": str(host_id), "SANDGATE_LOG_LEVEL": "warning"}
+    usual = {"SANDGATE_LOG_LEVEL": "warning"}
     chosen = {"SANDGATE_ALLOW_WEAK_ISOLATION": "1", "SANDGATE_ISOLATION": "process"} if weak else {}
     return usual | dict(environ) | place | chosen
 
