@@ -20,13 +20,15 @@ _COUNTER_LIMIT = 32**3
 _RANDOM_BITS = 65
 
 
-def _encode(value: int, length: int) -> str:
-    """The value in base 32, padded on the left to ``length`` characters."""
-    digits = []
-    for _ in range(length):
-        value, digit = divmod(value, 32)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+# Two digits at a time, because ids are made for every request.
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = range(120, -1, -10)
+
+
+def _encode(millisecond: int, counter: int, random: int) -> str:
+    """The 26 characters."""
+    value = (millisecond << 15 | counter) << _RANDOM_BITS | random
+    return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
 
 
 class _Sequence:
@@ -55,8 +57,7 @@ _sequence = _Sequence()
 def make_id(prefix: str) -> str:
     """A new identifier: ``prefix``, a dash, 26 sortable, unguessable characters."""
     millisecond, counter = _sequence.take()
-    tail = _encode(secrets.randbits(_RANDOM_BITS), 13)
-    return f"{prefix}-{_encode(millisecond, 10)}{_encode(counter, 3)}{tail}"
+    return f"{prefix}-{_encode(millisecond, counter, secrets.randbits(_RANDOM_BITS))}"
 
 
 def make_environment_id() -> EnvironmentId:

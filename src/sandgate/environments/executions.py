@@ -3,7 +3,6 @@
 import asyncio
 import codecs
 from collections.abc import Iterable
-from dataclasses import replace
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
@@ -169,11 +168,13 @@ class Executions:
 
     def _describe(self, row: Execution, termination: Termination) -> Execution:
         error = termination.error
-        if error is not None:
-            error = ErrorReport(clean_text(error.name), clean_text(error.value), clean_text(error.traceback))
-        return replace(
-            row,
+        return Execution(
+            execution_id=row.execution_id,
+            environment_id=row.environment_id,
+            owner_id=row.owner_id,
             status=termination.status,
+            timeout_s=row.timeout_s,
+            started_at=row.started_at,
             finished_at=self._clock.now(),
             duration_ms=round(termination.duration_s * 1000),
             exit_code=termination.exit_code,
@@ -181,6 +182,10 @@ class Executions:
             stderr=decode_output(termination.stderr, truncated=termination.stderr_truncated),
             stdout_truncated=termination.stdout_truncated,
             stderr_truncated=termination.stderr_truncated,
-            error=error,
+            error=None if error is None else _clean_report(error),
             usage=termination.usage,
         )
+
+
+def _clean_report(error: ErrorReport) -> ErrorReport:
+    return ErrorReport(clean_text(error.name), clean_text(error.value), clean_text(error.traceback))

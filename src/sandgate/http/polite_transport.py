@@ -1,4 +1,4 @@
-"""Closes connections so that the other side can still read the last answer."""
+"""Writes each answer in one piece, and closes connections so that the other side can still read the last one."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,11 +11,18 @@ _LINGER_BYTES = 8 * 1024 * 1024
 _FLUSH_S = 30.0
 
 
+_HEAD = b"HTTP/1.1 "
+_INTERIM = b"HTTP/1.1 1"
+
+
 class PoliteTransport:
     """A TCP transport whose ``close`` does not answer unread bytes with a reset.
 
     A reset may overtake the answer on its way to the client. While the client is still sending, closing therefore
     means: end the own direction, read and drop what comes, for a while. Source: RFC 9112, section 9.6.
+
+    The head of an answer is held until its body comes, or the event loop turns, because uvloop sends each write by
+    itself at once, and so a client would be woken twice for every answer.
     """
 
     def __init__(self, transport: asyncio.Transport, is_receiving: Callable[[], bool]) -> None:
@@ -24,12 +31,23 @@ class PoliteTransport:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._dropped = 0
+        self._held = b""
         self.is_lingering = False
-        # Handed on as they are, because they are called for every request.
-        self.write = transport.write
+        # Handed on as they are.
         self.get_extra_info: Callable[..., Any] = transport.get_extra_info
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        """Send, unless it is the head of an answer."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        elif data.startswith(_HEAD) and not data.startswith(_INTERIM):
+            self._held = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
 
     def is_closing(self) -> bool:
         """Whether nothing more can be written."""
@@ -49,6 +67,7 @@ class PoliteTransport:
         if self.is_closing():
             return
         self.is_lingering = True
+        self._flush()
         self._transport.write_eof()
         self._transport.resume_reading()
         self._timer = self._loop.call_later(_LINGER_S, self._close_now)
@@ -68,7 +87,13 @@ class PoliteTransport:
         if self._timer is not None:
             self._timer.cancel()
 
+    def _flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
     def _close_now(self) -> None:
+        self._flush()
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(_FLUSH_S, self._transport.abort)
