@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.repository.tree import ROOT, read_text, tracked_files
 DOCUMENTS = [path for path in tracked_files() if path.endswith(".md")]
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 SCRIPT = re.compile(r"(?<![\w./-])(scripts/[a-z][a-z-]*)(?![\w./])")
+# Run by name instead of imported.
+PROGRAMS = {"editables", "hatchling", "import-linter", "mypy", "pytest-asyncio", "ruff", "uv"}
 DEPENDENCY = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -90,11 +93,25 @@ def _declared() -> list[str]:
     return sorted({match.group() for match in found if match})
 
 
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def test_every_dependency_has_a_reason() -> None:
     """What the project takes from others is a decision, and the decision is written down."""
     record = read_text("docs/decisions/0001-dependencies.md")
     missing = [name for name in _declared() if f"| `{name}`" not in record]
     assert not missing, f"Say in docs/decisions/0001-dependencies.md why these are needed: {missing}"
+
+
+def test_every_dependency_is_used() -> None:
+    """What is imported nowhere is not taken from others, but for programs that are run."""
+    modules = {_normal(name): module for module, names in packages_distributions().items() for name in names}
+    roots = ("src/", "tests/", "bench/", "scripts/")
+    code = "\n".join(read_text(path) for path in tracked_files() if path.startswith(roots))
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE))
+    unused = [name for name in _declared() if name not in PROGRAMS and modules.get(_normal(name)) not in imported]
+    assert not unused, f"Take these out of pyproject.toml and run scripts/lock: {unused}"
 
 
 def test_every_dependency_is_locked() -> None:
