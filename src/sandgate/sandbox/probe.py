@@ -184,7 +184,7 @@ def _judge(name: str, wanted: _Wanted, finding: tuple[bool, str] | None) -> Abil
 
 def _find_mend(name: str, wanted: _Wanted) -> str:
     """What brings an ability that is lacking."""
-    if os.geteuid() != 0 and wanted.required_by == _STANDARD and name not in ("user_namespaces", "overlayfs"):
+    if os.geteuid() != 0 and (name.startswith("cgroup_") or name in ("root_namespaces", "host_ids")):
         return "run as root"
     if wanted.needed_for == _USER_NAMESPACES:
         for path, (value, command) in _FORBIDDING.items():

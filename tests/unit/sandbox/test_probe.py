@@ -199,6 +199,24 @@ def test_the_mend_names_the_setting_that_forbids(
     assert command in probing._find_mend("user_namespaces", probing._TRIED["user_namespaces"])
 
 
+@pytest.mark.parametrize(
+    ("name", "is_root", "mend"),
+    [
+        ("host_ids", False, "run as root"),
+        ("cgroup_freezer", False, "run as root"),
+        ("cgroup_memory", True, "--privileged"),
+        ("libseccomp", False, "apt-get install libseccomp2"),
+        ("overlayfs", False, "modprobe overlay"),
+    ],
+)
+def test_the_mend_is_to_be_root_where_only_root_may(
+    monkeypatch: pytest.MonkeyPatch, name: str, is_root: bool, mend: str
+) -> None:
+    """And something else where root lacks it too."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if is_root else 1000)
+    assert mend in probing._find_mend(name, probing._TRIED[name])
+
+
 def test_signals_of_the_caller_are_untouched() -> None:
     """The server probes at its start, and its own handlers stay."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
