@@ -107,11 +107,12 @@ def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence
 def run_folder(settings: Settings) -> Path:
     """Where the launcher's socket is; outside of the state, so that the next boot finds nothing stale."""
     if os.geteuid() == 0:
-        return Path("/run/sandgate") / _state_name(settings)
+        return Path("/run/sandgate") / state_name(settings)
     return settings.state / "run"
 
 
-def _state_name(settings: Settings) -> str:
+def state_name(settings: Settings) -> str:
+    """What tells this server from others on the machine: the same for the same state folder."""
     return hashlib.sha256(str(settings.state.resolve()).encode()).hexdigest()[:12]
 
 
@@ -119,7 +120,7 @@ def id_block(settings: Settings) -> int:
     """The first of the user ids that belong to this server: the gateway's, then the launcher's, then the sandboxes'."""
     if settings.host_id_base:
         return settings.host_id_base
-    return _FIRST_BLOCK + int(_state_name(settings), 16) % _BLOCKS * _BLOCK_IDS
+    return _FIRST_BLOCK + int(state_name(settings), 16) % _BLOCKS * _BLOCK_IDS
 
 
 def _launcher_config(
@@ -132,7 +133,7 @@ def _launcher_config(
     ]
     return LauncherConfig(
         run_folder=run_folder(settings),
-        tree_name=f"sandgate-{_state_name(settings)}",
+        tree_name=f"sandgate-{state_name(settings)}",
         gateway_uid=identity.user_id,
         host_id_base=id_block(settings) + _OWN_IDS,
         most_sandboxes=settings.max_environments + settings.spare_sandboxes * len(templates),

@@ -1,0 +1,111 @@
+"""A server whose processes can be found and killed one by one."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.client import Connection
+from bench.sandgate_server import ENVIRONMENTS, Server
+from sandgate.cli.serve import run_folder, state_name
+from sandgate.config.settings import Settings
+
+GATEWAY, LAUNCHER, SUPERVISOR = "sg-gateway", "sg-launcher", "sandgate"
+LIMIT_S = 20.0
+
+
+def until(seen: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
+    """Wait until ``seen()`` is true and answer it; fail with ``what`` was waited for."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        found = seen()
+        if found:
+            return found
+        time.sleep(0.005)  # waits: other processes act in their own time
+    raise AssertionError(f"not within {limit_s} s: {what}")
+
+
+class CrashServer(Server):
+    """``sandgate serve`` with the means to hurt it."""
+
+    def processes(self, name: str) -> list[int]:
+        """Its processes of this name: those whose session or parents lead to the server, and its launcher."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            with suppress(OSError):
+                if (folder / "comm").read_text().strip() == name and self._is_own(int(folder.name)):
+                    found.append(int(folder.name))
+        return found
+
+    def _is_own(self, pid: int) -> bool:
+        state = str(self.state).encode()
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        return state in environ or self._has_socket_of(pid)
+
+    def _has_socket_of(self, pid: int) -> bool:
+        """A launcher has nothing of the server's environment; it listens below the folder of the state's name."""
+        wanted = str(run_folder(Settings(state=self.state)))
+        with suppress(OSError):
+            return any(wanted in os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+        return False
+
+    def processes_of_first_sandbox(self) -> list[int]:
+        """What runs in the first sandbox that its launcher made."""
+        group = f"sandgate-{state_name(Settings(state=self.state))}/s1/cgroup.procs"
+        return [int(pid) for file in Path("/sys/fs/cgroup").glob(f"*/{group}") for pid in file.read_text().split()]
+
+    def kill(self, name: str) -> None:
+        """End one of its processes at once, and wait until it is gone."""
+        (pid,) = self.processes(name)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: pid not in self.processes(name), f"{name} is gone")
+
+    def kill_all(self) -> None:
+        """``kill -9`` of what the operator started; the rest of it has to cope."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def reconnect(self) -> Connection:
+        """A connection, as soon as the server answers again."""
+        until(self._answers, "the server answers")
+        return self.connect()
+
+    def until_ready(self) -> Connection:
+        """A connection to a server whose every part answers."""
+
+        def ready() -> bool:
+            with suppress(OSError, AssertionError), self.connect() as connection:
+                return connection.request("GET", "/readyz").status == 200
+            return False
+
+        until(ready, "the server is ready")
+        return self.connect()
+
+
+class BackgroundExecution:
+    """An execution that a thread waits for; ``answer`` is None when the connection broke."""
+
+    def __init__(self, server: CrashServer, environment_id: str, code: str, timeout: float = 60) -> None:
+        self.answer: dict[str, Any] | None = None
+        self._path = f"{ENVIRONMENTS}/{environment_id}/execute"
+        self._body = {"code": code, "timeout": timeout}
+        self._connection = server.connect()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError, AssertionError, ConnectionError), self._connection as connection:
+            self.answer = connection.request("POST", self._path, self._body).json()
+
+    def join(self) -> dict[str, Any] | None:
+        """The answer."""
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive(), "the execution neither ended nor broke"
+        return self.answer

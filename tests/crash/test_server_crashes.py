@@ -1,0 +1,161 @@
+"""Processes of a running server are killed at the worst moments; nothing is lost that was acknowledged."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.client import Connection
+from bench.sandgate_server import ENVIRONMENTS, create, execute
+from bench.sandgate_server import command as sandgate_command
+from tests.crash.server_process import GATEWAY, LAUNCHER, BackgroundExecution, CrashServer, until
+
+pytestmark = pytest.mark.needs_root_namespaces
+LOOP = "print('begun', flush=True)\nwhile True: pass"
+
+
+@pytest.fixture
+def server() -> Iterator[CrashServer]:
+    """A server of the test's own."""
+    with CrashServer({"SANDGATE_DRAIN_GRACE_S": "0.3"}) as running:
+        yield running
+
+
+def status_of(connection: Connection, environment_id: str) -> str:
+    """The status of an environment, as a user sees it."""
+    return str(connection.expect(200, "GET", f"{ENVIRONMENTS}/{environment_id}")["status"])
+
+
+def make(server: CrashServer) -> str:
+    """An environment that has run something and holds a file."""
+    with server.connect() as connection:
+        environment_id = create(connection, "python")
+        execute(connection, environment_id, {"code": "open('kept', 'w').write('still here')"})
+    return environment_id
+
+
+def executions(connection: Connection, environment_id: str) -> list[dict[str, object]]:
+    """All executions of an environment, newest first."""
+    answer = connection.expect(200, "GET", f"{ENVIRONMENTS}/{environment_id}/executions")
+    return list(answer["executions"])
+
+
+def running_is_recorded(server: CrashServer, environment_id: str) -> bool:
+    """Whether an execution of the environment is listed as running."""
+    with server.connect() as connection:
+        return any(row["status"] == "running" for row in executions(connection, environment_id))
+
+
+def assert_adopted(server: CrashServer, environment_id: str) -> None:
+    """The environment lives with its files, and what ran in it is recorded as lost."""
+    with server.until_ready() as connection:
+        assert status_of(connection, environment_id) == "running"
+        answer = execute(connection, environment_id, {"code": "print(open('kept').read())"})
+        assert answer["stdout"] == "still here\n"
+        assert "lost" in [row["status"] for row in executions(connection, environment_id)]
+
+
+def test_gateway_killed(server: CrashServer) -> None:
+    """A gateway that is killed is started again and adopts its environments; what ran is lost, and never hangs."""
+    environment_id = make(server)
+    running = BackgroundExecution(server, environment_id, LOOP)
+    until(lambda: running_is_recorded(server, environment_id), "the execution is recorded")
+    server.kill(GATEWAY)
+    assert running.join() is None
+    assert_adopted(server, environment_id)
+
+
+def test_server_killed_and_started_again(server: CrashServer) -> None:
+    """``kill -9`` of the server frees its port, leaves its environments alive, and the next start adopts them."""
+    environment_id = make(server)
+    running = BackgroundExecution(server, environment_id, LOOP)
+    until(lambda: running_is_recorded(server, environment_id), "the execution is recorded")
+    server.kill_all()
+    assert running.join() is None
+    until(lambda: not server.listeners(), "the port is free")
+    assert server.processes(LAUNCHER)
+    server.start()
+    assert_adopted(server, environment_id)
+
+
+def test_launcher_killed(server: CrashServer) -> None:
+    """With the launcher its sandboxes die: their environments fail with the reason, and new ones can be made."""
+    environment_id = make(server)
+    running = BackgroundExecution(server, environment_id, LOOP)
+    until(lambda: running_is_recorded(server, environment_id), "the execution is recorded")
+    server.kill(LAUNCHER)
+    answer = running.join()
+    assert answer is not None
+    assert answer["status"] == "lost"
+    with server.until_ready() as connection:
+        until(lambda: status_of(connection, environment_id) == "failed", "the environment is failed")
+        row = connection.expect(200, "GET", f"{ENVIRONMENTS}/{environment_id}")
+        assert "launcher died" in row["status_reason"]
+        another = create(connection, "python")
+        assert execute(connection, another)["stdout"] == "Hello, World!\n"
+
+
+def test_terminated_in_order(server: CrashServer) -> None:
+    """SIGTERM gives what runs a grace, then cancels it; everything ends, and the records say so."""
+    environment_id = make(server)
+    running = BackgroundExecution(server, environment_id, LOOP)
+    until(lambda: running_is_recorded(server, environment_id), "the execution is recorded")
+    assert server._process is not None
+    server._process.terminate()
+    assert server._process.wait(15) == 0
+    answer = running.join()
+    assert answer is not None
+    assert answer["status"] == "cancelled"
+    assert answer["stdout"] == "begun\n"
+    assert not server.processes(LAUNCHER)
+    server.start()
+    with server.connect() as connection:
+        row = connection.expect(200, "GET", f"{ENVIRONMENTS}/{environment_id}")
+        assert (row["status"], row["status_reason"]) == ("terminated", "the service was stopped")
+        assert executions(connection, environment_id)[0]["status"] == "cancelled"
+
+
+def test_acknowledged_execution_survives(server: CrashServer) -> None:
+    """An execution whose answer has left is in the records after ``kill -9``, with its output."""
+    environment_id = make(server)
+    with server.connect() as connection:
+        answered = [execute(connection, environment_id, {"code": f"print({n})"}) for n in range(20)]
+    server.kill_all()
+    server.start()
+    with server.until_ready() as connection:
+        kept = {row["execution_id"]: row for row in executions(connection, environment_id)}
+    for answer in answered:
+        assert kept[answer["execution_id"]]["stdout"] == answer["stdout"]
+
+
+def test_expired_while_nobody_watched(server: CrashServer) -> None:
+    """The launcher ends an environment whose lifetime is over while the server is down."""
+    with server.connect() as connection:
+        wanted = {"name": "short", "template": "python", "timeout": 1}
+        environment_id = connection.expect(201, "POST", ENVIRONMENTS, wanted)["environment_id"]
+        execute(connection, environment_id)
+    server.kill_all()
+    until(lambda: not server.processes_of_first_sandbox(), "its processes are gone", 5)
+    server.start()
+    with server.until_ready() as connection:
+        assert status_of(connection, environment_id) == "expired"
+
+
+def test_gateway_has_no_privileges(server: CrashServer) -> None:
+    """The process that talks to the network is an ordinary user with no way back, and cannot read what root owns."""
+    (pid,) = server.processes(GATEWAY)
+    fields = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    assert all(int(number) > 100_000 for number in fields["Uid"].split() + fields["Gid"].split())
+    assert fields["Groups"].strip() == ""
+    assert all(int(fields[name], 16) == 0 for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"))
+    assert fields["NoNewPrivs"] == "1"
+
+
+def test_second_server_on_the_same_state_is_refused(server: CrashServer) -> None:
+    """Two servers would undo each other's work; the second one says so and the first goes on."""
+    command = [sandgate_command(), "serve", "--port", "0", "--state", str(server.state)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert second.returncode != 0
+    assert "Another server is running on the state folder" in second.stderr
+    make(server)
