@@ -106,11 +106,12 @@ def test_every_dependency_has_a_reason() -> None:
 
 def test_every_dependency_is_used() -> None:
     """What is imported nowhere is not taken from others, but for programs that are run."""
-    modules = {_normal(name): module for module, names in packages_distributions().items() for name in names}
     roots = ("src/", "tests/", "bench/", "scripts/")
     code = "\n".join(read_text(path) for path in tracked_files() if path.startswith(roots))
     imported = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.MULTILINE))
-    unused = [name for name in _declared() if name not in PROGRAMS and modules.get(_normal(name)) not in imported]
+    owners = packages_distributions()
+    used = {_normal(name) for module in imported for name in owners.get(module, ())}
+    unused = [name for name in _declared() if name not in PROGRAMS and _normal(name) not in used]
     assert not unused, f"Take these out of pyproject.toml and run scripts/lock: {unused}"
 
 
