@@ -19,6 +19,7 @@ FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
 _CHANNEL = 63
 _NAME = os.path.basename(sys.executable)
+_USER_PACKAGES = getattr(sys.modules.get("site"), "USER_SITE", None)
 
 
 # The interpreter's own functions find the text of a line in a file of that name up to 3.10, nowhere if the name has
@@ -78,6 +79,7 @@ def prepare_interpreter(setup: Dict[str, Any]) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "sandgate_agent"]:
         del sys.modules[name]
     sys.path[:] = ["", *(p for p in sys.path if p and p != setup["agent"])]
+    lay_out(walls.WORKSPACE)
 
 
 def rehearse() -> None:
@@ -118,13 +120,16 @@ def _settle(standard: bool, channel: int, stdout: int, stderr: int) -> None:
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGCHLD,))
 
 
-def _refresh() -> None:
-    """Undo what forks of one parent would have in common, and what the collector was told to leave alone."""
-    folder = os.getcwd()
+def lay_out(folder: str) -> None:
+    """Before the fork: the search path and arguments of code that is run as a file in ``folder``."""
     sys.path[0] = folder
     sys.argv[:] = [folder + "/" + FILENAME]
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = [sys.executable, *sys.argv]
+
+
+def _refresh() -> None:
+    """Undo what forks of one parent would have in common, and what the collector was told to leave alone."""
     modules = sys.modules
     if "random" in modules:
         modules["random"].seed()
@@ -132,9 +137,9 @@ def _refresh() -> None:
         modules["tempfile"]._name_sequence = None  # type: ignore[attr-defined]
     if "numpy.random" in modules:
         modules["numpy.random"].seed()
-    packages = getattr(modules.get("site"), "USER_SITE", None)
-    if packages and os.path.isdir(packages) and packages not in sys.path:
-        modules["site"].addsitedir(packages)
+    # Packages that the user has installed in the environment since the interpreter looked for any.
+    if _USER_PACKAGES and os.access(_USER_PACKAGES, os.R_OK) and _USER_PACKAGES not in sys.path:
+        modules["site"].addsitedir(_USER_PACKAGES)
     gc.enable()
 
 
@@ -252,7 +257,8 @@ class _Run:
 def _finish(code: int) -> None:
     """End as an interpreter does: threads joined, exit functions run, objects of the code's own finalized."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if _thread._count():
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         _flush()
         sys.modules.pop("__main__", None)

@@ -57,6 +57,9 @@ class Forker:
         outer, inner = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         stdout, stdout_inside = os.pipe()
         stderr, stderr_inside = os.pipe()
+        # The child, of another identity, may open them by name; the gateway opens them anew for flags of its own.
+        os.fchmod(stdout, 0o666)
+        os.fchmod(stderr, 0o666)
         try:
             pid = os.fork() if self._thread_number is None else system.light_fork(self._thread_number)
         except OSError:
@@ -168,6 +171,7 @@ def _prepare(request: Dict[str, Any], plan: Optional[walls.Plan], filter_: Any) 
     if plan is None:
         system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGKILL)
         walls.put_up_plain(request["folder"])
+        child.lay_out(os.getcwd())
     else:
         if not request["joins"]:
             plan.put_up(request["disk_bytes"], request["inodes"])

@@ -1,14 +1,18 @@
 """Code behaves as in ``python file.py``: each piece is run both ways and the two are compared."""
 
+import asyncio
 import os
 import re
 import subprocess
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from sandgate.core.execution import Termination
 from tests.abilities import find_interpreter
-from tests.runtime.hosts import Bench, available_versions
+from tests.runtime.hosts import Bench, LauncherHost, available_versions
 
 PIECES = {
     "hello": "print('Hello, World!')",
@@ -46,14 +50,17 @@ PIECES = {
     "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint('main')\n",
     "exception in a thread": "import threading\ndef f():\n    raise ValueError('in a thread')\n"
     "t = threading.Thread(target=f, name='T')\nt.start()\nt.join()\nprint('on')\n",
-    "asyncio": "import asyncio\nasync def main():\n    await asyncio.sleep(0)\n    print('async')\nasyncio.run(main())\n",
+    "asyncio": "import asyncio\nasync def main():\n"
+    "    await asyncio.sleep(0)\n    print('async')\nasyncio.run(main())\n",
     "multiprocessing": "import multiprocessing as m\ndef f(x):\n    return x * x\n"
     "if __name__ == '__main__':\n    with m.get_context('fork').Pool(2) as p:\n        print(p.map(f, range(4)))\n",
-    "executor": "from concurrent.futures import ThreadPoolExecutor as E\nwith E(2) as e:\n    print(list(e.map(abs, [-1, 2])))\n",
+    "executor": "from concurrent.futures import ThreadPoolExecutor as E\n"
+    "with E(2) as e:\n    print(list(e.map(abs, [-1, 2])))\n",
     "shell": "import subprocess; print(subprocess.run(['/bin/sh', '-c', 'echo out; echo err >&2; exit 5']).returncode)",
     "shell output": "import subprocess; print(subprocess.check_output('echo $((6*7))', shell=True))",
     "own interpreter": "import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', 'print(6*7)']))",
-    "fork": "import os\nif os.fork() == 0:\n    print('child', flush=True)\n    os._exit(0)\nos.wait()\nprint('parent')\n",
+    "fork": "import os\nif os.fork() == 0:\n"
+    "    print('child', flush=True)\n    os._exit(0)\nos.wait()\nprint('parent')\n",
     "fork that falls through": "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\nprint('both')\n",
     "signal": "import os, signal\nsignal.signal(signal.SIGUSR1, lambda n, f: print('got', n))\n"
     "os.kill(os.getpid(), signal.SIGUSR1)\nprint('on')\n",
@@ -72,7 +79,8 @@ PIECES = {
     "both streams": "import sys\nfor i in range(3):\n    print('o', i)\n    print('e', i, file=sys.stderr)\n",
     "closed stdout": "import sys\nsys.stdout.close()\n",
     "tracebacks": "import traceback\ntry:\n    1/0\nexcept ZeroDivisionError:\n    traceback.print_exc()\n",
-    "logging": "import logging\nlogging.warning('x')\ntry:\n    1/0\nexcept ZeroDivisionError:\n    logging.exception('y')\n",
+    "logging": "import logging\nlogging.warning('x')\n"
+    "try:\n    1/0\nexcept ZeroDivisionError:\n    logging.exception('y')\n",
     "pickle of a class of its own": "import pickle\nclass P:\n    pass\nprint(type(pickle.loads(pickle.dumps(P()))))",
     "dataclass": "import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\nprint(P(1))",
     "exec": "exec('a = 1'); print(a, eval('a + 1'))",
@@ -82,8 +90,11 @@ PIECES = {
     "windows line ends": "print(1)\r\nprint(2)\r\n",
     "byte order mark": "\ufeffprint('bom')",
     "coding cookie": "# -*- coding: latin-1 -*-\nprint('plain')",
-    "temporary file": "import tempfile\nwith tempfile.TemporaryFile('w+') as f:\n    f.write('t'); f.seek(0); print(f.read())",
+    "temporary file": "import tempfile\n"
+    "with tempfile.TemporaryFile('w+') as f:\n    f.write('t'); f.seek(0); print(f.read())",
     "interrupt": "raise KeyboardInterrupt",
+    "standard streams by name": "with open('/dev/stdout', 'w') as f:\n    print('out', file=f)\n"
+    "import os; os.system('echo err > /dev/stderr')\n",
     "encodings": "import sys, locale; print(sys.stdout.encoding, sys.getfilesystemencoding(), sys.stdin.encoding)",
 }
 # A signal that the code dies of is told by the exit code as a shell tells it.
@@ -91,9 +102,10 @@ _EXIT_CODES = {-2: 130}
 
 
 def _by_hand(interpreter: str, code: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    folder.mkdir()
     (folder / "file.py").write_bytes(code.encode())
     environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8"}
-    return subprocess.run(
+    ran = subprocess.run(
         [interpreter, "-u", "file.py"],
         cwd=folder,
         env=environ,
@@ -101,6 +113,8 @@ def _by_hand(interpreter: str, code: str, folder: Path) -> subprocess.CompletedP
         stdin=subprocess.DEVNULL,
         check=False,
     )
+    ran.stderr = ran.stderr.replace(f"{folder}/file.py".encode(), b"file.py")
+    return ran
 
 
 def _normal(text: bytes, filename: str) -> str:
@@ -109,17 +123,46 @@ def _normal(text: bytes, filename: str) -> str:
     return counted.decode("utf-8", "replace").replace(filename, "FILE")
 
 
+async def _inside(host: LauncherHost, version: str) -> Mapping[str, Termination]:
+    """All pieces one after another in one sandbox."""
+    runtime = host.runtime()
+    bench = Bench(host, runtime)
+    await runtime.start(bench.on_end)
+    sandbox = await bench.make(version)
+    ran = {name: await bench.run(sandbox, code) for name, code in PIECES.items()}
+    await runtime.destroy(sandbox.environment_id)
+    await runtime.stop(keep_sandboxes=True)
+    return ran
+
+
+Runs = tuple[Mapping[str, subprocess.CompletedProcess[bytes]], Mapping[str, Termination]]
+
+
+@pytest.fixture(scope="module")
+def run_both(standard_host: LauncherHost, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Runs]:
+    """All pieces by hand and inside, run at the first question about a version of Python."""
+    known: dict[str, Runs] = {}
+
+    def run(version: str) -> Runs:
+        if version not in known:
+            interpreter, folder = os.path.realpath(find_interpreter(version) or ""), tmp_path_factory.mktemp("by-hand")
+            with ThreadPoolExecutor(2) as pool:
+                places = [folder / str(number) for number in range(len(PIECES))]
+                by_hand = pool.map(_by_hand, [interpreter] * len(PIECES), PIECES.values(), places)
+            known[version] = dict(zip(PIECES, by_hand, strict=True)), asyncio.run(_inside(standard_host, version))
+        return known[version]
+
+    return run
+
+
 @pytest.mark.needs_root_namespaces
 @pytest.mark.parametrize("name", PIECES)
 @pytest.mark.parametrize("version", available_versions())
-async def test_like_python(version: str, name: str, standard: Bench, tmp_path: Path) -> None:
+def test_like_python(version: str, name: str, run_both: Callable[[str], Runs]) -> None:
     """Output, errors and exit code are those of the bare interpreter."""
-    code = PIECES[name]
-    interpreter = os.path.realpath(find_interpreter(version) or "")
-    bare = _by_hand(interpreter, code, tmp_path)
-    ran = await standard.run(await standard.make(version), code)
-    script = str(tmp_path / "file.py")
-    expected = _normal(bare.stderr.replace(script.encode(), b"file.py"), "file.py")
+    by_hand, inside = run_both(version)
+    bare, ran = by_hand[name], inside[name]
     assert _normal(ran.stdout, "<code>") == _normal(bare.stdout, "file.py")
-    assert _normal(ran.stderr.replace(b"/workspace/<code>", b"<code>"), "<code>") == expected
+    stderr = _normal(ran.stderr.replace(b"/workspace/<code>", b"<code>"), "<code>")
+    assert stderr == _normal(bare.stderr, "file.py")
     assert ran.exit_code == _EXIT_CODES.get(bare.returncode, bare.returncode)

@@ -86,7 +86,6 @@ class ZygoteExecution:
             loop.call_later(self._timeout_s, self._end, ExecutionStatus.TIMED_OUT),
             loop.call_later(_WATCH_AFTER_S, self._watch),
         ]
-        child.channel.setblocking(False)
         self._send()
 
     def _send(self) -> None:
@@ -96,7 +95,8 @@ class ZygoteExecution:
         loop = asyncio.get_running_loop()
         channel = self._child.channel
         try:
-            sent = channel.send(self._payload)
+            # In each call, because the other side can take the flag off the socket.
+            sent = channel.send(self._payload, socket.MSG_DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -169,7 +169,7 @@ class ZygoteExecution:
             return None
         asyncio.get_running_loop().remove_writer(child.channel.fileno())
         try:
-            report = wire.parse_report(child.channel.recv(wire.REPORT_LIMIT + 1))
+            report = wire.parse_report(child.channel.recv(wire.REPORT_LIMIT + 1, socket.MSG_DONTWAIT))
         except OSError:
             report = None
         child.channel.close()

@@ -15,10 +15,9 @@ _LARGEST_PIPE_BYTES = 1 << 20
 
 
 class OutputStream:
-    """One pipe of an execution; owns its descriptor."""
+    """One pipe of an execution; owns its descriptor, which does not block."""
 
     def __init__(self, descriptor: int, keep_bytes: int, drop_bytes: int, on_flood: Callable[[], None]) -> None:
-        os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._keep_bytes = keep_bytes
         self._drop_bytes = drop_bytes

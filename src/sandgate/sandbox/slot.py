@@ -102,12 +102,10 @@ class Slot:
             execution.on_exited(exited)
             return
         kind, number = wire.parse_numbered(message)
-        if kind != wire.CHILD or number != self._number + 1 or len(received) != _CHILD_DESCRIPTORS or self._child:
+        if kind != wire.CHILD or number != self._number + 1 or self._child or self._running:
             raise wire.WireError("expected the next child")
-        if not all(stat.S_ISFIFO(os.fstat(pipe).st_mode) for pipe in received[1:]):
-            raise wire.WireError("the output of a child is not a pipe")
+        self._child = _open_child(number, received)
         self._number = number
-        self._child = WaitingChild(number, socket.socket(fileno=received[0]), received[1], received[2])
         self._on_ready(self)
 
     def _on_resetting(self, message: bytes, received: list[int]) -> None:
@@ -136,3 +134,35 @@ class Slot:
         if execution is not None:
             execution.on_lost()
         return True
+
+
+def _open_child(number: int, received: list[int]) -> WaitingChild:
+    """The child behind these descriptors, which are taken over. Raises ``WireError``, and then none is."""
+    if len(received) != _CHILD_DESCRIPTORS:
+        raise wire.WireError(f"expected {_CHILD_DESCRIPTORS} descriptors of a child, got {len(received)}")
+    channel, *pipes = received
+    if not _is_stream(channel) or not all(stat.S_ISFIFO(os.fstat(pipe).st_mode) for pipe in pipes):
+        raise wire.WireError("a child came without a socket and two pipes")
+    try:
+        for pipe in pipes:
+            _open_anew(pipe)
+    except OSError as error:
+        raise wire.WireError(f"the output of a child cannot be read: {error}") from error
+    return WaitingChild(number, socket.socket(fileno=channel), *pipes)
+
+
+def _open_anew(pipe: int) -> None:
+    """Give a pipe flags of its own: whoever sent it may have kept a copy, and could make it block otherwise."""
+    own = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.dup2(own, pipe, inheritable=False)
+    os.close(own)
+
+
+def _is_stream(descriptor: int) -> bool:
+    """Whether it is a socket of the kind that a child reads its code from."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return False
+    looked_at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+    kind = [looked_at.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE)]
+    looked_at.detach()
+    return kind == [socket.AF_UNIX, socket.SOCK_STREAM]

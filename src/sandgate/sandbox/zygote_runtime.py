@@ -22,6 +22,7 @@ _CREATE_LIMIT_S = 45.0
 _DESTROY_LIMIT_S = 30.0
 _CONNECT_LIMIT_S = 10.0
 _CONNECT_PAUSE_S = 0.02
+UNNOTICED = "it ended while the launcher was out of reach"
 LAUNCHER_DIED = "the launcher died and took its sandboxes along"
 
 
@@ -32,6 +33,7 @@ class ZygoteRuntime:
         self._isolation = isolation
         self._socket_path = socket_path
         self._links: dict[EnvironmentId, SandboxLink] = {}
+        self._doubtful: set[EnvironmentId] = set()
         self._client = LauncherClient(self._on_ended, self._on_lost)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
@@ -46,8 +48,11 @@ class ZygoteRuntime:
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`. Raises ``LauncherUnavailable``."""
         self._on_end = on_end
-        async with asyncio.timeout(_CONNECT_LIMIT_S):
-            self._instance = await self._connect()
+        try:
+            async with asyncio.timeout(_CONNECT_LIMIT_S):
+                self._instance = await self._connect()
+        except TimeoutError:
+            raise LauncherUnavailable(f"No launcher listens at {self._socket_path}.") from None
 
     async def _connect(self) -> str:
         """Connect as soon as somebody listens; answers which start of the launcher it is."""
@@ -58,6 +63,7 @@ class ZygoteRuntime:
             except LauncherUnavailable:
                 await asyncio.sleep(_CONNECT_PAUSE_S)
                 continue
+            self._client.close()
             self._client = client
             hello = await client.request("hello", limit_s=_ASK_LIMIT_S)
             if hello.values["version"] != PROTOCOL_VERSION:
@@ -74,17 +80,29 @@ class ZygoteRuntime:
         """Find the launcher again, and end what did not survive."""
         try:
             while True:
-                try:
-                    instance = await self._connect()
-                    there = set(await self._list()) if instance == self._instance else set()
-                    break
-                except (LauncherUnavailable, SandboxFailed):
-                    await asyncio.sleep(_CONNECT_PAUSE_S)
-            self._instance = instance
-            for environment_id in [name for name in self._links if name not in there]:
-                self._on_ended(environment_id, LAUNCHER_DIED)
+                with suppress(LauncherUnavailable, SandboxFailed):
+                    return await self._find_again()
+                await asyncio.sleep(_CONNECT_PAUSE_S)
         finally:
             self._reconnecting = None
+
+    async def _find_again(self) -> None:
+        instance = await self._connect()
+        same = instance == self._instance
+        there = set(await self._list()) if same else set()
+        self._end_missing(there, UNNOTICED if same else LAUNCHER_DIED)
+        self._instance = instance
+        await self._end_doubtful()
+
+    def _end_missing(self, there: set[EnvironmentId], reason: str) -> None:
+        for environment_id in [name for name in self._links if name not in there]:
+            self._on_ended(environment_id, reason)
+
+    async def _end_doubtful(self) -> None:
+        """End what was made for a request whose answer got lost."""
+        for environment_id in list(self._doubtful):
+            await self._client.request("destroy", limit_s=_DESTROY_LIMIT_S, environment_id=environment_id)
+            self._doubtful.discard(environment_id)
 
     def _on_ended(self, name: str, reason: str) -> None:
         environment_id = EnvironmentId(name)
@@ -113,10 +131,14 @@ class ZygoteRuntime:
     async def _adopt_one(self, environment_id: EnvironmentId, limits: Limits) -> SandboxLink | None:
         try:
             answer = await self._client.request("adopt", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
-            link = self._link(environment_id, limits, answer)
-            await link.adopt()
         except SandboxFailed:
+            return None
+        link = self._link(environment_id, limits, answer)
+        try:
+            await link.adopt()
+        except SandboxFailed as error:
             self._links.pop(environment_id, None)
+            link.fail(error.message)
             return None
         return link
 
@@ -148,6 +170,7 @@ class ZygoteRuntime:
 
     async def create(self, spec: SandboxSpec) -> SandboxLink:
         """See :class:`sandgate.sandbox.base.Runtime`."""
+        self._doubtful.discard(spec.environment_id)
         try:
             answer = await self._client.request(
                 "create",
@@ -160,14 +183,17 @@ class ZygoteRuntime:
         except asyncio.CancelledError:
             await self._abandon(spec.environment_id)
             raise
+        except LauncherUnavailable:
+            self._doubtful.add(spec.environment_id)
+            raise
         return self._link(spec.environment_id, spec.limits, answer)
 
     async def _abandon(self, environment_id: EnvironmentId) -> None:
         """End what is being made for a caller that has gone."""
-        try:
+        self._doubtful.add(environment_id)
+        with suppress(LauncherUnavailable):
             await asyncio.shield(self.destroy(environment_id))
-        except LauncherUnavailable:
-            return
+            self._doubtful.discard(environment_id)
 
     async def destroy(self, environment_id: EnvironmentId) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
@@ -185,9 +211,9 @@ class ZygoteRuntime:
         self._stopping = True
         if self._reconnecting is not None:
             self._reconnecting.cancel()
+        for link in list(self._links.values()):
+            link.fail("the service was stopped")
         if not keep_sandboxes:
-            for link in list(self._links.values()):
-                link.fail("the service was stopped")
             # Without a launcher there is nothing left to end.
             with suppress(LauncherUnavailable):
                 await self._client.request("shutdown", limit_s=_DESTROY_LIMIT_S)

@@ -27,7 +27,8 @@ class LauncherConfig:
 
     ``run_folder`` is the launcher's own; ``tree_name`` names its control groups, so that a later start of the same
     server finds what an earlier one left; only ``gateway_uid`` (and root) may connect. ``spares`` sandboxes of each
-    template in use are kept ready.
+    template in use are kept ready. A zygote is given ``start_limit_s`` to import what its template asks for, a sandbox
+    ``build_limit_s`` from there; both together stay below what the gateway waits for a sandbox.
     """
 
     run_folder: Path
@@ -38,6 +39,8 @@ class LauncherConfig:
     standard: bool
     templates: tuple[TemplateConfig, ...]
     spares: int = 0
+    start_limit_s: float = 30.0
+    build_limit_s: float = 10.0
 
     @property
     def socket_path(self) -> Path:

@@ -14,6 +14,13 @@ def pid_of(pidfd: int) -> int:
     return -1
 
 
+def is_pidfd(descriptor: int) -> bool:
+    """Whether a descriptor stands for a process."""
+    target = os.readlink(f"/proc/self/fd/{descriptor}")
+    # A file of a file system of its own since Linux 6.9.
+    return target == "anon_inode:[pidfd]" or target.startswith("pidfd:[")
+
+
 def parent_of(pid: int) -> int:
     """The parent of a process. Raises ``OSError`` when it has ended."""
     with open(f"/proc/{pid}/stat", "rb") as stat:

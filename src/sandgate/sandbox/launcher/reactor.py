@@ -46,8 +46,8 @@ class Reactor:
         while not self._stopped:
             timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
             for key, _events in self._selector.select(timeout):
-                # A callback of this round may have made a later one pointless.
-                if key.fd in self._selector.get_map():
+                # A callback of this round may have made a later one pointless, and given its number to another.
+                if self._selector.get_map().get(key.fd) is key:
                     key.data()
             while self._timers and self._timers[0][0] <= time.monotonic():
                 heapq.heappop(self._timers)[2]()

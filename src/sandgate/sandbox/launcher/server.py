@@ -5,6 +5,7 @@ sandboxes in its process namespace.
 """
 
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -367,6 +368,9 @@ def main() -> int:
     """Read the configuration from standard input and serve."""
     config = LauncherConfig.from_json(sys.stdin.read())
     system.set_process_name("sg-launcher")
+    # Each sandbox costs three descriptors; what runs inside has limits of its own.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     launcher = Launcher(config)
     try:
         launcher.open()

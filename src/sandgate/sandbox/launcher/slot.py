@@ -7,11 +7,11 @@ from collections.abc import Callable
 from sandgate.sandbox.launcher import processes
 from sandgate.sandbox.launcher.cgroup import Group
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate.sandbox.launcher.zygote import Zygote
+from sandgate.sandbox.launcher.zygote import Zygote, printable
 from sandgate_agent import wire
 
-BUILD_LIMIT_S = 20.0
 _USER_INSIDE = 1000
+_CLONE_GRACE_S = 0.1
 
 
 class Slot:
@@ -52,15 +52,18 @@ class Slot:
         self._sync, sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.zygote.clone(request, [control.detach(), sync.detach(), *namespaces], self._on_cloned)
         self._reactor.watch(self._sync.fileno(), self._on_sync)
-        self._reactor.call_later(BUILD_LIMIT_S, self._check_built)
+        patience_s = self.zygote.patience_s
+        self._reactor.call_later(patience_s, lambda: self._check_built(patience_s))
 
     def _on_cloned(self, pidfd: int) -> None:
         """The forker exists and waits: confine it, give it its ids, let it go on."""
+        if self._dead:
+            # Nobody waits for it any more, and it has not been let go on.
+            processes.kill(pidfd)
+            os.close(pidfd)
+            return
         self._pidfd = pidfd
         self._reactor.watch(pidfd, self._on_exit)
-        if self._killed:
-            processes.kill(pidfd)
-            return
         try:
             self.pid = processes.pid_of(pidfd)
             if self._maps_ids and processes.parent_of(self.pid) != self.zygote.pid:
@@ -97,12 +100,19 @@ class Slot:
             self.ready = True
             self._on_ready(self)
         elif self._pidfd >= 0:
-            text = message.decode("utf-8", "replace") if message else "its process 1 ended while it was made"
+            text = printable(message.decode("utf-8", "replace")) if message else "its process 1 ended while it was made"
             self.kill(f"it could not be built: {text}")
+        else:
+            # Its clone, or the zygote's end and the reason for it, is about to be noticed if there is one.
+            self._reactor.call_later(_CLONE_GRACE_S, self._check_cloned)
 
-    def _check_built(self) -> None:
+    def _check_cloned(self) -> None:
+        if self._pidfd < 0:
+            self.kill("it could not be built: its zygote cloned nothing")
+
+    def _check_built(self, patience_s: float) -> None:
         if not self.ready:
-            self.kill(f"it was not built within {BUILD_LIMIT_S:.0f} seconds")
+            self.kill(f"it was not built within {patience_s:.0f} seconds")
 
     def kill(self, reason: str) -> None:
         """End it with everything in it. The first reason stands."""
@@ -111,7 +121,8 @@ class Slot:
         self._killed = True
         self.reason = reason
         if self._pidfd < 0:
-            # Not cloned yet: it is killed as soon as it is, or ends together with its zygote.
+            # If it is cloned after all, it is killed before it has begun.
+            self._bury()
             return
         if self._group is None and self.pid > 0:
             processes.kill_tree(self.pid)

@@ -37,7 +37,12 @@ class Spares:
                 spare.kill("it is a spare with limits that nobody asks for any more")
             self._ready.clear()
         self._schedule(_PAUSE_S)
-        return self._ready.pop() if self._ready else None
+        while self._ready:
+            spare = self._ready.pop()
+            # One that is dying is there until its last trace is gone.
+            if not spare.ending:
+                return spare
+        return None
 
     def _schedule(self, seconds: float) -> None:
         if not self._scheduled and self._wanted:

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,9 +15,14 @@ from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate_agent import descriptors, wire
 
-_START_LIMIT_S = 30.0
 _LOG_LIMIT = 64 * 1024
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
+_LINE_LIMIT = 500
+
+
+def printable(text: str) -> str:
+    """A line of what comes from inside, fit for a log and for the reason of an end."""
+    return _UNPRINTABLE.sub(" ", text)[:_LINE_LIMIT]
 
 
 class Zygote:
@@ -36,7 +42,7 @@ class Zygote:
         self._reactor = reactor
         self._on_end = on_end
         self._ready = False
-        self._waiting: list[tuple[bytes, list[int]]] = []
+        self._waiting: deque[tuple[bytes, list[int]]] = deque()
         self._cloning: dict[int, Callable[[int], None]] = {}
         self._clones = 0
         self._logged = 0
@@ -65,8 +71,11 @@ class Zygote:
         self._reactor.watch(self._log, self._on_log)
         self._reactor.watch(self._channel.fileno(), self._on_message)
         self._reactor.watch(self._pidfd, self._on_exit)
-        self._reactor.call_later(_START_LIMIT_S, self._check_started)
-        self._send_setup(filter_program)
+        self._reactor.call_later(self._config.start_limit_s, self._check_started)
+        # One that has ended already is noticed by its descriptor, with its last words.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._send_setup(filter_program)
+        self._channel.setblocking(False)
 
     def _send_setup(self, filter_program: bytes | None) -> None:
         message = json.dumps(jail.setup_message(self._config, self.template)).encode()
@@ -81,6 +90,11 @@ class Zygote:
             descriptors.send(self._channel, message, [file.fileno()])
 
     @property
+    def patience_s(self) -> float:
+        """How long a slot that is asked for now may take; it waits for the zygote when that has not started yet."""
+        return self._config.build_limit_s + (0.0 if self._ready else self._config.start_limit_s)
+
+    @property
     def last_words(self) -> str:
         """The last line that it wrote, for the reason of its end."""
         return self._last_words or "no message"
@@ -93,37 +107,40 @@ class Zygote:
         self._clones += 1
         self._cloning[self._clones] = on_cloned
         message = json.dumps({**request, "number": self._clones}).encode()
-        if self._ready:
-            self._pass_on(message, ends)
-        else:
-            self._waiting.append((message, ends))
+        self._waiting.append((message, ends))
+        self._pass_on()
 
-    def _pass_on(self, message: bytes, ends: list[int]) -> None:
-        try:
-            descriptors.send(self._channel, message, ends)
-        except OSError:
-            # It has just died; its end is about to be noticed and ends every sandbox that waits.
-            pass
-        finally:
+    def _pass_on(self) -> None:
+        """Send what waits, as far as the zygote takes it; it goes on at its next answer."""
+        while self._ready and self._waiting:
+            message, ends = self._waiting[0]
+            try:
+                descriptors.send(self._channel, message, ends)
+            except BlockingIOError:
+                return
+            except OSError:
+                # It has just died; its end is about to be noticed and ends every sandbox that waits.
+                return
+            self._waiting.popleft()
             for descriptor in ends:
                 os.close(descriptor)
 
     def _on_message(self) -> None:
         try:
             message, received = descriptors.receive(self._channel, 4)
+        except BlockingIOError:
+            return
         except OSError:
             message, received = b"", []
         if not message:
             self._reactor.forget(self._channel.fileno())
             self.kill()
             return
-        if not self._ready and message == wire.READY:
+        if not self._ready and message == wire.READY and not received:
             self._ready = True
-            waiting, self._waiting = self._waiting, []
-            for request, ends in waiting:
-                self._pass_on(request, ends)
-            return
-        self._on_reply(message, received)
+        else:
+            self._on_reply(message, received)
+        self._pass_on()
 
     def _on_reply(self, message: bytes, received: list[int]) -> None:
         try:
@@ -131,7 +148,7 @@ class Zygote:
         except wire.WireError:
             kind, number = b"", 0
         on_cloned = self._cloning.pop(number, None)
-        if kind == wire.CLONED and len(received) == 1 and on_cloned is not None:
+        if kind == wire.CLONED and len(received) == 1 and on_cloned is not None and processes.is_pidfd(received[0]):
             on_cloned(received[0])
             return
         for descriptor in received:
@@ -154,12 +171,12 @@ class Zygote:
 
     def _note(self, line: str) -> None:
         """Keep and log a line of its output, which is as untrusted as the packages that it imports."""
-        self._last_words = _UNPRINTABLE.sub(" ", line)[:500]
+        self._last_words = printable(line)
         sys.stderr.write(f"launcher: zygote {self.template.name}: {self._last_words}\n")
 
     def _check_started(self) -> None:
         if not self._ready and self.pid > 0:
-            self._note(f"was not ready within {_START_LIMIT_S:.0f} seconds")
+            self._note(f"was not ready within {self._config.start_limit_s:.0f} seconds")
             self.kill()
 
     def kill(self) -> None:
