@@ -26,7 +26,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_the_layers_hold() -> None:
     """Every contract of import-linter in pyproject.toml is kept. In a process of its own: it sets up logging anew."""
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-logo"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"An import breaks a contract of pyproject.toml:\n{done.stdout}{done.stderr}"
 
