@@ -1,20 +1,27 @@
 """A launcher of the tests' own, and runtimes connected to it."""
 
+import asyncio
 import os
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from sandgate.cli import privileges
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
-from sandgate.core.states import Isolation
+from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Sandbox, SandboxSpec
 from sandgate.sandbox.launcher import starter
+from sandgate.sandbox.launcher.cgroup import find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from tests.abilities import find_interpreter
@@ -52,20 +59,90 @@ class LauncherHost:
         """A runtime that will connect to it."""
         return ZygoteRuntime(self.isolation, self.config.socket_path)
 
+    def processes(self) -> dict[int, str]:
+        """Every process below the launcher but the zygotes, with its name."""
+        return {pid: name for pid, name in descendants(self.process.pid).items() if name != "sg-zygote"}
+
+    def groups(self) -> list[Path]:
+        """The folder of each sandbox in the hierarchy that counts processes."""
+        with open("/proc/self/mountinfo") as mounts:
+            hierarchies = find_hierarchies(mounts.read())
+        mount = next(hierarchy.mount for hierarchy in hierarchies if "pids" in hierarchy.controllers)
+        return sorted((mount / self.config.tree_name).glob("s*"))
+
     def log(self) -> str:
         """What it has written."""
         return (self.config.run_folder / "launcher.log").read_text()
 
 
+def descendants(root: int) -> dict[int, str]:
+    """The processes below one, with their names, by what ``/proc`` says now."""
+    parents, names = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            left, _, right = stat.read_text(errors="replace").rpartition(")")
+        except OSError:
+            continue
+        pid = int(stat.parent.name)
+        parents[pid], names[pid] = int(right.split()[1]), left.partition("(")[2]
+    found = [root]
+    for parent in found:
+        found.extend(pid for pid, its_parent in parents.items() if its_parent == parent)
+    return {pid: names[pid] for pid in found[1:]}
+
+
+async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+    """Wait until something holds; fails when it does not within the limit."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {limit_s} s"
+        await asyncio.sleep(0.002)
+
+
+class Lag:
+    """How late this machine calls back at worst, for tests that measure time on it."""
+
+    def __init__(self) -> None:
+        self.worst_s = 0.0
+
+    async def _measure(self) -> None:
+        while True:
+            due = time.perf_counter() + 0.002
+            await asyncio.sleep(0.002)
+            self.worst_s = max(self.worst_s, time.perf_counter() - due)
+
+    @classmethod
+    @asynccontextmanager
+    async def measured(cls) -> AsyncIterator["Lag"]:
+        """Measure during the block."""
+        lag = cls()
+        task = asyncio.ensure_future(lag._measure())
+        try:
+            yield lag
+        finally:
+            task.cancel()
+
+
+def _start_plain(config: LauncherConfig) -> subprocess.Popen[str]:
+    """As an ordinary user, who is shown what is in folders that only root may enter."""
+    package = Path(starter.__file__).parents[3]
+    prefixes = [Path(template.prefix) for template in config.templates]
+    privileges.open_view([Path(sys.prefix), Path(sys.base_prefix).resolve(), package, *prefixes])
+    return starter.start(config, config.run_folder / "launcher.log", _PLAIN_USER_ID)
+
+
 def start_launcher(config: LauncherConfig) -> subprocess.Popen[str]:
     """Start (again) the launcher of a configuration."""
-    user = None if config.standard or os.geteuid() != 0 else _PLAIN_USER_ID
-    return starter.start(config, config.run_folder / "launcher.log", user)
+    if config.standard or os.geteuid() != 0:
+        return starter.start(config, config.run_folder / "launcher.log")
+    # The view is a mount namespace, and a thread can have one of its own.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_start_plain, config).result()
 
 
 @contextmanager
-def launcher_host(isolation: Isolation, templates: tuple[TemplateConfig, ...] | None = None) -> Iterator[LauncherHost]:
-    """A launcher that ends with the block, and everything that it has made."""
+def launcher_host(isolation: Isolation, **changes: Any) -> Iterator[LauncherHost]:
+    """A launcher that ends with the block, and everything that it has made; ``changes`` to its configuration."""
     with tempfile.TemporaryDirectory(prefix="sgl-") as folder:
         run_folder = Path(folder)
         run_folder.chmod(0o755)
@@ -79,8 +156,9 @@ def launcher_host(isolation: Isolation, templates: tuple[TemplateConfig, ...] | 
             host_id_base=_HOST_ID_BASE,
             most_sandboxes=2000,
             standard=standard,
-            templates=find_templates() if templates is None else templates,
+            templates=find_templates(),
         )
+        config = replace(config, **changes)
         host = LauncherHost(config, isolation, start_launcher(config))
         try:
             yield host
@@ -114,3 +192,12 @@ class Bench:
     async def run(self, sandbox: Sandbox, code: str, timeout_s: float = 20.0) -> Termination:
         """Run code to its end."""
         return await sandbox.execute(ExecutionRequest(code, timeout_s)).wait()
+
+    async def quiet(self, slots: int = 1) -> None:
+        """Wait until nothing is there but forkers, and one child waiting for each."""
+        await until(lambda: len(self.host.processes()) == 2 * slots)
+
+    async def works(self, sandbox: Sandbox) -> bool:
+        """Whether a sandbox runs code as if nothing had happened."""
+        ran = await self.run(sandbox, "print('works')")
+        return (ran.status, ran.stdout, ran.stderr) == (ExecutionStatus.COMPLETED, b"works\n", b"")

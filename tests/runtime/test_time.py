@@ -1,0 +1,155 @@
+"""Deadlines are kept from outside, whatever the code does, and nothing of an execution outlives it."""
+
+import asyncio
+import time
+
+import pytest
+
+from sandgate.core.execution import ExecutionRequest, Termination
+from sandgate.core.states import ExecutionStatus
+from sandgate.sandbox.base import Sandbox
+from tests.runtime.hosts import Bench, Lag
+
+TIMEOUT_S = 0.25
+LATE_S = 0.05
+
+# Each prints "before" without a line's end first and would go on for ever.
+STUBBORN = {
+    "loops": "while True: pass",
+    "sleeps": "import time; time.sleep(1e9)",
+    "ignores a polite end": "import signal, time\nfor s in (15, 2, 1): signal.signal(s, signal.SIG_IGN)\n"
+    "while True: time.sleep(1)",
+    "ignores every signal": "import signal, time\nfor s in signal.valid_signals() - {9, 19}:\n"
+    "    signal.signal(s, signal.SIG_IGN)\nsignal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+    "while True: time.sleep(1)",
+    "swallows exceptions": "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+    "forks": "import os, time\nfor _ in range(30):\n    if os.fork() == 0: break\nwhile True: time.sleep(1)",
+    "forks loops": "import os\nfor _ in range(8):\n    if os.fork() == 0: break\nwhile True: pass",
+    "leaves daemons": "import os, time\nfor _ in range(5):\n    if os.fork() == 0:\n        os.setsid()\n"
+    "        if os.fork() == 0: time.sleep(1000)\n        os._exit(0)\nwhile True: time.sleep(1)",
+    "matches": "import re; re.match('(a+)+$', 'a' * 60 + 'b')",
+    "sits in a library": "import ctypes; ctypes.PyDLL(None).usleep(2_000_000_000)",
+    "sits in arithmetic": "pow(3, 5 ** 12, 7 ** 1_000_000)",
+    "sleeps at exit": "import atexit, time; atexit.register(time.sleep, 1000)",
+    "loops in a destructor": "class D:\n    def __del__(self):\n        while True: pass\nd = D()",
+    "loops in a thread": "import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f).start()",
+    "stops itself": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "stops its group": "import os, signal\nif os.fork() == 0:\n    import time; time.sleep(1000)\n"
+    "os.killpg(0, signal.SIGSTOP)",
+    "becomes a shell": "import os; os.execv('/bin/sh', ['sh', '-c', 'sleep 1000'])",
+    "waits for a shell": "import os; os.system('while :; do :; done')",
+    "closes everything": "import os\nos.closerange(0, 1000)\nwhile True: pass",
+    "is interrupted without a pause": "import signal\n"
+    "signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
+    "while True: pass",
+}
+
+
+async def _end(execution: Sandbox, code: str, timeout_s: float) -> tuple[Termination, float]:
+    """How it ended, and how much later than it should, on top of how late this machine calls anybody back."""
+    started = time.perf_counter()
+    async with Lag.measured() as lag:
+        ran = await execution.execute(ExecutionRequest(code, timeout_s)).wait()
+    late_s = time.perf_counter() - started - timeout_s
+    assert ran.duration_s >= timeout_s
+    return ran, late_s - lag.worst_s
+
+
+@pytest.mark.parametrize("name", STUBBORN)
+async def test_deadline(name: str, bench: Bench) -> None:
+    """The answer comes at most 50 ms after the deadline, with what was printed, and the sandbox works on."""
+    sandbox = await bench.make()
+    assert await bench.works(sandbox)
+    await bench.quiet()
+    ran, late_s = await _end(sandbox, "print('before', end='')\n" + STUBBORN[name], TIMEOUT_S)
+    assert ran.status is ExecutionStatus.TIMED_OUT
+    assert (ran.stdout, ran.stderr, ran.exit_code, ran.error) == (b"before", b"", None, None)
+    assert late_s <= LATE_S
+    await bench.quiet()
+    assert await bench.works(sandbox)
+
+
+@pytest.mark.needs_root_namespaces
+@pytest.mark.parametrize("body", ["pass", "os.setsid()", "os.setsid(); os.fork()"])
+async def test_storm_of_forks(body: str, standard: Bench) -> None:
+    """Processes that fork as fast as they can, each of them, end with their execution."""
+    storm = (
+        "import os, time\nprint('before', end='')\nend = time.monotonic() + 30\n"
+        f"while time.monotonic() < end:\n    try:\n        if os.fork() == 0:\n            {body}\n"
+        "    except OSError: pass"
+    )
+    sandbox, neighbour = await standard.make(), await standard.make()
+    assert await standard.works(neighbour)
+    await standard.quiet(2)
+    ran, late_s = await _end(sandbox, storm, TIMEOUT_S)
+    assert ran.status is ExecutionStatus.TIMED_OUT
+    assert ran.stdout == b"before"
+    assert late_s <= LATE_S
+    await standard.quiet(2)
+    assert await standard.works(sandbox)
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.001, 0.02, 0.1])
+@pytest.mark.parametrize("name", ["loops", "leaves daemons", "ignores every signal", "becomes a shell"])
+async def test_cancel(name: str, delay_s: float, bench: Bench) -> None:
+    """A cancelled execution ends at once, at whatever moment, with nothing left of it."""
+    sandbox = await bench.make()
+    assert await bench.works(sandbox)
+    execution = sandbox.execute(ExecutionRequest(STUBBORN[name], 60))
+    await asyncio.sleep(delay_s)
+    async with Lag.measured() as lag:
+        started = time.perf_counter()
+        execution.cancel()
+        ran = await execution.wait()
+        late_s = time.perf_counter() - started
+    assert (ran.status, ran.exit_code) == (ExecutionStatus.CANCELLED, None)
+    assert late_s <= LATE_S + lag.worst_s
+    await bench.quiet()
+    assert await bench.works(sandbox)
+
+
+OUTLIVING = {
+    "a child": "import os\nif os.fork() == 0:\n    import time; time.sleep(1000)\n",
+    "a daemon": "import os\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+    "        import signal, time\n        for s in signal.valid_signals() - {9, 19}:\n"
+    "            signal.signal(s, signal.SIG_IGN)\n        time.sleep(1000)\n    os._exit(0)\nos.wait()\n",
+    "a shell": "import subprocess; subprocess.Popen(['/bin/sh', '-c', 'sleep 1000 & sleep 1000'])",
+    "a stopped one": "import os, signal\nif os.fork() == 0:\n    os.kill(os.getpid(), signal.SIGSTOP)\n",
+    "a forker": "import os\nif os.fork() == 0:\n    for _ in range(20):\n        if os.fork() == 0: break\n"
+    "    import time; time.sleep(1000)\n",
+}
+
+
+@pytest.mark.parametrize("name", OUTLIVING)
+async def test_end_of_the_main_process_is_the_end(name: str, bench: Bench) -> None:
+    """The answer waits for nobody who holds the pipes, and what was left running is dead when it comes."""
+    sandbox = await bench.make()
+    assert await bench.works(sandbox)
+    ran = await bench.run(sandbox, OUTLIVING[name] + "\nprint('done')\nimport os; os._exit(0)", 20)
+    assert (ran.status, ran.exit_code, ran.stdout) == (ExecutionStatus.COMPLETED, 0, b"done\n")
+    assert len(bench.host.processes()) <= 2
+    assert ran.duration_s < 5
+    assert await bench.works(sandbox)
+
+
+async def test_late_end_is_no_end_of_the_next(bench: Bench) -> None:
+    """A kill that crosses the end of its execution on the way does not hit the next one."""
+    sandbox = await bench.make()
+    for _round in range(30):
+        execution = sandbox.execute(ExecutionRequest("pass", 60))
+        await asyncio.sleep(0.0005)
+        execution.cancel()
+        ended = await execution.wait()
+        assert ended.status in (ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED)
+        assert await bench.works(sandbox)
+
+
+async def test_deadline_beside_the_end(bench: Bench) -> None:
+    """Whichever comes first decides, and the answer is whole in either case."""
+    sandbox = await bench.make()
+    for _round in range(10):
+        ran = await bench.run(sandbox, "import time; print('x', flush=True); time.sleep(0.02)", 0.0215)
+        assert ran.stdout == b"x\n"
+        assert ran.status in (ExecutionStatus.TIMED_OUT, ExecutionStatus.COMPLETED)
+        assert (ran.exit_code is None) is (ran.status is ExecutionStatus.TIMED_OUT)
+    assert await bench.works(sandbox)
