@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 import sandgate
 from sandgate.core.errors import NotFound, SandgateError
 from sandgate.http.authentication import SECURITY_SCHEMES
+from sandgate.http.documentation import shared_components
 from sandgate.http.operation import Endpoint, Gate, Operation
 
 EndpointT = TypeVar("EndpointT", bound=Endpoint)
@@ -88,6 +89,9 @@ class Api(FastAPI):
             document = super().openapi()
             components = document.setdefault("components", {})
             components["securitySchemes"] = SECURITY_SCHEMES
+            for kind, parts in shared_components().items():
+                components.setdefault(kind, {}).update(parts)
+            self._restore_examples(components["schemas"])
             # FastAPI adds its own answer to wrong fields, which here are answered 400 like everything else.
             for name in ("HTTPValidationError", "ValidationError"):
                 components.get("schemas", {}).pop(name, None)
@@ -96,6 +100,15 @@ class Api(FastAPI):
                     operation["responses"].pop("422", None)
             self.openapi_schema = document
         return self.openapi_schema
+
+    def _restore_examples(self, schemas: dict[str, Any]) -> None:
+        """FastAPI leaves out every null, also those in examples, where they are values."""
+        for route in self.router.routes:
+            for model in route.models() if isinstance(route, Operation) else ():
+                schema = model.model_json_schema()
+                for name, part in {model.__name__: schema, **schema.get("$defs", {})}.items():
+                    if name in schemas and "examples" in part:
+                        schemas[name]["examples"] = part["examples"]
 
 
 async def _refuse_path(scope: Scope, _receive: Receive, _send: Send) -> NoReturn:

@@ -58,6 +58,9 @@ IDEMPOTENCY_PARAMETER: dict[str, Any] = {
 }
 
 
+REQUEST_ID_HEADER: dict[str, Any] = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+
+
 class ErrorBody(BaseModel):
     """What went wrong."""
 
@@ -74,6 +77,17 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
+def shared_components() -> dict[str, dict[str, Any]]:
+    """What the answers of all operations refer to."""
+    schema = ErrorAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts = schema.pop("$defs")
+    request_id = {
+        "description": "The id that came with the request, or one that was made; it is in every log line.",
+        "schema": {"type": "string"},
+    }
+    return {"schemas": {"Error": schema, **parts}, "headers": {"RequestId": request_id}}
+
+
 def document_errors(kinds: Iterable[type[SandgateError]]) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` of an operation that can fail in these ways: one entry a status, one example a code."""
     by_status: dict[int, dict[str, type[SandgateError]]] = {}
@@ -85,9 +99,8 @@ def document_errors(kinds: Iterable[type[SandgateError]]) -> dict[int | str, dic
 def _document_status(status: int, by_code: dict[str, type[SandgateError]]) -> dict[str, Any]:
     examples = {code: _document_code(kind) for code, kind in sorted(by_code.items())}
     answer: dict[str, Any] = {
-        "model": ErrorAnswer,
         "description": _TITLES[status],
-        "content": {"application/json": {"examples": examples}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": examples}},
         "headers": dict(REQUEST_ID_HEADER),
     }
     if status in (429, 503):
@@ -95,14 +108,6 @@ def _document_status(status: int, by_code: dict[str, type[SandgateError]]) -> di
     if status == 401:
         answer["headers"]["WWW-Authenticate"] = {"schema": {"type": "string"}}
     return answer
-
-
-REQUEST_ID_HEADER = {
-    "X-Request-Id": {
-        "description": "The id that came with the request, or one that was made; it is in every log line.",
-        "schema": {"type": "string"},
-    }
-}
 
 
 def _document_code(kind: type[SandgateError]) -> dict[str, Any]:

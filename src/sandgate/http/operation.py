@@ -179,6 +179,11 @@ class Operation(APIRoute):
         body: BaseModel | None = arguments.get(self._signature.body[0]) if self._signature.body else None
         return await self._gate.idempotency.answer(exchange, caller.user_id, body, lambda: self._answer(arguments))
 
+    def models(self) -> list[type[BaseModel]]:
+        """What goes in and comes out."""
+        found = [self.response_model] if self.response_model is not None else []
+        return [*found, self._signature.body[1]] if self._signature.body is not None else found
+
     def _document_answers(self, errors: Collection[type[SandgateError]]) -> dict[int | str, dict[str, Any]]:
         signature = self._signature
         kinds = [*documentation.ALWAYS, *errors]

@@ -20,7 +20,11 @@ _TAG = "environments"
 
 def add_environment_routes(api: Api, environments: Environments) -> None:
     """Declare the operations."""
+    _add_collection_routes(api, environments)
+    _add_item_routes(api, environments)
 
+
+def _add_collection_routes(api: Api, environments: Environments) -> None:
     @api.operation(
         "POST",
         _ENVIRONMENTS,
@@ -57,6 +61,8 @@ def add_environment_routes(api: Api, environments: Environments) -> None:
             environments=[EnvironmentAnswer.of(row) for row in page.items], next_cursor=next_cursor(page)
         )
 
+
+def _add_item_routes(api: Api, environments: Environments) -> None:
     @api.operation("GET", _ENVIRONMENT, tag=_TAG, errors=(errors.EnvironmentNotFound,))
     async def get_environment(caller: Caller, environment_id: EnvironmentPath) -> EnvironmentAnswer:
         """Get one environment, live or ended."""

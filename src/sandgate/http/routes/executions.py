@@ -21,7 +21,11 @@ _TAG = "executions"
 
 def add_execution_routes(api: Api, environments: Environments) -> None:
     """Declare the operations. ``execute`` comes first: it is asked for most, and paths are tried in order."""
+    _add_execute(api, environments)
+    _add_record_routes(api, environments)
 
+
+def _add_execute(api: Api, environments: Environments) -> None:
     @api.operation(
         "POST",
         f"{_ENVIRONMENT}/execute",
@@ -48,6 +52,8 @@ def add_execution_routes(api: Api, environments: Environments) -> None:
         work = environments.execute(caller, environment_id, body.code, body.timeout)
         return ExecutionAnswer.of(await while_connected(request.receive, work), row.isolation)
 
+
+def _add_record_routes(api: Api, environments: Environments) -> None:
     @api.operation("GET", f"{_ENVIRONMENT}/executions", tag=_TAG, errors=(errors.EnvironmentNotFound,))
     async def list_executions(
         caller: Caller, environment_id: EnvironmentPath, query: Annotated[PageQuery, Query()]

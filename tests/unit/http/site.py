@@ -1,0 +1,200 @@
+"""A server without a network: what the tests of the HTTP layer talk to."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sandgate.auth.accounts import Accounts
+from sandgate.auth.keys import KeyRing
+from sandgate.auth.passwords import PasswordCost, Passwords
+from sandgate.auth.service import AuthService
+from sandgate.auth.throttle import LoginThrottle
+from sandgate.auth.tokens import Tokens
+from sandgate.auth.users import UserService
+from sandgate.config.settings import Settings
+from sandgate.core.clock import ManualClock
+from sandgate.core.errors import LauncherUnavailable
+from sandgate.core.principal import Principal, Role
+from sandgate.environments.service import EnvironmentService
+from sandgate.http.app import create_app
+from sandgate.store.sql_store import SqlStore
+from sandgate.testing.fake_runtime import FakeRuntime
+from sandgate.testing.fake_templates import FakeTemplates
+
+PASSWORD = "correct horse battery staple"
+ENVIRONMENTS = "/api/v1/sandbox/environments"
+_DOCUMENT: dict[str, Any] = {}
+_CHEAP = PasswordCost(passes=1, memory_kib=8, lanes=1)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Somebody with a token."""
+
+    principal: Principal
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What to send along."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@dataclass
+class Site:
+    """Everything around the application, and a client of it that checks each answer against the document."""
+
+    store: SqlStore
+    settings: Settings
+    clock: ManualClock
+    runtime: FakeRuntime
+    passwords: Passwords
+    tokens: Tokens
+    users: UserService
+    service: EnvironmentService
+    app: Any
+    accounts: dict[str, Account] = field(default_factory=dict)
+    database_is_there: bool = True
+
+    @classmethod
+    async def open(cls, store: SqlStore, folder: Path, **changes: Any) -> "Site":
+        """Put it together and start it."""
+        settings = Settings(drain_grace_s=0.01, **changes)
+        clock, runtime, passwords, keys = ManualClock(), FakeRuntime(), Passwords(_CHEAP), None
+        keys = KeyRing(folder / "keys", clock)
+        keys.open()
+        accounts = Accounts(store.users, clock)
+        tokens = Tokens(keys, clock, lifetime_s=settings.token_lifetime_s)
+        auth = AuthService(
+            accounts=accounts,
+            credentials=store.credentials,
+            passwords=passwords,
+            tokens=tokens,
+            throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
+            clock=clock,
+        )
+        templates = FakeTemplates(settings.limits())
+        users = UserService(store.users, accounts, passwords, clock)
+        service = EnvironmentService(store, runtime, templates, clock, settings)
+        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, None)
+        site.app = create_app(
+            authenticator=auth,
+            users=users,
+            environments=service,
+            templates=templates,
+            idempotency=store.idempotency,
+            checks={"database": store.check, "launcher": site._check_launcher},
+            clock=clock,
+            settings=settings,
+            gauges={"sandgate_environments_live": ("Live environments.", lambda: service.live_count)},
+        )
+        await service.start()
+        for name in ("admin", "user", "viewer", "stranger"):
+            await site.add_account(name, Role(name) if name != "stranger" else Role.USER)
+        return site
+
+    async def add_account(self, name: str, role: Role) -> Account:
+        """A new user with a token."""
+        user = await self.users.create(None, name, PASSWORD, role)
+        token = self.tokens.issue(user.user_id, self.clock.now()).access_token
+        self.accounts[name] = Account(Principal(user.user_id, name, role), token)
+        return self.accounts[name]
+
+    async def renew_account(self, name: str) -> None:
+        """A new account of the name's role in its place, whatever became of the old one."""
+        role = self.accounts[name].principal.role
+        account = await self.add_account(f"{name}-{len(self.accounts)}", role)
+        self.accounts[name] = account
+
+    async def close(self) -> None:
+        """Stop it."""
+        await self.service.stop()
+        self.passwords.close()
+
+    async def _check_launcher(self) -> None:
+        if self.runtime.unavailable:
+            raise LauncherUnavailable("The launcher does not answer")
+
+    async def send(self, method: str, path: str, who: str | None = "user", **named: Any) -> httpx.Response:
+        """Send a request as somebody (None: as nobody)."""
+        headers = {**(self.accounts[who].headers if who else {}), **named.pop("headers", {})}
+        async with httpx.AsyncClient(transport=_CheckedTransport(self.app), base_url="http://sandgate.test") as client:
+            return await client.request(method, path, headers=headers, **named)
+
+    async def get(self, path: str, who: str | None = "user", **named: Any) -> httpx.Response:
+        """Send a GET."""
+        return await self.send("GET", path, who, **named)
+
+    async def post(self, path: str, json: Any = None, who: str | None = "user", **named: Any) -> httpx.Response:
+        """Send a POST with a JSON body, unless there is none."""
+        if json is not None:
+            named["json"] = json
+        return await self.send("POST", path, who, **named)
+
+    async def create_environment(self, who: str = "user", **fields: Any) -> str:
+        """A new environment's id."""
+        answer = await self.post(ENVIRONMENTS, {"name": "test-env", "template": "python-3.9", **fields}, who)
+        assert answer.status_code == 201, answer.text
+        environment_id: str = answer.json()["environment_id"]
+        return environment_id
+
+
+class _CheckedTransport(httpx.ASGITransport):
+    """Hands requests to the application, and fails on an answer that its document does not know."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        await response.aread()
+        if request.url.path != "/openapi.json":
+            document = await self._document(request)
+            check_against_document(document, request.method, request.url.path, response)
+        return response
+
+    async def _document(self, request: httpx.Request) -> dict[str, Any]:
+        if not _DOCUMENT:
+            # Made once: it is the same for every site, and long.
+            asked = httpx.Request("GET", request.url.copy_with(path="/openapi.json"))
+            response = await super().handle_async_request(asked)
+            _DOCUMENT.update(httpx.Response(200, content=await response.aread()).json())
+        return _DOCUMENT
+
+
+def check_against_document(document: dict[str, Any], method: str, path: str, response: httpx.Response) -> None:
+    """Each operation answers only what is documented of it: statuses, media types, error codes, required fields."""
+    assert response.headers["x-request-id"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    operation = find_operation(document, method, path)
+    if operation is None:
+        return
+    documented = operation["responses"].get(str(response.status_code))
+    assert documented, f"{method} {path} answers {response.status_code}, which is not documented: {response.text}"
+    media_type = response.headers["content-type"].partition(";")[0]
+    assert media_type in documented["content"], f"{method} {path} answers {media_type}, which is not documented"
+    if response.status_code >= 400:
+        check_error(documented, response)
+    elif media_type == "application/json":
+        name = documented["content"][media_type]["schema"]["$ref"].rpartition("/")[2]
+        schema = document["components"]["schemas"][name]
+        assert set(response.json()) == set(schema["properties"])
+
+
+def check_error(documented: dict[str, Any], response: httpx.Response) -> None:
+    """An error has the one form, and a code that is documented for its status."""
+    body = response.json()
+    assert list(body) == ["error"]
+    assert set(body["error"]) == {"code", "message", "details"}
+    assert isinstance(body["error"]["message"], str)
+    assert isinstance(body["error"]["details"], dict)
+    assert body["error"]["code"] in documented["content"]["application/json"]["examples"]
+
+
+def find_operation(document: dict[str, Any], method: str, path: str) -> dict[str, Any] | None:
+    """The operation of the document that a request is for."""
+    for template, operations in document["paths"].items():
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
+            operation: dict[str, Any] | None = operations.get(method.lower())
+            return operation
+    return None

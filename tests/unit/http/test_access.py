@@ -1,0 +1,104 @@
+"""Who may do what: one rule for every operation of the document, tried with every kind of caller."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.http.site import ENVIRONMENTS, PASSWORD, Site
+
+NEW = {"name": "e", "template": "python"}
+ROLES = ("anonymous", "viewer", "user", "admin")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What each role is answered; for things with an owner: the owner, and (``stranger``) another user."""
+
+    anonymous: int
+    viewer: int
+    user: int
+    admin: int
+    stranger: int | None = None
+    body: Any = None
+
+
+# Rules for what belongs to somebody name the owner's own status per role; the things below belong to ``user``,
+# so that ``viewer`` and ``stranger`` are somebody else and find nothing.
+RULES: dict[tuple[str, str], Rule] = {
+    ("POST", ENVIRONMENTS): Rule(401, 403, 201, 201, body=NEW),
+    ("GET", ENVIRONMENTS): Rule(401, 200, 200, 200),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
+    ("PATCH", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404, {"name": "n"}),
+    ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/execute"): Rule(401, 404, 200, 200, 404, {"code": "pass"}),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}"): Rule(401, 404, 200, 200, 404),
+    # The execution has ended: 409 says that the caller got as far as that.
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/cancel"): Rule(401, 404, 409, 409, 404),
+    ("GET", "/api/v1/sandbox/templates"): Rule(401, 200, 200, 200),
+    ("GET", "/api/v1/sandbox/templates/{name}"): Rule(401, 200, 200, 200),
+    ("POST", "/api/v1/auth/token"): Rule(200, 200, 200, 200, body={"username": "user", "password": PASSWORD}),
+    ("POST", "/api/v1/auth/revoke"): Rule(401, 200, 200, 200),
+    ("POST", "/api/v1/auth/api-keys"): Rule(401, 403, 201, 201, body={"label": "x"}),
+    ("GET", "/api/v1/auth/api-keys"): Rule(401, 200, 200, 200),
+    # Keys are one's own affair, also against an admin.
+    ("DELETE", "/api/v1/auth/api-keys/{api_key_id}"): Rule(401, 404, 200, 404, 404),
+    ("GET", "/api/v1/me"): Rule(401, 200, 200, 200),
+    ("POST", "/api/v1/users"): Rule(401, 403, 403, 201, body={"username": "new", "password": PASSWORD}),
+    ("GET", "/api/v1/users"): Rule(401, 403, 403, 200),
+    ("GET", "/api/v1/users/{user_id}"): Rule(401, 403, 403, 200),
+    ("PATCH", "/api/v1/users/{user_id}"): Rule(401, 403, 403, 200, body={"role": "user"}),
+    ("DELETE", "/api/v1/users/{user_id}"): Rule(401, 403, 403, 200),
+    ("GET", "/healthz"): Rule(200, 200, 200, 200),
+    ("GET", "/readyz"): Rule(200, 200, 200, 200),
+    ("GET", "/metrics"): Rule(401, 403, 403, 200),
+}
+
+
+async def _operations(site: Site) -> set[tuple[str, str]]:
+    paths = (await site.get("/openapi.json", None)).json()["paths"]
+    return {(method.upper(), path) for path, operations in paths.items() for method in operations}
+
+
+async def test_every_operation_has_a_rule(site: Site) -> None:
+    """A new path is not served before somebody has said who may use it."""
+    assert await _operations(site) == set(RULES)
+
+
+async def _things(site: Site) -> dict[str, str]:
+    """One of each kind of thing, the user's own."""
+    environment_id = await site.create_environment()
+    execution = await site.post(f"{ENVIRONMENTS}/{environment_id}/execute", {"code": "pass"})
+    key = await site.post("/api/v1/auth/api-keys", {"label": "mine"})
+    return {
+        "environment_id": environment_id,
+        "execution_id": execution.json()["execution_id"],
+        "api_key_id": key.json()["api_key_id"],
+        "user_id": site.accounts["user"].principal.user_id,
+        "name": "python-3.9",
+    }
+
+
+async def _ask(site: Site, method: str, path: str, who: str, body: Any) -> httpx.Response:
+    named = {} if body is None else {"json": body}
+    return await site.send(method, path, None if who == "anonymous" else who, **named)
+
+
+@pytest.mark.parametrize(("method", "path"), RULES)
+async def test_every_caller_gets_what_the_rule_says(site: Site, method: str, path: str) -> None:
+    """And 404 of what is somebody else's is word for word that of what does not exist, but for the id."""
+    rule = RULES[method, path]
+    for who in (*ROLES, *(["stranger"] if rule.stranger else [])):
+        things = await _things(site)
+        answer = await _ask(site, method, path.format(**things), who, rule.body)
+        assert answer.status_code == getattr(rule, who), f"{who}: {answer.text}"
+        if answer.status_code == 404:
+            unknown = {name: value[:-4] + "0000" for name, value in things.items()}
+            missing = await _ask(site, method, path.format(**unknown), who, rule.body)
+            named, nameless = answer.text, missing.text
+            for name, value in things.items():
+                named, nameless = named.replace(value, name), nameless.replace(unknown[name], name)
+            assert (missing.status_code, nameless) == (404, named)
+        await site.renew_account("user")

@@ -1,0 +1,186 @@
+"""Executions over HTTP."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.types import Message, Scope
+
+from tests.unit.http.site import ENVIRONMENTS, Site
+
+
+async def _execute(site: Site, code: str, **fields: Any) -> Any:
+    environment_id = await site.create_environment()
+    return await site.post(f"{ENVIRONMENTS}/{environment_id}/execute", {"code": code, **fields})
+
+
+async def test_hello_world(site: Site) -> None:
+    """The answer has every field of the contract."""
+    answer = await _execute(site, "print('Hello, World!')", timeout=30)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["execution_id"].startswith("exec-")
+    assert body["environment_id"].startswith("env-")
+    expected = {
+        "status": "completed",
+        "stdout": "Hello, World!\n",
+        "stderr": "",
+        "exit_code": 0,
+        "error": None,
+        "stdout_truncated": False,
+        "stderr_truncated": False,
+        "usage": {"cpu_ms": 1, "peak_memory_bytes": 9 * 1024 * 1024},
+        "isolation": "standard",
+        "timeout": 30.0,
+    }
+    assert {name: body[name] for name in expected} == expected
+    assert isinstance(body["duration_ms"], int)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code"),
+    [
+        ("raise ValueError('no')", "failed", 1),
+        ("sys.exit(3)", "failed", 3),
+        ("x = (", "failed", 1),
+        ("bytearray(2**40)", "out_of_memory", None),
+    ],
+)
+async def test_code_that_fails_is_an_answer(site: Site, code: str, status: str, exit_code: int | None) -> None:
+    """200, and the answer tells how."""
+    answer = await _execute(site, code)
+    assert answer.status_code == 200
+    assert answer.json()["status"] == status
+    if exit_code is not None:
+        assert answer.json()["exit_code"] == exit_code
+        assert set(answer.json()["error"]) == {"name", "value", "traceback"}
+
+
+async def test_code_stops_at_its_time_limit(site: Site) -> None:
+    """The limit may be a fraction of a second."""
+    answer = await _execute(site, "while True: pass", timeout=0.1)
+    assert (answer.status_code, answer.json()["status"]) == (200, "timed_out")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "code"),
+        ({"code": None}, "code"),
+        ({"code": ["print()"]}, "code"),
+        ({"code": "", "timeout": 0.05}, "timeout"),
+        ({"code": "", "timeout": 3600.5}, "timeout"),
+        ({"code": "", "timeout": "1"}, "timeout"),
+        ({"code": "", "timeout": False}, "timeout"),
+        ({"code": "", "language": "python"}, "language"),
+    ],
+)
+async def test_wrong_fields_are_named(site: Site, body: dict[str, Any], field: str) -> None:
+    """400 with the field."""
+    path = f"{ENVIRONMENTS}/{await site.create_environment()}/execute"
+    answer = await site.post(path, body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+
+
+async def test_sizes_are_bounded(site: Site) -> None:
+    """Code beyond its limit, and a body beyond its own, are 413 with different codes."""
+    path = f"{ENVIRONMENTS}/{await site.create_environment()}/execute"
+    code = await site.post(path, {"code": "#" * (site.settings.max_code_bytes + 1)})
+    assert (code.status_code, code.json()["error"]["code"]) == (413, "CODE_TOO_LARGE")
+    body = await site.post(path, {"code": "#" * site.settings.max_body_bytes})
+    assert (body.status_code, body.json()["error"]["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1"]
+)
+async def test_only_json_is_read(site: Site, kind: str) -> None:
+    """415 names what is read."""
+    path = f"{ENVIRONMENTS}/{await site.create_environment()}/execute"
+    answer = await site.post(path, content=b'{"code": ""}', headers={"Content-Type": kind})
+    assert answer.status_code == 415
+    assert answer.json()["error"]["details"]["supported"]
+
+
+async def test_executions_are_listed_and_got(site: Site) -> None:
+    """Newest first, one environment's only."""
+    environment_id = await site.create_environment()
+    path = f"{ENVIRONMENTS}/{environment_id}"
+    done = [(await site.post(f"{path}/execute", {"code": f"print({number})"})).json() for number in range(3)]
+    listed = (await site.get(f"{path}/executions", params={"limit": "2"})).json()
+    assert listed["executions"] == done[:0:-1]
+    rest = (await site.get(f"{path}/executions", params={"cursor": listed["next_cursor"]})).json()
+    assert (rest["executions"], rest["next_cursor"]) == ([done[0]], None)
+    assert (await site.get(f"{path}/executions/{done[0]['execution_id']}")).json() == done[0]
+    other = f"{ENVIRONMENTS}/{await site.create_environment()}/executions/{done[0]['execution_id']}"
+    assert (await site.get(other)).json()["error"]["code"] == "EXECUTION_NOT_FOUND"
+
+
+async def _start(site: Site, path: str) -> "tuple[asyncio.Future[Any], str]":
+    """A request that runs for ever, and the id of its execution."""
+    request = asyncio.ensure_future(site.post(f"{path}/execute", {"code": "while True: pass"}))
+    async with asyncio.timeout(5):
+        while True:
+            for live in site.service._lifecycle.all():
+                for execution_id in live.running:
+                    return request, execution_id
+            await asyncio.sleep(0.001)
+
+
+async def test_a_running_execution_is_seen_and_cancelled(site: Site) -> None:
+    """The cancel and the execute answer the same record."""
+    path = f"{ENVIRONMENTS}/{await site.create_environment()}"
+    request, execution_id = await _start(site, path)
+    running = (await site.get(f"{path}/executions/{execution_id}")).json()
+    assert (running["status"], running["finished_at"], running["usage"]) == ("running", None, None)
+    cancelled = await site.post(f"{path}/executions/{execution_id}/cancel")
+    assert cancelled.status_code == 200
+    assert cancelled.json() == (await request).json()
+    assert cancelled.json()["status"] == "cancelled"
+    again = await site.post(f"{path}/executions/{execution_id}/cancel")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "EXECUTION_NOT_RUNNING")
+
+
+async def test_an_ended_environment_is_a_conflict(site: Site) -> None:
+    """409 says why it ended."""
+    environment_id = await site.create_environment()
+    assert (await site.post(f"{ENVIRONMENTS}/{environment_id}/execute", {"code": "pass"})).status_code == 200
+    site.runtime.kill(next(iter(site.runtime.sandboxes)), "it broke")
+    answer = await site.post(f"{ENVIRONMENTS}/{environment_id}/execute", {"code": "pass"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "ENVIRONMENT_NOT_RUNNING")
+    assert answer.json()["error"]["details"] == {"status": "failed", "status_reason": "it broke"}
+
+
+async def test_a_client_that_goes_away_ends_its_execution(site: Site) -> None:
+    """Nobody is answered, and the execution is recorded as cancelled."""
+    environment_id = await site.create_environment()
+    path = f"{ENVIRONMENTS}/{environment_id}/execute"
+    body = [{"type": "http.request", "body": b'{"code": "while True: pass"}', "more_body": False}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return body.pop() if body else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"authorization", f"Bearer {site.accounts['user'].token}".encode()),
+        (b"content-type", b"application/json"),
+    ]
+    scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+    await site.app(scope, receive, send)
+    assert not sent
+    async with asyncio.timeout(5):
+        while not (listed := (await site.get(path.replace("execute", "executions"))).json()["executions"]):
+            pass
+        while listed[0]["status"] == "running":
+            listed = (await site.get(path.replace("execute", "executions"))).json()["executions"]
+    assert listed[0]["status"] == "cancelled"
+
+
+async def test_output_of_any_kind_can_be_answered(site: Site) -> None:
+    """NUL, broken UTF-8 and all the rest are JSON."""
+    answer = await _execute(site, "print('nul \\x00 torn \\udcff')")
+    assert answer.json()["stdout"] == "nul \x00 torn \ufffd\n"
