@@ -21,6 +21,8 @@ READY = b"R"
 MESSAGE_LIMIT = 4096
 # The report must fit a socket buffer whole: nobody reads it before the child is gone.
 REPORT_LIMIT = 96 * 1024
+# Characters. The end of a traceback says more than its beginning.
+_NAME_LIMIT, _VALUE_LIMIT, _TRACEBACK_LIMIT = 256, 4096, 12_000
 
 _NUMBERED = struct.Struct("!cQ")
 _EXITED = struct.Struct("!cQiQQQ")
@@ -94,8 +96,8 @@ def parse_code_header(header: bytes) -> Tuple[int, int]:
 
 def pack_report(name: str, value: str, traceback: str) -> bytes:
     """An uncaught exception, cut so that it fits ``REPORT_LIMIT`` whatever its text is."""
-    # A character takes six bytes at most. The end of a traceback says more than its beginning.
-    report = {"name": name[:256], "value": value[:4096], "traceback": traceback[-12_000:]}
+    # A character takes six bytes at most.
+    report = {"name": name[:_NAME_LIMIT], "value": value[:_VALUE_LIMIT], "traceback": traceback[-_TRACEBACK_LIMIT:]}
     return json.dumps(report, ensure_ascii=False).encode("utf-8", "replace")
 
 
@@ -110,7 +112,9 @@ def parse_report(message: bytes) -> Optional[Tuple[str, str, str]]:
         return None
     if not all(isinstance(text, str) for text in (name, value, traceback)):
         return None
-    return _printable(name), _printable(value), _printable(traceback)
+    # Cut again: code can write reports of its own.
+    cut = name[:_NAME_LIMIT], value[:_VALUE_LIMIT], traceback[-_TRACEBACK_LIMIT:]
+    return _printable(cut[0]), _printable(cut[1]), _printable(cut[2])
 
 
 def _printable(text: str) -> str:
