@@ -76,6 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._began_head = False
         self._refused = False
         self._problem: SandgateError | None = None
+        self._unparsed_bytes = 0
         self._wanted_keep_alive: bool | None = None
         self._polite: PoliteTransport
 
@@ -101,11 +102,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused or self._polite.is_lingering:
             self._polite.drop(data)
             return
+        if self._unparsed_bytes:
+            self._take_unparsed(data)
+            return
         self._began_head = False
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._ignore_upgrade()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(self._problem or MalformedRequest("What arrived is not a request of HTTP/1.1"))
         else:
@@ -220,15 +224,33 @@ class BoundedProtocol(HttpToolsProtocol):
             return bool(self.pipeline)
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _ignore_upgrade(self) -> None:
-        """Answer as if the client had not asked for another protocol, then close: what follows may be in that one."""
-        self._phase = _Phase.IDLE
-        self._cancel_timer()
-        self._refused = True
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
-            self.cycle.keep_alive = False
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Serve the request as if the client had not asked for another protocol, then close.
+
+        The parser has stopped behind the head and takes the request for one without a body.
+        """
+        headers = dict(self.headers)
+        self.cycle.keep_alive = False
+        if b"transfer-encoding" in headers:
+            self.cycle.more_body = True
+            self._phase = _Phase.BODY
+            self._refuse(MalformedRequest("A request that asks for another protocol cannot have a body in chunks"))
+            return
+        self._unparsed_bytes = int(headers.get(b"content-length", b"0"))
+        self.cycle.more_body = bool(self._unparsed_bytes)
+        self._phase = _Phase.BODY
+        self._take_unparsed(rest)
+
+    def _take_unparsed(self, data: bytes) -> None:
+        """Take bytes of a body past the parser."""
+        taken = data[: self._unparsed_bytes]
+        self._unparsed_bytes -= len(taken)
+        self.on_body(taken)
+        if not self._unparsed_bytes:
+            self.on_message_complete()
+            # What follows may be in the other protocol.
+            self._refused = True
+        self._look_at_phase(0)
 
     def _refuse(self, error: SandgateError) -> None:
         """Answer a request that cannot be handed on, and take no more from this connection."""
