@@ -124,7 +124,8 @@ def _mounts(_: Machine) -> Leaks:
 
 
 def _members(folder: Path) -> set[int]:
-    lists = (_read(path) for path in folder.rglob("cgroup.procs"))
+    # Folders of others may vanish on the way, which os.walk does not mind.
+    lists = (_read(Path(parent) / "cgroup.procs") for parent, _, _ in os.walk(folder))
     return {int(pid) for text in lists for pid in text.split()}
 
 

@@ -113,6 +113,7 @@ class Plan:
         os.chdir(_ROOT)
         system.pivot_root_here()
         _socket.sethostname(HOST_NAME)
+        _forget_shared_memory()
         control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
         fcntl.ioctl(control, _SIOCSIFFLAGS, _LOOPBACK_UP)
         control.close()
@@ -135,6 +136,19 @@ class Plan:
         for mount in self.slot_mounts:
             mount()
         os.chdir(WORKSPACE)
+
+
+def _forget_shared_memory() -> None:
+    """Let System V segments end with the last process that uses them, or one execution fills memory for all later ones.
+
+    An older kernel keeps this switch for the host's root, and then the segments stay until the environment ends.
+    """
+    try:
+        switch = os.open("/proc/sys/kernel/shm_rmid_forced", os.O_WRONLY)
+    except OSError:
+        return
+    os.write(switch, b"1")
+    os.close(switch)
 
 
 def enter(namespaces: List[int]) -> None:

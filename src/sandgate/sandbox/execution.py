@@ -16,6 +16,8 @@ from sandgate_agent import wire
 
 # Short executions are read once, at their end; from here on output is read as it comes.
 _WATCH_AFTER_S = 0.003
+# What ends sooner had no time to fill a sandbox's memory and to bear that a process of its own was killed for it.
+_SLOW_S = 0.01
 # How long the slot may take to confirm a kill before the answer leaves without it.
 _CONFIRM_S = 0.035
 
@@ -52,6 +54,8 @@ class ZygoteExecution:
         self._child: WaitingChild | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._judging: asyncio.Future[None] | None = None
+        self._counting: asyncio.Future[bool] | None = None
+        self._alone = True
         self._started = 0.0
         self._kills_before = 0
 
@@ -69,6 +73,10 @@ class ZygoteExecution:
     def ended(self) -> bool:
         """Whether the answer is there."""
         return self._result.done()
+
+    def share(self) -> None:
+        """Another one runs in the sandbox during this one: what happens to the sandbox may be the other one's doing."""
+        self._alone = False
 
     # For the slot that runs it
 
@@ -141,10 +149,15 @@ class ZygoteExecution:
             return
         report = self._close()
         killed = os.WIFSIGNALED(exited.wait_status) and os.WTERMSIG(exited.wait_status) == signal.SIGKILL
-        if killed and self._cause is None:
-            self._judging = asyncio.ensure_future(self._judge_kill(exited, report))
+        broken = exited.wait_status != 0 and self._alone and self._is_slow
+        if (killed or broken) and self._cause is None:
+            self._judging = asyncio.ensure_future(self._judge(exited, report))
             return
         self._resolve(exited, report)
+
+    @property
+    def _is_slow(self) -> bool:
+        return self._started > 0 and time.perf_counter() - self._started >= _SLOW_S
 
     def on_lost(self) -> None:
         """The slot, or the whole sandbox, died under it."""
@@ -155,7 +168,7 @@ class ZygoteExecution:
             self._cause = ExecutionStatus.LOST
         self._resolve(None, report)
 
-    async def _judge_kill(self, exited: wire.Exited, report: "tuple[str, str, str] | None") -> None:
+    async def _judge(self, exited: wire.Exited, report: "tuple[str, str, str] | None") -> None:
         if await self._was_out_of_memory(self._kills_before) and self._cause is None:
             self._cause = ExecutionStatus.OUT_OF_MEMORY
         if not self.ended:
@@ -203,6 +216,9 @@ class ZygoteExecution:
         )
         if not self._result.done():
             self._result.set_result(termination)
+        if self._judging is None and self._is_slow:
+            # It may have borne a kill, which must not be laid to the next one.
+            self._counting = asyncio.ensure_future(self._was_out_of_memory(self._kills_before))
 
 
 def _exit_code(exited: wire.Exited) -> int:

@@ -79,7 +79,7 @@ class SandboxLink:
         execution = ZygoteExecution(request, self._limits, self._was_out_of_memory)
         ready = next((slot for slot in self._slots if slot.is_ready), None)
         if ready is not None and not self._waiting:
-            ready.start(execution, self._kills)
+            self._start(ready, execution)
         else:
             self._waiting.append(execution)
             self._ask_for_slots()
@@ -97,7 +97,7 @@ class SandboxLink:
 
     def _ask_for_slots(self) -> None:
         """Ask for as many slots as executions wait, beyond those that are getting ready, within the limit."""
-        coming = len(self._adding) + sum(1 for slot in self._slots if not slot.is_busy and not slot.is_ready)
+        coming = len(self._adding) + sum(1 for slot in self._slots if slot.running is None and not slot.is_ready)
         room = self._limits.concurrent_executions - len(self._slots) - len(self._adding)
         for _slot in range(min(room, len(self._waiting) - coming)):
             task = asyncio.ensure_future(self._add())
@@ -118,11 +118,17 @@ class SandboxLink:
             self._slots.append(Slot(control, self._on_ready, self._on_slot_lost))
             return
 
+    def _start(self, slot: Slot, execution: ZygoteExecution) -> None:
+        others = [other.running for other in self._slots if other.running is not None]
+        for each in [*others, execution] if others else ():
+            each.share()
+        slot.start(execution, self._kills)
+
     def _on_ready(self, slot: Slot) -> None:
         while self._waiting:
             execution = self._waiting.popleft()
             if not execution.ended:
-                slot.start(execution, self._kills)
+                self._start(slot, execution)
                 return
         slot.idle_since = time.monotonic()
         if len(self._slots) > 1 and self._sweep is None:

@@ -37,9 +37,9 @@ class Slot:
         return self._child is not None
 
     @property
-    def is_busy(self) -> bool:
-        """Whether an execution has its child."""
-        return self._running is not None
+    def running(self) -> ZygoteExecution | None:
+        """The execution that has its child."""
+        return self._running
 
     def start(self, execution: ZygoteExecution, kills_before: int) -> None:
         """Hand the waiting child to an execution."""

@@ -1,0 +1,239 @@
+"""Memory, processes, files, disk and processor: going over a limit ends or stops the one who does, and nobody else."""
+
+import asyncio
+import time
+
+import pytest
+
+from sandgate.core.execution import ExecutionRequest
+from sandgate.core.limits import MIB, Limits
+from sandgate.core.states import ExecutionStatus
+from tests.runtime.hosts import Bench
+
+pytestmark = pytest.mark.needs_root_namespaces
+
+SMALL = Limits(memory_bytes=64 * MIB, disk_bytes=32 * MIB, inodes=2000, file_size_bytes=16 * MIB, processes=32)
+
+GREEDY = {
+    "at once": "x = bytearray(1 << 30)\nfor i in range(0, len(x), 4096): x[i] = 1",
+    "slowly": "x = []\nimport time\nwhile True:\n    x.append(bytearray(b'x' * (1 << 20)))\n    time.sleep(0.0005)",
+    "in small pieces": "x = []\nwhile True: x.append(object())",
+    "in a mapping": "import mmap\nm = mmap.mmap(-1, 1 << 30)\nfor i in range(0, len(m), 4096): m[i] = 1",
+    "in a memory file": "import os\nwhile True:\n    fd = os.memfd_create('x')\n"
+    "    for _ in range(10): os.write(fd, b'x' * (1 << 20))",
+    "in shared memory": "import ctypes\nl = ctypes.CDLL(None)\nl.shmat.restype = ctypes.c_void_p\n"
+    "a = l.shmat(l.shmget(0, 1 << 29, 0o1600), None, 0)\nctypes.memset(a, 1, 1 << 29)",
+    "in sockets": "import socket\np = []\nwhile True:\n    p.append(socket.socketpair())\n"
+    "    p[-1][0].setblocking(False)\n    try:\n        while True: p[-1][0].send(b'x' * 4096)\n"
+    "    except BlockingIOError: pass",
+    "by threads": "import threading\ndef f():\n    x = []\n    while True: x.append(bytearray(b'x' * (1 << 20)))\n"
+    "for _ in range(4): threading.Thread(target=f).start()",
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+async def test_out_of_memory(name: str, standard: Bench) -> None:
+    """It ends the execution under its name; the environment, one beside it in there, and its files survive."""
+    sandbox = await standard.make(limits=SMALL)
+    beside = sandbox.execute(ExecutionRequest("open('kept', 'w').write('k')\n" + WAIT, 30))
+    assert await standard.works(sandbox)
+    ran = await standard.run(sandbox, "print('before', end='')\n" + GREEDY[name])
+    assert (ran.status, ran.exit_code, ran.error) == (ExecutionStatus.OUT_OF_MEMORY, None, None)
+    assert ran.stdout == b"before"
+    assert sandbox.failure is None
+    go = await standard.run(sandbox, "print(open('kept').read())\nopen('go', 'w').close()")
+    assert go.stdout == b"k\n"
+    waited = await beside.wait()
+    assert (waited.status, waited.stdout) == (ExecutionStatus.COMPLETED, b"went on\n")
+
+
+@pytest.mark.parametrize("name", ["at once", "in a memory file"])
+async def test_out_of_memory_of_code_that_hides(name: str, standard: Bench) -> None:
+    """Code that makes itself look less guilty than it is may take others of its own environment along, not the rest."""
+    sandbox = await standard.make(limits=SMALL)
+    hide = "score = open('/proc/self/oom_score_adj', 'w')\nscore.write('-1000' if NEGATIVE else '0')\nscore.close()\n"
+    refused = await standard.run(sandbox, hide.replace("NEGATIVE", "True"))
+    assert b"PermissionError" in refused.stderr
+    ran = await standard.run(sandbox, hide.replace("NEGATIVE", "False") + GREEDY[name])
+    assert (ran.status, ran.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
+    assert await standard.works(sandbox)
+
+
+async def test_shared_memory_ends_with_its_user(standard: Bench) -> None:
+    """A segment that nobody uses any more does not fill the memory of later executions."""
+    sandbox = await standard.make(limits=SMALL)
+    switch = await standard.run(sandbox, "print(open('/proc/sys/kernel/shm_rmid_forced').read(), end='')")
+    if switch.stdout != b"1\n":
+        pytest.skip("this kernel keeps the switch for the host's root")
+    make = "import ctypes\nl = ctypes.CDLL(None)\nl.shmat.restype = ctypes.c_void_p\n"
+    make += "a = l.shmat(l.shmget(7, 50 << 20, 0o1600), None, 0)\nctypes.memset(a, 1, 50 << 20)\n"
+    for _round in range(3):
+        ran = await standard.run(sandbox, make + "import os; os._exit(0)")
+        assert ran.status is ExecutionStatus.COMPLETED
+    look = await standard.run(sandbox, "print(len(open('/proc/sysvipc/shm').readlines()))")
+    assert look.stdout == b"1\n"
+
+
+# Waits for a file that a later execution makes.
+WAIT = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('went on')\n"
+
+
+async def test_out_of_memory_of_a_child(standard: Bench) -> None:
+    """A process that the code has started is killed, and the code fails with it: that is out of memory, too."""
+    sandbox = await standard.make(limits=SMALL)
+    code = (
+        "import os\npid = os.fork()\nif pid == 0:\n    x = []\n    while True: x.append(bytearray(b'x' * (1 << 20)))\n"
+    )
+    failed = await standard.run(sandbox, code + "_, status = os.waitpid(pid, 0)\nassert status == 0, status")
+    assert (failed.status, failed.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
+    assert b"AssertionError: 9" in failed.stderr
+    bore_it = await standard.run(sandbox, code + "_, status = os.waitpid(pid, 0)\nprint(status)")
+    assert (bore_it.status, bore_it.stdout) == (ExecutionStatus.COMPLETED, b"9\n")
+
+
+async def test_killed_is_not_out_of_memory(standard: Bench) -> None:
+    """The word is the kernel's count, not a guess from the signal."""
+    sandbox = await standard.make(limits=SMALL)
+    await standard.run(sandbox, GREEDY["at once"])
+    ran = await standard.run(sandbox, "import os; os.kill(os.getpid(), 9)")
+    assert (ran.status, ran.exit_code) == (ExecutionStatus.FAILED, 137)
+    failed = await standard.run(sandbox, "import time; time.sleep(0.1); raise MemoryError('of its own')")
+    assert (failed.status, failed.exit_code) == (ExecutionStatus.FAILED, 1)
+
+
+async def test_full_disk_leaves_memory(standard: Bench) -> None:
+    """The disk fills up before memory does; what is in it costs later executions nothing of theirs."""
+    sandbox = await standard.make(limits=SMALL)
+    fill = (
+        "import errno, os\nn = 0\nfor i in range(10):\n    with open(f'full{i}', 'wb', buffering=0) as f:\n"
+        "        try:\n            for _ in range(15): n += f.write(b'x' * (1 << 20))\n"
+        "        except OSError as e: print(errno.errorcode[e.errno])\nprint(n)"
+    )
+    ran = await standard.run(sandbox, fill)
+    assert ran.status is ExecutionStatus.COMPLETED, ran.stderr
+    *errors, written = ran.stdout.split()
+    assert set(errors) == {b"ENOSPC"}
+    assert 28 * MIB < int(written) <= 32 * MIB
+    use = await standard.run(sandbox, "x = b'x' * (40 << 20); print(len(x))")
+    assert (use.status, use.stdout) == (ExecutionStatus.COMPLETED, b"41943040\n")
+    traced = await standard.run(sandbox, "def f():\n    raise ValueError('shown')\nf()")
+    assert b"raise ValueError('shown')" in traced.stderr
+    assert (
+        await standard.run(sandbox, "import os\nfor f in os.listdir(): os.remove(f)\nopen('x', 'w').write('x' * 9999)")
+    ).exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["/workspace", "/tmp", "/var/tmp", "/dev/shm", "/run/shm", "/home/user"])
+async def test_inodes(place: str, standard: Bench) -> None:
+    """Files are counted, wherever they are; they run out, and come back."""
+    sandbox = await standard.make(limits=SMALL)
+    fill = f"import errno, os\nos.chdir('{place}')\nn = 0\ntry:\n    while n < 5000:\n"
+    fill += "        open(f'f{n}', 'w').close()\n        n += 1\n"
+    ran = await standard.run(sandbox, fill + "except OSError as e: print(errno.errorcode[e.errno], n > 1500)")
+    assert ran.stdout == b"ENOSPC True\n"
+    assert await standard.works(sandbox)
+
+
+async def test_file_size(standard: Bench) -> None:
+    """A file that grows too large is an error, as Python knows it."""
+    ran = await standard.run(
+        await standard.make(limits=SMALL),
+        "import errno\nf = open('large', 'wb')\nf.truncate(16 << 20)\nfor grow in (lambda: f.truncate((16 << 20) + 1),"
+        " lambda: (f.seek(16 << 20), f.write(b'x'), f.flush())):\n    try: grow()\n"
+        "    except OSError as e: print(errno.errorcode[e.errno])\n"
+        "import os; os._exit(0)",
+    )
+    assert ran.stdout == b"EFBIG\nEFBIG\n"
+
+
+async def test_open_files(standard: Bench) -> None:
+    """Descriptors run out at the limit, which cannot be raised."""
+    code = (
+        "import errno, os, resource\nn = 0\ntry:\n    while True: os.dup(0); n += 1\n"
+        "except OSError as e: print(errno.errorcode[e.errno], n)\n"
+        "os.closerange(3, 63)\ntry: resource.setrlimit(resource.RLIMIT_NOFILE, (9999, 9999))\n"
+        "except ValueError as e: print(e)"
+    )
+    ran = await standard.run(await standard.make(limits=Limits(open_files=128)), code)
+    # Beside the standard streams, one is the way by which the code came.
+    assert ran.stdout == b"EMFILE 124\nnot allowed to raise maximum limit\n"
+
+
+async def test_processes(standard: Bench) -> None:
+    """Processes and threads run out at the limit; neighbours and the next execution have their own."""
+    sandbox, neighbour = await standard.make(limits=SMALL), await standard.make(limits=SMALL)
+    code = (
+        "import os, time\nn = 0\ntry:\n    while n < 500:\n        if os.fork() == 0: time.sleep(100)\n        n += 1\n"
+        "except BlockingIOError: print(n)\ntime.sleep(30)"
+    )
+    bomb = sandbox.execute(ExecutionRequest(code, 0.5))
+    for _round in range(5):
+        assert await standard.works(neighbour)
+    ran = await bomb.wait()
+    assert ran.status is ExecutionStatus.TIMED_OUT
+    assert SMALL.processes - 2 <= int(ran.stdout) <= SMALL.processes + SMALL.concurrent_executions
+    await standard.quiet(2)
+    assert await standard.works(sandbox)
+
+
+async def test_bomb_of_forks(standard: Bench) -> None:
+    """A bomb ends as failed or timed out, and a neighbour's hello stays quick."""
+    sandbox, neighbour = await standard.make(limits=SMALL), await standard.make()
+    alone_s = await _hello_s(standard, neighbour)
+    bomb = sandbox.execute(ExecutionRequest("import os\nfor _ in range(20_000): os.fork()", 1.0))
+    beside_s = await _hello_s(standard, neighbour)
+    assert (await bomb.wait()).status in (ExecutionStatus.TIMED_OUT, ExecutionStatus.FAILED)
+    assert beside_s <= 2 * alone_s + 0.02
+    await standard.quiet(2)
+    assert await standard.works(sandbox)
+
+
+async def _hello_s(bench: Bench, sandbox: object) -> float:
+    samples = []
+    for _round in range(9):
+        started = time.perf_counter()
+        assert await bench.works(sandbox)  # type: ignore[arg-type]
+        samples.append(time.perf_counter() - started)
+    return sorted(samples)[len(samples) // 2]
+
+
+async def test_processor(standard: Bench) -> None:
+    """Whoever computes without end gets the share that was granted, however many do it at once."""
+    sandbox = await standard.make(limits=Limits(cpu_millis=500))
+    assert await standard.works(sandbox)
+    loop = (
+        "import resource, time\nend = time.monotonic() + 0.6\nwhile time.monotonic() < end: pass\n"
+        "u = resource.getrusage(resource.RUSAGE_SELF)\nprint(u.ru_utime + u.ru_stime)"
+    )
+    runs = [sandbox.execute(ExecutionRequest(loop, 20)) for _run in range(2)]
+    used_s = sum([float((await run.wait()).stdout) for run in runs])
+    assert 0.05 < used_s <= 0.6 * 0.5 * 1.3 + 0.05
+
+
+async def test_usage_is_told(standard: Bench) -> None:
+    """The answer says how much processor time and memory an execution took."""
+    sandbox = await standard.make()
+    idle = await standard.run(sandbox, "import time; time.sleep(0.1)")
+    busy = await standard.run(
+        sandbox,
+        "import time\nend = time.process_time() + 0.1\nx = b'x' * (50 << 20)\nwhile time.process_time() < end: pass",
+    )
+    assert idle.usage.cpu_ms < 60
+    assert 100 <= busy.usage.cpu_ms < 400
+    assert busy.usage.peak_memory_bytes - idle.usage.peak_memory_bytes > 40 * MIB
+
+
+async def test_neighbours_of_a_greedy_one(standard: Bench) -> None:
+    """While one environment takes all that it may, over and over, its neighbour goes on as before."""
+    greedy, neighbour = await standard.make(limits=SMALL), await standard.make()
+    alone_s = await _hello_s(standard, neighbour)
+
+    async def take() -> None:
+        for _round in range(3):
+            ran = await standard.run(greedy, GREEDY["in a mapping"])
+            assert ran.status is ExecutionStatus.OUT_OF_MEMORY
+
+    taking = asyncio.ensure_future(take())
+    beside_s = await _hello_s(standard, neighbour)
+    await taking
+    assert beside_s <= 2 * alone_s + 0.02
