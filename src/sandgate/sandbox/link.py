@@ -21,6 +21,8 @@ QUEUE_LIMIT = 256
 _IDLE_SLOT_S = 10.0
 _RETRY_S = 0.02
 _ADOPT_LIMIT_S = 5.0
+# With nothing running, a sandbox that offers no child for so long will not come back.
+_STALL_LIMIT_S = 30.0
 
 
 class SandboxLink:
@@ -52,6 +54,8 @@ class SandboxLink:
         self._kills = 0
         self._failure: str | None = None
         self._sweep: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._progressed_at = time.monotonic()
 
     @property
     def environment_id(self) -> EnvironmentId:
@@ -83,6 +87,7 @@ class SandboxLink:
         else:
             self._waiting.append(execution)
             self._ask_for_slots()
+            self._watch_for_stall()
         return execution
 
     async def extend(self, lifetime_s: float) -> None:
@@ -124,7 +129,22 @@ class SandboxLink:
             each.share()
         slot.start(execution, self._kills)
 
+    def _watch_for_stall(self) -> None:
+        if self._watch is None and self._failure is None:
+            self._progressed_at = time.monotonic()
+            self._watch = asyncio.get_running_loop().call_later(_STALL_LIMIT_S, self._check_for_stall)
+
+    def _check_for_stall(self) -> None:
+        """Nobody may wait for ever on a sandbox that is alive and does nothing."""
+        self._watch = None
+        busy = any(slot.running is not None for slot in self._slots)
+        if self._waiting and not busy and time.monotonic() - self._progressed_at >= _STALL_LIMIT_S:
+            self.fail(f"it started no process within {_STALL_LIMIT_S:.0f} seconds")
+        elif self._waiting:
+            self._watch_for_stall()
+
     def _on_ready(self, slot: Slot) -> None:
+        self._progressed_at = time.monotonic()
         while self._waiting:
             execution = self._waiting.popleft()
             if not execution.ended:
@@ -157,8 +177,9 @@ class SandboxLink:
         if self._failure is not None:
             return
         self._failure = reason
-        if self._sweep is not None:
-            self._sweep.cancel()
+        for timer in (self._sweep, self._watch):
+            if timer is not None:
+                timer.cancel()
         for slot in self._slots:
             slot.close()
         while self._waiting:
