@@ -68,6 +68,15 @@ def drop(user_id: int, group_id: int) -> None:
     system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
 
 
+def check_readable(paths: Iterable[Path]) -> None:
+    """Raises ``ConfigurationError`` when this user cannot read the program that it is to run."""
+    for path in paths:
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise ConfigurationError(
+                f"The gateway runs as an ordinary user, who cannot read {path}. Make it readable with: chmod -R o+rX {path}"
+            )
+
+
 def give_folder(folder: Path, user_id: int, group_id: int, mode: int = 0o700) -> None:
     """Make a folder that belongs to the gateway, or hand over one that a gateway of root's had."""
     folder.mkdir(mode=mode, parents=True, exist_ok=True)

@@ -228,10 +228,18 @@ class _Server:
 
     def _run_gateway(self) -> int:
         """In the gateway's process: give up privileges, then serve."""
+        try:
+            return self._serve()
+        except SandgateError as error:
+            sys.stderr.write(f"sandgate: {error.message}\n")
+            return EXIT_REFUSED
+
+    def _serve(self) -> int:
         parent = os.getppid()
         if self._identity.changes:
             privileges.open_view(_needed_paths(self._settings))
             privileges.drop(self._identity.user_id, self._identity.group_id)
+            privileges.check_readable(_needed_paths(self._settings))
             os.environ["HOME"] = str(self._settings.state)
         system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -242,18 +250,14 @@ class _Server:
         from sandgate.telemetry.log import set_up_logging
 
         set_up_logging(self._settings.log_level, self._settings.log_format)
-        try:
-            return run_gateway(
-                self._settings,
-                self._catalogue,
-                Isolation(self._settings.isolation),
-                self._config.socket_path,
-                self._sock.dup(),
-                lambda started: _announce(self._sock, started),
-            )
-        except SandgateError as error:
-            sys.stderr.write(f"sandgate: {error.message}\n")
-            return EXIT_REFUSED
+        return run_gateway(
+            self._settings,
+            self._catalogue,
+            Isolation(self._settings.isolation),
+            self._config.socket_path,
+            self._sock.dup(),
+            lambda started: _announce(self._sock, started),
+        )
 
 
 def run(settings: Settings) -> int:

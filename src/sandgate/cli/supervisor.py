@@ -45,12 +45,21 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        if not starter.is_running(self._config):
-            self._launcher = self._start_launcher()
+        # The gateway takes longer to start, and waits for the launcher.
         self._fork_gateway()
+        if not starter.is_running(self._config):
+            self._start_first_launcher()
         code = self._watch()
         self._end_launcher()
         return code
+
+    def _start_first_launcher(self) -> None:
+        try:
+            self._launcher = self._start_launcher()
+        except MechanismFault:
+            os.kill(self._gateway, signal.SIGKILL)
+            os.waitpid(self._gateway, 0)
+            raise
 
     def _on_stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
