@@ -73,7 +73,7 @@ def check_readable(paths: Iterable[Path]) -> None:
     for path in paths:
         if not os.access(path, os.R_OK | os.X_OK):
             raise ConfigurationError(
-                f"The gateway runs as an ordinary user, who cannot read {path}. Make it readable with: chmod -R o+rX {path}"
+                f"The gateway runs as an ordinary user, who cannot read {path}. Mend it with: chmod -R o+rX {path}"
             )
 
 
