@@ -14,6 +14,8 @@ EnvironmentId = NewType("EnvironmentId", str)
 ExecutionId = NewType("ExecutionId", str)
 UserId = NewType("UserId", str)
 ApiKeyId = NewType("ApiKeyId", str)
+WorkflowId = NewType("WorkflowId", str)
+RunId = NewType("RunId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -78,3 +80,13 @@ def make_user_id() -> UserId:
 def make_api_key_id() -> ApiKeyId:
     """A new ``key-…``."""
     return ApiKeyId(make_id("key"))
+
+
+def make_workflow_id() -> WorkflowId:
+    """A new ``workflow-…``."""
+    return WorkflowId(make_id("workflow"))
+
+
+def make_run_id() -> RunId:
+    """A new ``run-…``."""
+    return RunId(make_id("run"))
