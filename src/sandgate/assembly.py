@@ -18,6 +18,7 @@ from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
+from sandgate.config.paths import database_location, keys_folder
 from sandgate.config.settings import Settings
 from sandgate.core.clock import SystemClock
 from sandgate.core.errors import TemplateUnavailable
@@ -44,11 +45,6 @@ class Started:
     admin: FirstAdmin | None
 
 
-def database_location(settings: Settings) -> str | Path:
-    """The URL of PostgreSQL, or the path of SQLite's file."""
-    return settings.database_url.get_secret_value() or settings.state / "sandgate.db"
-
-
 def make_store(settings: Settings, *, checkpoint: bool = True) -> SqlStore:
     """The store that the settings name, not yet open. ``checkpoint`` is False beside a running server."""
     return SqlStore(
@@ -70,7 +66,7 @@ class Gateway:
         self._fault: BaseException | None = None
         self._store = store = make_store(settings)
         self._passwords = Passwords()
-        self._keys = KeyRing(settings.state / "keys", clock)
+        self._keys = KeyRing(keys_folder(settings), clock)
         accounts = Accounts(store.users, clock)
         self._runtime = ZygoteRuntime(isolation, launcher)
         self._environments = EnvironmentService(

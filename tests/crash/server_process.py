@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.client import Connection
 from bench.sandgate_server import ENVIRONMENTS, Server
-from sandgate.cli.serve import run_folder, state_name
+from sandgate.config.paths import run_folder, state_name
 from sandgate.config.settings import Settings
 
 GATEWAY, LAUNCHER, SUPERVISOR = "sg-gateway", "sg-launcher", "sandgate"

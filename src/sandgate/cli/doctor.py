@@ -21,11 +21,11 @@ def doctor(state: StateOption = None, as_json: JsonOption = False) -> None:
     With --json: {"can_hold": {"standard": bool, "process": bool}, "missing": {"standard": [names], "process":
     [names]}, "abilities": [{"name", "ok", "found", "needed_for", "required_by": [classes], "mend"}]}.
     """
-    from sandgate.config.paths import interpreter_folders
+    from sandgate.config.paths import id_block, interpreter_folders
     from sandgate.sandbox.probe import probe
 
     settings = state_folder.read(state=state)
-    machine = probe(interpreter_folders(settings), host_id=settings.host_id_base)
+    machine = probe(interpreter_folders(settings), host_id=id_block(settings))
     if as_json:
         print_json(_describe(machine))
     else:

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import signal
 import socket
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from sandgate.cli import privileges
 from sandgate.cli.supervisor import EXIT_REFUSED, Supervisor
+from sandgate.config.paths import id_block, interpreter_folders, run_folder, state_name
 from sandgate.config.settings import Settings
-from sandgate.core.errors import ConfigurationError, SandgateError
+from sandgate.core.errors import ConfigurationError, IsolationUnavailable, SandgateError
 from sandgate.core.states import Isolation
 from sandgate.environments.templates import TemplateCatalogue
 from sandgate.sandbox import probe
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from sandgate.assembly import Started
 
 _LOCK_LIMIT_S = 2.0
-# Far above the ids of accounts, of containers' usual ranges and of systemd's own users.
-_FIRST_BLOCK, _BLOCKS, _BLOCK_IDS = 1_879_048_192, 8192, 65_536
 _OWN_IDS = 16
 _BANNER = """\
 **********************************************************************************
@@ -59,7 +57,7 @@ class Identity:
 
 
 def choose_isolation(settings: Settings) -> Isolation:
-    """The class that this server holds. Raises ``ConfigurationError`` with what is missing and what to do."""
+    """The class that this server holds. Raises ``ConfigurationError``, or ``IsolationUnavailable`` with what to do."""
     wanted = Isolation(settings.isolation)
     if wanted is Isolation.PROCESS and not settings.allow_weak_isolation:
         raise ConfigurationError(
@@ -68,19 +66,15 @@ def choose_isolation(settings: Settings) -> Isolation:
         )
     if wanted is Isolation.PROCESS:
         return wanted
-    machine = probe.probe(_interpreter_folders(settings), host_id=id_block(settings))
+    machine = probe.probe(interpreter_folders(settings), host_id=id_block(settings))
     if machine.can_hold_standard:
         return wanted
     if settings.allow_weak_isolation:
         return Isolation.PROCESS
-    raise ConfigurationError(
+    raise IsolationUnavailable(
         f"This machine cannot hold the standard class. {machine}. `sandgate doctor` shows the whole picture. To run "
         "code without walls all the same, set SANDGATE_ALLOW_WEAK_ISOLATION=1."
     )
-
-
-def _interpreter_folders(settings: Settings) -> Sequence[Path]:
-    return [Path(folder) for folder in settings.interpreters.split(":") if folder]
 
 
 def _needed_paths(settings: Settings) -> list[Path]:
@@ -102,25 +96,6 @@ def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence
         sys.stderr.write("sandgate: the program is in a folder that only root can enter, so that code runs as root\n")
         return Identity(0, 0, None)
     return Identity(user_id, group_id, id_block(settings) + 1)
-
-
-def run_folder(settings: Settings) -> Path:
-    """Where the launcher's socket is; outside of the state, so that the next boot finds nothing stale."""
-    if os.geteuid() == 0:
-        return Path("/run/sandgate") / state_name(settings)
-    return settings.state / "run"
-
-
-def state_name(settings: Settings) -> str:
-    """What tells this server from others on the machine: the same for the same state folder."""
-    return hashlib.sha256(str(settings.state.resolve()).encode()).hexdigest()[:12]
-
-
-def id_block(settings: Settings) -> int:
-    """The first of the user ids that belong to this server: the gateway's, then the launcher's, then the sandboxes'."""
-    if settings.host_id_base:
-        return settings.host_id_base
-    return _FIRST_BLOCK + int(state_name(settings), 16) % _BLOCKS * _BLOCK_IDS
 
 
 def _launcher_config(
@@ -268,7 +243,7 @@ def run(settings: Settings) -> int:
         sys.stderr.write(_BANNER)
         sys.stderr.flush()
     settings = settings.model_copy(update={"isolation": isolation.value})
-    found = find_interpreters(_interpreter_folders(settings))
+    found = find_interpreters(interpreter_folders(settings))
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity = choose_identity(settings, isolation, [Path(each.prefix) for each in found.values()])
     # Found by whoever starts the server: an unprivileged gateway may not see where they are.

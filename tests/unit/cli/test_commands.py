@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 import sandgate as package
-from sandgate.assembly import database_location as location_of_the_server
 from sandgate.cli import template_commands
-from sandgate.config.paths import database_location
 from sandgate.config.settings import Settings
 from sandgate.core.errors import (
     ConfigurationError,
@@ -81,12 +79,6 @@ def test_the_schema_is_brought_up_to_date(sandgate: Command, state: Path) -> Non
     assert (done.code, done.err) == (0, "")
     checked = sandgate("migrate", "--check")
     assert (checked.code, done.out.split()[-1].rstrip(".") in checked.out) == (0, True)
-
-
-def test_the_server_has_its_database_in_the_same_place(tmp_path: Path) -> None:
-    """What the command line changes is what the server reads."""
-    settings = Settings(state=tmp_path)
-    assert database_location(settings) == location_of_the_server(settings)
 
 
 def test_keys_are_rotated(sandgate: Command, state: Path) -> None:
