@@ -16,6 +16,8 @@ from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate_agent import descriptors, wire
 
 _LOG_LIMIT = 64 * 1024
+# A template's packages run in it. What it clones is in its group until the launcher has moved it.
+_LIMITS = GroupLimits(memory_bytes=2 * 1024**3, cpu_millis=None, processes=4096)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _LINE_LIMIT = 500
 
@@ -51,7 +53,7 @@ class Zygote:
     def start(self, host_id: int, group: Group | None, filter_program: bytes | None) -> None:
         """Start the process. Raises ``OSError`` with nothing left behind."""
         if group is not None:
-            group.make(GroupLimits(memory_bytes=None, cpu_millis=None, processes=None))
+            group.make(_LIMITS)
         self._channel, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._log, log = os.pipe()
         ready, go = os.pipe()
