@@ -79,8 +79,13 @@ class Plan:
         self.mounts += [
             system.prepare_mount("/dev", _ROOT + "/dev", "", system.MS_BIND | system.MS_REC),
             system.prepare_mount(_ROOT + "/run/shm", _ROOT + "/dev/shm", "", system.MS_BIND),
+            # Its terminals are devices, so that it is the one mount that shows some; the host has few of them.
             system.prepare_mount(
-                "devpts", _ROOT + "/dev/pts", "devpts", proc_flags, "newinstance,ptmxmode=0666,mode=620"
+                "devpts",
+                _ROOT + "/dev/pts",
+                "devpts",
+                system.MS_NOSUID | system.MS_NOEXEC,
+                "newinstance,ptmxmode=0666,mode=620,max=64",
             ),
             system.prepare_mount("proc", _ROOT + "/proc", "proc", proc_flags),
         ]

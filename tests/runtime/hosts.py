@@ -1,16 +1,18 @@
 """A launcher of the tests' own, and runtimes connected to it."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,13 @@ _HOST_ID_BASE = 1_700_000_000
 _PLAIN_USER_ID = 1_699_999_999
 
 
-def available_versions() -> list[str]:
+@cache
+def available_versions() -> Sequence[str]:
     """The versions of Python that this machine has."""
-    return [version for version in VERSIONS if find_interpreter(version)]
+    return tuple(version for version in VERSIONS if find_interpreter(version))
 
 
+@cache
 def find_templates() -> tuple[TemplateConfig, ...]:
     """A template for each version of Python that this machine has."""
     found = []
@@ -193,6 +197,12 @@ class Bench:
         """Run code to its end."""
         return await sandbox.execute(ExecutionRequest(code, timeout_s)).wait()
 
+    async def ask(self, sandbox: Sandbox, code: str) -> Any:
+        """What code that runs inside, to its end and without a word, leaves in ``answer``."""
+        ran = await self.run(sandbox, f"import json\n{code}\nprint(json.dumps(answer))")
+        assert (ran.status, ran.stderr) == (ExecutionStatus.COMPLETED, b""), ran
+        return json.loads(ran.stdout)
+
     async def quiet(self, slots: int = 1) -> None:
         """Wait until nothing is there but forkers, and one child waiting for each."""
         await until(lambda: len(self.host.processes()) == 2 * slots)
@@ -201,3 +211,12 @@ class Bench:
         """Whether a sandbox runs code as if nothing had happened."""
         ran = await self.run(sandbox, "print('works')")
         return (ran.status, ran.stdout, ran.stderr) == (ExecutionStatus.COMPLETED, b"works\n", b"")
+
+    async def hello_s(self, sandbox: Sandbox) -> float:
+        """How long a hello takes; the quick ones of some, because others are at work on this machine, too."""
+        samples = []
+        for _round in range(15):
+            started = time.perf_counter()
+            assert await self.works(sandbox)
+            samples.append(time.perf_counter() - started)
+        return sorted(samples)[4]

@@ -1,7 +1,6 @@
 """Memory, processes, files, disk and processor: going over a limit ends or stops the one who does, and nobody else."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -179,22 +178,13 @@ async def test_processes(standard: Bench) -> None:
 async def test_bomb_of_forks(standard: Bench) -> None:
     """A bomb ends as failed or timed out, and a neighbour's hello stays quick."""
     sandbox, neighbour = await standard.make(limits=SMALL), await standard.make()
-    alone_s = await _hello_s(standard, neighbour)
+    alone_s = await standard.hello_s(neighbour)
     bomb = sandbox.execute(ExecutionRequest("import os\nfor _ in range(20_000): os.fork()", 1.0))
-    beside_s = await _hello_s(standard, neighbour)
+    beside_s = await standard.hello_s(neighbour)
     assert (await bomb.wait()).status in (ExecutionStatus.TIMED_OUT, ExecutionStatus.FAILED)
     assert beside_s <= 2 * alone_s + 0.02
     await standard.quiet(2)
     assert await standard.works(sandbox)
-
-
-async def _hello_s(bench: Bench, sandbox: object) -> float:
-    samples = []
-    for _round in range(9):
-        started = time.perf_counter()
-        assert await bench.works(sandbox)  # type: ignore[arg-type]
-        samples.append(time.perf_counter() - started)
-    return sorted(samples)[len(samples) // 2]
 
 
 async def test_processor(standard: Bench) -> None:
@@ -226,7 +216,7 @@ async def test_usage_is_told(standard: Bench) -> None:
 async def test_neighbours_of_a_greedy_one(standard: Bench) -> None:
     """While one environment takes all that it may, over and over, its neighbour goes on as before."""
     greedy, neighbour = await standard.make(limits=SMALL), await standard.make()
-    alone_s = await _hello_s(standard, neighbour)
+    alone_s = await standard.hello_s(neighbour)
 
     async def take() -> None:
         for _round in range(3):
@@ -234,6 +224,6 @@ async def test_neighbours_of_a_greedy_one(standard: Bench) -> None:
             assert ran.status is ExecutionStatus.OUT_OF_MEMORY
 
     taking = asyncio.ensure_future(take())
-    beside_s = await _hello_s(standard, neighbour)
+    beside_s = await standard.hello_s(neighbour)
     await taking
     assert beside_s <= 2 * alone_s + 0.02

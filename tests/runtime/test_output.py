@@ -10,7 +10,6 @@ import pytest
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.limits import MIB, Limits
 from sandgate.core.states import ExecutionStatus
-from sandgate.sandbox.base import Sandbox
 from tests.runtime.hosts import Bench, Lag
 
 SMALL = Limits(output_bytes=4096, drained_output_bytes=64 * 1024)
@@ -74,24 +73,15 @@ async def test_flood_ends(bench: Bench) -> None:
     assert await bench.works(sandbox)
 
 
-async def _hello_s(bench: Bench, sandbox: Sandbox) -> float:
-    samples = []
-    for _round in range(15):
-        started = time.perf_counter()
-        assert await bench.works(sandbox)
-        samples.append(time.perf_counter() - started)
-    return sorted(samples)[len(samples) // 2]
-
-
 async def test_flood_costs_neither_memory_nor_neighbours(bench: Bench) -> None:
     """While one execution floods as fast as it can, the gateway stays small and a neighbour quick."""
     flooding, neighbour = await bench.make(), await bench.make()
-    alone_s = await _hello_s(bench, neighbour)
+    alone_s = await bench.hello_s(neighbour)
     flood = flooding.execute(ExecutionRequest(f"{WRITE}block = b'x' * (1 << 20)\nwhile True: write(1, block)", 1.0))
     gc.collect()
     tracemalloc.start()
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    beside_s = await _hello_s(bench, neighbour)
+    beside_s = await bench.hello_s(neighbour)
     ran = await flood.wait()
     _now, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -40,7 +40,7 @@ STUBBORN = {
     "waits for a shell": "import os; os.system('while :; do :; done')",
     "closes everything": "import os\nos.closerange(0, 1000)\nwhile True: pass",
     "is interrupted without a pause": "import signal\n"
-    "signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)\nsignal.signal(signal.SIGALRM, lambda *_: None)\n"
+    "signal.signal(signal.SIGALRM, lambda *_: None)\nsignal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)\n"
     "while True: pass",
 }
 

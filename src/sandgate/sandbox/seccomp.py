@@ -9,6 +9,7 @@ import ctypes.util
 import errno
 import os
 import socket
+import stat
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ _CLONE_REFUSED = 0x7E020000 | 0x00002000 | 0x00800000 | 0x00008000
 _TIOCSTI = 0x5412
 _TIOCLINUX = 0x541C
 _SOCK_TYPE_MASK = 0xF
+_FILE_TYPE_MASK = 0o170000
 
 ALLOWED: Sequence[str] = tuple(
     """
@@ -158,6 +160,9 @@ def _add_checked(builder: _Builder) -> None:
     """Calls that are allowed with some arguments."""
     builder.add(_ACT_ALLOW, "clone", (0, _CMP_MASKED_EQ, _CLONE_REFUSED, 0))
     builder.add(_ACT_ALLOW, "ioctl")
+    # Named pipes, and no devices.
+    for name, place in (("mknod", 1), ("mknodat", 2)):
+        builder.add(_ACT_ALLOW, name, (place, _CMP_MASKED_EQ, _FILE_TYPE_MASK, stat.S_IFIFO))
     for option in _PRCTL_ALLOWED:
         builder.add(_ACT_ALLOW, "prctl", (0, _CMP_EQ, option, 0))
     # A real-time policy would starve the neighbours; the ordinary ones may be named.
