@@ -101,6 +101,90 @@ idempotency = sa.Table(
     sa.Index("idempotency_by_age", "created_at"),
 )
 
+workflows = sa.Table(
+    "workflows",
+    metadata,
+    sa.Column("workflow_id", ExactText, primary_key=True),
+    sa.Column("owner_id", ExactText, nullable=False),
+    sa.Column("name", ExactText, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("deleted_at", Instant),
+    sa.Column("definition", JsonText, nullable=False),
+)
+
+workflow_versions = sa.Table(
+    "workflow_versions",
+    metadata,
+    sa.Column("workflow_id", ExactText, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("definition", JsonText, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_id", ExactText, primary_key=True),
+    sa.Column("workflow_id", ExactText, nullable=False),
+    sa.Column("owner_id", ExactText, nullable=False),
+    sa.Column("workflow_name", ExactText, nullable=False),
+    sa.Column("workflow_version", sa.BigInteger, nullable=False),
+    sa.Column("status", ExactText, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("started_at", Instant),
+    sa.Column("finished_at", Instant),
+    sa.Column("deadline_at", Instant),
+    sa.Column("wake_at", Instant),
+    sa.Column("cancel_asked_at", Instant),
+    sa.Column("events", sa.BigInteger, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("lease_owner", ExactText),
+    sa.Column("lease_until", Instant),
+    sa.Column("error", JsonText),
+    sa.Column("inputs", JsonText, nullable=False),
+    sa.Index("runs_by_owner", "owner_id", "run_id"),
+    sa.Index("runs_by_workflow", "workflow_id", "run_id"),
+    sa.Index("runs_by_status", "status", "run_id"),
+    sa.Index("runs_by_owner_and_status", "owner_id", "status", "run_id"),
+)
+
+# ``item`` is -1 for a step as a whole.
+run_steps = sa.Table(
+    "run_steps",
+    metadata,
+    sa.Column("run_id", ExactText, primary_key=True),
+    sa.Column("step", ExactText, primary_key=True),
+    sa.Column("item", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("status", ExactText, nullable=False),
+    sa.Column("attempt", sa.BigInteger, nullable=False),
+    sa.Column("losses", sa.BigInteger, nullable=False),
+    sa.Column("items", sa.BigInteger),
+    sa.Column("started_at", Instant),
+    sa.Column("finished_at", Instant),
+    sa.Column("wake_at", Instant),
+    sa.Column("duration_ms", sa.BigInteger),
+    sa.Column("exit_code", sa.BigInteger),
+    sa.Column("outputs", JsonText),
+    sa.Column("error", JsonText),
+    sa.Column("stdout", Utf8, nullable=False),
+    sa.Column("stderr", Utf8, nullable=False),
+)
+
+run_history = sa.Table(
+    "run_history",
+    metadata,
+    sa.Column("run_id", ExactText, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("kind", ExactText, nullable=False),
+    sa.Column("step", ExactText),
+    sa.Column("item", sa.BigInteger),
+    sa.Column("attempt", sa.BigInteger),
+    sa.Column("details", JsonText, nullable=False),
+)
+
 write_probe = sa.Table(
     "write_probe",
     metadata,
@@ -130,3 +214,9 @@ _partial_index(environments, "environments_by_name", "name, owner_id, environmen
 _partial_index(executions, "executions_running", "execution_id", "status = 'running'")
 _partial_index(executions, "executions_by_end", "finished_at", "finished_at IS NOT NULL")
 _partial_index(idempotency, "idempotency_unanswered", "created_at", "status IS NULL")
+_partial_index(workflows, "workflows_newest", "workflow_id", "deleted_at IS NULL")
+_partial_index(workflows, "workflows_by_owner", "owner_id, workflow_id", "deleted_at IS NULL")
+_partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "deleted_at IS NULL")
+# Few runs are live at a time, whatever the number of rows.
+_partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
+_partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")

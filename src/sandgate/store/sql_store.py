@@ -5,7 +5,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
-from sandgate.store.base import CredentialStore, EnvironmentStore, ExecutionStore, IdempotencyStore, UserStore
+from sandgate.store.base import (
+    CredentialStore,
+    EnvironmentStore,
+    ExecutionStore,
+    IdempotencyStore,
+    RunStore,
+    UserStore,
+    WorkflowStore,
+)
 from sandgate.store.connections import Location
 from sandgate.store.credentials import SqlCredentialStore
 from sandgate.store.database import DEADLINE_S, Database
@@ -13,9 +21,11 @@ from sandgate.store.environments import SqlEnvironmentStore
 from sandgate.store.executions import SqlExecutionStore
 from sandgate.store.idempotency import SqlIdempotencyStore
 from sandgate.store.revisions import ensure_schema
+from sandgate.store.runs import SqlRunStore
 from sandgate.store.schema import write_probe
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
+from sandgate.store.workflows import SqlWorkflowStore
 
 _PROBE = upsert(write_probe, "(probe_id) DO UPDATE SET written = write_probe.written + 1")
 _ANSWER: Select[Any] = sa.select(sa.literal_column("1"))
@@ -34,6 +44,8 @@ class SqlStore:
     users: UserStore
     credentials: CredentialStore
     idempotency: IdempotencyStore
+    workflows: WorkflowStore
+    runs: RunStore
 
     def __init__(
         self,
@@ -51,6 +63,8 @@ class SqlStore:
         self.users = SqlUserStore(self._database)
         self.credentials = SqlCredentialStore(self._database)
         self.idempotency = SqlIdempotencyStore(self._database)
+        self.workflows = SqlWorkflowStore(self._database)
+        self.runs = SqlRunStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

@@ -9,14 +9,19 @@ from sandgate.core.execution import ErrorReport, Execution, Usage
 from sandgate.core.ids import (
     EnvironmentId,
     UserId,
+    WorkflowId,
     make_api_key_id,
     make_environment_id,
     make_execution_id,
+    make_run_id,
     make_user_id,
+    make_workflow_id,
 )
 from sandgate.core.limits import Limits
 from sandgate.core.principal import ApiKey, Role, User
+from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
 from sandgate.core.states import EnvironmentStatus, ExecutionStatus, Isolation
+from sandgate.core.workflow import Workflow
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123_457, tzinfo=UTC)
 OWNER = UserId("user-000000000001")
@@ -92,3 +97,59 @@ def an_api_key(user: User, **changes: Any) -> ApiKey:
     """A key of the user that was never used and does not expire."""
     key = ApiKey(make_api_key_id(), user.user_id, "ci", bytes(range(32)), NOW, None, None)
     return replace(key, **changes)
+
+
+def a_workflow(**changes: Any) -> Workflow:
+    """The first version of a workflow."""
+    definition = {
+        "name": "report",
+        "steps": [{"name": "a", "type": "code_execution", "config": {"code": STRANGE_TEXT}}],
+    }
+    workflow = Workflow(make_workflow_id(), OWNER, "report", 1, definition, NOW, NOW)
+    return replace(workflow, **changes)
+
+
+def a_run(workflow_id: WorkflowId, **changes: Any) -> Run:
+    """A run that a process has just begun to work on."""
+    run = Run(
+        run_id=make_run_id(),
+        workflow_id=workflow_id,
+        owner_id=OWNER,
+        workflow_name="report",
+        workflow_version=1,
+        status=RunStatus.RUNNING,
+        created_at=NOW,
+        inputs={"day": STRANGE_TEXT},
+        started_at=NOW,
+        deadline_at=NOW + timedelta(hours=1),
+        lease_owner="one",
+        lease_until=NOW + timedelta(seconds=10),
+    )
+    return replace(run, **changes)
+
+
+def a_step(run: Run, **changes: Any) -> StepRun:
+    """A step that has failed."""
+    step = StepRun(
+        run_id=run.run_id,
+        step="a",
+        status=StepStatus.FAILED,
+        attempt=2,
+        losses=1,
+        started_at=NOW,
+        finished_at=NOW + timedelta(milliseconds=20),
+        wake_at=NOW + timedelta(seconds=1),
+        duration_ms=20,
+        exit_code=1,
+        outputs={"rows": [1, 2.5, None, STRANGE_TEXT]},
+        error=ErrorReport("ValueError", "no", 'File "<code>", line 3'),
+        stdout=STRANGE_TEXT,
+        stderr="Oh\n",
+    )
+    return replace(step, **changes)
+
+
+def an_event(run: Run, number: int, **changes: Any) -> HistoryEvent:
+    """Something that happened to a run."""
+    event = HistoryEvent(run.run_id, number, NOW, "step_failed", "a", None, 2, {"reason": "failed"})
+    return replace(event, **changes)

@@ -141,11 +141,13 @@ async def test_tables_of_others_are_left_alone(empty_location: Location) -> None
         assert sa.inspect(connection).get_table_names() == ["users"]
 
 
+HEAD = revisions.REVISIONS[-1]
+NEXT = f"{int(HEAD) + 1:04}"
 MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "{next}", "{head}"
 
 def upgrade():
     with op.batch_alter_table("users", recreate="auto") as table:
@@ -157,7 +159,7 @@ def upgrade():
 
 @pytest.fixture
 async def filled_location(empty_location: Location) -> Location:
-    """A database of version 0001 with a user and a key of it."""
+    """A database of the newest version with a user and a key of it."""
     store = SqlStore(empty_location)
     await store.open()
     user = a_user()
@@ -172,12 +174,13 @@ WriteMigration = Callable[[str], object]
 
 @pytest.fixture
 def next_version(filled_location: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteMigration:
-    """From here on the code knows a version 0002; what this is given is the last line of its migration."""
+    """From here on the code knows one version more; what this is given is the last line of its migration."""
     folder = tmp_path / "100% migrations"
     shutil.copytree(SCRIPTS, folder)
     monkeypatch.setattr(revisions, "_MIGRATIONS", folder)
-    monkeypatch.setattr(revisions, "REVISIONS", ("0001", "0002"))
-    return lambda last: (folder / "versions" / "v0002_next.py").write_text(MIGRATION.format(last=last))
+    monkeypatch.setattr(revisions, "REVISIONS", (*revisions.REVISIONS, NEXT))
+    file = folder / "versions" / f"v{NEXT}_next.py"
+    return lambda last: file.write_text(MIGRATION.format(last=last, next=NEXT, head=HEAD))
 
 
 def _count(connection: Connection, table: str) -> int:
@@ -188,10 +191,10 @@ def _count(connection: Connection, table: str) -> int:
 async def test_a_migration_keeps_the_rows(filled_location: Location, next_version: WriteMigration) -> None:
     """Also those that refer to a table which SQLite can only change by replacing it."""
     next_version("pass")
-    with pytest.raises(ConfigurationError, match="version 0001, this server needs 0002"):
+    with pytest.raises(ConfigurationError, match=f"version {HEAD}, this server needs {NEXT}"):
         await _open_and_close(filled_location, migrate=False)
     await _open_and_close(filled_location, migrate=True)
-    assert current_revision(filled_location) == "0002"
+    assert current_revision(filled_location) == NEXT
     with _connected(filled_location) as connection:
         assert (_count(connection, "users"), _count(connection, "api_keys")) == (1, 1)
         assert connection.exec_driver_sql("SELECT email FROM users").scalar_one() is None
@@ -204,7 +207,7 @@ async def test_a_migration_that_fails_is_undone(filled_location: Location, next_
         before = _describe(connection)
     with pytest.raises(ZeroDivisionError):
         await _open_and_close(filled_location, migrate=True)
-    assert current_revision(filled_location) == "0001"
+    assert current_revision(filled_location) == HEAD
     with _connected(filled_location) as connection:
         assert _describe(connection) == before
         assert (_count(connection, "users"), _count(connection, "api_keys")) == (1, 1)
@@ -218,7 +221,7 @@ async def test_a_migration_that_breaks_references_is_undone(
     next_version("op.execute('DELETE FROM users')")
     with pytest.raises(ConfigurationError, match="would break 1 references"):
         await _open_and_close(filled_location, migrate=True)
-    assert current_revision(filled_location) == "0001"
+    assert current_revision(filled_location) == HEAD
 
 
 def test_a_usual_start_loads_only_what_it_needs(sqlite_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""A run of a workflow, its steps, and what happened to them: the rows that the engine works from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sandgate.core.execution import ErrorReport
+from sandgate.core.ids import RunId, UserId, WorkflowId
+from sandgate.core.workflow import Json
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life. ``waiting``: nothing of it works now; a timer or a person takes it on."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+
+class StepStatus(StrEnum):
+    """Where a step, or an item of one, is in its life."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    SKIPPED = "skipped"
+
+
+LIVE_RUN_STATUSES = frozenset({RunStatus.PENDING, RunStatus.RUNNING, RunStatus.WAITING})
+LIVE_STEP_STATUSES = frozenset({StepStatus.PENDING, StepStatus.RUNNING, StepStatus.WAITING})
+FAILED_STEP_STATUSES = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
+
+_ENDED_RUNS = frozenset(RunStatus) - LIVE_RUN_STATUSES
+_ENDED_STEPS = frozenset(StepStatus) - LIVE_STEP_STATUSES
+
+RUN_TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.PENDING: frozenset({RunStatus.RUNNING, RunStatus.WAITING}) | _ENDED_RUNS,
+    RunStatus.RUNNING: frozenset({RunStatus.WAITING}) | _ENDED_RUNS,
+    RunStatus.WAITING: frozenset({RunStatus.RUNNING}) | _ENDED_RUNS,
+    **{status: frozenset() for status in _ENDED_RUNS},
+}
+
+STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
+    StepStatus.PENDING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
+    StepStatus.RUNNING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
+    StepStatus.WAITING: frozenset({StepStatus.RUNNING}) | _ENDED_STEPS,
+    **{status: frozenset() for status in _ENDED_STEPS},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's row. It keeps the version of the workflow that it started with.
+
+    ``events`` counts the entries of its history. The last three fields say which process works on it: nobody else
+    may write while ``lease_until`` is ahead, and nobody with an older ``fence`` ever again.
+    """
+
+    run_id: RunId
+    workflow_id: WorkflowId
+    owner_id: UserId
+    workflow_name: str
+    workflow_version: int
+    status: RunStatus
+    created_at: datetime
+    inputs: Mapping[str, Json] = field(default_factory=dict)
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    deadline_at: datetime | None = None
+    wake_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
+    error: ErrorReport | None = None
+    events: int = 0
+    fence: int = 1
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in LIVE_RUN_STATUSES
+
+
+StepKey = tuple[str, int | None]
+"""A step's name, and the index of one of its items or None for the step as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """A step of a run, or one item of a step with ``foreach``. A step without a row is ``pending``.
+
+    ``attempt`` counts from 1. ``losses`` counts attempts that ended because the machine did, not the code.
+    ``wake_at`` is when a waiting step goes on, or when it is given up.
+    """
+
+    run_id: RunId
+    step: str
+    item: int | None = None
+    status: StepStatus = StepStatus.PENDING
+    attempt: int = 0
+    losses: int = 0
+    items: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    wake_at: datetime | None = None
+    duration_ms: int | None = None
+    exit_code: int | None = None
+    outputs: Mapping[str, Json] | None = None
+    error: ErrorReport | None = None
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def key(self) -> StepKey:
+        """What tells it from others of its run."""
+        return (self.step, self.item)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in LIVE_STEP_STATUSES
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """How an attempt ended. ``reason`` is the word that ``retry.on`` knows it by, or ``succeeded``."""
+
+    status: StepStatus
+    reason: str
+    outputs: Mapping[str, Json] | None = None
+    error: ErrorReport | None = None
+    stdout: str = ""
+    stderr: str = ""
+    exit_code: int | None = None
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """Something that happened to a run, or to one of its steps; ``number`` counts from 0."""
+
+    run_id: RunId
+    number: int
+    at: datetime
+    kind: str
+    step: str | None = None
+    item: int | None = None
+    attempt: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)

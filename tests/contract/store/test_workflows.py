@@ -1,0 +1,157 @@
+"""What every database promises about workflows and runs."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from sandgate.core.ids import UserId, make_run_id, make_workflow_id
+from sandgate.core.page import PageRequest
+from sandgate.core.run import Run, RunStatus, StepStatus
+from sandgate.core.workflow import Workflow
+from sandgate.store.base import RunChange, RunFilter
+from sandgate.store.sql_store import SqlStore
+from tests.contract.store.records import NOW, OTHER, OWNER, a_run, a_step, a_workflow, an_event
+
+LATER = NOW + timedelta(seconds=60)
+
+
+async def _workflow(store: SqlStore) -> Workflow:
+    workflow = a_workflow()
+    await store.workflows.insert(workflow)
+    return workflow
+
+
+async def _run(store: SqlStore, workflow: Workflow | None = None) -> Run:
+    run = a_run((workflow or await _workflow(store)).workflow_id)
+    assert await store.runs.insert(RunChange(run))
+    return run
+
+
+def _ended(run: Run) -> Run:
+    return replace(run, status=RunStatus.SUCCEEDED, finished_at=LATER)
+
+
+async def test_a_workflow_comes_back_as_it_was(store: SqlStore) -> None:
+    """Every field, whatever its characters; an unknown one is None."""
+    workflow = await _workflow(store)
+    assert await store.workflows.find(workflow.workflow_id) == workflow
+    assert await store.workflows.find_definition(workflow.workflow_id, 1) == workflow.definition
+    assert await store.workflows.find(make_workflow_id()) is None
+    assert await store.workflows.find_definition(workflow.workflow_id, 2) is None
+
+
+async def test_versions_follow_one_another(store: SqlStore) -> None:
+    """The next version takes the place of the one before, which stays to be read; of two writers one wins."""
+    first = await _workflow(store)
+    second = replace(first, version=2, name="new", definition={"name": "new"}, updated_at=LATER)
+    assert await store.workflows.replace(second)
+    assert not await store.workflows.replace(second)
+    assert await store.workflows.find(first.workflow_id) == second
+    assert await store.workflows.find_definition(first.workflow_id, 1) == first.definition
+
+
+async def test_workflows_are_listed_by_owner_and_name(store: SqlStore) -> None:
+    """Newest first, in pages; deleted ones are not."""
+    made = [a_workflow(owner_id=owner, name=name) for owner in (OWNER, OTHER) for name in ("a", "b", "b")]
+    for workflow in made:
+        await store.workflows.insert(workflow)
+    assert await store.workflows.delete(made[2].workflow_id, NOW, even_if_live=False)
+    page = PageRequest()
+    assert (await store.workflows.list(OWNER, None, page)).items == (made[1], made[0])
+    assert (await store.workflows.list(None, "b", page)).items == (made[5], made[4], made[1])
+    first = await store.workflows.list(None, None, PageRequest(limit=2))
+    assert first.items == (made[5], made[4])
+    assert (await store.workflows.list(None, None, PageRequest(2, first.next_before_id))).items == (made[3], made[1])
+
+
+async def test_a_workflow_with_live_runs_is_kept(store: SqlStore) -> None:
+    """Unless that does not matter; once it is deleted, no run of it begins, and its versions can still be read."""
+    workflow = await _workflow(store)
+    await _run(store, workflow)
+    workflow_id = workflow.workflow_id
+    assert await store.workflows.delete(workflow_id, NOW, even_if_live=False) is False
+    assert await store.workflows.delete(workflow_id, NOW, even_if_live=True) is True
+    assert await store.workflows.delete(workflow_id, NOW, even_if_live=True) is None
+    assert await store.workflows.find(workflow_id) is None
+    assert await store.workflows.find_definition(workflow_id, 1) == workflow.definition
+    assert not await store.runs.insert(RunChange(a_run(workflow_id)))
+
+
+async def test_a_run_comes_back_as_it_was(store: SqlStore) -> None:
+    """With its steps and its history, whatever their characters."""
+    run = a_run((await _workflow(store)).workflow_id, events=2)
+    steps = [a_step(run), a_step(run, step="b", items=2, outputs=None), a_step(run, step="b", item=0)]
+    history = [an_event(run, 0), an_event(run, 1, item=3)]
+    assert await store.runs.insert(RunChange(run, steps, history))
+    assert await store.runs.find(run.run_id) == run
+    assert await store.runs.list_steps(run.run_id) == steps
+    bare = [replace(step, stdout="", stderr="") for step in steps]
+    assert await store.runs.list_steps(run.run_id, with_output=False) == bare
+    assert await store.runs.list_history(run.run_id) == history
+    assert await store.runs.find(make_run_id()) is None
+
+
+async def test_a_change_is_written_as_one(store: SqlStore) -> None:
+    """The run, its steps and its history; a step that was there is replaced."""
+    run = await _run(store)
+    await store.runs.apply(RunChange(run, [a_step(run)]))
+    done = a_step(run, status=StepStatus.SUCCEEDED, attempt=3, error=None)
+    after = replace(run, status=RunStatus.WAITING, wake_at=LATER, cancel_asked_at=NOW, events=1)
+    assert await store.runs.apply(RunChange(after, [done], [an_event(run, 0)]))
+    assert await store.runs.find(run.run_id) == after
+    assert await store.runs.list_steps(run.run_id) == [done]
+    assert await store.runs.list_history(run.run_id) == [an_event(run, 0)]
+
+
+async def test_who_lost_a_run_cannot_write(store: SqlStore) -> None:
+    """Neither with an older fencing number nor under another name; and nobody writes to a run that has ended."""
+    run = await _run(store)
+    (taken,) = await store.runs.claim("two", run.lease_until or NOW, LATER, 10)
+    assert (taken.fence, taken.lease_owner, taken.lease_until) == (2, "two", LATER)
+    assert await store.runs.find(run.run_id) == taken
+    for stale in (run, replace(taken, fence=1), replace(taken, lease_owner="one")):
+        assert not await store.runs.apply(RunChange(_ended(stale), [a_step(run)], [an_event(run, 0)]))
+    assert await store.runs.list_steps(run.run_id) == []
+    assert await store.runs.list_history(run.run_id) == []
+    assert await store.runs.apply(RunChange(_ended(taken)))
+    assert not await store.runs.apply(RunChange(replace(taken, events=5)))
+    assert await store.runs.find(run.run_id) == _ended(taken)
+
+
+async def test_only_free_runs_are_claimed(store: SqlStore) -> None:
+    """Those whose lease has run out, and one's own; none that has ended, and no more than asked for."""
+    runs = [await _run(store) for _ in range(3)]
+    assert await store.runs.apply(RunChange(_ended(runs[0])))
+    assert await store.runs.claim("two", NOW, LATER, 10) == []
+    mine = await store.runs.claim("one", NOW, LATER, 1)
+    assert [run.run_id for run in mine] == [runs[1].run_id]
+    assert [run.fence for run in await store.runs.claim("one", NOW, LATER, 10)] == [3, 2]
+    assert [run.run_id for run in await store.runs.claim("two", LATER, LATER, 10)] == [r.run_id for r in runs[1:]]
+
+
+async def test_renewing_tells_what_is_still_held(store: SqlStore) -> None:
+    """A run that was taken by another process is not among it."""
+    kept, lost = await _run(store), await _run(store)
+    await store.runs.claim("two", LATER, LATER, 10)
+    await store.runs.claim("one", LATER, LATER, 1)
+    assert await store.runs.renew("one", LATER + timedelta(seconds=5)) == {kept.run_id}
+    assert lost.run_id in await store.runs.renew("two", LATER)
+
+
+async def test_runs_are_listed_by_owner_workflow_and_status(store: SqlStore) -> None:
+    """Newest first, each filter alone and together."""
+    workflow, other = await _workflow(store), await _workflow(store)
+    runs = [await _run(store, workflow), await _run(store, other), await _run(store, workflow)]
+    ended = _ended(runs[2])
+    await store.runs.apply(RunChange(ended))
+    page = PageRequest()
+
+    async def listed(**wanted: object) -> list[Run]:
+        return list((await store.runs.list(RunFilter(**wanted), page)).items)  # type: ignore[arg-type]
+
+    assert await listed() == [ended, runs[1], runs[0]]
+    assert await listed(owner_id=UserId("user-nobody")) == []
+    assert await listed(workflow_id=workflow.workflow_id) == [ended, runs[0]]
+    assert await listed(owner_id=OWNER, status=RunStatus.SUCCEEDED, workflow_id=workflow.workflow_id) == [ended]
+    assert await store.runs.find_newest(workflow.workflow_id) == ended
+    assert await store.runs.find_newest(make_workflow_id()) is None
+    assert await store.runs.list_live(workflow.workflow_id) == [runs[0].run_id]
