@@ -44,6 +44,37 @@ class InvalidRequest(RequestRefused):
         return cls(f"The request is not valid: {named}", {"fields": fields})
 
 
+class InvalidDefinition(RequestRefused):
+    """A workflow's definition is wrong; ``details`` is ``{"problems": [{"pointer", "problem"}], "fields": […]}``.
+
+    ``pointer`` is a JSON pointer (Source: RFC 6901) into the definition; ``fields`` says the same in the form of
+    ``VALIDATION_FAILED``.
+    """
+
+    code = "WORKFLOW_INVALID"
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        first = "; ".join(f"{pointer or '/'}: {problem}" for pointer, problem in problems[:3])
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        details = {
+            "problems": [{"pointer": pointer, "problem": problem} for pointer, problem in problems],
+            "fields": [{"field": pointer or "/", "problem": problem} for pointer, problem in problems],
+        }
+        super().__init__(f"The definition is not valid: {first}{more}", details)
+        self.problems = tuple(problems)
+
+
+class ExpressionError(RequestRefused):
+    """An expression of a workflow cannot be read or has no value; ``details`` has ``position``, counted from 0."""
+
+    code = "EXPRESSION_INVALID"
+
+    def __init__(self, problem: str, position: int) -> None:
+        super().__init__(f"{problem} (at character {position + 1})", {"position": position})
+        self.problem = problem
+        self.position = position
+
+
 class UnknownTemplate(RequestRefused):
     """No template has this name; ``details`` is ``{"template", "known": [names]}``."""
 

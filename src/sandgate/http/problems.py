@@ -15,6 +15,8 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.RequestRefused: 400,
     errors.InvalidRequest: 400,
     errors.MalformedRequest: 400,
+    errors.InvalidDefinition: 400,
+    errors.ExpressionError: 400,
     errors.UnknownTemplate: 400,
     errors.TemplateUnavailable: 400,
     errors.IsolationUnavailable: 400,

@@ -1,0 +1,1 @@
+"""Workflows: their definitions, and the runs of them."""

@@ -1,0 +1,24 @@
+"""Which known word somebody may have meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import islice
+
+_LONGEST_SHOWN = 80
+_MOST_COMPARED = 200
+
+
+def shown(name: str) -> str:
+    """A name as messages show it: quoted, and cut when it is long."""
+    return f"`{name}`" if len(name) <= _LONGEST_SHOWN else f"`{name[:_LONGEST_SHOWN]}…`"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """What is right instead of ``name``: the nearest known word, or all of them when there are few; may be empty."""
+    words = list(islice(known, _MOST_COMPARED))
+    near = get_close_matches(name[:_LONGEST_SHOWN], words, n=1)
+    if near:
+        return f"did you mean {shown(near[0])}?"
+    if 0 < len(words) <= 20:
+        return f"known: {', '.join(map(shown, words))}"
+    return ""
