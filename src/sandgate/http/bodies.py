@@ -133,7 +133,9 @@ def invalid_request(error: ValidationError) -> InvalidRequest:
     """Pydantic's refusal in the words of this API."""
     items = error.errors(include_url=False, include_input=False, include_context=False)
     problems = [(_name(item["loc"]), _PROBLEMS.get(item["type"], item["msg"])) for item in items]
-    return InvalidRequest.for_fields(problems[:_MOST_FIELDS_NAMED])
+    return InvalidRequest.for_fields(
+        [(field, problem.removeprefix("Value error, ")) for field, problem in problems[:_MOST_FIELDS_NAMED]]
+    )
 
 
 def refuse_field(field: str, problem: str) -> NoReturn:

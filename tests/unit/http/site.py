@@ -1,5 +1,6 @@
 """A server without a network: what the tests of the HTTP layer talk to."""
 
+import functools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,13 +58,12 @@ class Site:
     service: EnvironmentService
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
-    database_is_there: bool = True
 
     @classmethod
-    async def open(cls, store: SqlStore, folder: Path, **changes: Any) -> "Site":
+    async def open(cls, store: SqlStore, folder: Path) -> "Site":
         """Put it together and start it."""
-        settings = Settings(drain_grace_s=0.01, **changes)
-        clock, runtime, passwords, keys = ManualClock(), FakeRuntime(), Passwords(_CHEAP), None
+        settings = Settings(drain_grace_s=0.01)
+        clock, runtime, passwords = ManualClock(), FakeRuntime(), Passwords(_CHEAP)
         keys = KeyRing(folder / "keys", clock)
         keys.open()
         accounts = Accounts(store.users, clock)
@@ -76,21 +76,11 @@ class Site:
             throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
             clock=clock,
         )
-        templates = FakeTemplates(settings.limits())
         users = UserService(store.users, accounts, passwords, clock)
-        service = EnvironmentService(store, runtime, templates, clock, settings)
-        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, None)
-        site.app = create_app(
-            authenticator=auth,
-            users=users,
-            environments=service,
-            templates=templates,
-            idempotency=store.idempotency,
-            checks={"database": store.check, "launcher": site._check_launcher},
-            clock=clock,
-            settings=settings,
-            gauges={"sandgate_environments_live": ("Live environments.", lambda: service.live_count)},
-        )
+        service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings)
+        app = _shared_app()
+        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, app.serve)
+        app.turn_to(site, auth)
         await service.start()
         for name in ("admin", "user", "viewer", "stranger"):
             await site.add_account(name, Role(name) if name != "stranger" else Role.USER)
@@ -114,7 +104,8 @@ class Site:
         await self.service.stop()
         self.passwords.close()
 
-    async def _check_launcher(self) -> None:
+    async def check_launcher(self) -> None:
+        """Raises when the runtime was made to be away."""
         if self.runtime.unavailable:
             raise LauncherUnavailable("The launcher does not answer")
 
@@ -140,6 +131,55 @@ class Site:
         assert answer.status_code == 201, answer.text
         environment_id: str = answer.json()["environment_id"]
         return environment_id
+
+
+class _Turned:
+    """Stands for a service of the site that is open now."""
+
+    def __init__(self) -> None:
+        self.target: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
+
+
+class _App:
+    """One application for all tests, because making it takes longer than most of them, with the site's services."""
+
+    def __init__(self) -> None:
+        self._parts = {
+            name: _Turned() for name in ("authenticator", "users", "environments", "templates", "idempotency", "clock")
+        }
+        self._site: Site | None = None
+        self.serve = create_app(
+            **self._parts,
+            checks={"database": self._check_database, "launcher": self._check_launcher},
+            settings=Settings(),
+            gauges={"sandgate_environments_live": ("Live environments.", self._count)},
+        )
+
+    def turn_to(self, site: Site, auth: AuthService) -> None:
+        """Serve this site from now on."""
+        self._site = site
+        services = (auth, site.users, site.service, FakeTemplates(), site.store.idempotency, site.clock)
+        for part, service in zip(self._parts.values(), services, strict=True):
+            part.target = service
+
+    async def _check_database(self) -> None:
+        assert self._site
+        await self._site.store.check()
+
+    async def _check_launcher(self) -> None:
+        assert self._site
+        await self._site.check_launcher()
+
+    def _count(self) -> float:
+        return self._site.service.live_count if self._site else 0
+
+
+@functools.cache
+def _shared_app() -> _App:
+    return _App()
 
 
 class _CheckedTransport(httpx.ASGITransport):

@@ -94,7 +94,7 @@ def test_surrogate_pairs_and_escaped_escapes_are_fine() -> None:
         (Execute, {"code": "", "timeout": 0}, {"timeout": "Input should be greater than or equal to 0.1"}),
         (
             CreateEnvironment,
-            {"name": "a", "template": "t", "timeout": 5.0},
+            {"name": "a", "template": "t", "timeout": 5.5},
             {"timeout": "Input should be a valid integer"},
         ),
         (

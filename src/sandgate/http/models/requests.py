@@ -2,8 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from sandgate.auth.names import LONGEST_LABEL
+from sandgate.auth.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from sandgate.core.principal import Role
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.environments.base import NewEnvironment
@@ -17,16 +21,62 @@ def _example(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": list(examples)})
 
 
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 60.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Comes last, because what comes later is checked first.
+_WHOLE = BeforeValidator(_whole)
+
+
+class Change(BaseModel):
+    """A PATCH: what is left out stays as it is. At least one field has to be there, and none may be null."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_something_changes(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            nulls = [name for name, field in value.items() if field is None]
+            if nulls or not value:
+                raise ValueError(f"{nulls[0][:80]} may be left out, but not null" if nulls else "changes nothing")
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        for part in handler.resolve_ref_schema(schema)["properties"].values():
+            part.pop("default", None)
+            # None stands for what was left out; on the wire there is no null.
+            (kind,) = [choice for choice in part.pop("anyOf") if choice != {"type": "null"}]
+            part.update(kind)
+        return schema
+
+
+def _change_example(*examples: dict[str, Any]) -> ConfigDict:
+    """The settings of a change."""
+    config = _example(*examples)
+    config["json_schema_extra"] = {"examples": list(examples), "minProperties": 1}
+    return config
+
+
 EnvironmentName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$", description="Needs not be unique.", examples=["test-env"])
 ]
-Lifetime = Annotated[int, Field(ge=1, le=86_400, description="Lifetime in seconds, counted from now.")]
+Lifetime = Annotated[int, Field(ge=1, le=86_400, description="Lifetime in seconds, counted from now."), _WHOLE]
+NewPassword = Annotated[
+    str, Field(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD, json_schema_extra={"format": "password"})
+]
 Metadata = Annotated[
     dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,63}$")],
         Annotated[str, Field(max_length=512)],
     ],
-    Field(max_length=_MOST_METADATA, description="Labels of your own."),
+    Field(
+        max_length=_MOST_METADATA,
+        description="Labels of your own.",
+        json_schema_extra={"additionalProperties": False},
+    ),
 ]
 
 
@@ -51,20 +101,14 @@ class CreateEnvironment(BaseModel):
         return NewEnvironment(self.name, self.template, self.timeout, self.metadata, isolation)
 
 
-class UpdateEnvironment(BaseModel):
-    """What is to be changed; what is left out stays as it is."""
+class UpdateEnvironment(Change):
+    """What is to be changed of an environment."""
 
-    model_config = _example({"name": "renamed", "timeout": 7200})
+    model_config = _change_example({"name": "renamed", "timeout": 7200})
 
     name: EnvironmentName | None = None
     metadata: Metadata | None = None
     timeout: Lifetime | None = None
-
-    @model_validator(mode="after")
-    def _check_something_changes(self) -> "UpdateEnvironment":
-        if self.name is None and self.metadata is None and self.timeout is None:
-            raise ValueError("give at least one of name, metadata, timeout")
-        return self
 
 
 class ListEnvironments(PageQuery):
@@ -124,9 +168,13 @@ class CreateApiKey(BaseModel):
 
     model_config = _example({"label": "build server", "expires_in": 2_592_000})
 
-    label: Annotated[str, Field(min_length=1, max_length=100, description="What it is for; printable characters.")]
+    label: Annotated[
+        str, Field(min_length=1, max_length=LONGEST_LABEL, description="What it is for; printable characters.")
+    ]
     expires_in: Annotated[
-        int | None, Field(ge=1, le=10 * 365 * 86_400, description="Seconds from now; by default it does not expire.")
+        int | None,
+        Field(ge=1, le=10 * 365 * 86_400, description="Seconds from now; by default it does not expire."),
+        _WHOLE,
     ] = None
 
 
@@ -136,7 +184,7 @@ class CreateUser(BaseModel):
     model_config = _example({"username": "alice", "password": "correct horse battery staple", "role": "user"})
 
     username: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
-    password: Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})]
+    password: NewPassword
     role: Literal["viewer", "user", "admin"] = "user"
 
     def wanted_role(self) -> Role:
@@ -144,22 +192,14 @@ class CreateUser(BaseModel):
         return Role(self.role)
 
 
-class UpdateUser(BaseModel):
-    """What is to be changed; what is left out stays as it is."""
+class UpdateUser(Change):
+    """What is to be changed of a user."""
 
-    model_config = _example({"role": "viewer"}, {"disabled": True})
+    model_config = _change_example({"role": "viewer"}, {"disabled": True})
 
     role: Literal["viewer", "user", "admin"] | None = None
-    password: Annotated[str | None, Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})] = (
-        None
-    )
+    password: NewPassword | None = None
     disabled: bool | None = None
-
-    @model_validator(mode="after")
-    def _check_something_changes(self) -> "UpdateUser":
-        if self.role is None and self.password is None and self.disabled is None:
-            raise ValueError("give at least one of role, password, disabled")
-        return self
 
     def wanted_role(self) -> Role | None:
         """For the use case."""

@@ -69,9 +69,11 @@ def add_auth_routes(api: Api, authenticator: Authenticator) -> None:
             errors.InvalidRequest,
             errors.InvalidCredentials,
             errors.TooManyLoginAttempts,
+            errors.TooManyRequests,
             errors.PayloadTooLarge,
             errors.UnsupportedMediaType,
             errors.StoreUnavailable,
+            errors.ServiceDraining,
         ),
         extra=_TOKEN_BODY,
     )
@@ -88,7 +90,7 @@ def add_auth_routes(api: Api, authenticator: Authenticator) -> None:
         await authenticator.revoke(caller, None if body is None else body.token)
         return RevokedAnswer()
 
-    @api.operation("POST", _KEYS, tag=_TAG, status=201, idempotent=True, errors=(errors.Forbidden,))
+    @api.operation("POST", _KEYS, tag=_TAG, status=201, idempotent=True, errors=(errors.Forbidden, errors.Conflict))
     async def create_api_key(caller: Caller, body: CreateApiKey) -> NewApiKeyAnswer:
         """Make an API key that acts as you. Its secret is shown in this answer and never again."""
         issued = await authenticator.create_api_key(caller, body.label, body.expires_in)

@@ -17,6 +17,9 @@ _USERS = "/api/v1/users"
 _USER = f"{_USERS}/{{user_id}}"
 _TAG = "users"
 
+# Passwords are hashed a few at a time, on purpose slowly.
+_HASHING = (errors.TooManyRequests, errors.ServiceDraining)
+
 
 def add_user_routes(api: Api, users: Users) -> None:
     """Declare the operations."""
@@ -32,7 +35,7 @@ def add_user_routes(api: Api, users: Users) -> None:
         tag=_TAG,
         status=201,
         idempotent=True,
-        errors=(errors.Forbidden, errors.UserNameTaken),
+        errors=(errors.Forbidden, errors.UserNameTaken, *_HASHING),
     )
     async def create_user(caller: Caller, body: CreateUser) -> UserAnswer:
         """Make a user."""
@@ -49,7 +52,9 @@ def add_user_routes(api: Api, users: Users) -> None:
         """Get one user."""
         return UserAnswer.of(await users.get(caller, user_id))
 
-    @api.operation("PATCH", _USER, tag=_TAG, errors=(errors.Forbidden, errors.UserNotFound, errors.LastAdmin))
+    @api.operation(
+        "PATCH", _USER, tag=_TAG, errors=(errors.Forbidden, errors.UserNotFound, errors.LastAdmin, *_HASHING)
+    )
     async def update_user(caller: Caller, user_id: UserPath, body: UpdateUser) -> UserAnswer:
         """Change role or password, disable or enable. A new password and disabling end all tokens issued before."""
         user = await users.update(
