@@ -131,7 +131,8 @@ class Execute(BaseModel):
 
     model_config = _example({"code": "print('Hello, World!')", "timeout": 30})
 
-    code: str
+    # Checked when the body is read; here it would cost a search through a megabyte.
+    code: Annotated[str, Field(json_schema_extra={"pattern": "^[^\\u0000]*$"})]
     timeout: Annotated[float | None, Field(ge=0.1, le=3600, description="Time limit in seconds; by default 30.")] = None
 
 
