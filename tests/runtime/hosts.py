@@ -65,7 +65,19 @@ class LauncherHost:
 
     def processes(self) -> dict[int, str]:
         """Every process below the launcher but the zygotes, with its name."""
-        return {pid: name for pid, name in descendants(self.process.pid).items() if name != "sg-zygote"}
+        return {pid: name for pid, (name, _parent) in self._all().items() if name != "sg-zygote"}
+
+    def forkers(self) -> list[int]:
+        """The process 1 of every slot, oldest first; their children bear the same name for a moment."""
+        named = {pid: parent for pid, (name, parent) in self._all().items() if name == "sg-forker"}
+        return sorted(pid for pid, parent in named.items() if parent not in named)
+
+    def zygotes(self) -> list[int]:
+        """The zygotes."""
+        return sorted(pid for pid, (_name, parent) in self._all().items() if parent == self.process.pid)
+
+    def _all(self) -> dict[int, tuple[str, int]]:
+        return descendants(self.process.pid)
 
     def groups(self) -> list[Path]:
         """The folder of each sandbox in the hierarchy that counts processes."""
@@ -79,8 +91,8 @@ class LauncherHost:
         return (self.config.run_folder / "launcher.log").read_text()
 
 
-def descendants(root: int) -> dict[int, str]:
-    """The processes below one, with their names, by what ``/proc`` says now."""
+def descendants(root: int) -> dict[int, tuple[str, int]]:
+    """The processes below one, with name and parent, by what ``/proc`` says now."""
     parents, names = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -92,7 +104,7 @@ def descendants(root: int) -> dict[int, str]:
     found = [root]
     for parent in found:
         found.extend(pid for pid, its_parent in parents.items() if its_parent == parent)
-    return {pid: names[pid] for pid in found[1:]}
+    return {pid: (names[pid], parents[pid]) for pid in found[1:]}
 
 
 async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
@@ -192,6 +204,10 @@ class Bench:
         environment_id = make_environment_id()
         self.made.append(environment_id)
         return await self.runtime.create(SandboxSpec(environment_id, template, limits or Limits(), lifetime_s))
+
+    def request(self, code: str, timeout_s: float = 20.0) -> ExecutionRequest:
+        """Code as a sandbox takes it."""
+        return ExecutionRequest(code, timeout_s)
 
     async def run(self, sandbox: Sandbox, code: str, timeout_s: float = 20.0) -> Termination:
         """Run code to its end."""

@@ -33,34 +33,41 @@ def kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes whose parent is ``pid`` now."""
-    found = []
+def parents() -> dict[int, int]:
+    """The parent of every process of the machine, at this moment."""
+    found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError):
-                if parent_of(int(name)) == pid:
-                    found.append(int(name))
+                found[int(name)] = parent_of(int(name))
     return found
 
 
-def kill_tree(pid: int, rounds: int = 100) -> None:
-    """Stop a process, then kill everything below it and it: for processes without a namespace to kill at once."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGSTOP)
+def tree(root: int) -> list[int]:
+    """A process and everything below it."""
+    known = parents()
+    found = [root]
+    for parent in found:
+        found.extend(pid for pid, its_parent in known.items() if its_parent == parent)
+    return found
+
+
+def kill_tree(root: int, rounds: int = 100) -> None:
+    """Kill a process and everything below it, where there is no namespace to kill at once.
+
+    Everything is stopped first: what is stopped can neither fork nor lose its place in the tree.
+    """
+    stopped: set[int] = set()
     for _round in range(rounds):
-        found = [child for child in children_of(pid) if not _is_zombie(child)]
-        if not found:
+        fresh = set(tree(root)) - stopped
+        if not fresh:
             break
-        for child in found:
-            kill_tree(child, rounds)
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        _signal_all(fresh, signal.SIGSTOP)
+        stopped |= fresh
+    _signal_all(stopped, signal.SIGKILL)
 
 
-def _is_zombie(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] == b"Z"
-    except OSError:
-        return True
+def _signal_all(pids: set[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -45,9 +45,8 @@ def prepare_folder(config: LauncherConfig) -> None:
 
 def kill_strays(known: set[int]) -> None:
     """Kill and bury processes that outlived their sandbox and were handed to this process by the kernel."""
-    for pid in processes.children_of(os.getpid()):
-        if pid in known:
-            continue
+    strays = {pid for pid, parent in processes.parents().items() if parent == os.getpid()} - known
+    for pid in strays:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):

@@ -1,0 +1,151 @@
+"""The kernel's surface, by running into it: what is refused is refused to real processes in a real environment."""
+
+import platform
+import signal
+
+import pytest
+
+from sandgate.core.states import ExecutionStatus
+from sandgate.sandbox.seccomp import ALLOWED
+from tests.runtime.hosts import Bench
+from tests.runtime.kernel import numbers
+
+pytestmark = pytest.mark.needs_root_namespaces
+
+CHECKED = {"clone", "ioctl", "prctl", "sched_setscheduler", "socket", "mknod", "mknodat"}
+# Defines ``call``: the name of the error that a call of the kernel ends with, None when it succeeds.
+CALL = """
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def call(number, *arguments):
+    longs = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    result = libc.syscall(ctypes.c_long(number), *longs)
+    if result == 0 and number in FORKS: os._exit(0)
+    return errno.errorcode[ctypes.get_errno()] if result < 0 else None
+"""
+
+
+def _call() -> str:
+    return CALL.replace("FORKS", str([numbers()["clone"]]))
+
+
+async def test_every_refused_call(standard: Bench) -> None:
+    """Each call that is not on the list is refused, and leaves the process as it was."""
+    refused = {name: number for name, number in numbers().items() if name not in {*ALLOWED, *CHECKED}}
+    assert len(refused) > 80
+    code = _call() + f"answer = {{name: call(number, *[-1] * 6) for name, number in {refused!r}.items()}}"
+    found = await standard.ask(await standard.make(), code)
+    assert found.pop("clone3") == "ENOSYS"
+    assert {name: error for name, error in found.items() if error != "EPERM"} == {}
+
+
+ATTEMPTS = {
+    "a user namespace": ("unshare", "0x10000000"),
+    "a mount namespace": ("unshare", "0x20000"),
+    "a clone in a user namespace": ("clone", "0x10000011, 0, 0, 0, 0"),
+    "a clone in a network namespace": ("clone", "0x40000011, 0, 0, 0, 0"),
+    "to join a namespace": ("setns", "os.open('/proc/self/ns/net', os.O_RDONLY), 0"),
+    "a mount": ("mount", "b'none', b'/tmp', b'tmpfs', 0, 0"),
+    "a mount of the new kind": ("fsopen", "b'tmpfs', 0"),
+    "to unmount": ("umount2", "b'/proc', 2"),
+    "another root": ("chroot", "b'/tmp'"),
+    "to turn the root around": ("pivot_root", "b'/tmp', b'/tmp'"),
+    "to be traced": ("ptrace", "0, 0, 0, 0"),
+    "to read another's memory": ("process_vm_readv", "os.getpid(), 0, 0, 0, 0, 0"),
+    "a program in the kernel": ("bpf", "0, 0, 0"),
+    "a ring": ("io_uring_setup", "8, ctypes.create_string_buffer(256)"),
+    "a keyring": ("keyctl", "0, -3, 1, 0, 0"),
+    "a key": ("add_key", "b'user', b'x', b'y', 1, -3"),
+    "a counter": ("perf_event_open", "ctypes.create_string_buffer(256), 0, -1, -1, 0"),
+    "faults": ("userfaultfd", "1"),
+    "a handle": ("open_by_handle_at", "-100, ctypes.create_string_buffer(64), 0"),
+    "another personality": ("personality", "0x0040000"),
+    "another kernel": ("kexec_load", "0, 0, 0, 0"),
+    "a module": ("init_module", "0, 0, b''"),
+    "swap": ("swapon", "b'/tmp/x', 0"),
+    "to reboot": ("reboot", "0, 0, 0, 0"),
+    "another name": ("sethostname", "b'x', 1"),
+    "another time": ("clock_settime", "0, ctypes.create_string_buffer(16)"),
+    "the log": ("syslog", "3, 0, 0"),
+    "to watch files": ("inotify_init1", "0"),
+    "a filter of its own": ("seccomp", "1, 0, 0"),
+    "a real-time policy": ("sched_setscheduler", "0, 1, ctypes.create_string_buffer(b'\\1')"),
+    "a device": ("mknodat", "-100, b'd', 0o20666, 0x101"),
+    "a capability": ("prctl", "47, 2, 1, 0, 0"),
+}
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+async def test_attempt(name: str, standard: Bench) -> None:
+    """Nobody inside gets what an attacker would ask for."""
+    what, arguments = ATTEMPTS[name]
+    code = _call() + f"answer = call({numbers()[what]}, {arguments})"
+    assert await standard.ask(await standard.make(), code) == "EPERM"
+
+
+async def test_sockets(standard: Bench) -> None:
+    """Families and kinds of sockets that reach into the kernel, or past its routes, are refused."""
+    odd = [
+        (16, 3, 12),
+        (17, 3, 768),
+        (38, 5, 0),
+        (40, 1, 0),
+        (29, 3, 1),
+        (31, 1, 3),
+        (44, 3, 0),
+        (30, 5, 0),
+        (15, 3, 2),
+        (2, 3, 1),
+    ]
+    code = (
+        "import errno, socket\ndef make(*kind):\n    try: socket.socket(*kind)\n"
+        f"    except OSError as e: return errno.errorcode[e.errno]\nanswer = [make(*kind) for kind in {odd!r}]"
+    )
+    assert set(await standard.ask(await standard.make(), code)) == {"EPERM"}
+
+
+# Machine code that makes a call by the numbers of 32 bits (getpid), and the same in the x32 way.
+_INT_80 = b"\xb8\x14\x00\x00\x00\xcd\x80\xc3"
+_X32 = b"\xb8\x27\x00\x00\x40\x0f\x05\xc3"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="machine code of x86_64")
+@pytest.mark.parametrize("machine_code", [_INT_80, _X32])
+async def test_foreign_abi(machine_code: bytes, standard: Bench) -> None:
+    """Whoever calls the kernel by other numbers is dead at once."""
+    code = (
+        f"import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write({machine_code!r})\n"
+        "ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()\nprint('went on')"
+    )
+    sandbox = await standard.make()
+    ran = await standard.run(sandbox, code)
+    # A kernel that has no such calls at all answers with another signal.
+    assert ran.exit_code in (128 + signal.SIGSYS, 128 + signal.SIGSEGV)
+    assert (ran.status, ran.stdout) == (ExecutionStatus.FAILED, b"")
+    assert await standard.works(sandbox)
+
+
+async def test_ordinary_programs_meet_no_wall(standard: Bench) -> None:
+    """What libraries and shells usually call is there."""
+    code = (
+        "import asyncio, multiprocessing.shared_memory, os, select, signal, sqlite3, ssl, subprocess, tempfile\n"
+        "m = multiprocessing.shared_memory.SharedMemory(create=True, size=9); m.close(); m.unlink()\n"
+        "select.epoll().register(os.pipe()[0])\nos.memfd_create('x'); os.eventfd(0)\n"
+        "signal.sigtimedwait([signal.SIGUSR1], 0)\nos.sched_setaffinity(0, os.sched_getaffinity(0)); os.nice(5)\n"
+        "os.pidfd_open(os.getpid()); os.getrandom(8); os.sched_yield(); os.sync(); os.mkfifo('pipe')\n"
+        "with tempfile.TemporaryDirectory() as d: os.link(tempfile.mkstemp(dir=d)[1], d + '/l'); os.statvfs(d)\n"
+        "subprocess.run('ls -la / | sort | head -3; date; id; env', shell=True, check=True, capture_output=True)\n"
+        "sqlite3.connect('x.db').execute('create table t (a)')\nssl.create_default_context()\nanswer = 1"
+    )
+    assert await standard.ask(await standard.make(), code) == 1
+
+
+async def test_library_imports(standard: Bench) -> None:
+    """The modules of the standard library are there inside."""
+    missing = "import importlib, sys, warnings\nwarnings.simplefilter('ignore')\nanswer = []\n" + (
+        "for name in sorted(sys.stdlib_module_names - {'antigravity', 'this', 'idlelib', 'turtledemo', 'nt'}):\n"
+        "    try: name.startswith('_') or importlib.import_module(name)\n    except ModuleNotFoundError: pass\n"
+        "    except Exception as e: answer.append(repr(e))"
+    )
+    assert await standard.ask(await standard.make(), missing) == []

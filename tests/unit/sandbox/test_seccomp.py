@@ -1,0 +1,145 @@
+"""What the filter answers to each of the kernel's calls, found by running its program."""
+
+import signal
+import socket
+import stat
+from functools import cache
+
+import pytest
+
+from sandgate.sandbox.seccomp import ALLOWED, build_filter, find_library
+from tests.runtime.kernel import ALLOW, KILL, REFUSE, UNKNOWN, architecture, judge, numbers
+
+pytestmark = pytest.mark.skipif(find_library() is None, reason="libseccomp is not installed")
+
+# Allowed with some arguments.
+CHECKED = {"clone", "ioctl", "prctl", "sched_setscheduler", "socket", "mknod", "mknodat"}
+NAMESPACES = {
+    "mount": 0x20000,
+    "cgroup": 1 << 25,
+    "uts": 1 << 26,
+    "ipc": 1 << 27,
+    "user": 1 << 28,
+    "pid": 1 << 29,
+    "net": 1 << 30,
+}
+# Never to be let through, whoever changes the list and for whatever reason.
+DANGEROUS = """
+    acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig
+    fsmount fsopen fspick get_kernel_syms init_module inotify_init inotify_init1 io_setup io_uring_enter
+    io_uring_register io_uring_setup ioperm iopl ioprio_set kcmp kexec_file_load kexec_load keyctl
+    landlock_create_ruleset lookup_dcookie mbind memfd_secret migrate_pages modify_ldt mount mount_setattr
+    move_mount move_pages name_to_handle_at open_by_handle_at open_tree perf_event_open personality pidfd_getfd
+    pivot_root process_madvise process_mrelease process_vm_readv process_vm_writev ptrace quotactl quotactl_fd
+    reboot request_key sched_setattr sched_setparam seccomp set_mempolicy setdomainname setfsgid setfsuid
+    sethostname setns settimeofday splice swapoff swapon sysfs syslog tee umount2 unshare uselib userfaultfd ustat
+    vhangup vm86 vmsplice
+""".split()  # noqa: SIM905 - a list of names a line each is unreadable
+
+
+@cache
+def program() -> bytes:
+    """The filter of this machine."""
+    return build_filter()
+
+
+def say(name: str, *arguments: int) -> int:
+    """The filter's answer to a call by name."""
+    return judge(program(), numbers()[name], *arguments)
+
+
+def test_surface() -> None:
+    """The calls that are let through whatever their arguments are the list, and nothing beyond it."""
+    known = numbers()
+    open_ = {name for name in known if say(name) == ALLOW and say(name, *[2**64 - 1] * 6) == ALLOW}
+    assert open_ - CHECKED == set(ALLOWED) & set(known)
+    refused = {name for name in known if say(name, *[2**64 - 1] * 6) == REFUSE}
+    assert set(known) - open_ - refused == {"clone3"}
+
+
+def test_dangerous_calls_are_refused() -> None:
+    """Each by name, so that no change of the list lets one of them slip in."""
+    assert not set(DANGEROUS) & set(ALLOWED)
+    assert {name: say(name) for name in DANGEROUS if name in numbers() and say(name) != REFUSE} == {}
+
+
+def test_calls_of_tomorrow_are_refused() -> None:
+    """A number that nobody knows yet is not let through."""
+    assert {judge(program(), number) for number in range(600, 700)} == {REFUSE}
+
+
+def test_clone3_is_unknown() -> None:
+    """Libraries then fall back to a call whose flags can be checked."""
+    assert say("clone3") == UNKNOWN
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_no_new_namespaces(name: str) -> None:
+    """Processes and threads can be made, namespaces cannot, together with whatever other flag."""
+    assert say("clone", signal.SIGCHLD) == ALLOW
+    assert say("clone", 0x3D0F00) == ALLOW
+    for others in (0, signal.SIGCHLD, 0x3D0F00):
+        assert say("clone", NAMESPACES[name] | others) == REFUSE
+
+
+@pytest.mark.parametrize("flag", [0x2000, 0x8000, 0x800000])
+def test_no_children_of_others(flag: int) -> None:
+    """A process is nobody's child but its maker's, and can be traced by nobody."""
+    assert say("clone", flag | signal.SIGCHLD) == REFUSE
+
+
+def test_sockets() -> None:
+    """Streams and datagrams of this machine and of IP, and no others."""
+    let = {
+        (family, kind)
+        for family in range(48)
+        for kind in (1, 2, 3, 4, 5, 6, 10)
+        for protocol in (0, 6, 255)
+        if say("socket", family, kind, protocol) == ALLOW and family != socket.AF_NETLINK
+    }
+    both = {(family, kind) for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6) for kind in (1, 2)}
+    assert let == both | {(socket.AF_UNIX, 5)}
+    assert say("socket", socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) == ALLOW
+    assert say("socket", socket.AF_NETLINK, socket.SOCK_RAW, 0) == ALLOW
+    assert {say("socket", socket.AF_NETLINK, socket.SOCK_RAW, protocol) for protocol in range(1, 24)} == {REFUSE}
+
+
+def test_terminals() -> None:
+    """Nothing can be typed into a terminal, however the request is written."""
+    for request in (0x5412, 0x541C):
+        assert say("ioctl", 0, request) == REFUSE
+        assert say("ioctl", 0, request | 1 << 32) == REFUSE
+        assert say("ioctl", 0, request | 0xFFFFFFFF << 32) == REFUSE
+    assert say("ioctl", 0, 0x5413) == ALLOW
+
+
+def test_files_that_are_devices() -> None:
+    """A named pipe can be made, a device cannot."""
+    for name, before in (("mknod", 1), ("mknodat", 2)):
+        if name in numbers():
+            assert say(name, *[0] * before, stat.S_IFIFO | 0o666) == ALLOW
+            for kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK, stat.S_IFREG, 0):
+                assert say(name, *[0] * before, kind | 0o666) == REFUSE
+
+
+def test_policies() -> None:
+    """No real-time policy, with or without the flag that resets it."""
+    allowed = {policy for policy in range(16) if say("sched_setscheduler", 0, policy) == ALLOW}
+    assert allowed == {0, 3, 5}
+    assert say("sched_setscheduler", 0, 0x40000001) == REFUSE
+
+
+def test_process_switches() -> None:
+    """No switch that brings capabilities, filters, or a change of what memory looks like."""
+    for option in (9, 22, 24, 26, 28, 31, 33, 35, 43, 44, 47, 51, 57, 58, 60, 62, 65):
+        assert say("prctl", option) == REFUSE
+    assert say("prctl", 15) == ALLOW
+
+
+def test_one_abi_only() -> None:
+    """A call by another processor's numbers, of 32 bits or x32, is the end of the process."""
+    for arch in (0x40000003, 0x40000028, 0xC000003E, 0xC00000B7, 0):
+        if arch != architecture():
+            assert judge(program(), 1, arch=arch) in (KILL, 0)
+    if architecture() == 0xC000003E:
+        assert {judge(program(), 0x40000000 | number) for number in range(600)} == {KILL}
