@@ -3,6 +3,7 @@
 from functools import cache
 from importlib.resources import files
 
+import fastapi_offline
 import orjson
 
 from sandgate.http.answer import Answer, Header
@@ -49,7 +50,7 @@ _START = b"""SwaggerUIBundle({
 
 @cache
 def _read_asset(name: str) -> bytes:
-    return files("fastapi_offline").joinpath("static", name).read_bytes()
+    return files(fastapi_offline).joinpath("static", name).read_bytes()
 
 
 def add_docs_routes(api: Api) -> None:
