@@ -117,7 +117,7 @@ def _settle(standard: bool, channel: int, stdout: int, stderr: int) -> None:
     os.write(score, b"1000")
     os.close(score)
     system.set_process_name(_NAME)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGCHLD,))
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGCHLD, _signal.SIGTERM))
 
 
 def lay_out(folder: str) -> None:

@@ -49,6 +49,7 @@ class Forker:
         self._standard = standard
         self._thread_number = thread_number
         self._number = 0
+        self._parent = os.getppid()
         self._pid: Optional[int] = None
         self._signals = system.open_child_signals()
 
@@ -124,13 +125,14 @@ class Forker:
         user_us, system_us = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
         self._control.send(wire.pack_exited(self._number, status, user_us, system_us, usage.ru_maxrss * 1024))
 
-    def on_signal(self) -> None:
-        """Bury what has ended: orphans silently, the child with a message."""
+    def on_signal(self) -> bool:
+        """Bury what has ended: orphans silently, the child with a message. False when the zygote is gone."""
         system.drain(self._signals)
         for pid, status, usage in system.reap():
             if pid == self._pid:
                 self._end(status, usage)
-                return
+                break
+        return self._standard or os.getppid() == self._parent
 
     def on_message(self) -> bool:
         """Do what the gateway says; False when it is gone."""
@@ -161,15 +163,14 @@ class Forker:
         while True:
             waits = self._pid is not None or self.fork()
             for descriptor, _event in poll.poll(None if waits else _RETRY_MS):
-                if descriptor == self._signals:
-                    self.on_signal()
-                elif not self.on_message():
+                if not (self.on_signal() if descriptor == self._signals else self.on_message()):
                     return
 
 
 def _prepare(request: Dict[str, Any], plan: Optional[walls.Plan], filter_: Any) -> None:
     if plan is None:
-        system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        # Not SIGKILL: there is no namespace to die with it, so that it has to kill what it has started.
+        system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGTERM)
         walls.put_up_plain(request["folder"])
         child.lay_out(os.getcwd())
     else:

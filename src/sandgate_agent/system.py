@@ -239,9 +239,9 @@ class Filter:
 
 
 def open_child_signals() -> int:
-    """A descriptor that can be read when a child of this process has changed; blocks SIGCHLD."""
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
-    mask = struct.pack("Q", 1 << (_signal.SIGCHLD - 1)).ljust(128, b"\0")
+    """A descriptor that can be read when a child of this process has changed, or at SIGTERM; blocks both."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD, _signal.SIGTERM))
+    mask = struct.pack("Q", 1 << (_signal.SIGCHLD - 1) | 1 << (_signal.SIGTERM - 1)).ljust(128, b"\0")
     flags = os.O_CLOEXEC | os.O_NONBLOCK
     return _check(_libc.signalfd(ctypes.c_int(-1), mask, ctypes.c_int(flags)), "signalfd")
 

@@ -30,8 +30,8 @@ async def _connected(host: LauncherHost) -> AsyncIterator[Bench]:
     await runtime.start(bench.on_end)
     yield bench
     for environment_id in bench.made:
-        await runtime.destroy(environment_id)
-    await runtime.stop(keep_sandboxes=True)
+        await bench.runtime.destroy(environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
 
 
 @pytest.fixture
