@@ -1,0 +1,119 @@
+"""Reads a workflow's definition: untrusted JSON in, a checked definition out, or all that is wrong with it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
+from sandgate.workflows import names
+from sandgate.workflows.extent import check_extent
+from sandgate.workflows.fields import Fields
+from sandgate.workflows.inputs import read_inputs
+from sandgate.workflows.parts import read_retry, read_template, read_variables
+from sandgate.workflows.problems import Problems, TooManyProblems
+from sandgate.workflows.reading import ANYWHERE, Defaults, Reading
+from sandgate.workflows.steps import PlacedStep, read_steps
+from sandgate.workflows.uses import Scope, Uses
+from sandgate.workflows.validate import ReferenceCheck, StepLists, check_lists, check_workspace
+
+DEFINITION_KEYS = (
+    "name",
+    "description",
+    "inputs",
+    "env",
+    "defaults",
+    "concurrency",
+    "timeout",
+    "workspace",
+    "steps",
+    "on_error",
+    "finally",
+)
+DEFAULTS_KEYS = ("template", "timeout", "retry", "env")
+CONCURRENCY_KEYS = ("group", "limit")
+
+_BEFORE_STEPS = Scope(ANYWHERE)
+_VARIABLES = Scope(ANYWHERE | {"secrets"})
+
+
+def parse_definition(raw: Json, *, templates: Collection[str] | None = None) -> WorkflowDefinition:
+    """The definition, complete: what a step leaves out is filled in from what the guide says.
+
+    ``templates`` are the names that steps may use; None leaves them unchecked. Raises ``InvalidDefinition`` with all
+    problems, at most ``MAX_PROBLEMS`` of them.
+    """
+    problems = Problems()
+    definition = None
+    with suppress(TooManyProblems):
+        check_extent(raw, problems)
+        problems.check()
+        definition = _read(raw, problems, templates)
+    problems.check()
+    assert definition is not None  # noqa: S101 - only too many problems leave none, and they have been raised
+    return definition
+
+
+def _read(raw: Json, problems: Problems, templates: Collection[str] | None) -> WorkflowDefinition:
+    fields = Fields(raw, "", problems, DEFINITION_KEYS)
+    reading = Reading(problems, Uses(problems), templates)
+    fields.require("name", "steps")
+    inputs = read_inputs(fields, problems)
+    env = read_variables(fields, reading, _VARIABLES)
+    reading = replace(reading, defaults=_read_defaults(fields, reading, env))
+    group, limit = _read_concurrency(fields, reading)
+    shares_workspace = fields.choice("workspace", ("run", "step")) == "run"
+    lists = _read_lists(fields, reading)
+    if shares_workspace:
+        check_workspace(lists, problems)
+    ReferenceCheck(lists, inputs, env, problems).check(reading.uses)
+    return WorkflowDefinition(
+        name=fields.name("name", names.WORKFLOW_NAME, "1 to 128 printable characters, no space at the ends") or "",
+        description=fields.text("description", names.MAX_DESCRIPTION) or "",
+        inputs=inputs,
+        env=env,
+        timeout_s=fields.number("timeout", names.SHORTEST_TIMEOUT_S, names.LONGEST_WAIT_S),
+        concurrency_group=group,
+        concurrency_limit=limit,
+        shares_workspace=shares_workspace,
+        steps=_plain(lists.steps),
+        on_error=_plain(lists.on_error),
+        final=_plain(lists.final),
+    )
+
+
+def _read_defaults(owner: Fields, reading: Reading, env: Mapping[str, Json]) -> Defaults:
+    if "defaults" not in owner:
+        return Defaults(env=env)
+    fields = Fields(owner.raw("defaults"), owner.at("defaults"), reading.problems, DEFAULTS_KEYS)
+    return Defaults(
+        template=read_template(fields, reading),
+        timeout_s=fields.number("timeout", names.SHORTEST_TIMEOUT_S, names.LONGEST_WORK_S),
+        retry=read_retry(fields, reading, None),
+        env={**env, **read_variables(fields, reading, _VARIABLES)},
+    )
+
+
+def _read_concurrency(owner: Fields, reading: Reading) -> tuple[str | None, int | None]:
+    if "concurrency" not in owner:
+        return None, None
+    fields = Fields(owner.raw("concurrency"), owner.at("concurrency"), reading.problems, CONCURRENCY_KEYS)
+    fields.require("group")
+    group = fields.text("group", names.MAX_GROUP, least=1)
+    if group is not None:
+        reading.uses.add_text(fields.at("group"), group, _BEFORE_STEPS)
+    limit = fields.whole("limit", 1, names.MAX_CONCURRENCY)
+    return group, limit if "limit" in fields else 1
+
+
+def _read_lists(fields: Fields, reading: Reading) -> StepLists:
+    lists = StepLists(*(read_steps(fields, key, reading) for key in ("steps", "on_error", "finally")))
+    if fields.raw("steps") == []:
+        fields.refuse("steps", "A workflow has at least one step")
+    if sum(map(len, lists.in_order())) > names.MAX_STEPS:
+        reading.problems.add("", f"A workflow has at most {names.MAX_STEPS} steps in its three lists together")
+    check_lists(lists, reading.problems)
+    return lists
+
+
+def _plain(placed: Sequence[PlacedStep]) -> tuple[StepDefinition, ...]:
+    return tuple(one.step for one in placed)
