@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from sandgate.core.errors import MechanismFault
@@ -81,6 +82,9 @@ class Supervisor:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
                 code = self._run_gateway()
+            except BaseException:
+                # Nothing may return into the supervisor's code from here, and nothing may end without a word.
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
