@@ -5,6 +5,7 @@ import _thread
 import atexit
 import gc
 import io
+import json
 import linecache
 import os
 import sys
@@ -157,10 +158,11 @@ def _read_exactly(length: int) -> bytes:
 class _Run:
     """One piece of code and what has to be said about how it ended."""
 
-    def __init__(self, source: bytes, filename: str) -> None:
+    def __init__(self, source: bytes, filename: str, options: bytes) -> None:
         self._pid = os.getpid()
         self._source = source
         self._filename = filename
+        self._options = json.loads(options) if options else {}
         self._shown = _ShownSource(source)
 
     def run(self) -> int:
@@ -181,7 +183,39 @@ class _Run:
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)
         sys.modules["__main__"] = module
-        exec(compiled, module.__dict__)
+        if not self._options:
+            exec(compiled, module.__dict__)
+            return
+        os.environ.update(self._options["env"])
+        outputs: Dict[str, Any] = {}
+        module.__dict__.update(inputs=self._options["inputs"], outputs=outputs)
+        try:
+            exec(compiled, module.__dict__)
+        except SystemExit as exit_:
+            if exit_.code in (None, 0):
+                self._hand_on(module.__dict__.get("outputs", outputs))
+            raise
+        self._hand_on(module.__dict__.get("outputs", outputs))
+
+    def _hand_on(self, outputs: Any) -> None:
+        """Send what the step leaves to those after it. Raises what says what is wrong with it."""
+        if os.getpid() != self._pid:
+            return
+        if not isinstance(outputs, dict):
+            raise TypeError("outputs has to be a dict, not {}".format(type(outputs).__name__))
+        try:
+            data = json.dumps(outputs, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError("outputs has to be JSON: {}".format(error)) from None
+        if len(data) > wire.OUTPUTS_LIMIT:
+            raise ValueError("outputs is {} bytes long as JSON; {} is the most".format(len(data), wire.OUTPUTS_LIMIT))
+        message = wire.pack_outputs(data)
+        try:
+            while message:
+                message = message[os.write(_CHANNEL, message) :]
+        except OSError:
+            # The code closed the channel; the host finds no outputs and says so.
+            return
 
     def _leave(self, exit_: SystemExit) -> int:
         code = exit_.code
@@ -283,8 +317,8 @@ def main(standard: bool, channel: int, stdout: int, stderr: int) -> None:
         _settle(standard, channel, stdout, stderr)
         _refresh()
         options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
-        _read_exactly(options_length)
-        code = _Run(_read_exactly(code_length), sys.argv[0]).run()
+        options = _read_exactly(options_length) if options_length else b""
+        code = _Run(_read_exactly(code_length), sys.argv[0], options).run()
     except BaseException as error:
         sys.stderr.write("sandgate: {!r}\n".format(error))
     finally:

@@ -101,6 +101,31 @@ def pack_report(name: str, value: str, traceback: str) -> bytes:
     return json.dumps(report, ensure_ascii=False).encode("utf-8", "replace")
 
 
+OUTPUTS_LIMIT = 256 * 1024
+_OUTPUTS = struct.Struct("!cI")
+_OUTPUTS_KIND = b"O"
+
+
+def pack_outputs(outputs: bytes) -> bytes:
+    """What a step hands on, as JSON; it comes before a report."""
+    return _OUTPUTS.pack(_OUTPUTS_KIND, len(outputs)) + outputs
+
+
+def split_outputs(message: bytes) -> Tuple[Optional[bytes], bytes]:
+    """The outputs, or None when there are none whole and within the limit, and the report after them."""
+    if message[:1] != _OUTPUTS_KIND or len(message) < _OUTPUTS.size:
+        return None, message
+    length = _OUTPUTS.unpack_from(message)[1]
+    end = _OUTPUTS.size + length
+    if length > OUTPUTS_LIMIT or len(message) < end:
+        return None, b""
+    return message[_OUTPUTS.size : end], message[end:]
+
+
+# The longest that a child may have to say.
+ANSWER_LIMIT = _OUTPUTS.size + OUTPUTS_LIMIT + REPORT_LIMIT
+
+
 def parse_report(message: bytes) -> Optional[Tuple[str, str, str]]:
     """Name, value and traceback of an uncaught exception; None when there is none, or none that can be read."""
     if not message or len(message) > REPORT_LIMIT:

@@ -1,7 +1,9 @@
 """One piece of code, run once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.states import ExecutionStatus
@@ -28,11 +30,23 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class StepData:
+    """What the code of a workflow's step is given: ``inputs`` as JSON, and environment variables."""
+
+    inputs: Mapping[str, Any]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionRequest:
-    """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts."""
+    """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts.
+
+    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them.
+    """
 
     code: str
     timeout_s: float
+    data: StepData | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class Termination:
     """Why and how an execution ended. ``stdout`` and ``stderr`` are the kept part of the output, raw bytes.
 
     ``exit_code`` is the process's exit code, 128 + N when signal N ended it, None when the service ended it.
+    ``outputs`` is what the code of a step left, as it wrote it: at most 256 KiB that ought to be JSON.
     """
 
     status: ExecutionStatus
@@ -51,6 +66,7 @@ class Termination:
     error: ErrorReport | None
     duration_s: float
     usage: Usage
+    outputs: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, Usage
 from sandgate.core.limits import Limits
@@ -44,7 +45,10 @@ class ZygoteExecution:
     def __init__(
         self, request: ExecutionRequest, limits: Limits, was_out_of_memory: Callable[[int], Awaitable[bool]]
     ) -> None:
-        self._payload = wire.pack_code(request.code.encode())
+        self._payload = wire.pack_code(request.code.encode(), _options(request))
+        self._has_data = request.data is not None
+        self._answer = b""
+        self._outputs: bytes | None = None
         self._timeout_s = request.timeout_s
         self._limits = limits
         self._was_out_of_memory = was_out_of_memory
@@ -122,6 +126,28 @@ class ZygoteExecution:
     def _watch(self) -> None:
         self._stdout.watch()
         self._stderr.watch()
+        if self._has_data and self._child is not None:
+            # Outputs may be larger than the socket holds; the child waits until they are read.
+            asyncio.get_running_loop().add_reader(self._child.channel.fileno(), self._read_answer)
+
+    def _read_answer(self) -> None:
+        """Take what the child has to say as it comes; one that says too much waits until its time is over."""
+        if self._child is None:
+            return
+        if not self._receive(self._child.channel):
+            asyncio.get_running_loop().remove_reader(self._child.channel.fileno())
+
+    def _receive(self, channel: socket.socket) -> bool:
+        """Read once; False when there will be no more, or may not."""
+        room = wire.ANSWER_LIMIT - len(self._answer)
+        try:
+            part = channel.recv(room, socket.MSG_DONTWAIT) if room else b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self._answer += part
+        return bool(part)
 
     def _on_flood(self) -> None:
         self._end(ExecutionStatus.OUTPUT_LIMIT)
@@ -180,15 +206,26 @@ class ZygoteExecution:
         self._timers_off()
         if child is None:
             return None
-        asyncio.get_running_loop().remove_writer(child.channel.fileno())
-        try:
-            report = wire.parse_report(child.channel.recv(wire.REPORT_LIMIT + 1, socket.MSG_DONTWAIT))
-        except OSError:
-            report = None
+        loop = asyncio.get_running_loop()
+        loop.remove_writer(child.channel.fileno())
+        if self._has_data:
+            loop.remove_reader(child.channel.fileno())
+            report = self._read_rest(child.channel)
+        else:
+            report = _read_report(child.channel)
         child.channel.close()
         self._stdout.finish()
         self._stderr.finish()
         return report
+
+    def _read_rest(self, channel: socket.socket) -> "tuple[str, str, str] | None":
+        """Read what is left of the outputs, and the report after them."""
+        before = -1
+        while before != len(self._answer):
+            before = len(self._answer)
+            self._receive(channel)
+        self._outputs, report = wire.split_outputs(self._answer)
+        return wire.parse_report(report)
 
     def _timers_off(self) -> None:
         for timer in self._timers:
@@ -213,12 +250,26 @@ class ZygoteExecution:
             error=_error(exited, exit_code, report) if status is ExecutionStatus.FAILED else None,
             duration_s=time.perf_counter() - self._started if started else 0.0,
             usage=_usage(exited),
+            outputs=self._outputs if status is ExecutionStatus.COMPLETED else None,
         )
         if not self._result.done():
             self._result.set_result(termination)
         if self._judging is None and self._is_slow:
             # It may have borne a kill, which must not be laid to the next one.
             self._counting = asyncio.ensure_future(self._was_out_of_memory(self._kills_before))
+
+
+def _options(request: ExecutionRequest) -> dict[str, Any] | None:
+    """What the child is told beside the code."""
+    data = request.data
+    return None if data is None else {"inputs": dict(data.inputs), "env": dict(data.env)}
+
+
+def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":
+    try:
+        return wire.parse_report(channel.recv(wire.REPORT_LIMIT + 1, socket.MSG_DONTWAIT))
+    except OSError:
+        return None
 
 
 def _exit_code(exited: wire.Exited) -> int:
