@@ -24,7 +24,7 @@ def _preload(names: List[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             sys.stderr.write("sandgate: preloading {} failed: {!r}\n".format(name, error))
 
 

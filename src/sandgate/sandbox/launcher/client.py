@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class LauncherClient:
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
         self._socket: socket.socket | None = None
+        self._unsent: deque[bytes] = deque()
 
     def connect(self, path: Path) -> None:
         """Connect. Raises ``LauncherUnavailable``."""
@@ -59,17 +61,31 @@ class LauncherClient:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[number] = (Answer(), future)
         try:
-            self._socket.send(protocol.pack({"verb": verb, "number": number, **fields}))
+            self._unsent.append(protocol.pack({"verb": verb, "number": number, **fields}))
+            self._send()
             async with asyncio.timeout(limit_s):
                 return await future
-        except OSError as error:
-            self._lose()
-            raise LauncherUnavailable(f"The launcher does not take requests: {error}") from error
         except TimeoutError:
             raise LauncherUnavailable(f"The launcher did not answer {verb} within {limit_s:.0f} seconds.") from None
         finally:
             self._pending.pop(number, None)
             self._close_unclaimed(future)
+
+    def _send(self) -> None:
+        """Send what waits, as far as the launcher takes it, and go on when it takes more."""
+        if self._socket is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            while self._unsent:
+                self._socket.send(self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            loop.add_writer(self._socket.fileno(), self._send)
+        except OSError:
+            self._lose()
+        else:
+            loop.remove_writer(self._socket.fileno())
 
     def _close_unclaimed(self, future: asyncio.Future[Answer]) -> None:
         """An answer that came while its caller was being cancelled has nobody to close its descriptors."""
@@ -121,9 +137,12 @@ class LauncherClient:
         """Disconnect; whoever waits for an answer is refused."""
         if self._socket is None:
             return
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket.fileno())
+        loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._socket = None
+        self._unsent.clear()
         for _answer, future in self._pending.values():
             if not future.done():
                 future.set_exception(LauncherUnavailable("The launcher went away; it is being started again."))

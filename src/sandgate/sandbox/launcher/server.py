@@ -262,7 +262,7 @@ class Launcher:
 
     def _find_zygote(self, name: str) -> Zygote:
         """The template's zygote, started when there is none."""
-        if name in self._zygotes:
+        if name in self._zygotes and not self._zygotes[name].has_hung_up:
             return self._zygotes[name]
         template = self._templates.get(name)
         if template is None:
@@ -357,7 +357,8 @@ class Launcher:
 
     def _on_zygote_end(self, zygote: Zygote) -> None:
         log(f"zygote {zygote.template.name} ended: {zygote.last_words}")
-        self._zygotes.pop(zygote.template.name, None)
+        if self._zygotes.get(zygote.template.name) is zygote:
+            del self._zygotes[zygote.template.name]
         for sandbox in list(self._all):
             if sandbox.zygote is zygote:
                 sandbox.on_zygote_end()

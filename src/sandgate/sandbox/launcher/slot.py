@@ -112,7 +112,7 @@ class Slot:
 
     def _check_built(self, patience_s: float) -> None:
         if not self.ready:
-            self.kill(f"it was not built within {patience_s:.0f} seconds")
+            self.kill(f"it was not built within {patience_s:g} seconds")
 
     def kill(self, reason: str) -> None:
         """End it with everything in it. The first reason stands."""

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import socket
 import sys
 from collections import deque
@@ -92,6 +93,13 @@ class Zygote:
             descriptors.send(self._channel, message, [file.fileno()])
 
     @property
+    def has_hung_up(self) -> bool:
+        """Whether it is dying: it lets go of the channel before its sandboxes are killed and its end is seen."""
+        poll = select.poll()
+        poll.register(self._channel, 0)
+        return bool(poll.poll(0))
+
+    @property
     def patience_s(self) -> float:
         """How long a slot that is asked for now may take; it waits for the zygote when that has not started yet."""
         return self._config.build_limit_s + (0.0 if self._ready else self._config.start_limit_s)
@@ -168,7 +176,7 @@ class Zygote:
             return
         self._logged += len(data)
         if self._logged <= _LOG_LIMIT:
-            for line in data.decode("utf-8", "replace").splitlines():
+            for line in filter(str.strip, data.decode("utf-8", "replace").splitlines()):
                 self._note(line)
 
     def _note(self, line: str) -> None:
@@ -178,7 +186,7 @@ class Zygote:
 
     def _check_started(self) -> None:
         if not self._ready and self.pid > 0:
-            self._note(f"was not ready within {self._config.start_limit_s:.0f} seconds")
+            self._note(f"was not ready within {self._config.start_limit_s:g} seconds")
             self.kill()
 
     def kill(self) -> None:
