@@ -24,6 +24,9 @@ REPORT_LIMIT = 96 * 1024
 # Characters. The end of a traceback says more than its beginning.
 _NAME_LIMIT, _VALUE_LIMIT, _TRACEBACK_LIMIT = 256, 4096, 12_000
 
+# Far beyond what anything can use, and within what every database and JSON parser counts to.
+_LARGEST = 2**53
+
 _NUMBERED = struct.Struct("!cQ")
 _EXITED = struct.Struct("!cQiQQQ")
 _CODE = struct.Struct("!II")
@@ -76,6 +79,8 @@ def parse_exited(message: bytes) -> Exited:
         raise WireError("expected a child's end: {}".format(error)) from None
     if kind != EXITED:
         raise WireError("expected a child's end, got {!r}".format(kind))
+    if max(user_us, system_us, peak) > _LARGEST:
+        raise WireError("no child can have used that much")
     return Exited(number, wait_status, user_us, system_us, peak)
 
 

@@ -12,6 +12,7 @@ from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate_agent import descriptors, wire
 
 _CHILD_DESCRIPTORS = 3
+_READS_AT_ONCE = 8
 
 
 class Slot:
@@ -72,16 +73,16 @@ class Slot:
             return
 
     def _on_readable(self) -> None:
-        while self._control.fileno() >= 0:
+        # A few at a time: one that talks without end must not keep the gateway from others.
+        for _read in range(_READS_AT_ONCE):
+            if self._control.fileno() < 0:
+                return
             try:
                 message, received = descriptors.receive(self._control, _CHILD_DESCRIPTORS + 1)
             except BlockingIOError:
                 return
             except OSError:
                 message, received = b"", []
-            if not message:
-                self._lose()
-                return
             try:
                 self._on_message(message, received)
             except wire.WireError:
@@ -91,6 +92,8 @@ class Slot:
                 return
 
     def _on_message(self, message: bytes, received: list[int]) -> None:
+        if not message:
+            raise wire.WireError("the end of the channel")
         if self._reset is not None and not self._reset.done():
             self._on_resetting(message, received)
             return

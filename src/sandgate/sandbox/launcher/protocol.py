@@ -7,7 +7,6 @@ happens unasked ``{"event": "ended", "environment_id", "reason"}``. The answers 
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -108,7 +107,8 @@ def _lifetime(message: Mapping[str, Any]) -> float:
     value = message.get("lifetime_s")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ProtocolError("lifetime_s is not a number")
-    if not math.isfinite(value) or not 0 <= value <= _LONGEST_LIFETIME_S:
+    # What is no number is not between any two.
+    if not 0 <= value <= _LONGEST_LIFETIME_S:
         raise ProtocolError(f"lifetime_s is not between 0 and {_LONGEST_LIFETIME_S:.0f}")
     return float(value)
 

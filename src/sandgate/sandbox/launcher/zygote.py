@@ -143,6 +143,8 @@ class Zygote:
         except OSError:
             message, received = b"", []
         if not message:
+            for descriptor in received:
+                os.close(descriptor)
             self._reactor.forget(self._channel.fileno())
             self.kill()
             return

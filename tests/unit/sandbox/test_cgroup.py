@@ -1,0 +1,233 @@
+"""Control groups on every layout that is in the field, from captured texts and on a folder that looks like one."""
+
+from pathlib import Path
+
+import pytest
+
+from sandgate.core.errors import MechanismFault
+from sandgate.sandbox.launcher import cgroup
+from sandgate.sandbox.launcher.cgroup import CPU_PERIOD_US, Group, GroupLimits, Hierarchy, Tree, find_hierarchies
+
+OTHERS = """\
+22 28 0:20 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
+23 28 0:21 / /proc rw,relatime - proc proc rw
+26 23 0:24 / /dev/with\\040space rw,relatime shared:2 master:1 - tmpfs tmpfs rw,size=4k
+"""
+V1 = """\
+30 22 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec shared:9 - tmpfs tmpfs ro,mode=755
+31 30 0:27 / /sys/fs/cgroup/systemd rw,relatime shared:10 - cgroup cgroup rw,xattr,name=systemd
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:11 - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/memory rw,relatime shared:12 - cgroup cgroup rw,memory
+34 30 0:30 / /sys/fs/cgroup/pids rw,relatime shared:13 - cgroup cgroup rw,pids
+"""
+LIMITS = GroupLimits(memory_bytes=1 << 20, cpu_millis=500, processes=7)
+NONE = GroupLimits(memory_bytes=None, cpu_millis=None, processes=None)
+
+
+def _unified(folder: Path, controllers: str) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "cgroup.controllers").write_text(controllers)
+    escaped = str(folder).replace("\\", "\\134").replace(" ", "\\040")
+    return f"35 30 0:31 / {escaped} rw,nosuid shared:14 - cgroup2 cgroup2 rw,nsdelegate\n"
+
+
+def test_version_1() -> None:
+    """Each controller where it is mounted, together with what it shares a hierarchy with."""
+    found = find_hierarchies(OTHERS + V1)
+    assert [(each.version, str(each.mount), set(each.controllers)) for each in found] == [
+        (1, "/sys/fs/cgroup/cpu,cpuacct", {"cpu"}),
+        (1, "/sys/fs/cgroup/memory", {"memory"}),
+        (1, "/sys/fs/cgroup/pids", {"pids"}),
+    ]
+
+
+def test_version_2(tmp_path: Path) -> None:
+    """One hierarchy for all, whose folder may have any name."""
+    folder = tmp_path / "a folder\\x"
+    (found,) = find_hierarchies(OTHERS + _unified(folder, "cpuset cpu io memory pids\n"))
+    assert found == Hierarchy(2, folder, frozenset({"cpu", "memory", "pids"}))
+
+
+def test_hybrid(tmp_path: Path) -> None:
+    """What version 1 has not taken is used where it is."""
+    text = OTHERS + V1.replace(",relatime shared:13 - cgroup cgroup rw,pids", ",relatime - tmpfs x rw")
+    found = find_hierarchies(text + _unified(tmp_path, "pids\n"))
+    assert {(each.version, tuple(each.controllers)) for each in found} == {
+        (1, ("cpu",)),
+        (1, ("memory",)),
+        (2, ("pids",)),
+    }
+    # An empty unified hierarchy beside a whole version 1.
+    assert all(each.version == 1 for each in find_hierarchies(V1 + _unified(tmp_path, "")))
+
+
+@pytest.mark.parametrize(("text", "missing"), [("", "cpu, memory, pids"), (OTHERS, "cpu, memory, pids")])
+def test_container_without(text: str, missing: str) -> None:
+    """What is nowhere is named."""
+    with pytest.raises(MechanismFault, match=missing):
+        find_hierarchies(text)
+
+
+def test_container_with_some(tmp_path: Path) -> None:
+    """A hierarchy that was handed into a container without all controllers is not enough."""
+    with pytest.raises(MechanismFault, match="holds memory;"):
+        find_hierarchies(_unified(tmp_path, "cpu pids"))
+
+
+@pytest.mark.parametrize(
+    "line", ["", "-", " - ", "x - cgroup", "1 2 3 - cgroup2 a b", "a b c d e - cgroup cgroup rw,memory"]
+)
+def test_odd_lines(line: str) -> None:
+    """They are passed over."""
+    assert len(find_hierarchies(f"{line}\n{V1}")) == 3
+
+
+FILES = {
+    1: ("cgroup.procs", "pids.max", "cpu.cfs_period_us", "cpu.cfs_quota_us", "memory.limit_in_bytes"),
+    2: ("cgroup.procs", "pids.max", "cpu.max", "memory.max", "memory.swap.max"),
+}
+
+
+class FakeKernel:
+    """Folders that have the files of a control group."""
+
+    def __init__(self, folder: Path, version: int) -> None:
+        self.hierarchy = Hierarchy(version, folder, frozenset(cgroup.CONTROLLERS))
+        self.group = Group([(self.hierarchy, folder / "g")])
+        (folder / "g").mkdir()
+        for name in FILES[version]:
+            (folder / "g" / name).write_text("")
+
+    def read(self, name: str) -> str:
+        """What was written last."""
+        return (self.hierarchy.mount / "g" / name).read_text()
+
+    def write(self, name: str, text: str) -> None:
+        """What the kernel says."""
+        (self.hierarchy.mount / "g" / name).write_text(text)
+
+
+def test_limits_of_version_1(tmp_path: Path) -> None:
+    """Each limit in its file; swap is limited where it is counted only."""
+    kernel = FakeKernel(tmp_path, 1)
+    kernel.group.make(LIMITS)
+    assert kernel.read("pids.max") == "7"
+    assert kernel.read("cpu.cfs_period_us") == str(CPU_PERIOD_US)
+    assert kernel.read("cpu.cfs_quota_us") == str(CPU_PERIOD_US // 2)
+    assert kernel.read("memory.limit_in_bytes") == str(1 << 20)
+    assert not (tmp_path / "g" / "memory.memsw.limit_in_bytes").exists()
+    kernel.write("memory.memsw.limit_in_bytes", "")
+    kernel.group.make(LIMITS)
+    assert kernel.read("memory.memsw.limit_in_bytes") == str(1 << 20)
+
+
+def test_limits_of_version_2(tmp_path: Path) -> None:
+    """Each limit in its file, and no swap."""
+    kernel = FakeKernel(tmp_path, 2)
+    kernel.group.make(LIMITS)
+    assert kernel.read("pids.max") == "7"
+    assert kernel.read("cpu.max") == f"{CPU_PERIOD_US // 2} {CPU_PERIOD_US}"
+    assert (kernel.read("memory.max"), kernel.read("memory.swap.max")) == (str(1 << 20), "0")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_limits(version: int, tmp_path: Path) -> None:
+    """What is not limited is said to be so."""
+    kernel = FakeKernel(tmp_path, version)
+    kernel.group.make(NONE)
+    assert kernel.read("pids.max") == "max"
+    assert (kernel.read("cpu.cfs_quota_us") if version == 1 else kernel.read("cpu.max").split()[0]) in ("-1", "max")
+
+
+@pytest.mark.parametrize("millis", [1, 99, 100])
+def test_smallest_share(millis: int, tmp_path: Path) -> None:
+    """The kernel takes no quota below a millisecond."""
+    kernel = FakeKernel(tmp_path, 2)
+    kernel.group.make(GroupLimits(None, millis, None))
+    assert kernel.read("cpu.max").split()[0] == "1000"
+
+
+def test_usage_of_version_1(tmp_path: Path) -> None:
+    """Figures come from the files of the version."""
+    kernel = FakeKernel(tmp_path, 1)
+    for name, text in {
+        "memory.usage_in_bytes": "10\n",
+        "memory.max_usage_in_bytes": "20\n",
+        "pids.current": "3\n",
+        "memory.oom_control": "oom_kill_disable 0\nunder_oom 1\noom_kill 4\n",
+    }.items():
+        kernel.write(name, text)
+    assert kernel.group.usage() == cgroup.GroupUsage(10, 20, 3, 4)
+
+
+def test_usage_of_version_2(tmp_path: Path) -> None:
+    """Figures come from the files of the version; a peak that the kernel does not know is zero."""
+    kernel = FakeKernel(tmp_path, 2)
+    for name, text in {
+        "memory.current": "10\n",
+        "pids.current": "3\n",
+        "memory.events": "low 0\nhigh 0\nmax 9\noom 5\noom_kill 4\noom_group_kill 0\n",
+    }.items():
+        kernel.write(name, text)
+    assert kernel.group.usage() == cgroup.GroupUsage(10, 0, 3, 4)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_usage_of_nothing(version: int, tmp_path: Path) -> None:
+    """A group that is gone uses nothing."""
+    group = Group([(Hierarchy(version, tmp_path, frozenset(cgroup.CONTROLLERS)), tmp_path / "gone")])
+    assert group.usage() == cgroup.GroupUsage(0, 0, 0, 0)
+    assert group.pids() == set()
+    assert group.remove() is True
+
+
+def test_group_in_two_hierarchies(tmp_path: Path) -> None:
+    """A process is attached to each, and the pids of all are known."""
+    places = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        (folder / "g").mkdir(parents=True)
+        (folder / "g" / "cgroup.procs").write_text("")
+        places.append((Hierarchy(1, folder, frozenset()), folder / "g"))
+    group = Group(places)
+    group.attach(7)
+    assert [(folder / "cgroup.procs").read_text() for _hierarchy, folder in places] == ["7", "7"]
+    (places[1][1] / "cgroup.procs").write_text("7\n8\n")
+    assert group.pids() == {7, 8}
+
+
+def test_making_fails_whole(tmp_path: Path) -> None:
+    """When the second folder cannot be made, the first is gone again."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.write_text("no folder")
+    group = Group([(Hierarchy(1, folder, frozenset()), folder / "g") for folder in (first, second)])
+    with pytest.raises(OSError, match="Not a directory"):
+        group.make(LIMITS)
+    assert list(first.iterdir()) == []
+
+
+def test_tree(tmp_path: Path) -> None:
+    """The tree hands its controllers down, knows what is in it, and goes when it is empty."""
+    (tmp_path / "cgroup.subtree_control").write_text("cpu")
+    mount = tmp_path
+    tree = Tree([Hierarchy(2, mount, frozenset({"cpu", "memory"}))], "t")
+    (mount / "t").mkdir()
+    (mount / "t" / "cgroup.subtree_control").write_text("cpu memory")
+    tree.make()
+    assert (mount / "cgroup.subtree_control").read_text() == "+memory"
+    assert (mount / "t" / "cgroup.subtree_control").read_text() == "cpu memory"
+    (mount / "t" / "cgroup.subtree_control").unlink()
+    assert tree.names() == set()
+    tree.group("a").make(NONE)
+    assert tree.names() == {"a"}
+    assert tree.group("a").remove()
+    assert tree.remove()
+    assert tree.names() == set()
+
+
+def test_tree_that_cannot_be_made(tmp_path: Path) -> None:
+    """Says which folder, and why."""
+    (tmp_path / "t").write_text("no folder")
+    with pytest.raises(MechanismFault, match="cannot make the control group"):
+        Tree([Hierarchy(1, tmp_path / "t", frozenset())], "x").make()
