@@ -1,5 +1,7 @@
 """What may be named how, and how much of everything there may be, in one place for parser and schema."""
 
+from sandgate.core.workflow import StepType
+
 STEP_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,62}"
 INPUT_NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,62}"
 VARIABLE_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
@@ -32,7 +34,14 @@ SHORTEST_TIMEOUT_S = 0.1
 LONGEST_WORK_S = 86_400
 LONGEST_WAIT_S = 366 * 86_400
 LONGEST_SLEEP_S = 31 * 86_400
+LONGEST_DELAY_S = 86_400
 LARGEST_BACKOFF = 100
+
+WORKING_TYPES = frozenset({StepType.CODE_EXECUTION, StepType.HTTP})
+"""Steps that do work of their own; only for these there are defaults of time limit and retry."""
+
+RETRIED_TYPES = WORKING_TYPES | {StepType.WORKFLOW}
+"""Steps that may be tried again."""
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY_REASONS = ("failed", "timed_out", "out_of_memory", "output_limit", "lost")

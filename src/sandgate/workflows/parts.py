@@ -15,8 +15,6 @@ from sandgate.workflows.uses import Scope
 
 RETRY_KEYS = ("max_attempts", "delay", "backoff", "max_delay", "on")
 
-_LONGEST_DELAY_S = 86_400
-
 
 def read_retry(owner: Fields, reading: Reading, base: RetryPolicy | None) -> RetryPolicy | None:
     """The member ``retry`` over ``base``; ``base`` itself when it is absent."""
@@ -26,9 +24,9 @@ def read_retry(owner: Fields, reading: Reading, base: RetryPolicy | None) -> Ret
     policy = base or RetryPolicy(max_attempts=names.RETRY_ATTEMPTS)
     given: dict[str, Any] = {
         "max_attempts": fields.whole("max_attempts", 1, names.MAX_ATTEMPTS),
-        "delay_s": fields.number("delay", 0, _LONGEST_DELAY_S),
+        "delay_s": fields.number("delay", 0, names.LONGEST_DELAY_S),
         "backoff": fields.number("backoff", 1, names.LARGEST_BACKOFF),
-        "max_delay_s": fields.number("max_delay", 0, _LONGEST_DELAY_S),
+        "max_delay_s": fields.number("max_delay", 0, names.LONGEST_DELAY_S),
         "on": _reasons(fields),
     }
     return replace(policy, **{key: value for key, value in given.items() if value is not None})

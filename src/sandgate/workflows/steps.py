@@ -14,8 +14,6 @@ from sandgate.workflows.reading import Reading, StepScope
 
 STEP_KEYS = ("name", "type", "config", "needs", "if", "foreach", "strategy", "timeout", "retry", "env")
 
-_WORK = frozenset({StepType.CODE_EXECUTION, StepType.HTTP})
-_RETRIED = _WORK | {StepType.WORKFLOW}
 _CONFIG_KEYS = ("code", "template", "environment_id", "inputs", "url", "method", "headers", "body", "seconds", "until")
 _ELSEWHERE = {key: f"`{key}` stands in `config`" for key in _CONFIG_KEYS} | {
     "with": "what a step is given stands in `config`",
@@ -125,16 +123,16 @@ def _read_parallelism(fields: Fields, reading: Reading) -> int | None:
 
 
 def _read_timeout(fields: Fields, step_type: StepType, reading: Reading) -> float | None:
-    works = step_type in _WORK
+    works = step_type in names.WORKING_TYPES
     longest = names.LONGEST_WORK_S if works else names.LONGEST_WAIT_S
     timeout = fields.number("timeout", names.SHORTEST_TIMEOUT_S, longest)
     return reading.defaults.timeout_s if works and "timeout" not in fields else timeout
 
 
 def _read_retry(fields: Fields, step_type: StepType, reading: Reading) -> RetryPolicy:
-    if "retry" in fields and step_type not in _RETRIED:
+    if "retry" in fields and step_type not in names.RETRIED_TYPES:
         fields.refuse("retry", f"A step of type `{step_type}` is not tried again; leave `retry` out")
-    base = reading.defaults.retry if step_type in _WORK else None
+    base = reading.defaults.retry if step_type in names.WORKING_TYPES else None
     return read_retry(fields, reading, base) or RetryPolicy()
 
 
