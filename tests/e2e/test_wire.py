@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sandgate.http import polite_transport
 from sandgate.http import server as server_module
 from sandgate.http.answer import Answer
 from sandgate.http.bodies import read_body
@@ -311,6 +312,31 @@ def test_an_answer_that_nobody_reads_blocks_nobody(server: WireServer, wire: Wir
         other.ask("GET", "/")
         assert other.answer().status == 200
     assert len(wire.answer().body) == 8_000_000
+
+
+def test_who_never_reads_is_cut_off(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer does not wait in memory for ever."""
+    monkeypatch.setattr(polite_transport, "_READING_CHECK_S", 0.05)
+    wire.ask("GET", "/large")
+    time.sleep(0.5)  # waits: not reading is what is tried
+    received = part = 1
+    while part:
+        part = len(wire.sock.recv(1_000_000))
+        received += part
+    # What the kernels had taken still arrives.
+    assert received < 8_000_000
+
+
+def test_who_reads_slowly_gets_all(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it goes on, nobody is in a hurry."""
+    monkeypatch.setattr(polite_transport, "_READING_CHECK_S", 0.3)
+    wire.ask("GET", "/large")
+    received = part = 1
+    while received < 8_000_000 and part:
+        time.sleep(0.03)  # waits: reading slowly is what is tried
+        part = len(wire.sock.recv(400_000))
+        received += part
+    assert received >= 8_000_000
 
 
 def test_connections_are_bounded(server: WireServer) -> None:

@@ -48,7 +48,7 @@ class Signature:
     caller: str | None = None
     request: str | None = None
     body: tuple[str, type[BaseModel], bool] | None = None
-    query: tuple[str, type[BaseModel]] | None = None
+    query: tuple[str, type[BaseModel], frozenset[str]] | None = None
     path: list[tuple[str, Callable[[str], object]]] = field(default_factory=list)
 
     @classmethod
@@ -73,7 +73,8 @@ class Signature:
             parsers = [mark.parse for mark in marks if isinstance(mark, ParsedBy)]
             self.path.append((name, parsers[0] if parsers else str))
         elif any(isinstance(mark, params.Query) for mark in marks):
-            self.query = (name, annotation)
+            fields = annotation.model_fields.items()
+            self.query = (name, annotation, frozenset(key for key, item in fields if _holds_list(item.annotation)))
         else:
             optional = parameter.default is None
             kinds = (annotation, *get_args(annotation))
@@ -147,8 +148,8 @@ class Operation(APIRoute):
         for name, parse in signature.path:
             arguments[name] = parse(scope["path_params"][name])
         if signature.query is not None:
-            name, model = signature.query
-            arguments[name] = _read_query(model, scope["query_string"])
+            name, model, lists = signature.query
+            arguments[name] = _read_query(model, lists, scope["query_string"])
         if signature.request is not None:
             arguments[signature.request] = Request(scope, receive)
         if signature.body is not None:
@@ -177,7 +178,10 @@ class Operation(APIRoute):
     async def _answer_once(self, exchange: Exchange, arguments: dict[str, Any]) -> Answer:
         caller: Principal = arguments[self._signature.caller or ""]
         body: BaseModel | None = arguments.get(self._signature.body[0]) if self._signature.body else None
-        return await self._gate.idempotency.answer(exchange, caller.user_id, body, lambda: self._answer(arguments))
+        target = [str(arguments[name]) for name, _ in self._signature.path]
+        return await self._gate.idempotency.answer(
+            exchange, caller.user_id, target, body, lambda: self._answer(arguments)
+        )
 
     def models(self) -> list[type[BaseModel]]:
         """What goes in and comes out."""
@@ -212,12 +216,16 @@ def _answer_model(endpoint: Endpoint) -> type[BaseModel] | None:
     return annotation if inspect.isclass(annotation) and issubclass(annotation, BaseModel) else None
 
 
-def _read_query(model: type[BaseModel], raw: bytes) -> BaseModel:
+def _holds_list(annotation: Any) -> bool:
+    """Whether a field takes several values."""
+    return get_origin(annotation) is list or any(map(_holds_list, get_args(annotation)))
+
+
+def _read_query(model: type[BaseModel], lists: frozenset[str], raw: bytes) -> BaseModel:
     """A query string as a model; a field may be repeated where the model has a list."""
     fields: dict[str, Any] = {}
     for name, value in split_form(raw) if raw else ():
-        known = model.model_fields.get(name)
-        if known is not None and "list" in str(known.annotation):
+        if name in lists:
             fields.setdefault(name, []).append(value)
         elif name in fields:
             refuse_field(name, "is given more than once")

@@ -7,8 +7,9 @@ from typing import Any
 # How long, and for how many bytes, a client that is told to stop may go on sending before it is cut off.
 _LINGER_S = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
-# How long a client may take to read the rest of an answer after the connection was closed.
-_FLUSH_S = 30.0
+# A client that reads nothing of an answer for this long is cut off. What it reads is seen here in leaps, because the
+# kernels on both sides hold megabytes.
+_READING_CHECK_S = 120.0
 
 
 _HEAD = b"HTTP/1.1 "
@@ -30,6 +31,7 @@ class PoliteTransport:
         self._is_receiving = is_receiving
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._reading_timer: asyncio.TimerHandle | None = None
         self._dropped = 0
         self._held = b""
         self.is_lingering = False
@@ -86,6 +88,26 @@ class PoliteTransport:
         """The connection is gone."""
         if self._timer is not None:
             self._timer.cancel()
+        self.stop_watching()
+
+    def watch_reading(self) -> None:
+        """See to it that the client reads what waits to be sent, or cut it off."""
+        self.stop_watching()
+        waiting = self._transport.get_write_buffer_size()
+        self._reading_timer = self._loop.call_later(_READING_CHECK_S, self._check_reading, waiting)
+
+    def stop_watching(self) -> None:
+        """The client has read enough."""
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+            self._reading_timer = None
+
+    def _check_reading(self, before: int) -> None:
+        waiting = self._transport.get_write_buffer_size()
+        if waiting and waiting >= before:
+            self._transport.abort()
+        else:
+            self.watch_reading()
 
     def _flush(self) -> None:
         if self._held and not self._transport.is_closing():
@@ -96,5 +118,6 @@ class PoliteTransport:
         self._flush()
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(_FLUSH_S, self._transport.abort)
+            self._timer = None
         self._transport.close()
+        self.watch_reading()

@@ -27,8 +27,6 @@ _MOST_HEAD_BYTES = 16 * 1024
 _MOST_PIPELINED = 16
 # Beyond the limit connections are told so, but only this many at once; the rest are cut off.
 _MOST_TOLD = 64
-# How long a client may leave an answer unread.
-_STALL_S = 30.0
 
 _log = get_logger(__name__)
 
@@ -71,7 +69,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _Phase.IDLE
         self._timed_phase = _Phase.IDLE
         self._timer: asyncio.TimerHandle | None = None
-        self._stall_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._began_head = False
         self._refused = False
@@ -127,13 +124,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read as fast as it is written to."""
         super().pause_writing()
-        self._stall_timer = self.loop.call_later(_STALL_S, self._polite.abort)
+        self._polite.watch_reading()
 
     def resume_writing(self) -> None:
         """The client has read on."""
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        self._polite.stop_watching()
         super().resume_writing()
 
     def shutdown(self) -> None:
