@@ -1,26 +1,20 @@
 """Errors as answers."""
 
-import importlib
 import json
-import pkgutil
 
 import pytest
 
-import sandgate
 from sandgate.core import errors
 from sandgate.core.errors import MechanismFault, RequestRefused, SandgateError
 from sandgate.http.problems import STATUSES, render_problem, status_of
 
 
 def _all_errors() -> set[type[SandgateError]]:
-    """Every class of error that any module of the product defines."""
-    for module in pkgutil.walk_packages(sandgate.__path__, "sandgate."):
-        if not module.name.startswith("sandgate.cli") and ".migrations" not in module.name:
-            importlib.import_module(module.name)
+    """Every class of error that the vocabulary defines; those of other modules are special cases of them."""
     found: set[type[SandgateError]] = {SandgateError}
     todo: list[type[SandgateError]] = [SandgateError]
     while todo:
-        kinds = [kind for kind in todo.pop().__subclasses__() if kind.__module__.startswith("sandgate.")]
+        kinds = [kind for kind in todo.pop().__subclasses__() if kind.__module__ == errors.__name__]
         found.update(kinds)
         todo += kinds
     return found

@@ -61,15 +61,17 @@ def test_nothing_is_left_behind() -> None:
 
 
 @pytest.mark.needs_root
-def test_without_root_it_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_without_root_it_says_so() -> None:
     """As another user: the launcher and the limits are lacking, and the mend is to become root."""
-    # The checkout may be in a folder that only root can enter.
+    # Over standard input: the checkout may be in a folder that only root can enter.
     program = (
-        "import runpy, sys; sys.argv = ['x', 'sandgate-probe-test', '1'];"
-        f"exec(compile({SCRIPT.read_text()!r}, 'probe', 'exec'), {{'__name__': '__main__', '__file__': 'probe'}})#, run_name='__main__')"
+        "import sys; sys.argv = ['x', 'sandgate-probe-test', '1'];"
+        "exec(compile(sys.stdin.read(), 'probe', 'exec'), {'__name__': '__main__'})"
     )
     done = subprocess.run(
         ["/usr/bin/env", "-i", find_python(), "-I", "-S", "-c", program],
+        input=SCRIPT.read_text(),
+        cwd="/",
         capture_output=True,
         text=True,
         check=True,
