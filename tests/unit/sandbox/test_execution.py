@@ -1,0 +1,247 @@
+"""An execution with real pipes and a real socket, and nothing behind them but the test."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sandgate.core.execution import ExecutionRequest
+from sandgate.core.limits import MIB, Limits
+from sandgate.core.states import ExecutionStatus
+from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.output import OutputStream
+from sandgate_agent.wire import REPORT_LIMIT, Exited, pack_report
+from tests.unit.sandbox.conftest import settle
+
+SMALL = Limits(output_bytes=10, drained_output_bytes=1000)
+
+
+class Child:
+    """A child that does what the test says. ``kernel_kills`` is what the kernel's count says."""
+
+    def __init__(self) -> None:
+        near, self.inner = socket.socketpair()
+        stdout, self.stdout = os.pipe()
+        stderr, self.stderr = os.pipe()
+        for pipe in (stdout, stderr):
+            os.set_blocking(pipe, False)
+        self._waiting = WaitingChild(1, near, stdout, stderr)
+        self.kills = 0
+        self.asked = 0
+        self.kernel_kills = 0
+
+    async def _was_out_of_memory(self, before: int) -> bool:
+        self.asked += 1
+        return self.kernel_kills > before
+
+    def _kill(self) -> None:
+        self.kills += 1
+
+    def start(self, limits: Limits = SMALL, timeout_s: float = 60.0) -> ZygoteExecution:
+        """Run something in it."""
+        self.execution = ZygoteExecution(ExecutionRequest("pass", timeout_s), limits, self._was_out_of_memory)
+        self.execution.start(self._waiting, 0, self._kill)
+        return self.execution
+
+    def end(self, wait_status: int = 0) -> None:
+        """What the slot says of its end."""
+        self.execution.on_exited(Exited(1, wait_status, 0, 0, 0))
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.inner.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
+
+
+@pytest.fixture
+async def child(no_leak: None) -> AsyncIterator[Child]:
+    """A child that waits."""
+    child = Child()
+    yield child
+    child.close()
+
+
+async def test_several_may_wait(child: Child) -> None:
+    """Everybody gets the same answer, also later; who stops waiting ends nothing."""
+    running = child.start()
+    waiters = [asyncio.ensure_future(running.wait()) for _each in range(3)]
+    await asyncio.sleep(0)
+    waiters[0].cancel()
+    await settle(waiters[0].done)
+    assert not running.ended
+    child.end()
+    assert await waiters[1] is await waiters[2] is await running.wait()
+
+
+async def test_deadline(child: Child) -> None:
+    """The kill is sent at the deadline; the answer waits for its confirmation, or for 35 ms."""
+    started = time.perf_counter()
+    running = child.start(timeout_s=0.01)
+    os.write(child.stdout, b"before")
+    ended = await running.wait()
+    assert (ended.status, ended.exit_code, ended.stdout, child.kills) == (ExecutionStatus.TIMED_OUT, None, b"before", 1)
+    assert time.perf_counter() - started >= 0.045
+    child.end(9)
+    assert (await running.wait()) is ended
+
+
+async def test_confirmed_kill(child: Child) -> None:
+    """A confirmation brings the answer at once."""
+    running = child.start()
+    running.cancel()
+    running.cancel()
+    child.end(signal.SIGKILL)
+    ended = await asyncio.wait_for(running.wait(), 0.03)
+    assert (ended.status, ended.exit_code, ended.error, child.kills) == (ExecutionStatus.CANCELLED, None, None, 1)
+
+
+async def test_first_reason_stands(child: Child) -> None:
+    """A deadline or a loss after a cancellation changes nothing."""
+    running = child.start(timeout_s=0.001)
+    running.cancel()
+    await asyncio.sleep(0.005)
+    running.on_lost()
+    assert (await running.wait()).status is ExecutionStatus.CANCELLED
+
+
+async def test_late_words_are_nobodys(child: Child) -> None:
+    """What is written after the end is not in the answer, and harms nobody."""
+    running = child.start()
+    child.end()
+    ended = await running.wait()
+    with pytest.raises(BrokenPipeError):
+        child.inner.send(pack_report("E", "v", "t"))
+    with pytest.raises(BrokenPipeError):
+        os.write(child.stdout, b"late")
+    assert (ended.stdout, ended.error) == (b"", None)
+
+
+async def test_cancelled_before_it_started() -> None:
+    """An execution that never got a child has an empty answer."""
+    child = Child()
+    running = ZygoteExecution(ExecutionRequest("pass", 1), SMALL, child._was_out_of_memory)
+    running.cancel()
+    ended = await running.wait()
+    assert (ended.status, ended.duration_s, ended.stdout) == (ExecutionStatus.CANCELLED, 0.0, b"")
+    child._waiting.close()
+    child.close()
+
+
+async def test_out_of_memory(child: Child) -> None:
+    """Killed, and the kernel's count went up."""
+    running = child.start()
+    child.kernel_kills = 1
+    child.end(signal.SIGKILL)
+    ended = await running.wait()
+    assert (ended.status, ended.exit_code, ended.error) == (ExecutionStatus.OUT_OF_MEMORY, None, None)
+
+
+async def test_killed_by_itself(child: Child) -> None:
+    """Killed, and the kernel's count stayed."""
+    running = child.start()
+    child.end(signal.SIGKILL)
+    ended = await running.wait()
+    assert (ended.status, ended.exit_code, child.asked) == (ExecutionStatus.FAILED, 137, 1)
+    assert ended.error is not None
+    assert (ended.error.name, ended.error.value) == ("Signal", "ended by SIGKILL")
+
+
+@pytest.mark.parametrize(("alone", "slow"), [(True, True), (True, False), (False, True)])
+async def test_failed_while_the_count_went_up(alone: bool, slow: bool, child: Child) -> None:
+    """It is out of memory when nobody else can have been meant, and when there was time for it."""
+    running = child.start()
+    child.kernel_kills = 1
+    if not alone:
+        running.share()
+    if slow:
+        await asyncio.sleep(0.011)
+    child.end(1 << 8)
+    expected = ExecutionStatus.OUT_OF_MEMORY if alone and slow else ExecutionStatus.FAILED
+    assert (await running.wait()).status is expected
+
+
+async def test_cancelled_while_the_count_is_asked(child: Child) -> None:
+    """The answer is there once, whatever comes between."""
+    running = child.start()
+    child.kernel_kills = 1
+    child.end(signal.SIGKILL)
+    running.cancel()
+    assert (await running.wait()).status is ExecutionStatus.CANCELLED
+
+
+async def test_report_of_any_size(child: Child) -> None:
+    """One that is too long is none."""
+    running = child.start()
+    child.inner.setblocking(False)
+    child.inner.send(b'"' + b"x" * REPORT_LIMIT + b'"')
+    child.end(1 << 8)
+    ended = await running.wait()
+    assert ended.error is not None
+    assert ended.error.name == "NonZeroExit"
+
+
+async def test_flood(child: Child) -> None:
+    """More than may be dropped is the end, with what was kept."""
+    running = child.start()
+    os.set_blocking(child.stdout, False)
+    while not child.kills:
+        with contextlib.suppress(BlockingIOError):
+            os.write(child.stdout, b"x" * 500)
+        await asyncio.sleep(0.0005)
+    child.end(9)
+    ended = await running.wait()
+    assert (ended.status, ended.stdout, ended.stdout_truncated) == (ExecutionStatus.OUTPUT_LIMIT, b"x" * 10, True)
+    assert (ended.stderr, ended.stderr_truncated) == (b"", False)
+
+
+def _pipe() -> tuple[int, int]:
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    return read, write
+
+
+@pytest.mark.parametrize("length", [0, 9, 10, 11, 5000])
+async def test_stream_keeps_to_its_cap(length: int, no_leak: None) -> None:
+    """Exactly so many bytes, and a word when there were more."""
+    read, write = _pipe()
+    stream = OutputStream(read, 10, 10_000, pytest.fail)
+    os.write(write, b"x" * length)
+    stream.finish()
+    stream.finish()
+    stream.watch()
+    assert (stream.kept(), stream.truncated) == (b"x" * min(length, 10), length > 10)
+    os.close(write)
+
+
+async def test_last_read_is_bounded(no_leak: None) -> None:
+    """Somebody who fills the pipe as fast as it is emptied does not keep the gateway at it."""
+    read, write = _pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, MIB)
+    os.write(write, b"x" * MIB)
+    stream = OutputStream(read, 2 * MIB, MIB, pytest.fail)
+    stream.finish()
+    assert stream.kept() == b"x" * MIB
+    os.close(write)
+
+
+async def test_stream_that_ends_early(no_leak: None) -> None:
+    """The end of a pipe is no reason to look at it again and again."""
+    read, write = _pipe()
+    stream = OutputStream(read, 10, 10, pytest.fail)
+    stream.watch()
+    os.write(write, b"x")
+    os.close(write)
+    await settle(lambda: stream.kept())
+    await asyncio.sleep(0.005)
+    busy = time.process_time()
+    await asyncio.sleep(0.02)
+    assert time.process_time() - busy < 0.01
+    stream.finish()
+    assert stream.kept() == b"x"
