@@ -10,7 +10,7 @@ from sandgate.workflows import names
 from sandgate.workflows.expressions import kind
 from sandgate.workflows.fields import Fields
 from sandgate.workflows.reading import Reading
-from sandgate.workflows.suggestions import shown, suggest
+from sandgate.workflows.suggestions import hint, shown
 from sandgate.workflows.uses import Scope
 
 RETRY_KEYS = ("max_attempts", "delay", "backoff", "max_delay", "on")
@@ -65,5 +65,5 @@ def read_template(owner: Fields, reading: Reading) -> str | None:
     """The member ``template``: a name that exists."""
     name = owner.text("template", names.MAX_LABEL, least=1)
     if name is not None and reading.templates is not None and name not in reading.templates:
-        owner.refuse("template", f"There is no template {shown(name)}; {suggest(name, reading.templates)}")
+        owner.refuse("template", f"There is no template {shown(name)}{hint(name, reading.templates)}")
     return name

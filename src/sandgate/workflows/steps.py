@@ -74,15 +74,13 @@ def _read_step(fields: Fields, before: str | None, reading: Reading) -> StepDefi
 
 
 def _read_needs(fields: Fields) -> tuple[str, ...]:
-    needs: list[str] = []
+    needs: dict[str, None] = {}
     for index, name in enumerate(fields.items("needs", names.MAX_STEPS)):
-        pointer = below(fields.at("needs"), index)
-        if not isinstance(name, str):
-            fields.problems.add(pointer, f"has to be the name of a step, not {kind(name)}")
-        elif name in needs:
-            fields.problems.add(pointer, "is named twice")
+        if isinstance(name, str) and name not in needs:
+            needs[name] = None
         else:
-            needs.append(name)
+            problem = "is named twice" if isinstance(name, str) else f"has to be the name of a step, not {kind(name)}"
+            fields.problems.add(below(fields.at("needs"), index), problem)
     return tuple(needs)
 
 

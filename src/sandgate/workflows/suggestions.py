@@ -22,3 +22,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     if 0 < len(words) <= 20:
         return f"known: {', '.join(map(shown, words))}"
     return ""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """The suggestion as the end of a sentence; empty when there is none."""
+    found = suggest(name, known)
+    return f"; {found}" if found else ""

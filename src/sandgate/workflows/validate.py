@@ -9,7 +9,7 @@ from sandgate.workflows.expressions import OPENING, ExpressionError, Path, Refer
 from sandgate.workflows.graph import Needs, find_ancestors, find_cycle
 from sandgate.workflows.problems import Problems, below
 from sandgate.workflows.steps import PlacedStep
-from sandgate.workflows.suggestions import shown, suggest
+from sandgate.workflows.suggestions import hint, shown, suggest
 from sandgate.workflows.uses import Use, Uses
 
 _CONTAINERS = frozenset({InputType.OBJECT, InputType.ARRAY})
@@ -54,14 +54,14 @@ def _check_needs(placed: PlacedStep, own: set[str], everywhere: Mapping[str, str
     if not placed.says_needs:
         return
     for index, name in enumerate(placed.step.needs):
-        pointer = below(placed.pointer, "needs", index)
         if name in own:
             continue
+        pointer = below(placed.pointer, "needs", index)
         if name in everywhere:
             problem = f"The step {shown(name)} is in another list; `on_error` and `finally` wait for `steps` anyway"
             problems.add(pointer, problem)
         else:
-            problems.add(pointer, f"There is no step {shown(name)}; {suggest(name, own)}")
+            problems.add(pointer, f"There is no step {shown(name)}{hint(name, own)}")
 
 
 def _check_cycle(group: Sequence[PlacedStep], problems: Problems) -> None:
@@ -132,18 +132,18 @@ class ReferenceCheck:
             return "Name the step, as in steps.NAME.outputs"
         name = path[1]
         if name not in self._steps:
-            return f"There is no step {shown(name)}; {suggest(name, self._steps)}"
+            return f"There is no step {shown(name)}{hint(name, self._steps)}"
         visible = self._visible.get(use.scope.step or "")
         if visible is not None and name not in visible:
             return f"This step does not wait for {shown(name)}; name it in `needs`"
         if len(path) > 2 and path[2] not in names.STEP_FIELDS:
-            return f"A step has no {shown(str(path[2]))}; {suggest(str(path[2]), names.STEP_FIELDS)}"
+            return f"A step has no {shown(str(path[2]))}{hint(str(path[2]), names.STEP_FIELDS)}"
         return None
 
     def _find_env_problem(self, use: Use, path: Path) -> str | None:
         if len(path) != 2 or path[1] not in self._env:
             name = str(path[1]) if len(path) > 1 else ""
-            return f"There is no variable {shown(name)} in the definition's `env`; {suggest(name, self._env)}"
+            return f"There is no variable {shown(name)} in the definition's `env`{hint(name, self._env)}"
         if path[1] in self._secret_env and "secrets" not in use.scope.roots:
             return _ABSENT["secrets"] + f", and env.{path[1]} holds one"
         return None
@@ -153,7 +153,7 @@ def _find_run_problem(path: Path) -> str | None:
     if len(path) == 2 and path[1] in names.RUN_FIELDS:
         return None
     name = str(path[1]) if len(path) > 1 else ""
-    return f"The run has no {shown(name)}; {suggest(name, names.RUN_FIELDS)}"
+    return f"The run has no {shown(name)}{hint(name, names.RUN_FIELDS)}"
 
 
 def _find_secret_problem(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Definitions: right ones are completed, wrong ones answer everything that is wrong, at once and with its place."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from sandgate.workflows.problems import MAX_PROBLEMS
 from sandgate.workflows.schema import definition_schema
 from tests.unit.workflows.definitions import VALID, WRONG_FORM, WRONG_SENSE, step, workflow
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples").glob("*.json"))
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = sorted((ROOT / "examples").glob("*.json"))
+SHOWN = [
+    block
+    for block in re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "workflows.md").read_text("utf-8"), re.DOTALL)
+    if '"steps": [' in block and '"name"' in block.partition('"steps": [')[0]
+]
 SCHEMA = Draft202012Validator(definition_schema())
 
 
@@ -57,8 +64,15 @@ def test_examples_are_right(path: Path) -> None:
     assert list(SCHEMA.iter_errors(raw)) == []
 
 
+@pytest.mark.parametrize("text", SHOWN, ids=range(len(SHOWN)))
+def test_what_the_guide_shows_is_right(text: str) -> None:
+    """Every definition in the guide can be created as it is."""
+    assert problems_of(orjson.loads(text)) == []
+
+
 def test_there_are_examples() -> None:
-    """The examples of the guide are found."""
+    """The examples and the definitions of the guide are found."""
+    assert len(SHOWN) >= 2
     assert {path.stem for path in EXAMPLES} >= {"hello", "fan-out", "retry"}
 
 

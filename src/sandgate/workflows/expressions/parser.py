@@ -21,7 +21,7 @@ from sandgate.workflows.expressions.nodes import (
     walk,
 )
 from sandgate.workflows.expressions.tokens import Kind, Token, Tokens
-from sandgate.workflows.suggestions import shown, suggest
+from sandgate.workflows.suggestions import hint, shown, suggest
 
 ROOTS = ("inputs", "steps", "item", "index", "env", "run", "secrets")
 MAX_NODES = 1000
@@ -164,7 +164,7 @@ class _Parser:
 
     def _call(self, token: Token, name: str) -> Node:
         if name not in ARITIES:
-            raise ExpressionError(f"There is no function {shown(name)}; {suggest(name, ARITIES)}", token.start)
+            raise ExpressionError(f"There is no function {shown(name)}{hint(name, ARITIES)}", token.start)
         self.tokens.take()
         arguments = self._listed(")")
         least, most = ARITIES[name]

@@ -15,6 +15,7 @@ MAX_TEXT_CHARACTERS = 1024 * 1024
 
 # What looking at one value costs, in characters of text that are copied in the same time.
 _VALUE_COST = 4
+_CONTAINER_COST = 12
 
 
 class MissingValue(ExpressionError):
@@ -81,7 +82,7 @@ def measure(value: Json, work: Work, depth: int = 0) -> int:
     if depth > MAX_VALUE_DEPTH:
         raise work.error(f"The value is nested deeper than {MAX_VALUE_DEPTH} levels")
     size = _own_size(value)
-    work.spend(_VALUE_COST + size)
+    work.spend((_CONTAINER_COST if isinstance(value, list | dict) else _VALUE_COST) + size)
     for part in _parts(value):
         size += 2 + measure(part, work, depth + 1)
     return size
@@ -90,7 +91,9 @@ def measure(value: Json, work: Work, depth: int = 0) -> int:
 def _own_size(value: Json) -> int:
     if isinstance(value, str):
         return len(value) + 2
-    return 2 if isinstance(value, list | dict) else 20
+    if isinstance(value, int):
+        return 2 + value.bit_length() // 4
+    return 20 if isinstance(value, float) else 4
 
 
 def _parts(value: Json) -> Iterator[Json]:
@@ -113,11 +116,12 @@ def equal(left: Json, right: Json, work: Work, depth: int = 0) -> bool:
     if kind(left) != kind(right):
         return False
     if isinstance(left, list):
+        work.spend(_CONTAINER_COST)
         return len(left) == len(right) and all(
             equal(one, other, work, depth + 1) for one, other in zip(left, right, strict=True)
         )
     if isinstance(left, dict):
-        work.spend(len(left))
+        work.spend(_CONTAINER_COST + len(left))
         return left.keys() == right.keys() and all(equal(left[key], right[key], work, depth + 1) for key in left)
     if isinstance(left, str):
         work.spend(min(len(left), len(right)))
@@ -126,7 +130,7 @@ def equal(left: Json, right: Json, work: Work, depth: int = 0) -> bool:
 
 def to_json(value: Json, work: Work) -> str:
     """The value as JSON without spaces, characters as they are."""
-    work.check_text(measure(value, work))
+    measure(value, work)
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
