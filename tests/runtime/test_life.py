@@ -77,7 +77,7 @@ async def test_adoption_after_sigkill(isolation: Isolation, request: pytest.Fixt
     assert await bench.works(sandbox)
     assert bench.ended == []
     await bench.runtime.destroy(kept)
-    assert host.processes() == {}
+    await until(lambda: host.processes() == {})
     await bench.runtime.stop(keep_sandboxes=True)
 
 
@@ -97,7 +97,8 @@ async def test_stop_that_keeps(bench: Bench) -> None:
     bench.runtime = bench.host.runtime()
     await bench.runtime.start(bench.on_end)
     assert await bench.runtime.adopt({}) == []
-    assert bench.host.processes() == {}
+    # At once in the standard class; without a namespace some may still be on their way out.
+    await until(lambda: bench.host.processes() == {})
     assert bench.ended == []
 
 
