@@ -172,7 +172,7 @@ async def test_processes(standard: Bench) -> None:
         "import os, time\nn = 0\ntry:\n    while n < 500:\n        if os.fork() == 0: time.sleep(100)\n        n += 1\n"
         "except BlockingIOError: print(n)\ntime.sleep(30)"
     )
-    bomb = sandbox.execute(ExecutionRequest(code, 0.5))
+    bomb = sandbox.execute(ExecutionRequest(code, 2.0))
     for _round in range(5):
         assert await standard.works(neighbour)
     ran = await bomb.wait()
