@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -38,15 +38,20 @@ class IdempotentRequests:
         self._retention = timedelta(seconds=retention_s)
 
     async def answer(
-        self, exchange: Exchange, user_id: UserId, body: BaseModel | None, work: Callable[[], Awaitable[Answer]]
+        self,
+        exchange: Exchange,
+        user_id: UserId,
+        target: Sequence[str],
+        body: BaseModel | None,
+        work: Callable[[], Awaitable[Answer]],
     ) -> Answer:
-        """What ``work`` answers, or what it answered the first time.
+        """What ``work`` answers, or what it answered the first time. ``target`` is what the path names.
 
         Raises what ``work`` raises, after which the key may be used again, and ``IdempotencyKeyReused``,
         ``IdempotencyInProgress``, ``StoreUnavailable``.
         """
         key = _parse_key(exchange)
-        digest = _digest(exchange.operation, body)
+        digest = _digest(exchange.operation, target, body)
         now = self._clock.now()
         saved = await self._store.claim(user_id, key, digest, at=now, fresh_after=now - self._retention)
         if saved is not None:
@@ -74,10 +79,10 @@ def _parse_key(exchange: Exchange) -> str:
     return given.decode("ascii")
 
 
-def _digest(operation: str, body: BaseModel | None) -> bytes:
+def _digest(operation: str, target: Sequence[str], body: BaseModel | None) -> bytes:
     """A fingerprint of what was asked for, independent of how its JSON was laid out."""
     fields: dict[str, Any] = {} if body is None else body.model_dump(mode="json", exclude=set(SECRET_FIELDS))
-    return hashlib.sha256(orjson.dumps([operation, fields], option=orjson.OPT_SORT_KEYS)).digest()
+    return hashlib.sha256(orjson.dumps([operation, *target, fields], option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def _replay(saved: SavedAnswer, key: str, digest: bytes) -> Answer:
