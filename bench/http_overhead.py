@@ -43,6 +43,9 @@ from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import set_up_logging
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.engine import Engine
+from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.service import WorkflowService
 
 _WARM_UP = 500
 _BLOCK = 100
@@ -119,11 +122,14 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     service = EnvironmentService(store, FakeRuntime(), FakeTemplates(), clock, settings)
     await service.start()
     row = await service.create(Principal(user.user_id, user.name, user.role), NewEnvironment("bench", "python"))
+    sandboxes = RuntimeStepSandboxes(FakeRuntime(), FakeTemplates())
+    engine = Engine(store, sandboxes, clock, "bench")
     app = create_app(
         authenticator=auth,
         users=UserService(store.users, accounts, passwords, clock),
         environments=service,
         templates=FakeTemplates(),
+        workflows=WorkflowService(store, engine, sandboxes, clock, settings),
         idempotency=store.idempotency,
         checks={},
         clock=clock,

@@ -18,7 +18,7 @@ from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
-from sandgate.config.paths import database_location, keys_folder
+from sandgate.config.paths import database_location, keys_folder, state_name
 from sandgate.config.settings import Settings
 from sandgate.core.clock import SystemClock
 from sandgate.core.errors import TemplateUnavailable
@@ -31,6 +31,9 @@ from sandgate.http.server import serve
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import get_logger
+from sandgate.workflows.engine import Engine
+from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.service import WorkflowService
 
 _log = get_logger(__name__)
 
@@ -72,6 +75,10 @@ class Gateway:
         self._environments = EnvironmentService(
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
+        sandboxes = RuntimeStepSandboxes(self._runtime, templates)
+        owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._engine = Engine(store, sandboxes, clock, owner, most_steps=settings.max_steps, on_fault=self._on_fault)
+        self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
         self._users = UserService(store.users, accounts, self._passwords, clock)
         self._auth = AuthService(
             accounts=accounts,
@@ -88,6 +95,10 @@ class Gateway:
         _log.error("a background task died", error=repr(error))
         self._fault = error
         self._stop.set()
+
+    async def _drain(self) -> None:
+        await self._workflows.stop()
+        await self._environments.stop()
 
     async def _check_template(self) -> None:
         if not any(template.available for template in self._templates.list()):
@@ -109,6 +120,7 @@ class Gateway:
             state=self._settings.state,
         )
         await self._environments.start()
+        await self._workflows.start_engine()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -125,6 +137,7 @@ class Gateway:
             users=self._users,
             environments=self._environments,
             templates=self._templates,
+            workflows=self._workflows,
             idempotency=self._store.idempotency,
             checks={
                 "database": self._store.check,
@@ -135,6 +148,7 @@ class Gateway:
             settings=self._settings,
             gauges={
                 "sandgate_environments_live": ("Live environments.", lambda: self._environments.live_count),
+                "sandgate_runs_live": ("Runs of workflows that are not over.", lambda: self._engine.live_count),
                 "sandgate_executions_running": ("Running executions.", lambda: self._environments.running_count),
             },
         )
@@ -143,7 +157,7 @@ class Gateway:
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._auth.run(), name="api key uses"),
             ]
-            await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._environments.stop)
+            await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
             for task in background:
                 task.cancel()
 

@@ -17,6 +17,7 @@ KEPT = {
     "environment_id": "ENVIRONMENT_ID",
     "execution_id": "EXECUTION_ID",
     "user_id": "USER_ID",
+    "workflow_id": "WORKFLOW_ID",
     "api_key_id": "API_KEY_ID",
     "api_key": "API_KEY",
 }

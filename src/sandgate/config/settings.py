@@ -122,6 +122,10 @@ class Settings(BaseModel):
         ge=1024**2,
     )
 
+    # Workflows
+    max_runs: int = _setting(1000, "Runs of workflows that are not over, on this server.", ge=1, le=100_000)
+    max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+
     # Sandboxes
     allow_weak_isolation: bool = _setting(
         False,

@@ -147,6 +147,18 @@ class ApiKeyNotFound(NotFound):
     code = "API_KEY_NOT_FOUND"
 
 
+class WorkflowNotFound(NotFound):
+    """No workflow of the caller has this id."""
+
+    code = "WORKFLOW_NOT_FOUND"
+
+
+class RunNotFound(NotFound):
+    """No run of the caller has this id, or the workflow has not been started yet."""
+
+    code = "RUN_NOT_FOUND"
+
+
 class MethodNotAllowed(RequestRefused):
     """The path exists, but not with this method; ``details`` has ``allowed``."""
 
@@ -169,6 +181,30 @@ class ExecutionNotRunning(Conflict):
     """The execution has already ended; ``details`` has ``status``."""
 
     code = "EXECUTION_NOT_RUNNING"
+
+
+class WorkflowRunning(Conflict):
+    """Runs of the workflow have not ended; ``details`` has ``run_ids``, some of them."""
+
+    code = "WORKFLOW_RUNNING"
+
+
+class WorkflowChanged(Conflict):
+    """Somebody else has just made another version of the workflow."""
+
+    code = "WORKFLOW_CHANGED"
+
+
+class RunEnded(Conflict):
+    """The run has already ended; ``details`` has ``status``."""
+
+    code = "RUN_ENDED"
+
+
+class StepNotWaiting(Conflict):
+    """The step does not wait for anybody's approval; ``details`` has ``status``, None when there is no such step."""
+
+    code = "STEP_NOT_WAITING"
 
 
 class UserNameTaken(Conflict):
@@ -257,6 +293,12 @@ class TooManyExecutions(TooManyRequests):
     """The environment runs and queues as many executions as the setting allows."""
 
     code = "TOO_MANY_EXECUTIONS"
+
+
+class TooManyRuns(TooManyRequests):
+    """The server works on as many runs as the setting allows."""
+
+    code = "TOO_MANY_RUNS"
 
 
 class MechanismFault(SandgateError):

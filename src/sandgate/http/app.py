@@ -21,7 +21,9 @@ from sandgate.http.routes.executions import add_execution_routes
 from sandgate.http.routes.health import add_health_routes
 from sandgate.http.routes.templates import add_template_routes
 from sandgate.http.routes.users import add_user_routes
+from sandgate.http.routes.workflows import add_workflow_routes
 from sandgate.store.base import IdempotencyStore
+from sandgate.workflows.base import Workflows
 
 
 def create_app(
@@ -30,6 +32,7 @@ def create_app(
     users: Users,
     environments: Environments,
     templates: Templates,
+    workflows: Workflows,
     idempotency: IdempotencyStore,
     checks: Mapping[str, Check],
     clock: Clock,
@@ -49,6 +52,7 @@ def create_app(
     add_execution_routes(api, environments)
     add_environment_routes(api, environments)
     add_template_routes(api, templates)
+    add_workflow_routes(api, workflows)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
     add_health_routes(api, Readiness(checks, clock), metrics)

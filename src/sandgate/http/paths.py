@@ -6,9 +6,10 @@ from typing import Annotated
 from fastapi import Path
 
 from sandgate.core.errors import ApiKeyNotFound, ExecutionNotFound, UserNotFound
-from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, UserId
+from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, UserId, WorkflowId
 from sandgate.environments.access import environment_not_found
 from sandgate.http.operation import ParsedBy
+from sandgate.workflows.service import run_not_found, workflow_not_found
 
 _TAIL = re.compile(r"[0-9a-z]{12,64}")
 
@@ -45,6 +46,20 @@ def parse_api_key_id(text: str) -> ApiKeyId:
     return ApiKeyId(text)
 
 
+def parse_workflow_id(text: str) -> WorkflowId:
+    """Raises ``WorkflowNotFound``."""
+    if not _has_form("workflow-", text):
+        raise workflow_not_found(_shown(text))
+    return WorkflowId(text)
+
+
+def parse_run_id(text: str) -> RunId:
+    """Raises ``RunNotFound``."""
+    if not _has_form("run-", text):
+        raise run_not_found(_shown(text))
+    return RunId(text)
+
+
 def _shown(text: str) -> str:
     return text[:80]
 
@@ -55,4 +70,9 @@ EnvironmentPath = Annotated[
 ExecutionPath = Annotated[ExecutionId, Path(examples=["exec-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_execution_id)]
 UserPath = Annotated[UserId, Path(examples=["user-06evrhwp4g000e8v0zrc4v1m6h"]), ParsedBy(parse_user_id)]
 ApiKeyPath = Annotated[ApiKeyId, Path(examples=["key-06evrhwzr0000c9kq9nb4dj8yt"]), ParsedBy(parse_api_key_id)]
+WorkflowPath = Annotated[
+    WorkflowId, Path(examples=["workflow-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_workflow_id)
+]
+RunPath = Annotated[RunId, Path(examples=["run-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_run_id)]
+StepPath = Annotated[str, Path(examples=["approve"])]
 TemplatePath = Annotated[str, Path(examples=["python-3.9"])]

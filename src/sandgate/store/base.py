@@ -291,8 +291,11 @@ class RunStore(Protocol):
         """
         ...
 
-    async def claim(self, owner: str, now: datetime, until: datetime, most: int) -> Sequence[Run]:
-        """Take live runs whose lease has run out, or is of ``owner`` from before; each gets the next fencing number."""
+    async def claim(self, owner: str, now: datetime, until: datetime, most: int, *, own: bool = False) -> Sequence[Run]:
+        """Take live runs whose lease has run out, and with ``own`` also those that ``owner`` had before.
+
+        Each gets the next fencing number.
+        """
         ...
 
     async def renew(self, owner: str, until: datetime) -> frozenset[RunId]:

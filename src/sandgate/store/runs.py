@@ -58,7 +58,7 @@ _FREE = (
         sa.or_(
             _columns.lease_until.is_(None),
             _columns.lease_until <= sa.bindparam("now", type_=_columns.lease_until.type),
-            _columns.lease_owner == sa.bindparam("owner"),
+            _columns.lease_owner == sa.bindparam("before"),
         ),
     )
     .order_by(_columns.run_id)
@@ -115,9 +115,13 @@ class SqlRunStore:
         ends = not change.run.is_live
         return await self._database.write(lambda connection: _apply(connection, change), repeatable=not ends)
 
-    async def claim(self, owner: str, now: datetime, until: datetime, most: int) -> Sequence[Run]:
-        """Take live runs whose lease has run out, or is of ``owner`` from before; each gets the next fencing number."""
-        return await self._database.write(lambda connection: _claim(connection, owner, now, until, most))
+    async def claim(self, owner: str, now: datetime, until: datetime, most: int, *, own: bool = False) -> Sequence[Run]:
+        """Take live runs whose lease has run out, and with ``own`` also those that ``owner`` had before.
+
+        Each gets the next fencing number.
+        """
+        wanted = {"before": owner if own else None, "now": now, "most": most}
+        return await self._database.write(lambda connection: _claim(connection, wanted, owner, until))
 
     async def renew(self, owner: str, until: datetime) -> frozenset[RunId]:
         """Hold what ``owner`` has until then; answers what that is."""
@@ -201,8 +205,8 @@ def _write_parts(connection: Connection, change: RunChange) -> None:
         _ADD_EVENT.run(connection, {field.name: getattr(event, field.name) for field in fields(event)})
 
 
-def _claim(connection: Connection, owner: str, now: datetime, until: datetime, most: int) -> Sequence[Run]:
-    rows = connection.execute(_FREE, {"owner": owner, "now": now, "most": most}).all()
+def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: datetime) -> Sequence[Run]:
+    rows = connection.execute(_FREE, wanted).all()
     if rows:
         taken = [{"wanted_id": row.run_id, "owner": owner, "until": until} for row in rows]
         connection.execute(_TAKE, taken)

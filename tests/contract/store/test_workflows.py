@@ -122,9 +122,9 @@ async def test_only_free_runs_are_claimed(store: SqlStore) -> None:
     runs = [await _run(store) for _ in range(3)]
     assert await store.runs.apply(RunChange(_ended(runs[0])))
     assert await store.runs.claim("two", NOW, LATER, 10) == []
-    mine = await store.runs.claim("one", NOW, LATER, 1)
+    mine = await store.runs.claim("one", NOW, LATER, 1, own=True)
     assert [run.run_id for run in mine] == [runs[1].run_id]
-    assert [run.fence for run in await store.runs.claim("one", NOW, LATER, 10)] == [3, 2]
+    assert [run.fence for run in await store.runs.claim("one", NOW, LATER, 10, own=True)] == [3, 2]
     assert [run.run_id for run in await store.runs.claim("two", LATER, LATER, 10)] == [r.run_id for r in runs[1:]]
 
 
@@ -132,7 +132,7 @@ async def test_renewing_tells_what_is_still_held(store: SqlStore) -> None:
     """A run that was taken by another process is not among it."""
     kept, lost = await _run(store), await _run(store)
     await store.runs.claim("two", LATER, LATER, 10)
-    await store.runs.claim("one", LATER, LATER, 1)
+    assert [run.run_id for run in await store.runs.claim("one", LATER, LATER, 1)] == [kept.run_id]
     assert await store.runs.renew("one", LATER + timedelta(seconds=5)) == {kept.run_id}
     assert lost.run_id in await store.runs.renew("two", LATER)
 

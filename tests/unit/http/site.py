@@ -24,6 +24,9 @@ from sandgate.http.app import create_app
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.engine import Engine
+from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.service import WorkflowService
 
 PASSWORD = "correct horse battery staple"
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -56,6 +59,7 @@ class Site:
     tokens: Tokens
     users: UserService
     service: EnvironmentService
+    workflows: WorkflowService
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -78,10 +82,14 @@ class Site:
         )
         users = UserService(store.users, accounts, passwords, clock)
         service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings)
+        sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
+        engine = Engine(store, sandboxes, clock, "site")
+        workflows = WorkflowService(store, engine, sandboxes, clock, settings)
         app = _shared_app()
-        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, app.serve)
+        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, app.serve)
         app.turn_to(site, auth)
         await service.start()
+        await workflows.start_engine()
         for name in ("admin", "user", "viewer", "stranger"):
             await site.add_account(name, Role(name) if name != "stranger" else Role.USER)
         return site
@@ -101,6 +109,7 @@ class Site:
 
     async def close(self) -> None:
         """Stop it."""
+        await self.workflows.stop()
         await self.service.stop()
         self.passwords.close()
 
@@ -148,7 +157,8 @@ class _App:
 
     def __init__(self) -> None:
         self._parts = {
-            name: _Turned() for name in ("authenticator", "users", "environments", "templates", "idempotency", "clock")
+            name: _Turned()
+            for name in ("authenticator", "users", "environments", "templates", "workflows", "idempotency", "clock")
         }
         self._site: Site | None = None
         self.serve = create_app(
@@ -161,7 +171,8 @@ class _App:
     def turn_to(self, site: Site, auth: AuthService) -> None:
         """Serve this site from now on."""
         self._site = site
-        services = (auth, site.users, site.service, FakeTemplates(), site.store.idempotency, site.clock)
+        templates, store = FakeTemplates(), site.store
+        services = (auth, site.users, site.service, templates, site.workflows, store.idempotency, site.clock)
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service
 

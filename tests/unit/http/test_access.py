@@ -9,6 +9,11 @@ import pytest
 from tests.unit.http.site import ENVIRONMENTS, PASSWORD, Site
 
 NEW = {"name": "e", "template": "python"}
+ORCHESTRATOR = "/api/v1/orchestrator"
+WORKFLOWS = f"{ORCHESTRATOR}/workflows"
+WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
+RUN = f"{ORCHESTRATOR}/runs/{{run_id}}"
+DEFINITION = {"name": "w", "steps": [{"name": "ask", "type": "approval"}]}
 ROLES = ("anonymous", "viewer", "user", "admin")
 
 
@@ -39,6 +44,20 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/cancel"): Rule(401, 404, 409, 409, 404),
     ("GET", "/api/v1/sandbox/templates"): Rule(401, 200, 200, 200),
     ("GET", "/api/v1/sandbox/templates/{name}"): Rule(401, 200, 200, 200),
+    ("POST", WORKFLOWS): Rule(401, 403, 201, 201, body=DEFINITION),
+    ("GET", WORKFLOWS): Rule(401, 200, 200, 200),
+    ("POST", f"{WORKFLOWS}/validate"): Rule(401, 200, 200, 200, body=DEFINITION),
+    ("GET", WORKFLOW): Rule(401, 404, 200, 200, 404),
+    ("PUT", WORKFLOW): Rule(401, 404, 200, 200, 404, DEFINITION),
+    # A run of it waits: 409 says that the caller got as far as that.
+    ("DELETE", WORKFLOW): Rule(401, 404, 409, 409, 404),
+    ("POST", f"{WORKFLOW}/start"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{WORKFLOW}/status"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ORCHESTRATOR}/runs"): Rule(401, 200, 200, 200),
+    ("GET", RUN): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{RUN}/cancel"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{RUN}/steps/{{step}}/approve"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{RUN}/steps/{{step}}/reject"): Rule(401, 404, 200, 200, 404),
     ("POST", "/api/v1/auth/token"): Rule(200, 200, 200, 200, body={"username": "user", "password": PASSWORD}),
     ("POST", "/api/v1/auth/revoke"): Rule(401, 200, 200, 200),
     ("POST", "/api/v1/auth/api-keys"): Rule(401, 403, 201, 201, body={"label": "x"}),
@@ -72,12 +91,18 @@ async def _things(site: Site) -> dict[str, str]:
     environment_id = await site.create_environment()
     execution = await site.post(f"{ENVIRONMENTS}/{environment_id}/execute", {"code": "pass"})
     key = await site.post("/api/v1/auth/api-keys", {"label": "mine"})
+    workflow = await site.post(WORKFLOWS, DEFINITION)
+    workflow_id = workflow.json()["workflow_id"]
+    run = await site.post(f"{WORKFLOWS}/{workflow_id}/start", {})
     return {
         "environment_id": environment_id,
         "execution_id": execution.json()["execution_id"],
         "api_key_id": key.json()["api_key_id"],
         "user_id": site.accounts["user"].principal.user_id,
         "name": "python-3.9",
+        "workflow_id": workflow_id,
+        "run_id": run.json()["run_id"],
+        "step": "ask",
     }
 
 

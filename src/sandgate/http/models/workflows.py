@@ -1,0 +1,314 @@
+"""What clients send and get to read about workflows and their runs."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+
+from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
+from sandgate.core.workflow import StepDefinition, Workflow
+from sandgate.http.models.environments import ExecutionErrorAnswer
+from sandgate.http.models.parts import Cursor, with_example
+from sandgate.http.pagination import PageQuery
+from sandgate.workflows.base import RunView
+from sandgate.workflows.state import RunState, outputs_of
+
+_WORKFLOW_ID = "workflow-06evrhxq8g000wmabyzsqnd3wf"
+_RUN_ID = "run-06evrhxr2g000r2s7n0cymq3kd"
+_OWNER_ID = "user-06evrhwp4g000e8v0zrc4v1m6h"
+_TIME = "2026-01-01T00:00:00Z"
+_STEPS: list[Any] = [{"name": "step1", "type": "code_execution", "config": {"code": "print('Step 1')"}}]
+_DEFINITION: dict[str, Any] = {"name": "test-workflow", "steps": _STEPS}
+_WORKFLOW = {
+    "workflow_id": _WORKFLOW_ID,
+    "name": "test-workflow",
+    "status": "active",
+    "creation_time": _TIME,
+    "steps": _STEPS,
+    "version": 1,
+    "updated_at": _TIME,
+    "owner_id": _OWNER_ID,
+    "definition": _DEFINITION,
+}
+_RUN = {
+    "workflow_id": _WORKFLOW_ID,
+    "run_id": _RUN_ID,
+    "status": "succeeded",
+    "workflow_name": "test-workflow",
+    "workflow_version": 1,
+    "creation_time": _TIME,
+    "started_at": _TIME,
+    "finished_at": _TIME,
+    "inputs": {},
+    "error": None,
+    "owner_id": _OWNER_ID,
+}
+_STEP = {
+    "name": "step1",
+    "type": "code_execution",
+    "status": "succeeded",
+    "attempts": 1,
+    "started_at": _TIME,
+    "finished_at": _TIME,
+    "duration_ms": 2,
+    "exit_code": 0,
+    "outputs": {},
+    "stdout": "Step 1\n",
+    "stderr": "",
+    "error": None,
+    "items": None,
+}
+
+
+class Definition(RootModel[dict[str, Any]]):
+    """A workflow's definition; `GET /api/v1/orchestrator/schema` describes it in full."""
+
+    model_config = ConfigDict(strict=True, json_schema_extra={"examples": [_DEFINITION]})
+
+
+class StartWorkflow(BaseModel):
+    """What a run is started with."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"inputs": {}}]})
+
+    inputs: dict[str, Any] = Field(default_factory=dict)
+
+
+class Decide(BaseModel):
+    """A word with an approval or a rejection."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"comment": "looks good"}]})
+
+    comment: Annotated[str, Field(max_length=2000)] = ""
+
+
+def _seconds(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+class StartQuery(BaseModel):
+    """How long to wait."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    wait: Annotated[
+        float,
+        BeforeValidator(_seconds),
+        Field(ge=0, le=60, allow_inf_nan=False, description="Wait for the end of the run for so many seconds at most."),
+    ] = 0.0
+
+
+class DeleteQuery(BaseModel):
+    """Whether runs matter."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    force: Annotated[Literal["true", "false"], Field(description="Cancel its runs.")] = "false"
+
+
+class StatusQuery(BaseModel):
+    """Which run is wanted."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    run_id: Annotated[str | None, Field(max_length=80, description="By default the newest run.")] = None
+
+
+class ListWorkflows(PageQuery):
+    """Which workflows are wanted."""
+
+    name: Annotated[str | None, Field(max_length=128)] = None
+
+
+class ListRuns(PageQuery):
+    """Which runs are wanted."""
+
+    workflow_id: Annotated[str | None, Field(max_length=80)] = None
+    status: Literal["pending", "running", "waiting", "succeeded", "failed", "cancelled", "timed_out"] | None = None
+
+
+class WorkflowAnswer(BaseModel):
+    """A workflow; `steps` and `definition` are as they were sent."""
+
+    model_config = with_example(_WORKFLOW)
+
+    workflow_id: str
+    name: str
+    status: Literal["active"] = "active"
+    creation_time: datetime
+    steps: list[dict[str, Any]]
+    version: int
+    updated_at: datetime
+    owner_id: str
+    definition: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: Workflow) -> "WorkflowAnswer":
+        """From the record."""
+        return cls(
+            workflow_id=row.workflow_id,
+            name=row.name,
+            creation_time=row.created_at,
+            steps=row.definition["steps"],
+            version=row.version,
+            updated_at=row.updated_at,
+            owner_id=row.owner_id,
+            definition=dict(row.definition),
+        )
+
+
+class WorkflowsAnswer(BaseModel):
+    """A page of workflows, newest first."""
+
+    model_config = with_example({"workflows": [_WORKFLOW], "next_cursor": None})
+
+    workflows: list[WorkflowAnswer]
+    next_cursor: Cursor
+
+
+class WorkflowDeletedAnswer(BaseModel):
+    """The workflow cannot be started any more."""
+
+    model_config = with_example({"workflow_id": _WORKFLOW_ID, "status": "deleted"})
+
+    workflow_id: str
+    status: Literal["deleted"] = "deleted"
+
+
+class PlanAnswer(BaseModel):
+    """The definition is valid; what it would do."""
+
+    model_config = with_example({"valid": True, "plan": {"steps": [], "levels": [["step1"]]}})
+
+    valid: Literal[True] = True
+    plan: dict[str, Any]
+
+
+class RunAnswer(BaseModel):
+    """A run of a workflow."""
+
+    model_config = with_example(_RUN)
+
+    workflow_id: str
+    run_id: str
+    status: RunStatus
+    workflow_name: str
+    workflow_version: int
+    creation_time: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    inputs: dict[str, Any]
+    error: ExecutionErrorAnswer | None
+    owner_id: str
+
+    @classmethod
+    def of(cls, run: Run) -> "RunAnswer":
+        """From the record."""
+        return cls(**_facts(run))
+
+
+class RunsAnswer(BaseModel):
+    """A page of runs, newest first."""
+
+    model_config = with_example({"runs": [_RUN], "next_cursor": None})
+
+    runs: list[RunAnswer]
+    next_cursor: Cursor
+
+
+class ItemAnswer(BaseModel):
+    """One item of a step with `foreach`."""
+
+    index: int
+    status: StepStatus
+    attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: int | None
+    exit_code: int | None
+    outputs: dict[str, Any] | None
+    stdout: str
+    stderr: str
+    error: ExecutionErrorAnswer | None
+
+
+class StepAnswer(BaseModel):
+    """A step of a run. With `foreach`, `outputs` is a list and `items` has each item."""
+
+    model_config = with_example(_STEP)
+
+    name: str
+    type: str
+    status: StepStatus
+    attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: int | None
+    exit_code: int | None
+    outputs: dict[str, Any] | list[dict[str, Any] | None] | None
+    stdout: str
+    stderr: str
+    error: ExecutionErrorAnswer | None
+    items: list[ItemAnswer] | None
+
+    @classmethod
+    def of(cls, step: StepDefinition, state: RunState) -> "StepAnswer":
+        """From the records."""
+        row = state.steps.get((step.name, None)) or StepRun(state.run.run_id, step.name)
+        facts = _step_facts(row)
+        if row.items is None:
+            return cls(name=step.name, type=step.type, items=None, **facts)
+        facts["outputs"] = outputs_of(state, row)
+        found = (state.steps.get((step.name, index)) for index in range(row.items))
+        items = [ItemAnswer(index=item.item or 0, **_step_facts(item)) for item in found if item is not None]
+        return cls(name=step.name, type=step.type, items=items, **facts)
+
+
+class RunStatusAnswer(RunAnswer):
+    """A run and how far each of its steps is."""
+
+    model_config = with_example(_RUN | {"steps": [_STEP]})
+
+    steps: list[StepAnswer]
+
+    @classmethod
+    def of_view(cls, view: RunView) -> "RunStatusAnswer":
+        """From the records. Steps of `on_error` and `finally` come last."""
+        state = RunState(view.run, {row.key: row for row in view.steps})
+        definition = view.definition
+        steps = (*definition.steps, *definition.on_error, *definition.final)
+        return cls(**_facts(view.run), steps=[StepAnswer.of(step, state) for step in steps])
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return {
+        "workflow_id": run.workflow_id,
+        "run_id": run.run_id,
+        "status": run.status,
+        "workflow_name": run.workflow_name,
+        "workflow_version": run.workflow_version,
+        "creation_time": run.created_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "inputs": dict(run.inputs),
+        "error": None if run.error is None else ExecutionErrorAnswer.of(run.error),
+        "owner_id": run.owner_id,
+    }
+
+
+def _step_facts(row: StepRun) -> dict[str, Any]:
+    return {
+        "status": row.status,
+        "attempts": row.attempt,
+        "started_at": row.started_at,
+        "finished_at": row.finished_at,
+        "duration_ms": row.duration_ms,
+        "exit_code": row.exit_code,
+        "outputs": None if row.outputs is None else dict(row.outputs),
+        "stdout": row.stdout,
+        "stderr": row.stderr,
+        "error": None if row.error is None else ExecutionErrorAnswer.of(row.error),
+    }

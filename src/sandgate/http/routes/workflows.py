@@ -1,0 +1,171 @@
+"""Making, reading, changing and starting workflows, and their runs."""
+
+from typing import Annotated
+
+from fastapi import Query
+
+from sandgate.core import errors
+from sandgate.core.run import RunStatus
+from sandgate.http.api import Api
+from sandgate.http.authentication import Caller
+from sandgate.http.models.workflows import (
+    Decide,
+    Definition,
+    DeleteQuery,
+    ListRuns,
+    ListWorkflows,
+    PlanAnswer,
+    RunAnswer,
+    RunsAnswer,
+    RunStatusAnswer,
+    StartQuery,
+    StartWorkflow,
+    StatusQuery,
+    WorkflowAnswer,
+    WorkflowDeletedAnswer,
+    WorkflowsAnswer,
+)
+from sandgate.http.pagination import next_cursor
+from sandgate.http.paths import RunPath, StepPath, WorkflowPath, parse_run_id, parse_workflow_id
+from sandgate.workflows.base import Workflows
+from sandgate.workflows.plan import make_plan
+
+_ORCHESTRATOR = "/api/v1/orchestrator"
+_WORKFLOWS = f"{_ORCHESTRATOR}/workflows"
+_WORKFLOW = f"{_WORKFLOWS}/{{workflow_id}}"
+_RUN = f"{_ORCHESTRATOR}/runs/{{run_id}}"
+_TAG = "workflows"
+
+
+def add_workflow_routes(api: Api, workflows: Workflows) -> None:
+    """Declare the operations."""
+    _add_collection_routes(api, workflows)
+    _add_item_routes(api, workflows)
+    _add_start_routes(api, workflows)
+    _add_run_routes(api, workflows)
+    _add_decision_routes(api, workflows)
+
+
+def _add_collection_routes(api: Api, workflows: Workflows) -> None:
+    @api.operation(
+        "POST",
+        _WORKFLOWS,
+        tag=_TAG,
+        status=201,
+        idempotent=True,
+        errors=(errors.Forbidden, errors.InvalidDefinition),
+    )
+    async def create_workflow(caller: Caller, body: Definition) -> WorkflowAnswer:
+        """Make a workflow. All that is wrong with a definition is in one answer."""
+        return WorkflowAnswer.of(await workflows.create(caller, body.root))
+
+    @api.operation("GET", _WORKFLOWS, tag=_TAG)
+    async def list_workflows(caller: Caller, query: Annotated[ListWorkflows, Query()]) -> WorkflowsAnswer:
+        """List your workflows, newest first; an admin's list holds everybody's."""
+        page = await workflows.list(caller, query.page_request("workflow"), name=query.name)
+        return WorkflowsAnswer(workflows=[WorkflowAnswer.of(row) for row in page.items], next_cursor=next_cursor(page))
+
+    @api.operation("POST", f"{_WORKFLOWS}/validate", tag=_TAG, errors=(errors.InvalidDefinition,))
+    async def validate_workflow(caller: Caller, body: Definition) -> PlanAnswer:  # noqa: ARG001 - asked who it is
+        """Look what a definition would do, without making anything."""
+        return PlanAnswer(plan=make_plan(workflows.validate(body.root)).as_json())
+
+
+def _add_item_routes(api: Api, workflows: Workflows) -> None:
+    @api.operation("GET", _WORKFLOW, tag=_TAG, errors=(errors.WorkflowNotFound,))
+    async def get_workflow(caller: Caller, workflow_id: WorkflowPath) -> WorkflowAnswer:
+        """Get one workflow with its newest version."""
+        return WorkflowAnswer.of(await workflows.get(caller, workflow_id))
+
+    @api.operation(
+        "PUT",
+        _WORKFLOW,
+        tag=_TAG,
+        errors=(errors.WorkflowNotFound, errors.Forbidden, errors.InvalidDefinition, errors.WorkflowChanged),
+    )
+    async def replace_workflow(caller: Caller, workflow_id: WorkflowPath, body: Definition) -> WorkflowAnswer:
+        """Make the next version. Runs keep the version that they were started with."""
+        return WorkflowAnswer.of(await workflows.replace(caller, workflow_id, body.root))
+
+    @api.operation(
+        "DELETE", _WORKFLOW, tag=_TAG, errors=(errors.WorkflowNotFound, errors.Forbidden, errors.WorkflowRunning)
+    )
+    async def delete_workflow(
+        caller: Caller, workflow_id: WorkflowPath, query: Annotated[DeleteQuery, Query()]
+    ) -> WorkflowDeletedAnswer:
+        """Delete a workflow. One whose runs are not over is kept, unless `force` cancels them."""
+        await workflows.delete(caller, workflow_id, force=query.force == "true")
+        return WorkflowDeletedAnswer(workflow_id=workflow_id)
+
+
+def _add_start_routes(api: Api, workflows: Workflows) -> None:
+    @api.operation(
+        "POST",
+        f"{_WORKFLOW}/start",
+        tag=_TAG,
+        idempotent=True,
+        errors=(
+            errors.InvalidRequest,
+            errors.WorkflowNotFound,
+            errors.Forbidden,
+            errors.TooManyRuns,
+            errors.ServiceDraining,
+        ),
+    )
+    async def start_workflow(
+        caller: Caller,
+        workflow_id: WorkflowPath,
+        query: Annotated[StartQuery, Query()],
+        body: StartWorkflow | None = None,
+    ) -> RunAnswer:
+        """Start a run; it is on disk when the answer leaves. With `wait`, the answer is the finished run."""
+        inputs = {} if body is None else body.inputs
+        return RunAnswer.of(await workflows.start(caller, workflow_id, inputs, query.wait))
+
+    @api.operation("GET", f"{_WORKFLOW}/status", tag=_TAG, errors=(errors.WorkflowNotFound, errors.RunNotFound))
+    async def get_workflow_status(
+        caller: Caller, workflow_id: WorkflowPath, query: Annotated[StatusQuery, Query()]
+    ) -> RunStatusAnswer:
+        """How far the newest run of a workflow is, step by step, or the run that `run_id` names."""
+        run_id = None if query.run_id is None else parse_run_id(query.run_id)
+        return RunStatusAnswer.of_view(await workflows.view_newest(caller, workflow_id, run_id))
+
+
+def _add_run_routes(api: Api, workflows: Workflows) -> None:
+    @api.operation("GET", f"{_ORCHESTRATOR}/runs", tag=_TAG, errors=(errors.WorkflowNotFound,))
+    async def list_runs(caller: Caller, query: Annotated[ListRuns, Query()]) -> RunsAnswer:
+        """List your runs, newest first; an admin's list holds everybody's."""
+        workflow_id = None if query.workflow_id is None else parse_workflow_id(query.workflow_id)
+        status = None if query.status is None else RunStatus(query.status)
+        page = await workflows.list_runs(caller, query.page_request("run"), workflow_id=workflow_id, status=status)
+        return RunsAnswer(runs=[RunAnswer.of(run) for run in page.items], next_cursor=next_cursor(page))
+
+    @api.operation("GET", _RUN, tag=_TAG, errors=(errors.RunNotFound,))
+    async def get_run(caller: Caller, run_id: RunPath) -> RunStatusAnswer:
+        """Get one run and how far each of its steps is."""
+        return RunStatusAnswer.of_view(await workflows.view(caller, run_id))
+
+    @api.operation("POST", f"{_RUN}/cancel", tag=_TAG, errors=(errors.RunNotFound, errors.Forbidden, errors.RunEnded))
+    async def cancel_run(caller: Caller, run_id: RunPath) -> RunAnswer:
+        """Kill what runs, let `finally` tidy up, and answer the run once it has ended."""
+        return RunAnswer.of(await workflows.cancel(caller, run_id))
+
+
+def _add_decision_routes(api: Api, workflows: Workflows) -> None:
+    refusals = (errors.RunNotFound, errors.Forbidden, errors.RunEnded, errors.StepNotWaiting)
+
+    @api.operation("POST", f"{_RUN}/steps/{{step}}/approve", tag=_TAG, errors=refusals)
+    async def approve_step(
+        caller: Caller, run_id: RunPath, step: StepPath, body: Decide | None = None
+    ) -> RunStatusAnswer:
+        """Let a run go on that waits for an approval."""
+        comment = "" if body is None else body.comment
+        return RunStatusAnswer.of_view(await workflows.decide(caller, run_id, step, approved=True, comment=comment))
+
+    @api.operation("POST", f"{_RUN}/steps/{{step}}/reject", tag=_TAG, errors=refusals)
+    async def reject_step(
+        caller: Caller, run_id: RunPath, step: StepPath, body: Decide | None = None
+    ) -> RunStatusAnswer:
+        """Refuse an approval: the step fails."""
+        comment = "" if body is None else body.comment
+        return RunStatusAnswer.of_view(await workflows.decide(caller, run_id, step, approved=False, comment=comment))

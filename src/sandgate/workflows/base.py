@@ -1,0 +1,104 @@
+"""What the engine needs of others, and the use cases of workflows as the HTTP layer sees them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandgate.core.execution import StepData, Termination
+from sandgate.core.ids import RunId, WorkflowId
+from sandgate.core.page import Page, PageRequest
+from sandgate.core.principal import Principal
+from sandgate.core.run import Run, RunStatus, StepRun
+from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
+
+
+class StepSandboxes(Protocol):
+    """Where the code of steps runs: each attempt in a sandbox of its own."""
+
+    def template_names(self) -> Sequence[str]:
+        """The templates that steps may use."""
+        ...
+
+    def expect(self, template: str | None) -> None:
+        """A hint that an attempt with this template is about to be executed."""
+        ...
+
+    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+        """Run code in a fresh sandbox (template None: the newest Python) and answer how it ended.
+
+        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
+        ``MechanismFault``, and ``RequestRefused`` for a template that cannot be used.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of every sandbox."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run with its definition and the rows of its steps."""
+
+    run: Run
+    definition: WorkflowDefinition
+    steps: Sequence[StepRun]
+
+
+class Workflows(Protocol):
+    """Every method raises ``WorkflowNotFound`` or ``RunNotFound`` for an unknown, deleted or foreign id (an admin
+    sees all), ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
+    """
+
+    def validate(self, raw: Json) -> WorkflowDefinition:
+        """The checked definition. Raises ``InvalidDefinition``."""
+        ...
+
+    async def create(self, caller: Principal, raw: Json) -> Workflow:
+        """The row, durable. Raises ``InvalidDefinition``."""
+        ...
+
+    async def get(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
+        """One workflow with its newest version."""
+        ...
+
+    async def list(self, caller: Principal, page: PageRequest, *, name: str | None = None) -> Page[Workflow]:
+        """A page."""
+        ...
+
+    async def replace(self, caller: Principal, workflow_id: WorkflowId, raw: Json) -> Workflow:
+        """Make the next version. Raises ``InvalidDefinition``, ``Conflict`` when somebody else just did."""
+        ...
+
+    async def delete(self, caller: Principal, workflow_id: WorkflowId, *, force: bool) -> None:
+        """Delete it, and cancel its runs with ``force``. Raises ``WorkflowRunning``."""
+        ...
+
+    async def start(self, caller: Principal, workflow_id: WorkflowId, inputs: Mapping[str, Json], wait_s: float) -> Run:
+        """A run, durable; waits for its end for ``wait_s`` at most.
+
+        Raises ``InvalidRequest`` for inputs that do not fit, ``TooManyRuns``, ``ServiceDraining``.
+        """
+        ...
+
+    async def view(self, caller: Principal, run_id: RunId) -> RunView:
+        """A run and how far its steps are."""
+        ...
+
+    async def view_newest(self, caller: Principal, workflow_id: WorkflowId, run_id: RunId | None) -> RunView:
+        """The newest run of a workflow, or one of its runs. Raises ``RunNotFound`` when there is none."""
+        ...
+
+    async def list_runs(
+        self, caller: Principal, page: PageRequest, *, workflow_id: WorkflowId | None, status: RunStatus | None
+    ) -> Page[Run]:
+        """A page of runs."""
+        ...
+
+    async def cancel(self, caller: Principal, run_id: RunId) -> Run:
+        """Kill what runs, let ``finally`` tidy up, and answer the run when it has ended. Raises ``RunEnded``."""
+        ...
+
+    async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:
+        """Approve or reject a step that waits for it. Raises ``StepNotWaiting``, ``Forbidden``."""
+        ...

@@ -1,0 +1,60 @@
+"""What a step's own expressions decide about it: whether it runs, over which items, for how long it sleeps."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from sandgate.core.errors import ExpressionError
+from sandgate.core.workflow import Json, StepDefinition
+from sandgate.workflows.expressions import (
+    StatusFunctions,
+    evaluate,
+    evaluate_condition,
+    parse,
+    render,
+    strip_braces,
+    uses_status,
+)
+from sandgate.workflows.names import LONGEST_WAIT_S
+
+MOST_ITEMS = 1000
+
+
+def wants_to_run(step: StepDefinition, status: StatusFunctions, context: Mapping[str, Json], *, is_final: bool) -> bool:
+    """Whether the step is to run, now that what it needs is over. Raises ``ExpressionError``.
+
+    Without a word of its own it runs when all that it needs succeeded; in ``finally`` always.
+    """
+    if step.condition is None:
+        return is_final or status.success
+    condition = parse(step.condition)
+    if is_final and not uses_status(condition):
+        status = StatusFunctions(True, status.failure, status.cancelled)
+    return evaluate_condition(condition, context, status)
+
+
+def foreach_items(step: StepDefinition, context: Mapping[str, Json]) -> list[Json]:
+    """What the step is run for, one by one. Raises ``ExpressionError``."""
+    given = step.foreach
+    items = evaluate(parse(strip_braces(given)), context) if isinstance(given, str) else render(given, context)
+    if not isinstance(items, list):
+        raise ExpressionError("foreach has to be a list", 0)
+    if len(items) > MOST_ITEMS:
+        raise ExpressionError(f"foreach has {len(items)} items; {MOST_ITEMS} is the most", 0)
+    return items
+
+
+def sleep_until(step: StepDefinition, context: Mapping[str, Json], now: datetime) -> datetime:
+    """When the step wakes up. Raises ``ExpressionError``."""
+    if "until" in step.config:
+        return _time(render(step.config["until"], context))
+    seconds = render(step.config.get("seconds"), context)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT_S:
+        raise ExpressionError(f"seconds has to be a number from 0 to {LONGEST_WAIT_S}", 0)
+    return now + timedelta(seconds=seconds)
+
+
+def _time(text: Json) -> datetime:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ExpressionError("until has to be a time with its offset, as in 2026-01-31T08:00:00Z", 0) from None

@@ -1,0 +1,58 @@
+"""What can happen to a run, and what follows from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from sandgate.core.run import HistoryEvent, Run, StepKey, StepResult, StepRun
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """An attempt of a step has ended."""
+
+    key: StepKey
+    attempt: int
+    result: StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Somebody approved a step that waits for it, or rejected it."""
+
+    step: str
+    approved: bool
+    who: str
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """Somebody wants the run to end."""
+
+    who: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """The process that worked on the run is gone, and with it whatever ran."""
+
+
+Event: TypeAlias = AttemptEnded | Decided | CancelAsked | TakenOver
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What follows: rows to write together, and then attempts to start and to kill."""
+
+    run: Run
+    steps: Sequence[StepRun]
+    history: Sequence[HistoryEvent]
+    start: Sequence[StepRun]
+    kill: Sequence[StepKey]
+
+    @property
+    def wake_at(self) -> datetime | None:
+        """When to look again, if nothing happens before."""
+        return self.run.wake_at

@@ -1,0 +1,71 @@
+"""What the engine keeps in memory of a run that it works on."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sandgate.core.run import Run, StepKey, StepRun
+from sandgate.workflows.events import Changes, Event
+from sandgate.workflows.state import Graph, RunState
+
+
+class LiveRun:
+    """The newest rows, without the output of what has ended, and what is under way."""
+
+    def __init__(self, run: Run, graph: Graph) -> None:
+        self.run = run
+        self.graph = graph
+        self.steps: dict[StepKey, StepRun] = {}
+        self.events: list[Event] = []
+        self.due = False
+        self.pump: asyncio.Task[None] | None = None
+        self.attempts: dict[StepKey, asyncio.Task[None]] = {}
+        self.timer: asyncio.TimerHandle | None = None
+        self.closed = False
+        self._changed: asyncio.Future[None] | None = None
+
+    def state(self) -> RunState:
+        """What is, for the rules."""
+        return RunState(self.run, self.steps)
+
+    def take(self, changes: Changes) -> None:
+        """What was written."""
+        self.run = changes.run
+        for row in changes.steps:
+            self.steps[row.key] = replace(row, stdout="", stderr="") if row.stdout or row.stderr else row
+        self._wake()
+
+    def close(self) -> None:
+        """Kill what runs, and let nobody wait any longer."""
+        self.closed = True
+        if self.timer is not None:
+            self.timer.cancel()
+        for task in self.attempts.values():
+            task.cancel()
+        self._wake()
+
+    async def wait_for_change(self) -> None:
+        """Wait until something was written, or the run is no longer worked on here."""
+        if self.closed:
+            return
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._changed)
+
+    async def wait_for_end(self, limit_s: float) -> None:
+        """Wait until it is no longer worked on here, or the time is over."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while not self.closed:
+                    await self.wait_for_change()
+        except TimeoutError:
+            return
+
+    def running(self) -> Sequence[StepKey]:
+        """What is under way."""
+        return tuple(self.attempts)
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+        self._changed = None

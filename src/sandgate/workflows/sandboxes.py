@@ -1,0 +1,127 @@
+"""``StepSandboxes`` on a runtime: a fresh sandbox for each attempt, taken before it is needed, ended after."""
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
+
+from sandgate.core.errors import MechanismFault, RequestRefused
+from sandgate.core.execution import ExecutionRequest, StepData, Termination
+from sandgate.core.ids import EnvironmentId, make_environment_id
+from sandgate.core.template import Template
+from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
+from sandgate.telemetry.log import get_logger
+
+_NEWEST = "python"
+# Longer than any step may take; it only matters when this process dies and no other comes.
+_LIFETIME_S = 90_000.0
+_MOST_EXPECTED = 8
+_EXPECTED_FOR_S = 10.0
+_DESTROY_AGAIN_S = 0.5
+
+_log = get_logger(__name__)
+
+
+class KnownTemplates(Protocol):
+    """What sandboxes are made from."""
+
+    def list(self) -> Sequence[Template]:
+        """All of them."""
+        ...
+
+    def check(self, name: str) -> Template:
+        """One that can be used. Raises ``UnknownTemplate``, ``TemplateUnavailable``."""
+        ...
+
+
+class RuntimeStepSandboxes:
+    """See :class:`sandgate.workflows.base.StepSandboxes`. No two attempts ever share a sandbox."""
+
+    def __init__(self, runtime: Runtime, templates: KnownTemplates) -> None:
+        self._runtime = runtime
+        self._templates = templates
+        self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def template_names(self) -> Sequence[str]:
+        """See ``StepSandboxes``."""
+        return [template.name for template in self._templates.list()]
+
+    def expect(self, template: str | None) -> None:
+        """Begin to make a sandbox, unless many are being made already."""
+        name = template or _NEWEST
+        waiting = self._expected.setdefault(name, deque())
+        if len(waiting) >= _MOST_EXPECTED:
+            return
+        making = asyncio.get_running_loop().create_task(self._make(name), name=f"sandbox for a step: {name}")
+        # Whoever takes it meets its failure; one that nobody takes is nobody's failure.
+        making.add_done_callback(lambda task: task.cancelled() or task.exception())
+        waiting.append(making)
+        asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
+
+    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+        """See ``StepSandboxes``."""
+        sandbox = await self._take(template or _NEWEST)
+        try:
+            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
+        except asyncio.CancelledError:
+            await asyncio.shield(self._destroy_later(sandbox.environment_id))
+            raise
+        except BaseException:
+            self._destroy_later(sandbox.environment_id)
+            raise
+        self._destroy_later(sandbox.environment_id)
+        return ended
+
+    async def close(self) -> None:
+        """See ``StepSandboxes``."""
+        for waiting in self._expected.values():
+            while waiting:
+                self._forget(waiting, waiting[0])
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _take(self, name: str) -> Sandbox:
+        waiting = self._expected.get(name)
+        making = waiting.popleft() if waiting else asyncio.ensure_future(self._make(name))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            await self._spawn(self._discard(making), f"discard a sandbox: {name}")
+            raise
+
+    async def _make(self, name: str) -> Sandbox:
+        template = self._templates.check(name)
+        spec = SandboxSpec(make_environment_id(), name, template.limits, _LIFETIME_S)
+        return await self._runtime.create(spec)
+
+    def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
+        if making in waiting:
+            waiting.remove(making)
+            self._spawn(self._discard(making), "discard a sandbox")
+
+    async def _discard(self, making: "asyncio.Task[Sandbox] | asyncio.Future[Sandbox]") -> None:
+        try:
+            sandbox = await making
+        except (MechanismFault, RequestRefused):
+            return
+        await self._destroy(sandbox.environment_id)
+
+    def _destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
+        return self._spawn(self._destroy(environment_id), f"destroy {environment_id}")
+
+    async def _destroy(self, environment_id: EnvironmentId) -> None:
+        while True:
+            try:
+                return await self._runtime.destroy(environment_id)
+            except MechanismFault as fault:
+                _log.warning("sandbox of a step not ended yet", environment_id=environment_id, reason=fault.message)
+            await asyncio.sleep(_DESTROY_AGAIN_S)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,97 @@
+"""What a run is made of while it is worked on: its graph, its rows, and what expressions see of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sandgate.core.run import FAILED_STEP_STATUSES, Run, StepKey, StepRun, StepStatus
+from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
+
+
+class Phase(StrEnum):
+    """The parts of a definition, in the order in which they run."""
+
+    MAIN = "steps"
+    ON_ERROR = "on_error"
+    FINAL = "finally"
+
+
+class Graph:
+    """A definition, laid out for the engine. It never changes; runs of one version may share it."""
+
+    def __init__(self, definition: WorkflowDefinition) -> None:
+        self.definition = definition
+        self.phases: Mapping[Phase, Sequence[StepDefinition]] = {
+            Phase.MAIN: definition.steps,
+            Phase.ON_ERROR: definition.on_error,
+            Phase.FINAL: definition.final,
+        }
+        self.steps = {step.name: step for steps in self.phases.values() for step in steps}
+        self.phase_of = {step.name: phase for phase, steps in self.phases.items() for step in steps}
+        self._ancestors: dict[str, frozenset[str]] = {}
+
+    def ancestors(self, name: str) -> frozenset[str]:
+        """Every step that the step waits for, directly or not."""
+        found = self._ancestors.get(name)
+        if found is None:
+            seen: set[str] = set()
+            todo = list(self.steps[name].needs)
+            while todo:
+                need = todo.pop()
+                if need not in seen:
+                    seen.add(need)
+                    todo.extend(self.steps[need].needs)
+            found = self._ancestors[name] = frozenset(seen)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run with the rows of its steps; a step that has none is pending."""
+
+    run: Run
+    steps: Mapping[StepKey, StepRun]
+
+
+def has_failed(row: StepRun | None) -> bool:
+    """Whether a step has ended badly."""
+    return row is not None and row.status in FAILED_STEP_STATUSES
+
+
+def is_over(row: StepRun | None) -> bool:
+    """Whether a step has ended, in whatever way."""
+    return row is not None and not row.is_live
+
+
+def expression_context(graph: Graph, state: RunState) -> dict[str, Json]:
+    """What expressions see: the run's inputs, and status and outputs of every step that has ended."""
+    run = state.run
+    return {
+        "inputs": dict(run.inputs),
+        "run": {
+            "id": run.run_id,
+            "workflow_id": run.workflow_id,
+            "started_at": None if run.started_at is None else run.started_at.isoformat(),
+        },
+        "steps": {name: _seen(state, name) for name in graph.steps if is_over(state.steps.get((name, None)))},
+    }
+
+
+def _seen(state: RunState, name: str) -> Json:
+    row = state.steps[name, None]
+    error = row.error
+    shown = None if error is None else {"name": error.name, "value": error.value, "traceback": error.traceback}
+    return {"status": row.status.value, "outputs": outputs_of(state, row), "error": shown}
+
+
+def outputs_of(state: RunState, row: StepRun) -> Json:
+    """The outputs of a step: an object, or a list of one for each item when it has ``foreach``."""
+    if row.items is None:
+        return dict(row.outputs or {})
+    items = (state.steps.get((row.step, index)) for index in range(row.items))
+    return [_item_outputs(item) for item in items]
+
+
+def _item_outputs(row: StepRun | None) -> Json:
+    """None for an item that did not succeed, so that places stay the same."""
+    return dict(row.outputs or {}) if row is not None and row.status is StepStatus.SUCCEEDED else None

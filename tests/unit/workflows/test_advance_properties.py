@@ -1,0 +1,143 @@
+"""Whatever the graph and whatever happens: the rules of runs, against a model that is plain to read."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandgate.core.run import RunStatus, StepResult, StepRun, StepStatus
+from sandgate.core.workflow import RetryPolicy, StepDefinition, WorkflowDefinition
+from sandgate.workflows.events import AttemptEnded, CancelAsked, TakenOver
+from tests.unit.workflows.walk import CANCELLED, FAILED, LOST, SUCCEEDED, TIMED_OUT, Walk, a_definition, a_step
+
+_RESULTS = [SUCCEEDED, SUCCEEDED, SUCCEEDED, FAILED, TIMED_OUT, LOST]
+_GOOD = StepStatus.SUCCEEDED
+
+
+@st.composite
+def _steps(draw: st.DrawFn, prefix: str, most: int) -> tuple[StepDefinition, ...]:
+    made: list[StepDefinition] = []
+    for number in range(draw(st.integers(0 if prefix != "s" else 1, most))):
+        needs = draw(st.lists(st.sampled_from(made), unique_by=lambda step: step.name, max_size=3)) if made else []
+        foreach = draw(st.sampled_from([None, None, None, [], [1], [1, 2, 3]]))
+        retry = RetryPolicy(draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 1.0])))
+        made.append(
+            a_step(
+                f"{prefix}{number}",
+                *(step.name for step in needs),
+                condition=draw(st.sampled_from([None, None, "always()", "failure()", "success()", "cancelled()"])),
+                foreach=foreach,
+                max_parallel=draw(st.sampled_from([None, 1, 2])),
+                retry=retry,
+            )
+        )
+    return tuple(made)
+
+
+@st.composite
+def _definitions(draw: st.DrawFn) -> WorkflowDefinition:
+    return a_definition(
+        *draw(_steps("s", 7)), on_error=draw(_steps("e", 2)), final=draw(_steps("f", 2)),
+        timeout_s=draw(st.sampled_from([None, None, 3.0])),
+    )  # fmt: skip
+
+
+def _check_order(walk: Walk, definition: WorkflowDefinition) -> None:
+    """No step has begun before all that it needs was over."""
+    over: set[str] = set()
+    for event in walk.history:
+        if event.kind == "step_started" and event.step is not None:
+            needs = walk.graph.steps[event.step].needs
+            assert over.issuperset(needs), f"{event.step} began before {needs} were over"
+        elif event.item is None and event.step is not None and event.kind != "attempt_failed":
+            over.add(event.step)
+
+
+def _check_end(walk: Walk, definition: WorkflowDefinition) -> None:
+    """Everything has one ending; what needs nothing and asks nothing in ``finally`` has run."""
+    assert not walk.run.is_live
+    assert walk.run.wake_at is None
+    assert set(walk.endings.values()) <= {1}
+    assert all(not row.is_live for row in walk.steps.values())
+    assert {step.name for step in (*definition.steps, *definition.final)} <= set(walk.statuses())
+    for step in definition.final:
+        if step.condition in (None, "always()"):
+            assert walk.statuses()[step.name] is not StepStatus.SKIPPED
+    _check_order(walk, definition)
+
+
+@settings(max_examples=40, deadline=None)
+@given(definition=_definitions(), data=st.data())
+def test_every_run_ends_as_the_model_says(definition: WorkflowDefinition, data: st.DataObject) -> None:
+    """Without a time limit each step comes to what its needs and its attempts make of it, in whatever order."""
+    walk = Walk(definition)
+
+    def outcome(_row: StepRun) -> StepResult:
+        return data.draw(st.sampled_from(_RESULTS))
+
+    walk.play(outcome, lambda count: data.draw(st.integers(0, count - 1)))
+    _check_end(walk, definition)
+    statuses = walk.statuses()
+    timed_out = walk.run.status is RunStatus.TIMED_OUT
+    if timed_out:
+        assert definition.timeout_s is not None
+        return
+    bad = {name for name, status in statuses.items() if status in (StepStatus.FAILED, StepStatus.TIMED_OUT)}
+    assert walk.run.status is (RunStatus.FAILED if bad else RunStatus.SUCCEEDED)
+    main_failed = bool(bad & {step.name for step in definition.steps})
+    assert all((step.name in statuses) == main_failed for step in definition.on_error)
+    for step in definition.steps:
+        assert (statuses[step.name] is StepStatus.SKIPPED) == (not _model_runs(walk, step))
+
+
+def _model_runs(walk: Walk, step: StepDefinition) -> bool:
+    statuses = walk.statuses()
+    ancestors = [statuses[name] for name in walk.graph.ancestors(step.name)]
+    match step.condition:
+        case None | "success()":
+            return all(statuses[need] is _GOOD for need in step.needs)
+        case "failure()":
+            return any(status in (StepStatus.FAILED, StepStatus.TIMED_OUT) for status in ancestors)
+        case "cancelled()":
+            return False
+        case _:
+            return True
+
+
+@settings(max_examples=30, deadline=None)
+@given(definition=_definitions(), data=st.data())
+def test_crashes_and_cancels_leave_nothing_open(definition: WorkflowDefinition, data: st.DataObject) -> None:
+    """A run that is taken over and cancelled at any moment ends, with one result a step, and tidies up."""
+    walk = Walk(definition)
+    cancelled = False
+
+    walk.feed()
+    while walk.run.is_live:
+        if not walk.running:
+            assert walk.run.wake_at is not None
+            walk.now = max(walk.now, walk.run.wake_at)
+            walk.feed()
+            continue
+        row = next(iter(walk.running.values()))
+        what = data.draw(st.sampled_from(["end", "end", "end", "crash", "cancel"]))
+        if what == "crash":
+            walk.feed(TakenOver())
+        if what == "cancel" and not cancelled and walk.graph.phase_of[row.step] == "steps":
+            cancelled = True
+            walk.feed(CancelAsked("somebody"))
+        result = CANCELLED if row.key in walk.killed else data.draw(st.sampled_from(_RESULTS))
+        # After a crash another attempt runs; the word of this one comes too late then.
+        walk.feed(AttemptEnded(row.key, row.attempt, result))
+    _check_end(walk, definition)
+    if cancelled:
+        assert walk.run.status is RunStatus.CANCELLED
+
+
+def test_a_late_word_changes_nothing() -> None:
+    """The result of an attempt that is over is not taken, nor is one that was never begun."""
+    walk = Walk(a_definition(a_step("a"), a_step("b", "a")))
+    walk.feed()
+    walk.end(("a", None), SUCCEEDED)
+    before = dict(walk.steps)
+    for late in (AttemptEnded(("a", None), 1, FAILED), AttemptEnded(("b", None), 2, FAILED)):
+        changes = walk.feed(late)
+        assert (changes.steps, changes.history, changes.start) == ([], [], [])
+    assert walk.steps == before
