@@ -1,6 +1,5 @@
 """What clients can do to a connection, tried with raw bytes on the real server."""
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -9,56 +8,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandgate.http import polite_transport
-from sandgate.http import server as server_module
-from sandgate.http.answer import Answer
-from sandgate.http.bodies import read_body
-from sandgate.http.boundary import Boundary
-from sandgate.http.connection import while_connected
-from sandgate.http.metrics import HttpMetrics
+from tests.e2e.wire_app import make_app, watched_came, watched_ended
 from tests.e2e.wire_server import Wire, WireServer, serving
-
-BODY_LIMIT = 100_000
-
-
-watched_came, watched_ended = threading.Event(), threading.Event()
-
-
-async def _work_for_ever() -> None:
-    watched_came.set()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        watched_ended.set()
-
-
-async def _app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Says what it was asked; ``/slow`` answers after a while, ``/large`` at length, ``/unread`` reads no body.
-
-    ``/watched`` never answers, and ends when its client goes away.
-    """
-    body = b"" if scope["path"] == "/unread" else await read_body(scope, receive, BODY_LIMIT)
-    if scope["path"] == "/watched":
-        await while_connected(receive, _work_for_ever())
-    if scope["path"] == "/slow":
-        await asyncio.sleep(0.15)
-    if scope["path"] == "/large":
-        await Answer(200, b"x" * 8_000_000).send(send)
-        return
-    said = {"method": scope["method"], "path": scope["path"], "body": len(body)}
-    await Answer(200, json.dumps(said).encode()).send(send)
-
-
-async def _make_app() -> ASGIApp:
-    return Boundary(_app, HttpMetrics())
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[WireServer]:
     """A server with short deadlines."""
-    with serving(_make_app, head_timeout_s=0.3, body_timeout_s=0.4, max_connections=20) as made:
+    with serving(make_app, head_timeout_s=0.3, body_timeout_s=0.4, max_connections=20) as made:
         yield made
 
 
@@ -362,44 +321,3 @@ def test_connections_are_bounded(server: WireServer) -> None:
             wire.ask("GET", "/")
             status = wire.answer().status
     assert status == 200
-
-
-def test_stopping_answers_what_is_under_way() -> None:
-    """No connection is taken any more, idle ones end, the service stops, then the last answers leave."""
-    with serving(_make_app) as server, server.connect() as busy, server.connect() as idle:
-        idle.ask("GET", "/")
-        assert idle.answer().status == 200
-        busy.ask("GET", "/slow")
-        entered, leave = threading.Event(), threading.Event()
-
-        async def hold() -> None:
-            entered.set()
-            await asyncio.get_running_loop().run_in_executor(None, leave.wait)
-
-        server.before_drained = hold
-        server.begin_to_stop()
-        assert entered.wait(5)
-        assert idle.is_closed()
-        with pytest.raises(ConnectionRefusedError):
-            server.connect()
-        answer = busy.answer()
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
-        assert server.drained == []
-        leave.set()
-        server.join()
-        assert server.drained == ["drained", "served"]
-
-
-def test_stopping_does_not_wait_for_idle_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a head, and an answer that nobody reads, are cut off."""
-    monkeypatch.setattr(server_module, "_LAST_ANSWERS_S", 1)
-    with serving(_make_app) as server, server.connect() as half, server.connect() as deaf:
-        half.send("GET / HT")
-        deaf.ask("GET", "/large")
-        with server.connect() as other:
-            other.ask("GET", "/")
-            assert other.answer().status == 200
-        begun = time.monotonic()
-        server.begin_to_stop()
-        server.join()
-        assert time.monotonic() - begun < 4

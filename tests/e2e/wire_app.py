@@ -1,0 +1,48 @@
+"""A small application for trying what clients can do to connections."""
+
+import asyncio
+import json
+import threading
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sandgate.http.answer import Answer
+from sandgate.http.bodies import read_body
+from sandgate.http.boundary import Boundary
+from sandgate.http.connection import while_connected
+from sandgate.http.metrics import HttpMetrics
+
+BODY_LIMIT = 100_000
+
+
+watched_came, watched_ended = threading.Event(), threading.Event()
+
+
+async def _work_for_ever() -> None:
+    watched_came.set()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        watched_ended.set()
+
+
+async def _app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Says what it was asked; ``/slow`` answers after a while, ``/large`` at length, ``/unread`` reads no body.
+
+    ``/watched`` never answers, and ends when its client goes away.
+    """
+    body = b"" if scope["path"] == "/unread" else await read_body(scope, receive, BODY_LIMIT)
+    if scope["path"] == "/watched":
+        await while_connected(receive, _work_for_ever())
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.15)
+    if scope["path"] == "/large":
+        await Answer(200, b"x" * 8_000_000).send(send)
+        return
+    said = {"method": scope["method"], "path": scope["path"], "body": len(body)}
+    await Answer(200, json.dumps(said).encode()).send(send)
+
+
+async def make_app() -> ASGIApp:
+    """The application."""
+    return Boundary(_app, HttpMetrics())
