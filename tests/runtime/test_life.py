@@ -19,6 +19,7 @@ from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox import zygote_runtime
 from sandgate.sandbox.base import Sandbox, SandboxSpec
+from sandgate.sandbox.launcher import starter
 from tests.runtime.hosts import Bench, LauncherHost, available_versions, launcher_host, start_launcher, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -294,3 +295,14 @@ async def test_strangers_at_the_launchers_door(bench: Bench) -> None:
     await bench.runtime.start(bench.on_end)
     (sandbox,) = await bench.runtime.adopt({sandbox.environment_id: Limits()})
     assert await bench.works(sandbox)
+
+
+async def test_looking_whether_a_launcher_listens_disturbs_nobody(standard: Bench) -> None:
+    """The supervisor looks again and again; the gateway's connection, and what it waits for, go on."""
+    made = asyncio.ensure_future(standard.make())
+    for _look in range(20):
+        assert await asyncio.to_thread(starter.is_running, standard.host.config)
+    sandbox = await made
+    await standard.runtime.check()
+    assert await standard.works(sandbox)
+    assert standard.ended == []

@@ -57,8 +57,6 @@ class Launcher:
         self._tree: Tree | None = None
         self._filter: bytes | None = None
 
-    # Start and end
-
     def open(self) -> None:
         """Take the place of a launcher that died: clean up after it, then listen. Raises ``MechanismFault``."""
         if self._config.standard:
@@ -122,21 +120,32 @@ class Launcher:
             self._answer(self._shutdown, {})
         self._reactor.stop()
 
-    # The gateway
-
     def _accept(self) -> None:
         connection, _address = self._listener.accept()
         _pid, uid, _gid = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, self._config.gateway_uid):
             connection.close()
             return
-        self._disconnect()
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        # It takes the gateway's place with its first word only: some connect to see whether anybody listens.
+        self._reactor.watch(connection.fileno(), lambda: self._on_first_word(connection))
+
+    def _on_first_word(self, connection: socket.socket) -> None:
+        self._reactor.forget(connection.fileno())
+        try:
+            said = connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            said = b""
+        if not said:
+            connection.close()
+            return
+        self._disconnect()
         self._connection = connection
         self._creating.clear()
         self._destroying.clear()
         self._reactor.watch(connection.fileno(), self._on_request)
+        self._on_request()
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -202,8 +211,6 @@ class Launcher:
                 self._answer_list(number, ready)
             case protocol.Shutdown():
                 self._begin_shutdown(number)
-
-    # The verbs
 
     def _create(self, number: int, request: protocol.Create) -> None:
         if self._shutdown is not None:
@@ -320,8 +327,6 @@ class Launcher:
         parts = [names[start : start + 500] for start in range(0, len(names), 500)] or [[]]
         for place, part in enumerate(parts):
             self._answer(number, {"environment_ids": part, "more": place + 1 < len(parts)})
-
-    # What happens
 
     def _on_ready(self, sandbox: Sandbox) -> None:
         if sandbox.environment_id is None:
