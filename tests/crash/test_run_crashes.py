@@ -1,6 +1,6 @@
 """Processes are killed while runs are half-way: every run goes on without a hand, each step recorded once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -52,7 +52,18 @@ def _until_over(server: CrashServer, run_id: str) -> dict[str, Any]:
         return over
 
 
-def test_a_killed_gateway_loses_no_run(server: CrashServer) -> None:
+def _kill_gateway(server: CrashServer) -> None:
+    server.kill(GATEWAY)
+
+
+def _kill_server(server: CrashServer) -> None:
+    server.kill_all()
+    until(lambda: not server.listeners(), "the port is free")
+    server.start()
+
+
+@pytest.mark.parametrize("kill", [_kill_gateway, _kill_server])
+def test_a_killed_server_loses_no_run(server: CrashServer, kill: Callable[[CrashServer], None]) -> None:
     """What had ended stays as it was, what ran is tried again, and the rest follows."""
     slow = "import os, time\nif os.environ['SANDGATE_ATTEMPT'] == '1': time.sleep(60)\nprint('again')"
     steps = [
@@ -64,7 +75,7 @@ def test_a_killed_gateway_loses_no_run(server: CrashServer) -> None:
     _until_done(server, run_id, "slow", "running")
     with server.connect() as connection:
         first = _look(connection, run_id)["steps"][0]
-    server.kill(GATEWAY)
+    kill(server)
     run = _until_over(server, run_id)
     assert run["status"] == "succeeded"
     assert run["steps"][0] == first
