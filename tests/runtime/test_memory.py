@@ -25,8 +25,6 @@ GREEDY = {
     "in sockets": "import socket\np = []\nwhile True:\n    p.append(socket.socketpair())\n"
     "    p[-1][0].setblocking(False)\n    try:\n        while True: p[-1][0].send(b'x' * 4096)\n"
     "    except BlockingIOError: pass",
-    "by threads": "import threading\ndef f():\n    x = []\n    while True: x.append(bytearray(b'x' * (1 << 20)))\n"
-    "for _ in range(4): threading.Thread(target=f).start()",
 }
 # Memory that the kernel counts against no process.
 NOBODYS = ("in a memory file", "in sockets")
@@ -51,6 +49,22 @@ async def test_out_of_memory(name: str, standard: Bench) -> None:
         # The kernel took it for the culprit, which is its own environment's affair.
         return
     assert (waited.status, waited.stdout) == (ExecutionStatus.COMPLETED, b"went on\n")
+
+
+BY_THREADS = (
+    "import threading\ndef f():\n    x = []\n    while True: x.append(bytearray(b'x' * (1 << 20)))\n"
+    "for _ in range(4): threading.Thread(target=f).start()"
+)
+
+
+async def test_out_of_memory_by_threads(standard: Bench) -> None:
+    """While threads die one by one the kernel may look for more, and finds others of the same environment only."""
+    sandbox, neighbour = await standard.make(limits=SMALL), await standard.make(limits=SMALL)
+    waiting = neighbour.execute(ExecutionRequest(WAIT, 30))
+    assert (await standard.run(sandbox, BY_THREADS)).status is ExecutionStatus.OUT_OF_MEMORY
+    assert await standard.works(sandbox)
+    assert (await standard.run(neighbour, "open('go', 'w').close()")).exit_code == 0
+    assert (await waiting.wait()).stdout == b"went on\n"
 
 
 @pytest.mark.parametrize("name", ["at once", "in a memory file"])
