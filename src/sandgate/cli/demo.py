@@ -25,6 +25,7 @@ POLL_S = 0.05
 REQUEST_S = 60.0
 REPEATS = 20
 ENVIRONMENTS = "/api/v1/sandbox/environments"
+WORKFLOWS = "/api/v1/orchestrator/workflows"
 TEMPLATE = "python-3.9"
 WEAK = """
   THIS SERVER DOES NOT ISOLATE. This machine cannot hold the standard class, so that code runs as a plain process of
@@ -165,6 +166,44 @@ def show(client: Client, password: str) -> None:
     started = time.perf_counter()
     client.ask("DELETE", f"{ENVIRONMENTS}/{environment}")
     print(f"  deleted it, with all that was in it, in {since(started):.1f} ms")
+    show_workflow(client)
+
+
+def show_workflow(client: Client) -> None:
+    """Three steps, the middle one for each item of the first one's output; each in an environment of its own."""
+    template = choose_template(client)
+    workflow = client.ask("POST", WORKFLOWS, workflow_definition(template))["workflow_id"]
+    started = time.perf_counter()
+    client.ask("POST", f"{WORKFLOWS}/{workflow}/start?wait=60")
+    taken = since(started)
+    status = client.ask("GET", f"{WORKFLOWS}/{workflow}/status")
+    total = next(step["outputs"] for step in status["steps"] if step["name"] == "sum")
+    print(f"  ran a workflow, 5 isolated steps on disk as they ended, in {taken:.1f} ms: {status['status']}, {total}")
+
+
+def workflow_definition(template: str) -> dict[str, Any]:
+    """Numbers, their squares side by side, and the sum."""
+    return {
+        "name": "squares",
+        "defaults": {"template": template},
+        "steps": [
+            {"name": "numbers", "type": "code_execution", "config": {"code": "outputs['all'] = [1, 2, 3]"}},
+            {
+                "name": "square",
+                "type": "code_execution",
+                "foreach": "${{ steps.numbers.outputs.all }}",
+                "config": {"code": "outputs['y'] = inputs['x'] ** 2", "inputs": {"x": "${{ item }}"}},
+            },
+            {
+                "name": "sum",
+                "type": "code_execution",
+                "config": {
+                    "code": "outputs['total'] = sum(inputs['ys'])",
+                    "inputs": {"ys": "${{ steps.square.outputs.y }}"},
+                },
+            },
+        ],
+    }
 
 
 def choose_template(client: Client) -> str:

@@ -46,6 +46,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", "/api/v1/sandbox/templates/{name}"): Rule(401, 200, 200, 200),
     ("POST", WORKFLOWS): Rule(401, 403, 201, 201, body=DEFINITION),
     ("GET", WORKFLOWS): Rule(401, 200, 200, 200),
+    ("GET", "/api/v1/orchestrator/schema"): Rule(401, 200, 200, 200),
     ("POST", f"{WORKFLOWS}/validate"): Rule(401, 200, 200, 200, body=DEFINITION),
     ("GET", WORKFLOW): Rule(401, 404, 200, 200, 404),
     ("PUT", WORKFLOW): Rule(401, 404, 200, 200, 404, DEFINITION),

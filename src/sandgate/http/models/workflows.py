@@ -66,6 +66,12 @@ class Definition(RootModel[dict[str, Any]]):
     model_config = ConfigDict(strict=True, json_schema_extra={"examples": [_DEFINITION]})
 
 
+class SchemaAnswer(RootModel[dict[str, Any]]):
+    """The JSON Schema (2020-12) of a workflow's definition."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"type": "object", "required": ["name", "steps"]}]})
+
+
 class StartWorkflow(BaseModel):
     """What a run is started with."""
 

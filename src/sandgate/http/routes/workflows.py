@@ -18,6 +18,7 @@ from sandgate.http.models.workflows import (
     RunAnswer,
     RunsAnswer,
     RunStatusAnswer,
+    SchemaAnswer,
     StartQuery,
     StartWorkflow,
     StatusQuery,
@@ -29,6 +30,7 @@ from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import RunPath, StepPath, WorkflowPath, parse_run_id, parse_workflow_id
 from sandgate.workflows.base import Workflows
 from sandgate.workflows.plan import make_plan
+from sandgate.workflows.schema import definition_schema
 
 _ORCHESTRATOR = "/api/v1/orchestrator"
 _WORKFLOWS = f"{_ORCHESTRATOR}/workflows"
@@ -69,6 +71,11 @@ def _add_collection_routes(api: Api, workflows: Workflows) -> None:
     async def validate_workflow(caller: Caller, body: Definition) -> PlanAnswer:  # noqa: ARG001 - asked who it is
         """Look what a definition would do, without making anything."""
         return PlanAnswer(plan=make_plan(workflows.validate(body.root)).as_json())
+
+    @api.operation("GET", f"{_ORCHESTRATOR}/schema", tag=_TAG)
+    async def get_schema(caller: Caller) -> SchemaAnswer:  # noqa: ARG001 - everybody with a credential
+        """Get the JSON Schema of a definition, for editors; `validate` says more, and says it better."""
+        return SchemaAnswer(definition_schema())
 
 
 def _add_item_routes(api: Api, workflows: Workflows) -> None:
