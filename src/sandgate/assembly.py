@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ _log = get_logger(__name__)
 
 # Objects per generation before the collector looks: with the defaults it runs in the middle of every few requests.
 _GC_THRESHOLDS = (20_000, 20, 50)
+_SWITCH_INTERVAL_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,10 @@ def run_gateway(
     started: Callable[[Started], None],
 ) -> int:
     """Run a gateway in this process until SIGTERM; the exit code."""
+
+    # The thread that writes to the database asks for the interpreter several times a transaction, and would wait for
+    # the default of 5 ms each time that this thread is busy.
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
     async def main() -> int:
         return await Gateway(settings, templates, isolation, launcher).run(sock, started)
