@@ -228,7 +228,8 @@ async def test_create_that_is_cancelled(delay_s: float, bench: Bench) -> None:
         creating.cancel()
         with pytest.raises(asyncio.CancelledError):
             await creating
-        assert bench.host.forkers() == []
+        # One that was asked for and comes after all is killed before it has begun.
+        await until(lambda: bench.host.forkers() == [])
     assert len(os.listdir("/proc/self/fd")) == descriptors
     sandbox = await bench.runtime.create(wanted)
     bench.made.append(wanted.environment_id)
