@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 ERRORS_HEAD = """\
 # Error codes
 
-<!-- Generated from src/sandgate/core/errors.py by scripts/check --write-docs; changes by hand are lost. -->
+<!-- Generated from src/sandgate/core/errors/ by scripts/check --write-docs; changes by hand are lost. -->
 
 Every answer that is not a success has the same shape:
 

@@ -1,0 +1,70 @@
+"""Refusals about environments, executions and templates."""
+
+from sandgate.core.errors.base import Conflict, NotFound, RequestRefused, TooManyRequests
+from sandgate.core.errors.requests import PayloadTooLarge
+
+
+class UnknownTemplate(RequestRefused):
+    """No template has this name; ``details`` is ``{"template", "known": [names]}``."""
+
+    code = "UNKNOWN_TEMPLATE"
+
+
+class TemplateUnavailable(RequestRefused):
+    """The template exists, but this machine cannot hold it; ``details`` has ``template`` and ``reason``."""
+
+    code = "TEMPLATE_UNAVAILABLE"
+
+
+class IsolationUnavailable(RequestRefused):
+    """The isolation class that was asked for is not held by this server."""
+
+    code = "ISOLATION_UNAVAILABLE"
+
+
+class EnvironmentNotFound(NotFound):
+    """No environment of the caller has this id."""
+
+    code = "ENVIRONMENT_NOT_FOUND"
+
+
+class ExecutionNotFound(NotFound):
+    """No execution of this environment has this id."""
+
+    code = "EXECUTION_NOT_FOUND"
+
+
+class TemplateNotFound(NotFound):
+    """No template has this name (asked for by path)."""
+
+    code = "TEMPLATE_NOT_FOUND"
+
+
+class EnvironmentNotRunning(Conflict):
+    """The environment has ended or failed; ``details`` has ``status`` and ``status_reason``."""
+
+    code = "ENVIRONMENT_NOT_RUNNING"
+
+
+class ExecutionNotRunning(Conflict):
+    """The execution has already ended; ``details`` has ``status``."""
+
+    code = "EXECUTION_NOT_RUNNING"
+
+
+class CodeTooLarge(PayloadTooLarge):
+    """The code is larger than the setting allows; ``details`` has ``limit_bytes``."""
+
+    code = "CODE_TOO_LARGE"
+
+
+class TooManyEnvironments(TooManyRequests):
+    """The user or the server holds as many live environments as the setting allows."""
+
+    code = "TOO_MANY_ENVIRONMENTS"
+
+
+class TooManyExecutions(TooManyRequests):
+    """The environment runs and queues as many executions as the setting allows."""
+
+    code = "TOO_MANY_EXECUTIONS"

@@ -1,0 +1,52 @@
+"""What the use cases need from a database.
+
+Every write is durable when its coroutine returns (group commit: writes that arrive together share one
+transaction and one flush). Every method may raise ``StoreUnavailable``; with ``details["outcome"] == "unknown"`` the
+write may have been done. A cancelled caller may find its write done all the same.
+"""
+
+from typing import Protocol
+
+from sandgate.store.base.accounts import CredentialStore, UserStore
+from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
+from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
+from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
+
+__all__ = [
+    "CredentialStore",
+    "EnvironmentFilter",
+    "EnvironmentStore",
+    "ExecutionStore",
+    "IdempotencyStore",
+    "RunChange",
+    "RunFilter",
+    "RunStore",
+    "SavedAnswer",
+    "Store",
+    "UserStore",
+    "WorkflowStore",
+]
+
+
+class Store(Protocol):
+    """The whole database."""
+
+    environments: EnvironmentStore
+    executions: ExecutionStore
+    users: UserStore
+    credentials: CredentialStore
+    idempotency: IdempotencyStore
+    workflows: WorkflowStore
+    runs: RunStore
+
+    async def open(self) -> None:
+        """Connect, and bring the schema to the newest version unless the settings forbid it."""
+        ...
+
+    async def check(self) -> None:
+        """Prove that the database answers and accepts writes; raises ``StoreUnavailable``."""
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted and disconnect."""
+        ...
