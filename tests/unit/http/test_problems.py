@@ -14,7 +14,7 @@ def _all_errors() -> set[type[SandgateError]]:
     found: set[type[SandgateError]] = {SandgateError}
     todo: list[type[SandgateError]] = [SandgateError]
     while todo:
-        kinds = [kind for kind in todo.pop().__subclasses__() if kind.__module__ == errors.__name__]
+        kinds = [kind for kind in todo.pop().__subclasses__() if kind.__module__.startswith(errors.__name__)]
         found.update(kinds)
         todo += kinds
     return found
