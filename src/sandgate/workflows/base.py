@@ -6,6 +6,7 @@ from typing import Protocol
 
 from sandgate.core.execution import StepData, Termination
 from sandgate.core.ids import RunId, WorkflowId
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.run import Run, RunStatus, StepRun
@@ -23,7 +24,9 @@ class StepSandboxes(Protocol):
         """A hint that an attempt with this template is about to be executed."""
         ...
 
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+    async def execute(
+        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
+    ) -> Termination:
         """Run code in a fresh sandbox (template None: the newest Python) and answer how it ended.
 
         When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
