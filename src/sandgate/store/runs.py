@@ -101,9 +101,7 @@ _RELEASE = (
 )
 _FREE_AT: Select[Any] = sa.select(
     sa.func.min(sa.func.coalesce(_columns.lease_until, sa.literal(_LONG_AGO, _columns.lease_until.type)))
-).where(
-    _is_live, sa.or_(_columns.lease_owner.is_(None), _columns.lease_owner != sa.bindparam("owner"))
-)
+).where(_is_live, sa.or_(_columns.lease_owner.is_(None), _columns.lease_owner != sa.bindparam("owner")))
 _HELD: Select[Any] = sa.select(_columns.run_id).where(_is_live, _columns.lease_owner == sa.bindparam("owner"))
 _FIND = sa.select(runs).where(_is_this)
 _is_of_workflow = _columns.workflow_id == sa.bindparam("workflow_id")

@@ -16,11 +16,11 @@ from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import (
     NOW,
     a_run,
+    a_running_execution,
     a_step,
     a_workflow,
     an_environment,
     an_event,
-    a_running_execution,
     ended,
 )
 
