@@ -152,7 +152,7 @@ class Settings(BaseModel):
         "How long an event stream stays open before its client has to ask again, with a credential that is still "
         "valid.",
         unit="s",
-        ge=1,
+        gt=0,
     )
 
     # Sandboxes

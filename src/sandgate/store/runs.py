@@ -122,6 +122,13 @@ _HISTORY = (
     .where(run_history.c.run_id == sa.bindparam("wanted_id"), run_history.c.number >= sa.bindparam("first"))
     .order_by(run_history.c.number)
 )
+_BEGINNING: Select[Any] = sa.select(sa.func.max(run_history.c.number)).where(
+    run_history.c.run_id == sa.bindparam("wanted_id"),
+    run_history.c.kind == "step_started",
+    run_history.c.step == sa.bindparam("step"),
+    sa.func.coalesce(run_history.c.item, _NO_ITEM) == sa.bindparam("item"),
+    run_history.c.attempt == sa.bindparam("attempt"),
+)
 _HISTORY_PART = _HISTORY.limit(sa.bindparam("most"))
 
 
@@ -250,6 +257,12 @@ class SqlRunStore:
             statement, parameters = _HISTORY_PART, parameters | {"most": most}
         rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return [HistoryEvent(**{**row._mapping, "run_id": RunId(row.run_id)}) for row in rows]
+
+    async def find_beginning(self, run_id: RunId, step: str, item: int | None, attempt: int) -> int | None:
+        """The number of the entry of the history that began an attempt."""
+        wanted_item = _NO_ITEM if item is None else item
+        parameters = {"wanted_id": run_id, "step": step, "item": wanted_item, "attempt": attempt}
+        return await self._database.read(lambda connection: connection.execute(_BEGINNING, parameters).scalar_one())
 
 
 def _insert(connection: Connection, change: RunChange, lease_s: float | None) -> bool:

@@ -86,6 +86,7 @@ class FakeExecution:
             error=outcome.error if own else None,
             duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
             usage=_USAGE,
+            outputs=b"{}" if own and self._request.data is not None else None,
         )
 
 

@@ -119,6 +119,8 @@ class RunFeed:
         """What is left of the output of an attempt that the entry ends."""
         number = self._begun.pop(_key_of(entry), None)
         if number is None:
+            number = await self._find_beginning(entry)
+        if number is None:
             return
         output = self._followed.pop(number, None)
         texts = None if output is not None else _recorded(await self._row_of(entry), entry)
@@ -128,6 +130,12 @@ class RunFeed:
                 break
             yield batch
         self._position.offsets.pop(number, None)
+
+    async def _find_beginning(self, entry: HistoryEvent) -> int | None:
+        """Of an attempt that began before the position, and had written nothing by then; None when there is none."""
+        assert entry.step is not None  # noqa: S101 - attempts are those of steps
+        assert entry.attempt is not None  # noqa: S101 - looked at before
+        return await self._store.runs.find_beginning(self._run_id, entry.step, entry.item, entry.attempt)
 
     async def _row_of(self, entry: HistoryEvent) -> StepRun | None:
         assert entry.step is not None  # noqa: S101 - attempts are those of steps

@@ -188,6 +188,21 @@ async def test_history_is_read_in_parts(store: SqlStore) -> None:
     assert [await store.runs.find_step(run.run_id, "b", item) for item in (None, 0, 1)] == [*steps, None]
 
 
+async def test_the_beginning_of_an_attempt_is_found(store: SqlStore) -> None:
+    """Of a step, and of an item."""
+    run = a_run((await _workflow(store)).workflow_id)
+    history = [
+        an_event(run, 0, kind="step_started", attempt=1),
+        an_event(run, 1, attempt=1),
+        an_event(run, 2, kind="step_started", attempt=1, item=0),
+        an_event(run, 3, kind="step_started", attempt=2),
+    ]
+    assert await store.runs.insert(RunChange(run, (), history))
+    wanted = [(None, 1), (0, 1), (None, 2), (1, 1), (None, 3)]
+    found = [await store.runs.find_beginning(run.run_id, "a", item, attempt) for item, attempt in wanted]
+    assert found == [0, 2, 3, None, None]
+
+
 async def test_runs_are_listed_by_owner_workflow_and_status(store: SqlStore) -> None:
     """Newest first, each filter alone and together."""
     workflow, other = await _workflow(store), await _workflow(store)

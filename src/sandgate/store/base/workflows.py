@@ -143,3 +143,7 @@ class RunStore(Protocol):
     async def list_history(self, run_id: RunId, first: int = 0, most: int | None = None) -> Sequence[HistoryEvent]:
         """What happened, in order, from the entry with the number ``first`` on; at most so many entries."""
         ...
+
+    async def find_beginning(self, run_id: RunId, step: str, item: int | None, attempt: int) -> int | None:
+        """The number of the entry of the history that began an attempt."""
+        ...
