@@ -113,11 +113,11 @@ class EventStream:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._streams.lifetime_s
         await _send_part(send, _RETRY)
-        coming: asyncio.Future[Sequence[ServerEvent]] | None = None
+        coming: asyncio.Task[Sequence[ServerEvent]] | None = None
         try:
             while (left_s := deadline - loop.time()) > 0:
                 if coming is None:
-                    coming = asyncio.ensure_future(anext(self._events, ()))
+                    coming = loop.create_task(_next(self._events), name="next events")
                 done, _ = await asyncio.wait({coming}, timeout=min(left_s, self._streams.heartbeat_s))
                 if not done:
                     await _send_part(send, _HEARTBEAT)
@@ -130,6 +130,14 @@ class EventStream:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait({coming})
+
+
+async def _next(events: Events) -> Sequence[ServerEvent]:
+    """The next batch; empty at the end."""
+    try:
+        return await anext(events)
+    except StopAsyncIteration:
+        return ()
 
 
 async def _send_part(send: Send, part: bytes) -> None:
