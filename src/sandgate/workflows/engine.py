@@ -300,7 +300,7 @@ class Engine:
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
-            result = _CANCELLED
+            result = replace(_CANCELLED, stdout=output.whole("stdout"), stderr=output.whole("stderr"))
         finally:
             output.end()
             if live.outputs.get(row.key) is output:
