@@ -14,7 +14,7 @@ import traceback
 import types
 from typing import Any, Dict, Optional
 
-from sandgate_agent import system, walls, wire
+from sandgate_agent import step_files, system, walls, wire
 
 FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
@@ -163,6 +163,7 @@ class _Run:
         self._source = source
         self._filename = filename
         self._options = json.loads(options) if options else {}
+        self._files: Optional[step_files.StepFiles] = None
         self._shown = _ShownSource(source)
 
     def run(self) -> int:
@@ -186,7 +187,9 @@ class _Run:
         if not self._options:
             exec(compiled, module.__dict__)
             return
+        self._files = step_files.StepFiles(self._options["folder"], self._options["inputs"])
         os.environ.update(self._options["env"])
+        os.environ.update(self._files.variables())
         outputs: Dict[str, Any] = {}
         module.__dict__.update(inputs=self._options["inputs"], outputs=outputs)
         try:
@@ -203,8 +206,10 @@ class _Run:
             return
         if not isinstance(outputs, dict):
             raise TypeError("outputs has to be a dict, not {}".format(type(outputs).__name__))
+        # The dict has the last word, because it is filled by who reads what other programs have written.
+        written = self._files.read_outputs() if self._files is not None else {}
         try:
-            data = json.dumps(outputs, allow_nan=False).encode()
+            data = json.dumps({**written, **outputs} if written else outputs, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError("outputs has to be JSON: {}".format(error)) from None
         if len(data) > wire.OUTPUTS_LIMIT:
@@ -287,8 +292,19 @@ class _Run:
             # The code closed the channel; the exit code and stderr say the rest.
             return
 
+    def tell_files(self) -> None:
+        """Say, when nothing of the code runs any more, whether it has left files to be kept."""
+        if self._files is None or os.getpid() != self._pid:
+            return
+        try:
+            os.set_blocking(_CHANNEL, False)
+            os.write(_CHANNEL, self._files.close())
+        except OSError:
+            # The code closed the channel; the host looks for itself.
+            return
 
-def _finish(code: int) -> None:
+
+def _finish(code: int, run: "Optional[_Run]") -> None:
     """End as an interpreter does: threads joined, exit functions run, objects of the code's own finalized."""
     try:
         if _thread._count():
@@ -298,6 +314,8 @@ def _finish(code: int) -> None:
         sys.modules.pop("__main__", None)
         gc.collect()
         _flush()
+        if run is not None:
+            run.tell_files()
     finally:
         os._exit(code)
 
@@ -313,13 +331,15 @@ def _flush() -> None:
 def main(standard: bool, channel: int, stdout: int, stderr: int) -> None:
     """Run as one execution, with these descriptors; never returns."""
     code: Optional[int] = None
+    run: Optional[_Run] = None
     try:
         _settle(standard, channel, stdout, stderr)
         _refresh()
         options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
         options = _read_exactly(options_length) if options_length else b""
-        code = _Run(_read_exactly(code_length), sys.argv[0], options).run()
+        run = _Run(_read_exactly(code_length), sys.argv[0], options)
+        code = run.run()
     except BaseException as error:
         sys.stderr.write("sandgate: {!r}\n".format(error))
     finally:
-        _finish(70 if code is None else code)
+        _finish(70 if code is None else code, run)

@@ -47,6 +47,8 @@ class ZygoteExecution:
     ) -> None:
         self._payload = wire.pack_code(request.code.encode(), _options(request))
         self._has_data = request.data is not None
+        self._sink = request.sink
+        self._left_files = True
         self._answer = b""
         self._outputs: bytes | None = None
         self._timeout_s = request.timeout_s
@@ -91,7 +93,7 @@ class ZygoteExecution:
         self._kill = kill
         self._kills_before = kills_before
         keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
-        self._stdout = OutputStream(child.stdout, keep, drop, self._on_flood)
+        self._stdout = OutputStream(child.stdout, keep, drop, self._on_flood, self._sink)
         self._stderr = OutputStream(child.stderr, keep, drop, self._on_flood)
         self._started = time.perf_counter()
         self._timers = [
@@ -224,7 +226,8 @@ class ZygoteExecution:
         while before != len(self._answer):
             before = len(self._answer)
             self._receive(channel)
-        self._outputs, report = wire.split_outputs(self._answer)
+        answer, self._left_files = wire.split_ending(self._answer)
+        self._outputs, report = wire.split_outputs(answer)
         return wire.parse_report(report)
 
     def _timers_off(self) -> None:
@@ -251,6 +254,7 @@ class ZygoteExecution:
             duration_s=time.perf_counter() - self._started if started else 0.0,
             usage=_usage(exited),
             outputs=self._outputs if status is ExecutionStatus.COMPLETED else None,
+            left_files=started and self._has_data and self._left_files,
         )
         if not self._result.done():
             self._result.set_result(termination)
@@ -262,7 +266,7 @@ class ZygoteExecution:
 def _options(request: ExecutionRequest) -> dict[str, Any] | None:
     """What the child is told beside the code."""
     data = request.data
-    return None if data is None else {"inputs": dict(data.inputs), "env": dict(data.env)}
+    return None if data is None else {"inputs": dict(data.inputs), "env": dict(data.env), "folder": data.folder}
 
 
 def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":
