@@ -91,6 +91,7 @@ def rehearse() -> None:
         exec(compile(b"1 / 0", FILENAME, "exec"), module.__dict__)
     except ZeroDivisionError as error:
         wire.pack_report("", str(error), "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    step_files.rehearse()
 
 
 def _settle(standard: bool, channel: int, stdout: int, stderr: int) -> None:
@@ -188,10 +189,9 @@ class _Run:
             exec(compiled, module.__dict__)
             return
         self._files = step_files.StepFiles(self._options["folder"], self._options["inputs"])
-        os.environ.update(self._options["env"])
-        os.environ.update(self._files.variables())
+        os.environ.update({**self._options["env"], **self._files.variables()})
         outputs: Dict[str, Any] = {}
-        module.__dict__.update(inputs=self._options["inputs"], outputs=outputs)
+        module.__dict__.update(inputs=json.loads(self._options["inputs"]), outputs=outputs)
         try:
             exec(compiled, module.__dict__)
         except SystemExit as exit_:

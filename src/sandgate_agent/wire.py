@@ -131,7 +131,6 @@ def split_outputs(message: bytes) -> Tuple[Optional[bytes], bytes]:
 # The last thing that the child of a step says: no other message ends in one of these.
 LEFT_FILES = b"\x01"
 LEFT_NOTHING = b"\x02"
-ARTIFACTS_FOLDER = "artifacts"
 
 
 def split_ending(message: bytes) -> Tuple[bytes, bool]:

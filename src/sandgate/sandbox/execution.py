@@ -1,6 +1,7 @@
 """One execution, as the gateway sees it: it holds the deadline, the caps and the word on how it ended."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -266,7 +267,10 @@ class ZygoteExecution:
 def _options(request: ExecutionRequest) -> dict[str, Any] | None:
     """What the child is told beside the code."""
     data = request.data
-    return None if data is None else {"inputs": dict(data.inputs), "env": dict(data.env), "folder": data.folder}
+    if data is None:
+        return None
+    # As a text, so that the child writes it to a file as it is.
+    return {"inputs": json.dumps(dict(data.inputs)), "env": dict(data.env), "folder": data.folder}
 
 
 def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":
