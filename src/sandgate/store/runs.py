@@ -13,6 +13,7 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.store.artifacts import add_artifacts
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.database import Database
 from sandgate.store.schema import run_history, run_steps, runs, workflows
@@ -203,6 +204,7 @@ def _write_parts(connection: Connection, change: RunChange) -> None:
         _PUT_STEP.run(connection, _step_row_of(step))
     for event in change.history:
         _ADD_EVENT.run(connection, {field.name: getattr(event, field.name) for field in fields(event)})
+    add_artifacts(connection, change.artifacts)
 
 
 def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: datetime) -> Sequence[Run]:

@@ -5,12 +5,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from sandgate.store.artifacts import SqlArtifactStore
 from sandgate.store.base import (
+    ArtifactStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
     IdempotencyStore,
     RunStore,
+    SecretStore,
     UserStore,
     WorkflowStore,
 )
@@ -23,6 +26,7 @@ from sandgate.store.idempotency import SqlIdempotencyStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
 from sandgate.store.schema import write_probe
+from sandgate.store.secrets import SqlSecretStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
 from sandgate.store.workflows import SqlWorkflowStore
@@ -46,6 +50,8 @@ class SqlStore:
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
 
     def __init__(
         self,
@@ -65,6 +71,8 @@ class SqlStore:
         self.idempotency = SqlIdempotencyStore(self._database)
         self.workflows = SqlWorkflowStore(self._database)
         self.runs = SqlRunStore(self._database)
+        self.secrets = SqlSecretStore(self._database)
+        self.artifacts = SqlArtifactStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

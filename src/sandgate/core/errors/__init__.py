@@ -26,6 +26,13 @@ from sandgate.core.errors.base import (
     SandgateError,
     TooManyRequests,
 )
+from sandgate.core.errors.data import (
+    ArtifactNotFound,
+    RangeNotSatisfiable,
+    SecretNotFound,
+    SecretUnreadable,
+    TooManySecrets,
+)
 from sandgate.core.errors.environments import (
     CodeTooLarge,
     EnvironmentNotFound,
@@ -72,6 +79,7 @@ from sandgate.core.errors.workflows import (
 
 __all__ = [
     "ApiKeyNotFound",
+    "ArtifactNotFound",
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
@@ -97,12 +105,15 @@ __all__ = [
     "NotFound",
     "NotReady",
     "PayloadTooLarge",
+    "RangeNotSatisfiable",
     "RequestRefused",
     "RequestTimeout",
     "RunEnded",
     "RunNotFound",
     "SandboxFailed",
     "SandgateError",
+    "SecretNotFound",
+    "SecretUnreadable",
     "ServiceDraining",
     "StepNotWaiting",
     "StoreUnavailable",
@@ -114,6 +125,7 @@ __all__ = [
     "TooManyLoginAttempts",
     "TooManyRequests",
     "TooManyRuns",
+    "TooManySecrets",
     "UnknownTemplate",
     "UnsupportedMediaType",
     "UserNameTaken",

@@ -8,20 +8,26 @@ write may have been done. A cancelled caller may find its write done all the sam
 from typing import Protocol
 
 from sandgate.store.base.accounts import CredentialStore, UserStore
+from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
+from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
+    "ArtifactStore",
     "CredentialStore",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",
     "IdempotencyStore",
+    "Kept",
+    "Pack",
     "RunChange",
     "RunFilter",
     "RunStore",
     "SavedAnswer",
+    "SecretStore",
     "Store",
     "UserStore",
     "WorkflowStore",
@@ -38,6 +44,8 @@ class Store(Protocol):
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""

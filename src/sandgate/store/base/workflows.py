@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.ids import RunId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun
@@ -50,11 +51,15 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunChange:
-    """What one transaction writes: the run's new row, the steps that changed, and what to add to its history."""
+    """What one transaction writes: the run's new row, the steps that changed, and what to add to its history.
+
+    ``artifacts`` are those that attempts left whose results are among the steps.
+    """
 
     run: Run
     steps: Sequence[StepRun] = ()
     history: Sequence[HistoryEvent] = ()
+    artifacts: Sequence[Artifact] = ()
 
 
 class RunStore(Protocol):
