@@ -18,9 +18,12 @@ _KEY = "sandgate.exchange"
 
 
 class Exchange:
-    """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way."""
+    """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way.
 
-    __slots__ = ("headers", "operation", "request_id", "status")
+    ``is_head`` says that nobody will read the body of the answer.
+    """
+
+    __slots__ = ("headers", "is_head", "operation", "request_id", "status")
 
     def __init__(self, headers: Sequence[Header]) -> None:
         self.headers = dict(headers)
@@ -28,6 +31,7 @@ class Exchange:
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else make_id("req")
         self.operation = "unknown"
         self.status = 0
+        self.is_head = False
 
     def check_headers(self, headers: Sequence[Header]) -> None:
         """Raises ``MalformedRequest`` when a header that decides something is given twice."""

@@ -11,17 +11,20 @@ from datetime import timedelta
 from typing import Any
 
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
+from sandgate.core.errors import ExpressionError, InvalidDefinition, SecretUnreadable, StoreUnavailable
 from sandgate.core.ids import RunId
 from sandgate.core.run import Run, StepResult, StepRun, StepStatus
 from sandgate.store.base import RunChange, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
-from sandgate.workflows.attempts import failure, prepare, run_attempt
-from sandgate.workflows.base import StepSandboxes
+from sandgate.workflows.attempts import explain, failure, prepare, run_attempt
+from sandgate.workflows.base import SecretSource, StepSandboxes
+from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
+from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.live import LiveRun
+from sandgate.workflows.masking import Masker
 from sandgate.workflows.state import Graph
 
 LEASE_S = 10.0
@@ -47,6 +50,8 @@ class Engine:
         owner: str,
         *,
         most_steps: int = 16,
+        secrets: SecretSource | None = None,
+        collecting: Collecting | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
@@ -54,6 +59,8 @@ class Engine:
         self._clock = clock
         self._owner = owner
         self._slots = asyncio.Semaphore(most_steps)
+        self._secrets = secrets
+        self._collecting = collecting
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,7 +100,7 @@ class Engine:
         changes = advance(graph, live.state(), [], now)
         for row in changes.start:
             self._sandboxes.expect(graph.steps[row.step].config.get("template"))
-        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history)):
+        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history, changes.artifacts)):
             return None
         self._live[run.run_id] = live
         self._follow(live, changes)
@@ -162,7 +169,9 @@ class Engine:
         delay_s = 0.05
         while True:
             try:
-                return await self._store.runs.apply(RunChange(changes.run, changes.steps, changes.history))
+                return await self._store.runs.apply(
+                    RunChange(changes.run, changes.steps, changes.history, changes.artifacts)
+                )
             except StoreUnavailable as fault:
                 _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
             await asyncio.sleep(delay_s)
@@ -213,11 +222,27 @@ class Engine:
         self.post(live, AttemptEnded(row.key, row.attempt, result))
 
     async def _execute(self, live: LiveRun, row: StepRun) -> StepResult:
+        masker = Masker()
         try:
-            data = prepare(live.graph, live.state(), row)
+            secrets = await self._open_secrets(live)
+            masker = Masker(secrets.values())
+            data = prepare(live.graph, live.state(), row, secrets)
         except ExpressionError as problem:
-            return failure("ExpressionError", problem.message)
-        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data)
+            return explain(problem, masker)
+        except SecretUnreadable as fault:
+            return failure("SecretUnreadable", fault.message)
+        except StoreUnavailable as fault:
+            return failure("Lost", fault.message, reason="lost")
+        leftovers = None
+        if self._collecting is not None:
+            leftovers = self._collecting.of(row, live.room, data.folder, masker)
+        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data, masker, leftovers)
+
+    async def _open_secrets(self, live: LiveRun) -> SecretValues:
+        """Those that the definition names anywhere, because what one step was given another one may come to show."""
+        if self._secrets is None or not live.graph.secret_names:
+            return SecretValues()
+        return await self._secrets.open(live.run.owner_id, live.graph.secret_names)
 
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sandgate.core.run import Run, StepKey, StepRun
+from sandgate.workflows.collecting import RunRoom
 from sandgate.workflows.events import Changes, Event
 from sandgate.workflows.state import Graph, RunState
 
@@ -21,6 +22,7 @@ class LiveRun:
         self.pump: asyncio.Task[None] | None = None
         self.attempts: dict[StepKey, asyncio.Task[None]] = {}
         self.timer: asyncio.TimerHandle | None = None
+        self.room = RunRoom()
         self.closed = False
         self._changed: asyncio.Future[None] | None = None
 

@@ -11,6 +11,7 @@ from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.template import Template
 from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
+from sandgate.workflows.base import Collect
 
 _NEWEST = "python"
 # Longer than any step may take; it only matters when this process dies and no other comes.
@@ -59,11 +60,15 @@ class RuntimeStepSandboxes:
         waiting.append(making)
         asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+    async def execute(
+        self, template: str | None, code: str, timeout_s: float, data: StepData, collect: Collect | None = None
+    ) -> Termination:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
         try:
             ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
+            if collect is not None:
+                await collect(sandbox, ended)
         except asyncio.CancelledError:
             await asyncio.shield(self._destroy_later(sandbox.environment_id))
             raise

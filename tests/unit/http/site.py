@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 
 from sandgate.auth.accounts import Accounts
-from sandgate.auth.keys import KeyRing
+from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import PasswordCost, Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
@@ -21,11 +22,14 @@ from sandgate.core.errors import LauncherUnavailable
 from sandgate.core.principal import Principal, Role
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
+from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
 
 PASSWORD = "correct horse battery staple"
@@ -60,6 +64,9 @@ class Site:
     users: UserService
     service: EnvironmentService
     workflows: WorkflowService
+    secrets: SecretService
+    artifacts: ArtifactService
+    files: ArtifactFiles
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -83,10 +90,18 @@ class Site:
         users = UserService(store.users, accounts, passwords, clock)
         service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings)
         sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
-        engine = Engine(store, sandboxes, clock, "site")
+        sealing_keys = KeyRing(folder / "keys", clock, SEALING)
+        sealing_keys.open()
+        secrets = SecretService(store.secrets, Sealer(sealing_keys), clock, settings)
+        files = ArtifactFiles(folder / "artifacts")
+        artifacts = ArtifactService(store, files, clock, settings)
+        engine = Engine(store, sandboxes, clock, "site", secrets=secrets)
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
         app = _shared_app()
-        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, app.serve)
+        site = cls(
+            store, settings, clock, runtime, passwords, tokens, users, service, workflows, secrets, artifacts, files,
+            app.serve,
+        )  # fmt: skip
         app.turn_to(site, auth)
         await service.start()
         await workflows.start_engine()
@@ -158,7 +173,17 @@ class _App:
     def __init__(self) -> None:
         self._parts = {
             name: _Turned()
-            for name in ("authenticator", "users", "environments", "templates", "workflows", "idempotency", "clock")
+            for name in (
+                "authenticator",
+                "users",
+                "environments",
+                "templates",
+                "workflows",
+                "secrets",
+                "artifacts",
+                "idempotency",
+                "clock",
+            )
         }
         self._site: Site | None = None
         self.serve = create_app(
@@ -172,7 +197,10 @@ class _App:
         """Serve this site from now on."""
         self._site = site
         templates, store = FakeTemplates(), site.store
-        services = (auth, site.users, site.service, templates, site.workflows, store.idempotency, site.clock)
+        services = (
+            auth, site.users, site.service, templates, site.workflows, site.secrets, site.artifacts,
+            store.idempotency, site.clock,
+        )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service
 

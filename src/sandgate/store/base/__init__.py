@@ -8,7 +8,7 @@ write may have been done. A cancelled caller may find its write done all the sam
 from typing import Protocol
 
 from sandgate.store.base.accounts import CredentialStore, UserStore
-from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack
+from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.secrets import SecretStore
@@ -23,6 +23,9 @@ __all__ = [
     "IdempotencyStore",
     "Kept",
     "Pack",
+    "PackFolder",
+    "PackSink",
+    "PackedFile",
     "RunChange",
     "RunFilter",
     "RunStore",

@@ -1,6 +1,6 @@
 """Rows of artifacts; those of an attempt are written with its result, see ``RunChange``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -24,6 +24,61 @@ class Pack:
 
     run_id: RunId
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFile:
+    """A file in a pack."""
+
+    path: str
+    offset_bytes: int
+    size_bytes: int
+    sha256: bytes
+
+
+class PackSink(Protocol):
+    """A pack that is being written. Every method blocks, and raises ``OSError``."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def write(self, parts: Iterable[str | bytes]) -> None:
+        """Go on with these: a text begins a file of that name, bytes belong to the file begun last."""
+        ...
+
+    def finish(self) -> Sequence[PackedFile]:
+        """Everything is on the disk, whatever happens from now on; what the pack holds."""
+        ...
+
+    def discard(self) -> None:
+        """There is no such pack any more."""
+        ...
+
+
+class PackFolder(Protocol):
+    """The bytes of artifacts. Every method blocks, and raises ``OSError``."""
+
+    def create(self, run_id: RunId) -> PackSink:
+        """A new pack of a run."""
+        ...
+
+    def open(self, pack: Pack) -> int:
+        """A descriptor for reading; the caller closes it."""
+        ...
+
+    def delete(self, packs: Iterable[Pack]) -> None:
+        """Remove packs; none is no error."""
+        ...
+
+    def delete_runs(self, run_ids: Iterable[RunId]) -> None:
+        """Remove all that these runs have; nothing is no error."""
+        ...
+
+    def list_runs(self, after: str, most: int) -> Sequence[tuple[RunId, datetime]]:
+        """Runs that have something, in order of their ids, and when something was last added."""
+        ...
 
 
 class ArtifactStore(Protocol):
