@@ -75,7 +75,7 @@ def parse_secret_name(text: str) -> str:
 def parse_new_secret_name(text: str) -> str:
     """Raises ``InvalidRequest``."""
     if not _SECRET_NAME.fullmatch(text):
-        refuse_field("name", "has to be 1 to 64 of A to Z, 0 to 9 and _, and not to start with a digit")
+        refuse_field("secret_name", "has to be 1 to 64 of A to Z, 0 to 9 and _, and not to start with a digit")
     return text
 
 

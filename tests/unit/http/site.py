@@ -17,12 +17,15 @@ from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
 from sandgate.config.settings import Settings
+from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import LauncherUnavailable
+from sandgate.core.ids import RunId
 from sandgate.core.principal import Principal, Role
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.store.artifact_files import ArtifactFiles
+from sandgate.store.base import RunChange
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
@@ -155,6 +158,20 @@ class Site:
         assert answer.status_code == 201, answer.text
         environment_id: str = answer.json()["environment_id"]
         return environment_id
+
+    async def add_artifact(self, run_id: str, path: str, *pieces: bytes) -> Artifact:
+        """What a step of the run would have left."""
+        run = await self.store.runs.find(RunId(run_id))
+        assert run is not None
+        pack = self.files.create(run.run_id)
+        pack.write([path, *pieces])
+        (file,) = pack.finish()
+        artifact = Artifact(
+            make_artifact_id(), run.run_id, "ask", None, 1, path, file.size_bytes, file.sha256, self.clock.now(),
+            pack.name, file.offset_bytes,
+        )  # fmt: skip
+        assert await self.store.runs.apply(RunChange(run, artifacts=[artifact]))
+        return artifact
 
 
 class _Turned:

@@ -15,19 +15,22 @@ def add_secret_routes(api: Api, secrets: Secrets) -> None:
     """Declare the operations."""
 
     @api.operation(
-        "PUT", f"{_SECRETS}/{{name}}", tag=_TAG, errors=(errors.Forbidden, errors.TooManySecrets, errors.UserNotFound)
+        "PUT",
+        f"{_SECRETS}/{{secret_name}}",
+        tag=_TAG,
+        errors=(errors.Forbidden, errors.TooManySecrets, errors.UserNotFound),
     )
-    async def put_secret(caller: Caller, name: NewSecretPath, body: PutSecret) -> SecretAnswer:
+    async def put_secret(caller: Caller, secret_name: NewSecretPath, body: PutSecret) -> SecretAnswer:
         """Make a secret, or give it another value. Your workflows use it as `${{ secrets.NAME }}`."""
-        return SecretAnswer.of(await secrets.put(caller, name, body.value))
+        return SecretAnswer.of(await secrets.put(caller, secret_name, body.value))
 
     @api.operation("GET", _SECRETS, tag=_TAG)
     async def list_secrets(caller: Caller) -> SecretsAnswer:
         """List your secrets by name. Values are shown to nobody."""
         return SecretsAnswer(secrets=[SecretAnswer.of(row) for row in await secrets.list(caller)])
 
-    @api.operation("DELETE", f"{_SECRETS}/{{name}}", tag=_TAG, errors=(errors.SecretNotFound,))
-    async def delete_secret(caller: Caller, name: SecretPath) -> SecretDeletedAnswer:
+    @api.operation("DELETE", f"{_SECRETS}/{{secret_name}}", tag=_TAG, errors=(errors.SecretNotFound,))
+    async def delete_secret(caller: Caller, secret_name: SecretPath) -> SecretDeletedAnswer:
         """Delete one of your secrets. Steps that name it fail from now on."""
-        await secrets.delete(caller, name)
-        return SecretDeletedAnswer(name=name)
+        await secrets.delete(caller, secret_name)
+        return SecretDeletedAnswer(name=secret_name)
