@@ -121,7 +121,9 @@ class KeyRing:
         return self._keys[key.kid]
 
     def _outlived(self) -> list[SigningKey]:
-        """Keys whose successor signs for longer than any token lives."""
+        """Keys whose successor signs for longer than any token lives; what was sealed is never outlived."""
+        if self._kind != SIGNING:
+            return []
         ordered = sorted(self._keys.values(), key=lambda key: key.rank)
         before = self._clock.now() - timedelta(seconds=LONGEST_TOKEN_S)
         return [key for key, successor in itertools.pairwise(ordered) if successor.created_at < before]
