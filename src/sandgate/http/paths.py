@@ -11,9 +11,7 @@ from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, UserI
 from sandgate.environments.access import environment_not_found
 from sandgate.http.bodies import refuse_field
 from sandgate.http.operation import ParsedBy
-from sandgate.workflows.artifacts import artifact_not_found
-from sandgate.workflows.secrets import secret_not_found
-from sandgate.workflows.service import run_not_found, workflow_not_found
+from sandgate.workflows.refusals import artifact_not_found, run_not_found, secret_not_found, workflow_not_found
 
 _SECRET_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _TAIL = re.compile(r"[0-9a-z]{12,64}")

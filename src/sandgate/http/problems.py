@@ -105,7 +105,7 @@ def _headers(error: SandgateError, status: int) -> tuple[Header, ...]:
     if isinstance(error, NotAuthenticated):
         return ((b"www-authenticate", b'Bearer realm="sandgate"'),)
     if isinstance(error, RangeNotSatisfiable):
-        return ((b"content-range", f"bytes */{error.details['size_bytes']}".encode()),)
+        return ((b"content-range", f"bytes */{error.details.get('size_bytes', '*')}".encode()),)
     if isinstance(error, MethodNotAllowed):
         return ((b"allow", ", ".join(error.details.get("allowed", ())).encode()),)
     return ()

@@ -14,7 +14,7 @@ from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.store.base import Pack, PackFolder, Store
 from sandgate.telemetry.log import get_logger
-from sandgate.workflows.service import run_not_found
+from sandgate.workflows.refusals import artifact_not_found, run_not_found
 
 # Small batches, so that no write of a user waits for long behind one.
 _BATCH = 200
@@ -115,8 +115,3 @@ class ArtifactService:
         if removed:
             _log.info("artifacts pruned", count=removed)
         return removed
-
-
-def artifact_not_found(artifact_id: str) -> ArtifactNotFound:
-    """The refusal for an artifact that is not there."""
-    return ArtifactNotFound(f"The run has no artifact {artifact_id}; GET …/runs/{{run_id}}/artifacts lists them")

@@ -6,13 +6,14 @@ from typing import Protocol
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
-from sandgate.core.errors import Forbidden, InvalidRequest, SecretNotFound, TooManySecrets
+from sandgate.core.errors import Forbidden, InvalidRequest, TooManySecrets
 from sandgate.core.ids import UserId
 from sandgate.core.principal import Principal
 from sandgate.core.secret import Secret
 from sandgate.store.base import SecretStore
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.masking import SHORTEST_SECRET
+from sandgate.workflows.refusals import secret_not_found
 
 LONGEST_SECRET_BYTES = 32 * 1024
 MOST_LINES = 1000
@@ -69,11 +70,6 @@ class SecretService:
             return SecretValues()
         rows = await self._store.find(owner_id, names)
         return SecretValues({row.name: self._seals.open(owner_id, row.name, row.key_id, row.sealed) for row in rows})
-
-
-def secret_not_found(name: str) -> SecretNotFound:
-    """The refusal for a secret that is not there."""
-    return SecretNotFound(f"You have no secret {name}; GET /api/v1/orchestrator/secrets lists yours")
 
 
 def _check_value(value: str) -> None:

@@ -10,6 +10,7 @@ from sandgate.core.errors import RangeNotSatisfiable
 from sandgate.http.answer import Answer
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.documentation import REQUEST_ID_HEADER
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import answer_file
 from sandgate.http.models.artifacts import ArtifactAnswer, ArtifactsAnswer, ListArtifacts
@@ -38,8 +39,8 @@ _CONTENT: dict[str, Any] = {
     ],
     "responses": {
         "200": {"content": _OCTETS},
-        "206": {"description": "The part that was asked for.", "content": _OCTETS},
-        "304": {"description": "The file is the one that you have.", "content": _OCTETS},
+        "206": {"description": "The part that was asked for.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
+        "304": {"description": "The file is the one that you have.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
     },
 }
 
