@@ -62,13 +62,15 @@ class OutputSink(Protocol):
 class ExecutionRequest:
     """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts.
 
-    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. With ``sink``
-    stdout goes there, without a cap of its own.
+    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. ``is_last``:
+    the sandbox is about to be ended, so that nothing need be got ready for another one. With ``sink`` stdout goes
+    there, without a cap of its own.
     """
 
     code: str
     timeout_s: float
     data: StepData | None = None
+    is_last: bool = False
     sink: OutputSink | None = None
 
 

@@ -126,7 +126,9 @@ class Leftovers:
         self, sandbox: Sandbox, caps: ArchiveCaps, pack: PackSink, taken: "_Taken"
     ) -> Sequence[PackedFile]:
         intake, parser = Intake(), ArchiveParser(caps)
-        execution = sandbox.execute(ExecutionRequest(archive_code(self._folder, caps), _READ_LIMIT_S, sink=intake))
+        execution = sandbox.execute(
+            ExecutionRequest(archive_code(self._folder, caps), _READ_LIMIT_S, is_last=True, sink=intake)
+        )
         # An execution that never gets to run has no output that could end.
         closing = asyncio.create_task(_close_after(execution, intake), name=f"artifacts of {self._row.run_id}")
         try:

@@ -66,7 +66,7 @@ class RuntimeStepSandboxes:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
         try:
-            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
+            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data, is_last=True)).wait()
             if collect is not None:
                 await collect(sandbox, ended)
         except asyncio.CancelledError:
