@@ -21,6 +21,7 @@ from sandgate_agent.ends import Settle
 FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
 _CHANNEL = 63
+_temporary = "/tmp"
 _NAME = os.path.basename(sys.executable)
 _USER_PACKAGES = getattr(sys.modules.get("site"), "USER_SITE", None)
 
@@ -128,7 +129,12 @@ def _give_up() -> List[Call]:
 
 
 def lay_out(folder: str) -> None:
-    """Before the fork: the search path and arguments of code that is run as a file in ``folder``."""
+    """Before the fork: the search path and arguments of code that is run as a file in ``folder``.
+
+    And where its temporary files are, because asking for a variable that is not there takes long after the fork.
+    """
+    global _temporary
+    _temporary = os.environ.get("TMPDIR", "/tmp")
     sys.path[0] = folder
     sys.argv[:] = [folder + "/" + FILENAME]
     if hasattr(sys, "orig_argv"):
@@ -193,7 +199,7 @@ class _Run:
         if not self._options:
             exec(compiled, module.__dict__)
             return
-        self._files = step_files.StepFiles(self._options["folder"], self._options["inputs"])
+        self._files = step_files.StepFiles(_temporary + "/" + self._options["folder"], self._options["inputs"])
         os.environ.update({**self._options["env"], **self._files.variables()})
         outputs: Dict[str, Any] = {}
         module.__dict__.update(inputs=json.loads(self._options["inputs"]), outputs=outputs)
@@ -303,7 +309,7 @@ class _Run:
             return
         try:
             os.set_blocking(_CHANNEL, False)
-            os.write(_CHANNEL, self._files.close())
+            os.write(_CHANNEL, self._files.close(self._options["is_last"]))
         except OSError:
             # The code closed the channel; the host looks for itself.
             return

@@ -18,9 +18,12 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 class StepFiles:
     """Two files and a folder for one attempt of a step, where temporary files are."""
 
-    def __init__(self, name: str, inputs: str) -> None:
-        """Make them. ``inputs`` is the text of their file. Raises ``OSError`` where the disk is full."""
-        self._artifacts = artifacts = os.environ.get("TMPDIR", "/tmp") + "/" + name
+    def __init__(self, path: str, inputs: str) -> None:
+        """Make them, the folder at ``path``. ``inputs`` is the text of their file.
+
+        Raises ``OSError`` where the disk is full.
+        """
+        self._artifacts = artifacts = path
         self._inputs = artifacts + "-inputs.json"
         self._outputs = artifacts + "-outputs.json"
         os.mkdir(artifacts, 0o700)
@@ -81,12 +84,12 @@ class StepFiles:
             os.close(descriptor)
         raise ValueError("the file $SANDGATE_OUTPUTS is longer than {} bytes".format(wire.OUTPUTS_LIMIT))
 
-    def close(self) -> bytes:
-        """Remove what is not to be kept; the byte that says whether something is left.
+    def close(self, is_last: bool) -> bytes:
+        """Remove what is not to be kept, unless all ends now; the byte that says whether something is left.
 
         Only an empty folder can be removed.
         """
-        for path in (self._inputs, self._outputs):
+        for path in () if is_last else (self._inputs, self._outputs):
             try:
                 if _is_there(path):
                     os.unlink(path)

@@ -275,7 +275,8 @@ def _options(request: ExecutionRequest) -> dict[str, Any] | None:
     if data is None:
         return None
     # As a text, so that the child writes it to a file as it is.
-    return {"inputs": json.dumps(dict(data.inputs)), "env": dict(data.env), "folder": data.folder}
+    inputs = json.dumps(dict(data.inputs))
+    return {"inputs": inputs, "env": dict(data.env), "folder": data.folder, "is_last": request.is_last}
 
 
 def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":
