@@ -27,6 +27,7 @@ import uvloop
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
@@ -39,12 +40,15 @@ from sandgate.environments.base import NewEnvironment
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
+from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import set_up_logging
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
 
 _WARM_UP = 500
@@ -130,6 +134,8 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         environments=service,
         templates=FakeTemplates(),
         workflows=WorkflowService(store, engine, sandboxes, clock, settings),
+        secrets=SecretService(store.secrets, Sealer(keys), clock, settings),
+        artifacts=ArtifactService(store, ArtifactFiles(folder / "artifacts"), clock, settings),
         idempotency=store.idempotency,
         checks={},
         clock=clock,

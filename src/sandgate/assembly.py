@@ -13,13 +13,14 @@ import uvloop
 
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
-from sandgate.auth.keys import KeyRing
+from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
-from sandgate.config.paths import database_location, keys_folder, state_name
+from sandgate.config.paths import artifacts_folder, database_location, keys_folder, state_name
 from sandgate.config.settings import Settings
 from sandgate.core.clock import SystemClock
 from sandgate.core.errors import TemplateUnavailable
@@ -30,10 +31,14 @@ from sandgate.environments.templates import TemplateCatalogue
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
+from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import get_logger
+from sandgate.workflows.artifacts import ArtifactService
+from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
 
 _log = get_logger(__name__)
@@ -79,6 +84,10 @@ class Gateway:
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates)
         owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
+        self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
+        files = ArtifactFiles(artifacts_folder(settings))
+        self._artifacts = ArtifactService(store, files, clock, settings)
         self._engine = Engine(
             store,
             sandboxes,
@@ -86,6 +95,8 @@ class Gateway:
             owner,
             most_steps=settings.max_steps,
             lease_s=settings.run_lease_s,
+            secrets=self._secrets,
+            collecting=Collecting(store.artifacts, files, clock, settings),
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
@@ -122,6 +133,7 @@ class Gateway:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         await self._store.open()
         self._keys.open()
+        self._sealing_keys.open()
         admin = await ensure_first_admin(
             self._store.users,
             self._passwords,
@@ -148,6 +160,8 @@ class Gateway:
             environments=self._environments,
             templates=self._templates,
             workflows=self._workflows,
+            secrets=self._secrets,
+            artifacts=self._artifacts,
             idempotency=self._store.idempotency,
             checks={
                 "database": self._store.check,
@@ -166,6 +180,7 @@ class Gateway:
             background = [
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._auth.run(), name="api key uses"),
+                tasks.create_task(self._artifacts.run(), name="artifacts"),
             ]
             await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
             for task in background:

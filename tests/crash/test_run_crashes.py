@@ -83,6 +83,23 @@ def test_a_killed_server_loses_no_run(server: CrashServer, kill: Callable[[Crash
     assert run["steps"][1]["stdout"] == "again\n"
 
 
+def test_what_a_step_left_is_there_once_the_step_has_succeeded(server: CrashServer) -> None:
+    """Whoever was told of the result finds the artifacts after ``kill -9``; what was not yet taken comes again."""
+    leave = "import os, time\nopen(os.environ['SANDGATE_ARTIFACTS'] + '/x', 'w').write('x' * 1_000_000)\n"
+    slow = leave + "if os.environ['SANDGATE_ATTEMPT'] == '1': time.sleep(60)"
+    run_id = _begin(server, [_step("quick", leave), _step("slow", slow)])
+    _until_done(server, run_id, "slow", "running")
+    _kill_server(server)
+    run = _until_over(server, run_id)
+    assert [step["status"] for step in run["steps"]] == ["succeeded", "succeeded"]
+    with server.connect() as connection:
+        found = connection.expect(200, "GET", f"{RUNS}/{run_id}/artifacts")["artifacts"]
+        assert [(row["step"], row["attempt"]) for row in reversed(found)] == [("quick", 1), ("slow", 2)]
+        for row in found:
+            answer = connection.request("GET", f"{RUNS}/{run_id}/artifacts/{row['artifact_id']}")
+            assert answer.body == b"x" * 1_000_000
+
+
 def test_at_most_once_when_asked_for(server: CrashServer) -> None:
     """A step whose retry does not name ``lost`` is not started again."""
     once = _step("once", "import time; time.sleep(60)", retry={"max_attempts": 3, "on": ["failed"]})

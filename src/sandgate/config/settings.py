@@ -155,6 +155,18 @@ class Settings(BaseModel):
         gt=0,
     )
 
+    max_secrets_per_user: int = _setting(100, "Secrets of one user.", ge=1, le=10_000)
+    max_artifact_bytes: int = _setting(64 * 1024**2, "Largest artifact.", unit="bytes", ge=1)
+    max_step_artifacts: int = _setting(1000, "Artifacts of one attempt of a step.", ge=1, le=10_000)
+    max_step_artifact_bytes: int = _setting(
+        128 * 1024**2, "All artifacts of one attempt of a step together.", unit="bytes", ge=1
+    )
+    max_run_artifacts: int = _setting(10_000, "Artifacts of one run.", ge=1, le=1_000_000)
+    max_run_artifact_bytes: int = _setting(1024**3, "All artifacts of one run together.", unit="bytes", ge=1)
+    artifact_retention_s: int = _setting(
+        7 * 86_400, "Artifacts are kept for this long, unless their run goes before.", unit="s", ge=60
+    )
+
     # Sandboxes
     allow_weak_isolation: bool = _setting(
         False,

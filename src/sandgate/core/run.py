@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.workflow import Json
@@ -144,7 +145,10 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How an attempt ended. ``reason`` is the word that ``retry.on`` knows it by, or ``succeeded``."""
+    """How an attempt ended. ``reason`` is the word that ``retry.on`` knows it by, or ``succeeded``.
+
+    ``artifacts`` are the files that it left; they are on the disk.
+    """
 
     status: StepStatus
     reason: str
@@ -154,6 +158,7 @@ class StepResult:
     stderr: str = ""
     exit_code: int | None = None
     duration_ms: int | None = None
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,20 @@ from sandgate.http.idempotency import IdempotentRequests
 from sandgate.http.metrics import HttpMetrics
 from sandgate.http.operation import Gate
 from sandgate.http.readiness import Check, Readiness
+from sandgate.http.routes.artifacts import add_artifact_routes
 from sandgate.http.routes.auth import add_auth_routes
 from sandgate.http.routes.docs import add_docs_routes
 from sandgate.http.routes.environments import add_environment_routes
 from sandgate.http.routes.executions import add_execution_routes
 from sandgate.http.routes.health import add_health_routes
 from sandgate.http.routes.runs import add_run_routes
+from sandgate.http.routes.secrets import add_secret_routes
 from sandgate.http.routes.templates import add_template_routes
 from sandgate.http.routes.users import add_user_routes
 from sandgate.http.routes.workflows import add_workflow_routes
 from sandgate.http.streaming import Streams
 from sandgate.store.base import IdempotencyStore
-from sandgate.workflows.base import Workflows
+from sandgate.workflows.base import Artifacts, Secrets, Workflows
 
 
 def create_app(
@@ -35,6 +37,8 @@ def create_app(
     environments: Environments,
     templates: Templates,
     workflows: Workflows,
+    secrets: Secrets,
+    artifacts: Artifacts,
     idempotency: IdempotencyStore,
     checks: Mapping[str, Check],
     clock: Clock,
@@ -58,6 +62,8 @@ def create_app(
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)
     add_run_routes(api, workflows, streams)
+    add_artifact_routes(api, artifacts)
+    add_secret_routes(api, secrets)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
     add_health_routes(api, Readiness(checks, clock), metrics)

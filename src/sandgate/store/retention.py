@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select
 
 from sandgate.store.database import Database
 from sandgate.store.schema import (
+    artifacts,
     environments,
     executions,
     run_history,
@@ -20,7 +21,7 @@ from sandgate.store.schema import (
 )
 
 # What goes with a run, and with a workflow. Each table names its owner in the column of the same name.
-OF_A_RUN: Sequence[sa.Table] = (run_steps, run_history, run_signals, runs)
+OF_A_RUN: Sequence[sa.Table] = (run_steps, run_history, run_signals, artifacts, runs)
 OF_A_WORKFLOW: Sequence[sa.Table] = (workflow_versions, workflows)
 OF_AN_ENVIRONMENT: Sequence[sa.Table] = (environments,)
 

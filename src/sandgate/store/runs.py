@@ -12,6 +12,7 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.store.artifacts import add_artifacts
 from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
 from sandgate.store.clocks import database_now
 from sandgate.store.database import Database
@@ -314,6 +315,7 @@ def _write_parts(connection: Connection, change: RunChange) -> None:
         _PUT_STEP.run(connection, _step_row_of(step))
     for event in change.history:
         _ADD_EVENT.run(connection, {field.name: getattr(event, field.name) for field in fields(event)})
+    add_artifacts(connection, change.artifacts)
 
 
 def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: datetime) -> Sequence[Run]:

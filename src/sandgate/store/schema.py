@@ -200,6 +200,41 @@ run_signals = sa.Table(
     sa.Index("run_signals_by_run", "run_id", "signal_id"),
 )
 
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column(
+        "owner_id",
+        ExactText,
+        sa.ForeignKey("users.user_id", name="secrets_of_users", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("name", ExactText, primary_key=True),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("key_id", ExactText, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+# ``item`` is -1 for a step as a whole. The bytes are a part of a file named ``pack`` outside of the database.
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("artifact_id", ExactText, primary_key=True),
+    sa.Column("run_id", ExactText, nullable=False),
+    sa.Column("step", ExactText, nullable=False),
+    sa.Column("item", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.BigInteger, nullable=False),
+    sa.Column("path", ExactText, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("pack", ExactText, nullable=False),
+    sa.Column("offset_bytes", sa.BigInteger, nullable=False),
+    sa.Index("artifacts_by_run", "run_id", "artifact_id"),
+    sa.Index("artifacts_by_age", "created_at"),
+)
+
 write_probe = sa.Table(
     "write_probe",
     metadata,

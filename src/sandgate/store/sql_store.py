@@ -5,7 +5,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from sandgate.store.artifacts import SqlArtifactStore
 from sandgate.store.base import (
+    ArtifactStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -13,6 +15,7 @@ from sandgate.store.base import (
     RetentionStore,
     RunNotes,
     RunStore,
+    SecretStore,
     SignalStore,
     UserStore,
     WorkflowStore,
@@ -28,6 +31,7 @@ from sandgate.store.retention import SqlRetentionStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
 from sandgate.store.schema import write_probe
+from sandgate.store.secrets import SqlSecretStore
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
@@ -55,6 +59,8 @@ class SqlStore:
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
 
     def __init__(
         self,
@@ -77,6 +83,8 @@ class SqlStore:
         self.signals = SqlSignalStore(self._database)
         self.notes = SqlRunNotes(location)
         self.retention = SqlRetentionStore(self._database)
+        self.secrets = SqlSecretStore(self._database)
+        self.artifacts = SqlArtifactStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.errors import ExpressionError
 from sandgate.core.execution import ErrorReport
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepKey, StepResult, StepRun, StepStatus
@@ -49,6 +50,7 @@ class _Advance:
         self._now = now
         self._changed: dict[StepKey, StepRun] = {}
         self._history: list[HistoryEvent] = []
+        self._artifacts: list[Artifact] = []
         self._start: dict[StepKey, StepRun] = {}
         self._kill: dict[StepKey, None] = {}
         self._context: dict[str, Json] | None = None
@@ -56,7 +58,8 @@ class _Advance:
     def changes(self) -> Changes:
         """Everything that follows."""
         run = replace(self._run, events=self._run.events + len(self._history))
-        return Changes(run, list(self._changed.values()), self._history, list(self._start.values()), list(self._kill))
+        start, kill = list(self._start.values()), list(self._kill)
+        return Changes(run, list(self._changed.values()), self._history, start, kill, self._artifacts)
 
     def take(self, event: Event) -> None:
         """Take one event into the rows."""
@@ -64,6 +67,7 @@ class _Advance:
             case AttemptEnded(key, attempt, result):
                 row = self._steps.get(key)
                 if row is not None and row.status is StepStatus.RUNNING and row.attempt == attempt:
+                    self._artifacts.extend(result.artifacts)
                     self._end_attempt(row, result)
             case Decided():
                 self._decide(event)

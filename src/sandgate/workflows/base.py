@@ -1,18 +1,24 @@
 """What the engine needs of others, and the use cases of workflows as the HTTP layer sees them."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandgate.core.artifact import Artifact, ArtifactId
 from sandgate.core.execution import StepData, Termination
-from sandgate.core.ids import RunId, WorkflowId
+from sandgate.core.ids import RunId, UserId, WorkflowId
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.run import HistoryEvent, Run, StepRun
+from sandgate.core.secret import Secret
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
+from sandgate.sandbox.base import Sandbox
 from sandgate.store.base import RunFilter
+from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
+
+Collect = Callable[[Sandbox, Termination], Awaitable[None]]
 
 
 class StepSandboxes(Protocol):
@@ -27,9 +33,18 @@ class StepSandboxes(Protocol):
         ...
 
     async def execute(
-        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
+        self,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
     ) -> Termination:
         """Run code in a fresh sandbox (template None: the newest Python) and answer how it ended.
+
+        ``tap`` shows the output while it is written. ``collect`` is awaited before the sandbox goes, to take out of it
+        what the code has left.
 
         When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
         ``MechanismFault``, and ``RequestRefused`` for a template that cannot be used.
@@ -38,6 +53,61 @@ class StepSandboxes(Protocol):
 
     async def close(self) -> None:
         """Let go of every sandbox."""
+        ...
+
+
+class SecretSource(Protocol):
+    """Where the engine gets secrets from."""
+
+    async def open(self, owner_id: UserId, names: Collection[str]) -> SecretValues:
+        """The values of those that are there. Raises ``SecretUnreadable``, ``StoreUnavailable``."""
+        ...
+
+
+class Secrets(Protocol):
+    """Every method raises ``StoreUnavailable``."""
+
+    async def put(self, caller: Principal, name: str, value: str) -> Secret:
+        """Make a secret or replace its value, durable. Raises ``Forbidden``, ``InvalidRequest``, ``TooManySecrets``."""
+        ...
+
+    async def list(self, caller: Principal) -> Sequence[Secret]:
+        """The caller's own, by name and without values."""
+        ...
+
+    async def delete(self, caller: Principal, name: str) -> None:
+        """Delete one of the caller's own. Raises ``SecretNotFound``."""
+        ...
+
+
+class ArtifactContent(Protocol):
+    """An artifact that is open for reading."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """Its row."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """So many bytes from there on, fewer at the end. Raises ``OSError``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Artifacts(Protocol):
+    """Every method raises ``RunNotFound`` for an unknown or foreign run (an admin sees all), ``StoreUnavailable``."""
+
+    async def list(
+        self, caller: Principal, run_id: RunId, page: PageRequest, *, step: str | None = None
+    ) -> Page[Artifact]:
+        """A page of what a run kept, or one of its steps, newest first."""
+        ...
+
+    async def open(self, caller: Principal, run_id: RunId, artifact_id: ArtifactId) -> ArtifactContent:
+        """An artifact of the run; the caller closes it. Raises ``ArtifactNotFound``."""
         ...
 
 

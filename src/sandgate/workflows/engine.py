@@ -10,19 +10,22 @@ from dataclasses import replace
 from typing import Any
 
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
+from sandgate.core.errors import ExpressionError, InvalidDefinition, SecretUnreadable, StoreUnavailable
 from sandgate.core.ids import RunId, SignalId
 from sandgate.core.run import Run, StepResult, StepRun, StepStatus
 from sandgate.store.base import NoteKind, RunChange, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
-from sandgate.workflows.attempts import failure, prepare, run_attempt
-from sandgate.workflows.base import StepSandboxes
+from sandgate.workflows.attempts import explain, failure, prepare, run_attempt
+from sandgate.workflows.base import SecretSource, StepSandboxes
+from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
+from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.leases import LeaseKeeper
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.masking import Masker
 from sandgate.workflows.reopening import reopen
 from sandgate.workflows.signals import event_of
 from sandgate.workflows.state import Graph, RunState
@@ -50,6 +53,8 @@ class Engine:
         *,
         most_steps: int = 16,
         lease_s: float = LEASE_S,
+        secrets: SecretSource | None = None,
+        collecting: Collecting | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
@@ -57,6 +62,8 @@ class Engine:
         self._clock = clock
         self._owner = owner
         self._slots = asyncio.Semaphore(most_steps)
+        self._secrets = secrets
+        self._collecting = collecting
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
         self._beginning: set[RunId] = set()
@@ -107,7 +114,7 @@ class Engine:
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
         self._expect(live, changes)
-        change = RunChange(changes.run, changes.steps, changes.history)
+        change = _change_of(changes)
         return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s))
 
     async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
@@ -116,7 +123,7 @@ class Engine:
         live.steps = dict(state.steps)
         changes = reopen(graph, live.state(), who, from_step, self._clock.now())
         self._expect(live, changes)
-        change = RunChange(changes.run, changes.steps, changes.history)
+        change = _change_of(changes)
         return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
 
     async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
@@ -254,7 +261,7 @@ class Engine:
         """Until it is written; False when the run is no longer this process's."""
         if changes.run == live.run and not changes.steps and not signals:
             return True
-        change = RunChange(changes.run, changes.steps, changes.history, signals)
+        change = _change_of(changes, signals)
         delay_s = 0.05
         while True:
             try:
@@ -315,11 +322,27 @@ class Engine:
         self.post(live, AttemptEnded(row.key, row.attempt, result))
 
     async def _execute(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
+        masker = Masker()
         try:
-            data = prepare(live.graph, live.state(), row)
+            secrets = await self._open_secrets(live)
+            masker = Masker(secrets.values())
+            data = prepare(live.graph, live.state(), row, secrets)
         except ExpressionError as problem:
-            return failure("ExpressionError", problem.message)
-        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data, output.tap)
+            return explain(problem, masker)
+        except SecretUnreadable as fault:
+            return failure("SecretUnreadable", fault.message)
+        except StoreUnavailable as fault:
+            return failure("Lost", fault.message, reason="lost")
+        leftovers = None
+        if self._collecting is not None:
+            leftovers = self._collecting.of(row, live.room, data.folder, masker)
+        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data, masker, output, leftovers)
+
+    async def _open_secrets(self, live: LiveRun) -> SecretValues:
+        """Those that the definition names anywhere, because what one step was given another one may come to show."""
+        if self._secrets is None or not live.graph.secret_names:
+            return SecretValues()
+        return await self._secrets.open(live.run.owner_id, live.graph.secret_names)
 
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
@@ -340,3 +363,7 @@ class Engine:
             _log.error("background task failed", task=task.get_name(), exc_info=fault)
             if self._on_fault is not None:
                 self._on_fault(fault)
+
+
+def _change_of(changes: Changes, signals: Sequence[SignalId] = ()) -> RunChange:
+    return RunChange(changes.run, changes.steps, changes.history, signals, changes.artifacts)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.run import HistoryEvent, Run, StepKey, StepResult, StepRun
 
 
@@ -51,6 +52,7 @@ class Changes:
     history: Sequence[HistoryEvent]
     start: Sequence[StepRun]
     kill: Sequence[StepKey]
+    artifacts: Sequence[Artifact] = ()
 
     @property
     def wake_at(self) -> datetime | None:

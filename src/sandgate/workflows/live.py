@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sandgate.core.ids import SignalId
 from sandgate.core.run import Run, StepKey, StepRun
+from sandgate.workflows.collecting import RunRoom
 from sandgate.workflows.events import Changes, Event
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.state import Graph, RunState
@@ -26,6 +27,7 @@ class LiveRun:
         self.signals: list[SignalId] = []
         self._heard: set[SignalId] = set()
         self.timer: asyncio.TimerHandle | None = None
+        self.room = RunRoom()
         self.closed = False
         self._changed: asyncio.Future[None] | None = None
 

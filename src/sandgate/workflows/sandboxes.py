@@ -12,6 +12,7 @@ from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
 from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
+from sandgate.workflows.base import Collect
 
 _NEWEST = "python"
 # Longer than any step may take; it only matters when this process dies and no other comes.
@@ -61,13 +62,21 @@ class RuntimeStepSandboxes:
         asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
     async def execute(
-        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
+        self,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
     ) -> Termination:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
         try:
             request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap)
             ended = await sandbox.execute(request).wait()
+            if collect is not None:
+                await collect(sandbox, ended)
         except asyncio.CancelledError:
             await asyncio.shield(self._destroy_later(sandbox.environment_id))
             raise

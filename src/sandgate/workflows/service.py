@@ -12,7 +12,6 @@ from sandgate.core.errors import (
     ServiceDraining,
     TooManyRuns,
     WorkflowChanged,
-    WorkflowNotFound,
     WorkflowRunning,
 )
 from sandgate.core.ids import RunId, WorkflowId, make_run_id, make_workflow_id
@@ -29,6 +28,7 @@ from sandgate.workflows.events import Decided
 from sandgate.workflows.feed import RunFeed
 from sandgate.workflows.inputs import check_inputs
 from sandgate.workflows.positions import Batch, Position
+from sandgate.workflows.refusals import run_not_found, workflow_not_found
 from sandgate.workflows.state import Graph
 from sandgate.workflows.supported import check_supported
 
@@ -240,16 +240,6 @@ class WorkflowService:
         workflow = await self.get(caller, workflow_id)
         _check_can_write(caller)
         return workflow
-
-
-def workflow_not_found(workflow_id: str) -> WorkflowNotFound:
-    """The refusal for a workflow that is not there, or somebody else's."""
-    return WorkflowNotFound(f"You have no workflow {workflow_id}; GET /api/v1/orchestrator/workflows lists yours")
-
-
-def run_not_found(run_id: str) -> RunNotFound:
-    """The refusal for a run that is not there, or somebody else's."""
-    return RunNotFound(f"You have no run {run_id}; GET /api/v1/orchestrator/runs lists yours")
 
 
 def _check_can_write(caller: Principal) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from sandgate.core.run import FAILED_STEP_STATUSES, Run, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
+from sandgate.workflows.secret_names import find_secret_names
 
 
 class Phase(StrEnum):
@@ -28,6 +29,7 @@ class Graph:
         }
         self.steps = {step.name: step for steps in self.phases.values() for step in steps}
         self.phase_of = {step.name: phase for phase, steps in self.phases.items() for step in steps}
+        self.secret_names = find_secret_names(definition)
         self._ancestors: dict[str, frozenset[str]] = {}
 
     def ancestors(self, name: str) -> frozenset[str]:

@@ -1,10 +1,9 @@
 """What the language has and this engine does not run yet: refused before anything depends on it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from sandgate.core.errors import InvalidDefinition
-from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefinition
-from sandgate.workflows.expressions import OPENING, Template, references
+from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
 from sandgate.workflows.problems import below
 
 _RUN = frozenset({StepType.CODE_EXECUTION, StepType.SLEEP, StepType.APPROVAL})
@@ -22,8 +21,6 @@ def _find(definition: WorkflowDefinition) -> Iterator[tuple[str, str]]:
         yield "/workspace", "A workspace that steps share is not supported yet; pass values by outputs and inputs"
     if definition.concurrency_group is not None:
         yield "/concurrency", "Concurrency groups are not supported yet"
-    if _names_secret(definition.env):
-        yield "/env", "Secrets are not supported yet"
     for key, steps in (("steps", definition.steps), ("on_error", definition.on_error), ("finally", definition.final)):
         for index, step in enumerate(steps):
             yield from _find_in_step(below("", key, index), step)
@@ -38,16 +35,3 @@ def _find_in_step(pointer: str, step: StepDefinition) -> Iterator[tuple[str, str
         yield f"{pointer}/config/until", "Sleeping until a moment is not supported yet; give seconds"
     if "environment_id" in step.config:
         yield f"{pointer}/config/environment_id", "Steps in a named environment are not supported yet; leave it out"
-    if _names_secret(step.env):
-        yield f"{pointer}/env", "Secrets are not supported yet"
-    if _names_secret(step.config.get("inputs") or {}):
-        yield f"{pointer}/config/inputs", "Secrets are not supported yet"
-
-
-def _names_secret(value: Json | Mapping[str, Json]) -> bool:
-    if isinstance(value, str):
-        expressions = Template.parse(value).expressions if OPENING in value else ()
-        return any(path[0] == "secrets" for part in expressions for path in references(part.expression))
-    if isinstance(value, list):
-        return any(map(_names_secret, value))
-    return isinstance(value, Mapping) and any(map(_names_secret, value.values()))

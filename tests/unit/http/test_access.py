@@ -13,6 +13,7 @@ ORCHESTRATOR = "/api/v1/orchestrator"
 WORKFLOWS = f"{ORCHESTRATOR}/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{ORCHESTRATOR}/runs/{{run_id}}"
+SECRETS = f"{ORCHESTRATOR}/secrets"
 DEFINITION = {"name": "w", "steps": [{"name": "ask", "type": "approval"}]}
 ROLES = ("anonymous", "viewer", "user", "admin")
 
@@ -63,6 +64,12 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", f"{RUN}/cancel"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/approve"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/reject"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/artifacts"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/artifacts/{{artifact_id}}"): Rule(401, 404, 200, 200, 404),
+    # Secrets are one's own affair, also against an admin.
+    ("GET", SECRETS): Rule(401, 200, 200, 200),
+    ("PUT", f"{SECRETS}/{{secret_name}}"): Rule(401, 403, 200, 200, body={"value": PASSWORD}),
+    ("DELETE", f"{SECRETS}/{{secret_name}}"): Rule(401, 404, 200, 404, 404),
     ("POST", "/api/v1/auth/token"): Rule(200, 200, 200, 200, body={"username": "user", "password": PASSWORD}),
     ("POST", "/api/v1/auth/revoke"): Rule(401, 200, 200, 200),
     ("POST", "/api/v1/auth/api-keys"): Rule(401, 403, 201, 201, body={"label": "x"}),
@@ -99,7 +106,11 @@ async def _things(site: Site) -> dict[str, str]:
     workflow = await site.post(WORKFLOWS, DEFINITION)
     workflow_id = workflow.json()["workflow_id"]
     run = await site.post(f"{WORKFLOWS}/{workflow_id}/start", {})
+    await site.send("PUT", f"{SECRETS}/API_TOKEN", json={"value": PASSWORD})
+    artifact = await site.add_artifact(run.json()["run_id"], "out.txt", b"out")
     return {
+        "artifact_id": artifact.artifact_id,
+        "secret_name": "API_TOKEN",
         "environment_id": environment_id,
         "execution_id": execution.json()["execution_id"],
         "api_key_id": key.json()["api_key_id"],

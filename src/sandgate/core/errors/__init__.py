@@ -26,6 +26,13 @@ from sandgate.core.errors.base import (
     SandgateError,
     TooManyRequests,
 )
+from sandgate.core.errors.data import (
+    ArtifactNotFound,
+    RangeNotSatisfiable,
+    SecretNotFound,
+    SecretUnreadable,
+    TooManySecrets,
+)
 from sandgate.core.errors.environments import (
     CodeTooLarge,
     EnvironmentNotFound,
@@ -75,6 +82,7 @@ from sandgate.core.errors.workflows import (
 
 __all__ = [
     "ApiKeyNotFound",
+    "ArtifactNotFound",
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
@@ -100,6 +108,7 @@ __all__ = [
     "NotFound",
     "NotReady",
     "PayloadTooLarge",
+    "RangeNotSatisfiable",
     "RequestRefused",
     "RequestTimeout",
     "RunEnded",
@@ -108,6 +117,8 @@ __all__ = [
     "RunSucceeded",
     "SandboxFailed",
     "SandgateError",
+    "SecretNotFound",
+    "SecretUnreadable",
     "ServiceDraining",
     "StepNotWaiting",
     "StoreUnavailable",
@@ -119,6 +130,7 @@ __all__ = [
     "TooManyLoginAttempts",
     "TooManyRequests",
     "TooManyRuns",
+    "TooManySecrets",
     "TooManyStreams",
     "UnknownTemplate",
     "UnsupportedMediaType",

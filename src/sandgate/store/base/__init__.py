@@ -8,19 +8,27 @@ write may have been done. A cancelled caller may find its write done all the sam
 from typing import Protocol
 
 from sandgate.store.base.accounts import CredentialStore, UserStore
+from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
+from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
+    "ArtifactStore",
     "CredentialStore",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",
     "IdempotencyStore",
+    "Kept",
     "NoteKind",
+    "Pack",
+    "PackFolder",
+    "PackSink",
+    "PackedFile",
     "RetentionStore",
     "RunChange",
     "RunFilter",
@@ -28,6 +36,7 @@ __all__ = [
     "RunNotes",
     "RunStore",
     "SavedAnswer",
+    "SecretStore",
     "SignalStore",
     "Store",
     "UserStore",
@@ -48,6 +57,8 @@ class Store(Protocol):
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun
@@ -54,13 +55,15 @@ class RunFilter:
 @dataclass(frozen=True, slots=True)
 class RunChange:
     """What one transaction writes: the run's new row, the steps that changed, what to add to its history, and the
-    signals that it follows from, which are deleted.
+    signals that it follows from, which are deleted. ``artifacts`` are those that attempts left whose results are among
+    the steps.
     """
 
     run: Run
     steps: Sequence[StepRun] = ()
     history: Sequence[HistoryEvent] = ()
     signals: Sequence[SignalId] = ()
+    artifacts: Sequence[Artifact] = ()
 
 
 class RunStore(Protocol):
