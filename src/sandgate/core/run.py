@@ -130,6 +130,11 @@ class StepRun:
         """Whether it has not ended."""
         return self.status in LIVE_STEP_STATUSES
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an attempt of it has begun and not ended. A step with items has attempts only in these."""
+        return self.status is StepStatus.RUNNING and self.items is None
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
