@@ -15,7 +15,7 @@ from sandgate.workflows.beginnings import open_steps, skip
 from sandgate.workflows.endings import begin_attempt, end, end_attempt, halt, keep_to_begun_items
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.ledger import Ledger, is_waiting
-from sandgate.workflows.state import Graph, Phase, RunState
+from sandgate.workflows.state import Graph, Phase, RunState, is_approvable
 
 RUN_TIMED_OUT = "RunTimedOut"
 _LOST = StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", "the process that ran it is gone", ""))
@@ -115,9 +115,8 @@ def _cancel(ledger: Ledger, who: str) -> None:
 
 
 def _decide(ledger: Ledger, event: Decided) -> None:
-    row = ledger.find(event.step)
-    step = ledger.graph.steps.get(event.step)
-    if row is None or step is None or step.type is not StepType.APPROVAL or row.status is not StepStatus.WAITING:
+    row = ledger.find(event.step, event.item)
+    if row is None or not is_approvable(ledger.graph, row):
         return
     word = {"approved": event.approved, "by": event.who, "comment": event.comment, "at": ledger.now.isoformat()}
     if event.approved:

@@ -99,6 +99,8 @@ class Workflows(Protocol):
         """Kill what runs, let ``finally`` tidy up, and answer the run when it has ended. Raises ``RunEnded``."""
         ...
 
-    async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:
-        """Approve or reject a step that waits for it. Raises ``StepNotWaiting``, ``Forbidden``."""
+    async def decide(
+        self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str, item: int | None = None
+    ) -> RunView:
+        """Approve or reject a step, or one item of it, that waits for it. Raises ``StepNotWaiting``, ``Forbidden``."""
         ...

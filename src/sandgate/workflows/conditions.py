@@ -14,7 +14,7 @@ from sandgate.workflows.expressions import (
     strip_braces,
     uses_status,
 )
-from sandgate.workflows.names import LONGEST_WAIT_S
+from sandgate.workflows.names import LONGEST_SLEEP_S, LONGEST_WAIT_S
 
 MOST_ITEMS = 1000
 
@@ -44,17 +44,24 @@ def foreach_items(step: StepDefinition, context: Mapping[str, Json]) -> list[Jso
 
 
 def sleep_until(step: StepDefinition, context: Mapping[str, Json], now: datetime) -> datetime:
-    """When the step wakes up. Raises ``ExpressionError``."""
+    """When the step wakes up; a moment that has passed wakes it at once. Raises ``ExpressionError``."""
     if "until" in step.config:
-        return _time(render(step.config["until"], context))
+        moment = _time(render(step.config["until"], context))
+        if moment > now + timedelta(seconds=LONGEST_WAIT_S):
+            raise ExpressionError(f"until is more than {LONGEST_WAIT_S // 86_400} days ahead", 0)
+        return moment
     seconds = render(step.config.get("seconds"), context)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT_S:
-        raise ExpressionError(f"seconds has to be a number from 0 to {LONGEST_WAIT_S}", 0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SLEEP_S:
+        raise ExpressionError(f"seconds has to be a number from 0 to {LONGEST_SLEEP_S}", 0)
     return now + timedelta(seconds=seconds)
 
 
 def _time(text: Json) -> datetime:
     try:
-        return datetime.fromisoformat(str(text)).astimezone(UTC)
+        moment = datetime.fromisoformat(str(text))
+        found = None if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ExpressionError("until has to be a time with its offset, as in 2026-01-31T08:00:00Z", 0) from None
+        found = None
+    if found is None:
+        raise ExpressionError("until has to be a time with its offset, as in 2026-01-31T08:00:00Z", 0)
+    return found

@@ -19,12 +19,13 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Somebody approved a step that waits for it, or rejected it."""
+    """Somebody approved a step, or one item of it, that waits for it, or rejected it."""
 
     step: str
     approved: bool
     who: str
     comment: str = ""
+    item: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

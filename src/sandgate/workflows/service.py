@@ -11,7 +11,6 @@ from sandgate.core.errors import (
     RunEnded,
     RunNotFound,
     ServiceDraining,
-    StepNotWaiting,
     TooManyRuns,
     WorkflowChanged,
     WorkflowNotFound,
@@ -20,9 +19,10 @@ from sandgate.core.errors import (
 from sandgate.core.ids import RunId, WorkflowId, make_run_id, make_workflow_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
-from sandgate.core.run import Run, RunStatus, StepStatus
-from sandgate.core.workflow import Json, StepType, Workflow, WorkflowDefinition
+from sandgate.core.run import Run, RunStatus
+from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.store.base import RunFilter, Store
+from sandgate.workflows.approvals import check_may_decide
 from sandgate.workflows.base import RunView, StepSandboxes
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
@@ -165,27 +165,18 @@ class WorkflowService:
         await live.wait_for_end(_CANCEL_WAIT_S)
         return live.run
 
-    async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:
+    async def decide(
+        self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str, item: int | None = None
+    ) -> RunView:
         """See ``Workflows``."""
         run = await self._find_run(caller, run_id)
         _check_can_write(caller)
         live = self._live(run)
-        self._check_may_decide(caller, live, step)
-        self._engine.decide(live, Decided(step, approved, caller.name, comment))
-        while not live.closed and live.steps[step, None].is_live:
+        check_may_decide(caller, live.graph, live.state(), step, item)
+        self._engine.decide(live, Decided(step, approved, caller.name, comment, item))
+        while not live.closed and live.steps[step, item].is_live:
             await live.wait_for_change()
         return await self._view(live.run)
-
-    def _check_may_decide(self, caller: Principal, live: LiveRun, step: str) -> None:
-        row = live.steps.get((step, None))
-        wanted = live.graph.steps.get(step)
-        is_approval = wanted is not None and wanted.type is StepType.APPROVAL
-        if wanted is None or not is_approval or row is None or row.status is not StepStatus.WAITING:
-            status = None if wanted is None else StepStatus.PENDING.value if row is None else row.status.value
-            raise StepNotWaiting(f"Step {step!r} does not wait for an approval", {"status": status})
-        approvers = wanted.config.get("approvers")
-        if approvers and caller.name not in approvers:
-            raise Forbidden(f"Step {step} is for others to decide: {', '.join(approvers)}")
 
     def _new_run(self, workflow: Workflow, inputs: Mapping[str, Json], graph: Graph) -> Run:
         now = self._clock.now()

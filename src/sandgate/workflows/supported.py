@@ -32,10 +32,6 @@ def _find(definition: WorkflowDefinition) -> Iterator[tuple[str, str]]:
 def _find_in_step(pointer: str, step: StepDefinition) -> Iterator[tuple[str, str]]:
     if step.type not in _RUN:
         yield f"{pointer}/type", f"Steps of type {step.type} are not supported yet; there are {', '.join(sorted(_RUN))}"
-    if step.type is StepType.APPROVAL and step.foreach is not None:
-        yield f"{pointer}/foreach", "An approval is given once; leave foreach out"
-    if step.type is StepType.SLEEP and "until" in step.config:
-        yield f"{pointer}/config/until", "Sleeping until a moment is not supported yet; give seconds"
     if "environment_id" in step.config:
         yield f"{pointer}/config/environment_id", "Steps in a named environment are not supported yet; leave it out"
     if _names_secret(step.env):

@@ -1,12 +1,26 @@
 """Whatever the graph and whatever happens: the rules of runs, against a model that is plain to read."""
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandgate.core.run import RunStatus, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import RetryPolicy, StepDefinition, WorkflowDefinition
 from sandgate.workflows.events import AttemptEnded, CancelAsked, TakenOver
-from tests.unit.workflows.walk import CANCELLED, FAILED, LOST, SUCCEEDED, TIMED_OUT, Walk, a_definition, a_step
+from tests.unit.workflows.walk import (
+    CANCELLED,
+    FAILED,
+    LOST,
+    SUCCEEDED,
+    TIMED_OUT,
+    Walk,
+    a_definition,
+    a_sleep,
+    a_step,
+    an_approval,
+)
 
 _RESULTS = [SUCCEEDED, SUCCEEDED, SUCCEEDED, FAILED, TIMED_OUT, LOST]
 _GOOD = StepStatus.SUCCEEDED
@@ -18,18 +32,32 @@ def _steps(draw: st.DrawFn, prefix: str, most: int) -> tuple[StepDefinition, ...
     for number in range(draw(st.integers(0 if prefix != "s" else 1, most))):
         needs = draw(st.lists(st.sampled_from(made), unique_by=lambda step: step.name, max_size=3)) if made else []
         foreach = draw(st.sampled_from([None, None, None, [], [1], [1, 2, 3]]))
-        retry = RetryPolicy(draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 1.0])))
+        make, more = draw(_kinds(has_items=foreach is not None))
         made.append(
-            a_step(
+            make(
                 f"{prefix}{number}",
                 *(step.name for step in needs),
                 condition=draw(st.sampled_from([None, None, "always()", "failure()", "success()", "cancelled()"])),
                 foreach=foreach,
                 max_parallel=draw(st.sampled_from([None, 1, 2])),
-                retry=retry,
+                **more,
             )
         )
     return tuple(made)
+
+
+@st.composite
+def _kinds(draw: st.DrawFn, *, has_items: bool) -> tuple[Callable[..., StepDefinition], dict[str, Any]]:
+    match draw(st.sampled_from(["code", "code", "code", "sleep", "approval"])):
+        case "sleep":
+            texts = [{"seconds": 2}, {"until": "2026-01-01T00:00:02Z"}, {"until": "2025-01-01T00:00:00+01:00"}]
+            # An item that has no such time fails alone.
+            by_item = [{"seconds": "${{ item }}"}, {"until": "${{ item }}"}] if has_items else []
+            return a_sleep, {"config": draw(st.sampled_from(texts + by_item))}
+        case "approval":
+            return an_approval, {"timeout_s": draw(st.sampled_from([None, 2.5]))}
+        case _:
+            return a_step, {"retry": RetryPolicy(draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 1.0])))}
 
 
 @st.composite
@@ -44,7 +72,7 @@ def _check_order(walk: Walk, definition: WorkflowDefinition) -> None:
     """No step has begun before all that it needs was over."""
     over: set[str] = set()
     for event in walk.history:
-        if event.kind == "step_started" and event.step is not None:
+        if event.kind in ("step_started", "step_waiting") and event.step is not None:
             needs = walk.graph.steps[event.step].needs
             assert over.issuperset(needs), f"{event.step} began before {needs} were over"
         elif event.item is None and event.step is not None and event.kind != "attempt_failed":
@@ -111,12 +139,11 @@ def test_crashes_and_cancels_leave_nothing_open(definition: WorkflowDefinition, 
 
     walk.feed()
     while walk.run.is_live:
-        if not walk.running:
-            assert walk.run.wake_at is not None
-            walk.now = max(walk.now, walk.run.wake_at)
-            walk.feed()
+        keys = [*walk.running, *walk.undecided()]
+        if not keys:
+            walk.wait()
             continue
-        row = next(iter(walk.running.values()))
+        row = walk.steps[keys[0]]
         what = data.draw(st.sampled_from(["end", "end", "end", "crash", "cancel"]))
         if what == "crash":
             walk.feed(TakenOver())
@@ -126,6 +153,8 @@ def test_crashes_and_cancels_leave_nothing_open(definition: WorkflowDefinition, 
         result = CANCELLED if row.key in walk.killed else data.draw(st.sampled_from(_RESULTS))
         # After a crash another attempt runs; the word of this one comes too late then.
         walk.feed(AttemptEnded(row.key, row.attempt, result))
+        if row.key in walk.undecided():
+            walk.decide(row.key, result == SUCCEEDED)
     _check_end(walk, definition)
     if cancelled:
         assert walk.run.status is RunStatus.CANCELLED

@@ -11,6 +11,7 @@ from sandgate.http.models.environments import ExecutionErrorAnswer
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.pagination import PageQuery
 from sandgate.workflows.base import RunView
+from sandgate.workflows.names import MAX_ITEMS
 from sandgate.workflows.state import RunState, outputs_of
 
 _WORKFLOW_ID = "workflow-06evrhxq8g000wmabyzsqnd3wf"
@@ -81,11 +82,12 @@ class StartWorkflow(BaseModel):
 
 
 class Decide(BaseModel):
-    """A word with an approval or a rejection."""
+    """A word with an approval or a rejection; `item` says which, of a step with `foreach`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"comment": "looks good"}]})
 
     comment: Annotated[str, Field(max_length=2000)] = ""
+    item: Annotated[int | None, Field(ge=0, lt=MAX_ITEMS)] = None
 
 
 def _seconds(value: Any) -> Any:
