@@ -13,6 +13,7 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.store import run_slots
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.database import Database
 from sandgate.store.schema import run_history, run_steps, runs, workflows
@@ -25,7 +26,17 @@ _columns = runs.c
 _is_this = _columns.run_id == sa.bindparam("wanted_id")
 _is_live = _columns.finished_at.is_(None)
 # What a change may write; the rest never changes, or belongs to the lease.
-_CHANGING = ("status", "started_at", "finished_at", "deadline_at", "wake_at", "cancel_asked_at", "events", "error")
+_CHANGING = (
+    "status",
+    "started_at",
+    "finished_at",
+    "deadline_at",
+    "wake_at",
+    "cancel_asked_at",
+    "events",
+    "error",
+    "outputs",
+)
 
 _WORKFLOW: Select[Any] = (
     sa.select(workflows.c.workflow_id)
@@ -102,9 +113,20 @@ class SqlRunStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, change: RunChange) -> bool:
-        """Add a run; False, and nothing written, when its workflow has been deleted."""
-        return await self._database.write(lambda connection: _insert(connection, change), repeatable=True)
+    async def insert(self, change: RunChange, *, under: Run | None = None) -> bool:
+        """Add a run; False, and nothing written, when its workflow has been deleted.
+
+        Also False when the run ``under`` which it is to run is not held as it says any more, or when another process
+        has added it.
+        """
+        return await self._database.write(lambda connection: _insert(connection, change, under), repeatable=True)
+
+    async def enter(self, run: Run, at: datetime) -> datetime | None:
+        """Let a run of a group in, if there is room for it and for all that wait before it.
+
+        Answers when it was let in; None while it has to wait, and when it is not held as it says any more.
+        """
+        return await self._database.write(lambda connection: run_slots.enter(connection, run, at), repeatable=True)
 
     async def apply(self, change: RunChange) -> bool:
         """Write a change if the row still has the fencing number and the lease's owner of ``change.run``.
@@ -180,9 +202,15 @@ def _list_statement(equal: tuple[str, ...], has_before: bool) -> Select[Any]:
     return newest_first(base, _columns.run_id, PageRequest(before_id="" if has_before else None))
 
 
-def _insert(connection: Connection, change: RunChange) -> bool:
+def _insert(connection: Connection, change: RunChange, under: Run | None) -> bool:
     if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
         return False
+    if under is not None:
+        if connection.execute(run_slots.HELD, run_slots.held(under)).first() is None:
+            return False
+        there = connection.execute(_FIND, {"wanted_id": change.run.run_id}).one_or_none()
+        if there is not None:
+            return (there.fence, there.lease_owner) == (change.run.fence, change.run.lease_owner)
     _INSERT.run(connection, _row_of(change.run))
     _write_parts(connection, change)
     return True

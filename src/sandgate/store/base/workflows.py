@@ -60,8 +60,19 @@ class RunChange:
 class RunStore(Protocol):
     """Rows of runs, their steps and their history."""
 
-    async def insert(self, change: RunChange) -> bool:
-        """Add a run; False, and nothing written, when its workflow has been deleted."""
+    async def insert(self, change: RunChange, *, under: Run | None = None) -> bool:
+        """Add a run; False, and nothing written, when its workflow has been deleted.
+
+        Also False when the run ``under`` which it is to run is not held as it says any more, or when another process
+        has added it.
+        """
+        ...
+
+    async def enter(self, run: Run, at: datetime) -> datetime | None:
+        """Let a run of a group in, if there is room for it and for all that wait before it.
+
+        Answers when it was let in; None while it has to wait, and when it is not held as it says any more.
+        """
         ...
 
     async def apply(self, change: RunChange) -> bool:
