@@ -79,7 +79,16 @@ class Gateway:
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates)
         owner = f"{socket.gethostname()}-{state_name(settings)}"
-        self._engine = Engine(store, sandboxes, clock, owner, most_steps=settings.max_steps, on_fault=self._on_fault)
+        self._engine = Engine(
+            store,
+            sandboxes,
+            clock,
+            owner,
+            most_steps=settings.max_steps,
+            most_runs=settings.max_runs,
+            most_depth=settings.max_run_depth,
+            on_fault=self._on_fault,
+        )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
         self._users = UserService(store.users, accounts, self._passwords, clock)
         self._auth = AuthService(

@@ -124,6 +124,9 @@ class Settings(BaseModel):
 
     # Workflows
     max_runs: int = _setting(1000, "Runs of workflows that are not over, on this server.", ge=1, le=100_000)
+    max_run_depth: int = _setting(
+        8, "How many runs may be above a run that a step of type `workflow` starts.", ge=1, le=64
+    )
     max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
 
     # Sandboxes

@@ -6,18 +6,21 @@ always. In a phase a step opens when all that it needs is over.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from sandgate.core.errors import ExpressionError
 from sandgate.core.execution import ErrorReport
 from sandgate.core.run import Run, RunStatus, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import StepType
 from sandgate.workflows.beginnings import open_steps, skip
+from sandgate.workflows.conditions import run_outputs
 from sandgate.workflows.endings import begin_attempt, end, end_attempt, halt, keep_to_begun_items
-from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
+from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Entered, Event, TakenOver
 from sandgate.workflows.ledger import Ledger, is_waiting
 from sandgate.workflows.state import Graph, Phase, RunState, is_approvable
 
 RUN_TIMED_OUT = "RunTimedOut"
+_RUN_TOO_LATE = ErrorReport(RUN_TIMED_OUT, "the run took longer than it may", "")
 _LOST = StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", "the process that ran it is gone", ""))
 
 
@@ -44,13 +47,30 @@ def _take(ledger: Ledger, event: Event) -> None:
             _decide(ledger, event)
         case CancelAsked(who):
             _cancel(ledger, who)
+        case Entered(at):
+            ledger.run = replace(ledger.run, started_at=ledger.run.started_at or at)
         case TakenOver():
-            for row in ledger.under_way():
-                end_attempt(ledger, row, _LOST)
+            _take_over(ledger)
+
+
+def _take_over(ledger: Ledger) -> None:
+    """What ran is lost; runs below this one live on by themselves, and what was to be killed still is."""
+    for row in ledger.under_way():
+        if row.child_run_id is None:
+            end_attempt(ledger, row, _LOST)
+            continue
+        ledger.resume(row)
+        if ledger.is_halted_for(row.step):
+            ledger.kill[row.key] = None
 
 
 def _settle(ledger: Ledger) -> None:
     """Open what can be opened, until nothing more follows."""
+    if ledger.run.waits_for_slot and not _gives_up_waiting(ledger):
+        ledger.run = replace(ledger.run, wake_at=ledger.run.deadline_at)
+        return
+    if ledger.run.status is RunStatus.PENDING:
+        ledger.run = _with_deadline(ledger.run, ledger.graph.definition.timeout_s)
     _watch_time(ledger)
     while (phase := ledger.phase()) is not None and open_steps(ledger, phase):
         pass
@@ -60,6 +80,31 @@ def _settle(ledger: Ledger) -> None:
         ledger.run = replace(ledger.run, status=_live_status(ledger), wake_at=_next_wake(ledger, phase))
 
 
+def _with_deadline(run: Run, limit_s: float | None) -> Run:
+    """The run, to be over within the limit from its start; one that was set before holds too."""
+    if limit_s is None or run.started_at is None:
+        return run
+    deadline_at = run.started_at + timedelta(seconds=limit_s)
+    return replace(run, deadline_at=min(deadline_at, run.deadline_at or deadline_at))
+
+
+def _gives_up_waiting(ledger: Ledger) -> bool:
+    """Whether a run that has not been let in is over all the same: nothing of it ran, so that nothing tidies up."""
+    run = ledger.run
+    late = run.deadline_at is not None and run.deadline_at <= ledger.now
+    if run.cancel_asked_at is not None:
+        late = False
+    elif not late:
+        return False
+    else:
+        ledger.run = replace(run, error=_RUN_TOO_LATE)
+        ledger.note("run_timed_out")
+    for phase, steps in ledger.graph.phases.items():
+        for step in steps if phase is not Phase.ON_ERROR or late else ():
+            skip(ledger, step)
+    return True
+
+
 # Time
 
 
@@ -67,8 +112,7 @@ def _watch_time(ledger: Ledger) -> None:
     deadline = ledger.run.deadline_at
     late = deadline is not None and deadline <= ledger.now
     if late and ledger.run.error is None and ledger.phase() is Phase.MAIN:
-        error = ErrorReport(RUN_TIMED_OUT, "the run took longer than it may", "")
-        ledger.run = replace(ledger.run, error=error)
+        ledger.run = replace(ledger.run, error=_RUN_TOO_LATE)
         ledger.note("run_timed_out")
         halt(ledger, Phase.MAIN, StepStatus.TIMED_OUT)
     for row in filter(is_waiting, ledger.rows()):
@@ -146,7 +190,12 @@ def _judge(ledger: Ledger, run: Run) -> Run:
     if run.error is not None:
         return replace(run, status=RunStatus.TIMED_OUT)
     failed = [name for name in ledger.graph.steps if ledger.any_failed((name,))]
-    if not failed:
-        return replace(run, status=RunStatus.SUCCEEDED)
-    error = ErrorReport("StepFailed", f"the step {failed[0]} failed", "")
-    return replace(run, status=RunStatus.FAILED, error=error)
+    if failed:
+        error = ErrorReport("StepFailed", f"the step {failed[0]} failed", "")
+        return replace(run, status=RunStatus.FAILED, error=error)
+    try:
+        outputs = run_outputs(ledger.graph.definition, ledger.seen())
+    except ExpressionError as problem:
+        error = ErrorReport("OutputsInvalid", problem.message, "")
+        return replace(run, status=RunStatus.FAILED, error=error)
+    return replace(run, status=RunStatus.SUCCEEDED, outputs=outputs)

@@ -1,10 +1,14 @@
-"""What a step's own expressions decide about it: whether it runs, over which items, for how long it sleeps."""
+"""What a step's own expressions decide about it: whether it runs, over which items, for how long it sleeps.
 
+And what a run leaves in the end.
+"""
+
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from sandgate.core.errors import ExpressionError
-from sandgate.core.workflow import Json, StepDefinition
+from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
 from sandgate.workflows.expressions import (
     StatusFunctions,
     evaluate,
@@ -17,6 +21,7 @@ from sandgate.workflows.expressions import (
 from sandgate.workflows.names import LONGEST_SLEEP_S, LONGEST_WAIT_S
 
 MOST_ITEMS = 1000
+MOST_DATA_BYTES = 256 * 1024
 
 
 def wants_to_run(step: StepDefinition, status: StatusFunctions, context: Mapping[str, Json], *, is_final: bool) -> bool:
@@ -54,6 +59,20 @@ def sleep_until(step: StepDefinition, context: Mapping[str, Json], now: datetime
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SLEEP_S:
         raise ExpressionError(f"seconds has to be a number from 0 to {LONGEST_SLEEP_S}", 0)
     return now + timedelta(seconds=seconds)
+
+
+def run_outputs(definition: WorkflowDefinition, context: Mapping[str, Json]) -> Mapping[str, Json]:
+    """What a run that succeeded leaves. Raises ``ExpressionError``, also for what is too large."""
+    outputs: dict[str, Json] = render(definition.outputs, context)
+    check_size("outputs of the run", outputs)
+    return outputs
+
+
+def check_size(what: str, value: Json) -> None:
+    """Raises ``ExpressionError`` for more than is handed from step to step."""
+    size = len(json.dumps(value))
+    if size > MOST_DATA_BYTES:
+        raise ExpressionError(f"The {what} are {size} bytes long as JSON; {MOST_DATA_BYTES} is the most", 0)
 
 
 def _time(text: Json) -> datetime:

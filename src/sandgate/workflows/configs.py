@@ -122,7 +122,8 @@ def _read_approval(fields: Fields, reading: Reading, scope: StepScope) -> Mappin
 
 def _read_workflow(fields: Fields, reading: Reading, scope: StepScope) -> Mapping[str, Json]:
     fields.require("workflow_id")
-    fields.name("workflow_id", names.WORKFLOW_ID, "the id of a workflow, as in workflow-…; expressions are not for it")
+    rule = "the id of a workflow, as in workflow-…, or self; expressions are not for it"
+    fields.name("workflow_id", f"{names.WORKFLOW_ID}|{names.SELF}", rule)
     inputs = fields.mapping("inputs", names.MAX_INPUTS)
     reading.uses.add_value(fields.at("inputs"), dict(inputs), scope.plain())
     return {}

@@ -5,24 +5,31 @@ from dataclasses import replace
 from datetime import timedelta
 
 from sandgate.core.execution import ErrorReport
+from sandgate.core.ids import derive_run_id
 from sandgate.core.run import StepResult, StepRun, StepStatus
-from sandgate.core.workflow import StepDefinition
+from sandgate.core.workflow import StepDefinition, StepType
 from sandgate.workflows.ledger import Ledger, is_waiting
 from sandgate.workflows.retries import delay_before_next, may_try_again
 from sandgate.workflows.state import Phase, has_failed
 
 
 def begin_attempt(ledger: Ledger, row: StepRun) -> None:
-    """Begin the next attempt of a step or item."""
+    """Begin the next attempt of a step or item. One that is a run has its name from here on, and only that one."""
+    child = ledger.graph.steps[row.step].type is StepType.WORKFLOW
     begun = replace(
         row,
-        status=StepStatus.RUNNING,
+        status=StepStatus.WAITING if child else StepStatus.RUNNING,
         attempt=row.attempt + 1,
         wake_at=None,
         started_at=row.started_at or ledger.now,
     )
+    details = {}
+    if child:
+        child_run_id = derive_run_id(row.run_id, f"{row.step} {row.item} {begun.attempt}", ledger.now)
+        begun = replace(begun, child_run_id=child_run_id)
+        details = {"child_run_id": child_run_id}
     ledger.begin(begun)
-    ledger.note("step_started", begun)
+    ledger.note("step_started", begun, details)
 
 
 def halt(ledger: Ledger, phase: Phase, status: StepStatus) -> None:
@@ -63,7 +70,8 @@ def _try_again(ledger: Ledger, step: StepDefinition, row: StepRun, result: StepR
     delay_s = delay_before_next(step.retry, row, result.reason)
     ledger.note("attempt_failed", row, {"reason": result.reason, "delay_s": delay_s})
     if delay_s > 0:
-        ledger.put(replace(row, status=StepStatus.WAITING, wake_at=ledger.now + timedelta(seconds=delay_s)))
+        wake_at = ledger.now + timedelta(seconds=delay_s)
+        ledger.put(replace(row, status=StepStatus.WAITING, wake_at=wake_at, child_run_id=None))
     else:
         begin_attempt(ledger, row)
 

@@ -13,16 +13,19 @@ from typing import Any
 from sandgate.core.clock import Clock
 from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
 from sandgate.core.ids import RunId
-from sandgate.core.run import Run, StepResult, StepRun, StepStatus
+from sandgate.core.run import Run, StepKey, StepResult, StepRun, StepStatus
+from sandgate.core.workflow import StepType
 from sandgate.store.base import RunChange, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
 from sandgate.workflows.attempts import failure, prepare, run_attempt
 from sandgate.workflows.base import StepSandboxes
-from sandgate.workflows.definition import parse_definition
+from sandgate.workflows.children import Children
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
+from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.state import Graph
+from sandgate.workflows.turns import Turns
 
 LEASE_S = 10.0
 _PATROL_S = 2.0
@@ -47,6 +50,8 @@ class Engine:
         owner: str,
         *,
         most_steps: int = 16,
+        most_runs: int = 1000,
+        most_depth: int = 8,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
@@ -55,7 +60,10 @@ class Engine:
         self._owner = owner
         self._slots = asyncio.Semaphore(most_steps)
         self._on_fault = on_fault
+        self.graphs = Graphs(store.workflows)
         self._live: dict[RunId, LiveRun] = {}
+        self._turns = Turns(store.runs, self.post)
+        self._children = Children(self, store, self.graphs, clock, most_runs=most_runs, most_depth=most_depth)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -85,19 +93,28 @@ class Engine:
             live.close()
         await self._sandboxes.close()
 
-    async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
-        """Make a new run durable and start what can be; None when its workflow has been deleted."""
+    async def begin(self, run: Run, graph: Graph, *, under: Run | None = None) -> LiveRun | None:
+        """Make a new run durable and start what can be; None when its workflow has been deleted.
+
+        Also None when the run that it is ``under`` is not this process's any more.
+        """
         now = self._clock.now()
         run = replace(run, lease_owner=self._owner, lease_until=now + timedelta(seconds=LEASE_S))
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], now)
-        for row in changes.start:
-            self._sandboxes.expect(graph.steps[row.step].config.get("template"))
-        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history)):
+        self._expect(live, changes)
+        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history), under=under):
             return None
         self._live[run.run_id] = live
         self._follow(live, changes)
+        self._line_up(live)
         return live
+
+    def _line_up(self, live: LiveRun) -> None:
+        """Let a run that has to wait for its turn ask for it."""
+        if live.run.waits_for_slot:
+            self._turns.add(live)
+            self.post(live)
 
     def post(self, live: LiveRun, event: Event | None = None) -> None:
         """Let something happen to a run; None: time has passed."""
@@ -123,9 +140,8 @@ class Engine:
     # One run
 
     async def _take_over(self, run: Run) -> None:
-        raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
         try:
-            graph = Graph(parse_definition(raw))
+            graph = await self.graphs.load(run.workflow_id, run.workflow_version)
         except InvalidDefinition as problem:
             _log.error("run cannot be taken over", run_id=run.run_id, reason=problem.message)
             return
@@ -134,6 +150,7 @@ class Engine:
         live.steps = {row.key: row for row in rows}
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
+        self._turns.add(live)
         self.post(live, TakenOver())
 
     async def _pump(self, live: LiveRun) -> None:
@@ -141,6 +158,7 @@ class Engine:
         try:
             while live.due and live.run.run_id in self._live:
                 events, live.events, live.due = live.events, [], False
+                events = [*events, *await self._turns.ask(live, events, self._clock.now())]
                 changes = advance(live.graph, live.state(), events, self._clock.now())
                 self._expect(live, changes)
                 if not await self._write(live, changes):
@@ -153,7 +171,9 @@ class Engine:
     def _expect(self, live: LiveRun, changes: Changes) -> None:
         """The next sandbox is got ready while the result of the step before becomes durable."""
         for row in changes.start:
-            self._sandboxes.expect(live.graph.steps[row.step].config.get("template"))
+            step = live.graph.steps[row.step]
+            if step.type is StepType.CODE_EXECUTION:
+                self._sandboxes.expect(step.config.get("template"))
 
     async def _write(self, live: LiveRun, changes: Changes) -> bool:
         """Until it is written; False when the run is no longer this process's."""
@@ -174,13 +194,23 @@ class Engine:
         if not live.run.is_live:
             self._drop(live)
             return
-        for key in changes.kill:
-            task = live.attempts.get(key)
-            if task is not None:
-                task.cancel()
         for row in changes.start:
-            live.attempts[row.key] = self._spawn(self._attempt(live, row), f"{row.run_id} {row.step}")
+            if row.key in changes.kill and row.child_run_id is None:
+                # It was to be started and is to be killed: it never began.
+                self.post(live, AttemptEnded(row.key, row.attempt, _CANCELLED))
+            else:
+                live.attempts[row.key] = self._spawn(self._attempt(live, row), f"{row.run_id} {row.step}")
+        for key in changes.kill:
+            self._kill(live, key)
         self._set_timer(live)
+
+    def _kill(self, live: LiveRun, key: StepKey) -> None:
+        child_run_id = live.steps[key].child_run_id
+        task = live.attempts.get(key)
+        if child_run_id is not None:
+            self._children.cancel(child_run_id)
+        elif task is not None:
+            task.cancel()
 
     def _set_timer(self, live: LiveRun) -> None:
         if live.timer is not None:
@@ -202,8 +232,7 @@ class Engine:
 
     async def _attempt(self, live: LiveRun, row: StepRun) -> None:
         try:
-            async with self._slots:
-                result = await self._execute(live, row)
+            result = await self._work(live, row)
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
@@ -211,6 +240,14 @@ class Engine:
         if live.attempts.get(row.key) is asyncio.current_task():
             del live.attempts[row.key]
         self.post(live, AttemptEnded(row.key, row.attempt, result))
+
+    async def _work(self, live: LiveRun, row: StepRun) -> StepResult:
+        match live.graph.steps[row.step].type:
+            case StepType.WORKFLOW:
+                return await self._children.follow(live, row)
+            case _:
+                async with self._slots:
+                    return await self._execute(live, row)
 
     async def _execute(self, live: LiveRun, row: StepRun) -> StepResult:
         try:
@@ -223,6 +260,7 @@ class Engine:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
+        self._turns.leave(live.run)
 
     # All runs
 

@@ -36,11 +36,18 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """The run's group had room for it at that time."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver:
-    """The process that worked on the run is gone, and with it whatever ran."""
+    """The process that worked on the run is gone, and with it whatever ran but the runs below it."""
 
 
-Event: TypeAlias = AttemptEnded | Decided | CancelAsked | TakenOver
+Event: TypeAlias = AttemptEnded | Decided | CancelAsked | Entered | TakenOver
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 from sandgate.core.run import HistoryEvent, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import Json, StepDefinition
 from sandgate.workflows.conditions import foreach_items
+from sandgate.workflows.contexts import visible_env
 from sandgate.workflows.events import Changes
 from sandgate.workflows.state import Graph, Phase, RunState, expression_context, has_failed, is_over
 
@@ -69,7 +70,8 @@ class Ledger:
     def seen(self, step: StepDefinition | None = None, item: int | None = None) -> Mapping[str, Json]:
         """What expressions see, of a step's item when there is one."""
         if self._context is None:
-            self._context = expression_context(self.graph, RunState(self.run, self._steps))
+            context = expression_context(self.graph, RunState(self.run, self._steps))
+            self._context = {**context, "env": visible_env(self.graph.definition, context)}
         if step is None or item is None:
             return self._context
         return {**self._context, "item": foreach_items(step, self._context)[item], "index": item}
@@ -111,6 +113,10 @@ class Ledger:
     def begin(self, row: StepRun) -> None:
         """Write a row whose attempt is to be started."""
         self.put(row)
+        self.start[row.key] = row
+
+    def resume(self, row: StepRun) -> None:
+        """Start the attempt of a row anew, in the place of a process that is gone."""
         self.start[row.key] = row
 
     def note(self, kind: str, row: StepRun | None = None, details: dict[str, Any] | None = None) -> None:

@@ -9,6 +9,8 @@ HEADER_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}"
 # Printable characters, no space at the ends.
 WORKFLOW_NAME = r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?"
 WORKFLOW_ID = r"workflow-[0-9a-z]{1,64}"
+SELF = "self"
+"""What a step that starts a workflow calls its own."""
 
 RESERVED_VARIABLES = "SANDGATE_"
 
@@ -17,6 +19,7 @@ MAX_DEPTH = 48
 MAX_STEPS = 500
 MAX_EXPRESSIONS = 5000
 MAX_INPUTS = 100
+MAX_OUTPUTS = 100
 MAX_VARIABLES = 100
 MAX_HEADERS = 100
 MAX_APPROVERS = 50

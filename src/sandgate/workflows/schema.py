@@ -33,6 +33,7 @@ def definition_schema() -> dict[str, Json]:
                 "steps": {"$ref": "#/$defs/steps", "minItems": 1},
                 "on_error": {"$ref": "#/$defs/steps"},
                 "finally": {"$ref": "#/$defs/steps"},
+                "outputs": _map(True, names.MAX_OUTPUTS, names.INPUT_NAME),
             },
             required=("name", "steps"),
         ),
@@ -195,7 +196,7 @@ def _approval_config() -> dict[str, Json]:
 
 
 def _workflow_config() -> dict[str, Json]:
-    identifier = {"type": "string", "pattern": _whole(names.WORKFLOW_ID)}
+    identifier = {"type": "string", "pattern": _whole(f"{names.WORKFLOW_ID}|{names.SELF}")}
     inputs = {"type": "object", "maxProperties": names.MAX_INPUTS}
     return _object({"workflow_id": identifier, "inputs": inputs}, ("workflow_id",))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
@@ -16,7 +15,7 @@ from sandgate.core.errors import (
     WorkflowNotFound,
     WorkflowRunning,
 )
-from sandgate.core.ids import RunId, WorkflowId, make_run_id, make_workflow_id
+from sandgate.core.ids import RunId, WorkflowId, make_workflow_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.run import Run, RunStatus
@@ -29,13 +28,12 @@ from sandgate.workflows.engine import Engine
 from sandgate.workflows.events import Decided
 from sandgate.workflows.inputs import check_inputs
 from sandgate.workflows.live import LiveRun
-from sandgate.workflows.state import Graph
+from sandgate.workflows.new_runs import Source, new_run
 from sandgate.workflows.supported import check_supported
 
 # A cancel answers when the run has ended; what tidies up may take longer than anybody waits for an answer.
 _CANCEL_WAIT_S = 30.0
 _SHOWN_RUNS = 10
-_GRAPHS_KEPT = 256
 
 
 class WorkflowService:
@@ -49,7 +47,6 @@ class WorkflowService:
         self._sandboxes = sandboxes
         self._clock = clock
         self._most_runs = settings.max_runs
-        self._graphs: dict[tuple[WorkflowId, int], Graph] = {}
         self._draining = False
 
     async def start_engine(self) -> None:
@@ -117,7 +114,7 @@ class WorkflowService:
         workflow = await self._get_to_change(caller, workflow_id)
         if self._draining:
             raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
-        graph = self._graph(workflow_id, workflow.version, workflow.definition)
+        graph = self._engine.graphs.read(workflow_id, workflow.version, workflow.definition)
         given = check_inputs(graph.definition, inputs)
         if self._engine.live_count >= self._most_runs:
             raise TooManyRuns(
@@ -125,7 +122,7 @@ class WorkflowService:
                 {"limit": self._most_runs},
                 retry_after_s=5,
             )
-        live = await self._engine.begin(self._new_run(workflow, given, graph), graph)
+        live = await self._engine.begin(new_run(Source.of(workflow), graph, given, self._clock.now()), graph)
         if live is None:
             raise workflow_not_found(workflow_id)
         if wait_s:
@@ -178,38 +175,12 @@ class WorkflowService:
             await live.wait_for_change()
         return await self._view(live.run)
 
-    def _new_run(self, workflow: Workflow, inputs: Mapping[str, Json], graph: Graph) -> Run:
-        now = self._clock.now()
-        limit_s = graph.definition.timeout_s
-        return Run(
-            run_id=make_run_id(),
-            workflow_id=workflow.workflow_id,
-            owner_id=workflow.owner_id,
-            workflow_name=workflow.name,
-            workflow_version=workflow.version,
-            status=RunStatus.PENDING,
-            created_at=now,
-            inputs=inputs,
-            started_at=now,
-            deadline_at=None if limit_s is None else now + timedelta(seconds=limit_s),
-        )
-
-    def _graph(self, workflow_id: WorkflowId, version: int, raw: Json) -> Graph:
-        """A version never changes, so that it is read once."""
-        graph = self._graphs.get((workflow_id, version))
-        if graph is None:
-            if len(self._graphs) >= _GRAPHS_KEPT:
-                self._graphs.clear()
-            graph = self._graphs[workflow_id, version] = Graph(parse_definition(raw))
-        return graph
-
     async def _view(self, run: Run) -> RunView:
         live = self._engine.find(run.run_id)
         if live is not None:
             definition = live.graph.definition
         else:
-            raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
-            definition = self._graph(run.workflow_id, run.workflow_version, raw).definition
+            definition = (await self._engine.graphs.load(run.workflow_id, run.workflow_version)).definition
         return RunView(run, definition, await self._store.runs.list_steps(run.run_id))
 
     async def _find_run(self, caller: Principal, run_id: RunId) -> Run:

@@ -7,7 +7,7 @@ from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefin
 from sandgate.workflows.expressions import OPENING, Template, references
 from sandgate.workflows.problems import below
 
-_RUN = frozenset({StepType.CODE_EXECUTION, StepType.SLEEP, StepType.APPROVAL})
+_RUN = frozenset({StepType.CODE_EXECUTION, StepType.SLEEP, StepType.APPROVAL, StepType.WORKFLOW})
 
 
 def check_supported(definition: WorkflowDefinition) -> None:
@@ -20,8 +20,6 @@ def check_supported(definition: WorkflowDefinition) -> None:
 def _find(definition: WorkflowDefinition) -> Iterator[tuple[str, str]]:
     if definition.shares_workspace:
         yield "/workspace", "A workspace that steps share is not supported yet; pass values by outputs and inputs"
-    if definition.concurrency_group is not None:
-        yield "/concurrency", "Concurrency groups are not supported yet"
     if _names_secret(definition.env):
         yield "/env", "Secrets are not supported yet"
     for key, steps in (("steps", definition.steps), ("on_error", definition.on_error), ("finally", definition.final)):

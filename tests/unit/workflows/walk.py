@@ -10,7 +10,7 @@ from sandgate.core.ids import RunId, UserId, WorkflowId
 from sandgate.core.run import STEP_TRANSITIONS, HistoryEvent, Run, RunStatus, StepKey, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
 from sandgate.workflows.advance import advance
-from sandgate.workflows.events import AttemptEnded, Changes, Decided, Event
+from sandgate.workflows.events import AttemptEnded, Changes, Decided, Entered, Event
 from sandgate.workflows.state import Graph, RunState, is_approvable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,6 +37,11 @@ def an_approval(name: str, *needs: str, **changes: Any) -> StepDefinition:
     return a_step(name, *needs, type=StepType.APPROVAL, config={}, **changes)
 
 
+def a_child(name: str, *needs: str, **changes: Any) -> StepDefinition:
+    """A step that starts a workflow."""
+    return a_step(name, *needs, type=StepType.WORKFLOW, config={"workflow_id": "self"}, **changes)
+
+
 def a_definition(*steps: StepDefinition, **changes: Any) -> WorkflowDefinition:
     """A definition of these steps."""
     return replace(WorkflowDefinition("w", steps), **changes)
@@ -57,11 +62,10 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.graph = Graph(self.definition)
-        timeout_s = self.definition.timeout_s
-        deadline = None if timeout_s is None else self.now + timedelta(seconds=timeout_s)
+        takes_turns = self.definition.concurrency_group is not None
         self.run = Run(
-            RunId("run-1"), WorkflowId("workflow-1"), UserId("user-1"), "w", 1, RunStatus.RUNNING, self.now,
-            inputs=self.inputs, started_at=self.now, deadline_at=deadline,
+            RunId("run-1"), WorkflowId("workflow-1"), UserId("user-1"), "w", 1, RunStatus.PENDING, self.now,
+            inputs=self.inputs, started_at=None if takes_turns else self.now, slot_group="g" if takes_turns else None,
         )  # fmt: skip
 
     def feed(self, *events: Event) -> Changes:
@@ -83,8 +87,7 @@ class Walk:
     def _put(self, row: StepRun) -> None:
         old = self.steps.get(row.key)
         assert row.status in STEP_TRANSITIONS[old.status if old else StepStatus.PENDING] or row.items is not None
-        if row.status is StepStatus.RUNNING or not row.is_live:
-            self.running.pop(row.key, None)
+        self.running.pop(row.key, None)
         self.endings[row.key] += not row.is_live
         self.steps[row.key] = row
 
@@ -109,6 +112,8 @@ class Walk:
     def play(self, outcome: Callable[[StepRun], StepResult], choose: Callable[[int], int] = lambda _count: 0) -> None:
         """Go on to the end: attempts end and words are given in the chosen order, each in the given way."""
         self.feed()
+        if self.run.waits_for_slot:
+            self.feed(Entered(self.now))
         for _ in range(10_000):
             if not self.run.is_live:
                 return

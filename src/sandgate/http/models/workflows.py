@@ -41,8 +41,12 @@ _RUN = {
     "started_at": _TIME,
     "finished_at": _TIME,
     "inputs": {},
+    "outputs": {},
     "error": None,
     "owner_id": _OWNER_ID,
+    "parent_run_id": None,
+    "parent_step": None,
+    "concurrency_group": None,
 }
 _STEP = {
     "name": "step1",
@@ -57,6 +61,7 @@ _STEP = {
     "stdout": "Step 1\n",
     "stderr": "",
     "error": None,
+    "child_run_id": None,
     "items": None,
 }
 
@@ -196,7 +201,7 @@ class PlanAnswer(BaseModel):
 
 
 class RunAnswer(BaseModel):
-    """A run of a workflow."""
+    """A run of a workflow. One that a step started names the run and the step."""
 
     model_config = with_example(_RUN)
 
@@ -209,8 +214,12 @@ class RunAnswer(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     inputs: dict[str, Any]
+    outputs: dict[str, Any] | None
     error: ExecutionErrorAnswer | None
     owner_id: str
+    parent_run_id: str | None
+    parent_step: str | None
+    concurrency_group: str | None
 
     @classmethod
     def of(cls, run: Run) -> "RunAnswer":
@@ -241,6 +250,7 @@ class ItemAnswer(BaseModel):
     stdout: str
     stderr: str
     error: ExecutionErrorAnswer | None
+    child_run_id: str | None
 
 
 class StepAnswer(BaseModel):
@@ -260,6 +270,7 @@ class StepAnswer(BaseModel):
     stdout: str
     stderr: str
     error: ExecutionErrorAnswer | None
+    child_run_id: str | None
     items: list[ItemAnswer] | None
 
     @classmethod
@@ -302,8 +313,12 @@ def _facts(run: Run) -> dict[str, Any]:
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "inputs": dict(run.inputs),
+        "outputs": None if run.outputs is None else dict(run.outputs),
         "error": None if run.error is None else ExecutionErrorAnswer.of(run.error),
         "owner_id": run.owner_id,
+        "parent_run_id": run.parent_run_id,
+        "parent_step": run.parent_step,
+        "concurrency_group": run.slot_group,
     }
 
 
@@ -319,4 +334,5 @@ def _step_facts(row: StepRun) -> dict[str, Any]:
         "stdout": row.stdout,
         "stderr": row.stderr,
         "error": None if row.error is None else ExecutionErrorAnswer.of(row.error),
+        "child_run_id": row.child_run_id,
     }
