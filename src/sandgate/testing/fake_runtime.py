@@ -1,6 +1,7 @@
 """A runtime without sandboxes: it keeps the promises of ``Runtime`` and runs what ``fake_code`` understands."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -38,7 +39,8 @@ class FakeExecution:
     def start(self) -> None:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
-        outcome = interpret(self._request.code, self._sandbox.spec.limits)
+        data = self._request.data
+        outcome = interpret(self._request.code, self._sandbox.spec.limits, None if data is None else data.inputs)
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
             self._timer = self._loop.call_later(timeout_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
@@ -69,6 +71,7 @@ class FakeExecution:
             error=outcome.error if own else None,
             duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
             usage=_USAGE,
+            outputs=json.dumps(outcome.outputs).encode() if own and self._request.data is not None else None,
         )
 
 
