@@ -33,6 +33,7 @@ from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.engine import Engine
+from sandgate.workflows.requests import Egress, HttpSteps
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
 
@@ -87,6 +88,9 @@ class Gateway:
             most_steps=settings.max_steps,
             most_runs=settings.max_runs,
             most_depth=settings.max_run_depth,
+            requests=HttpSteps(
+                Egress(settings.http_step_allow), most=settings.max_http_steps, most_bytes=settings.http_step_bytes
+            ),
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)

@@ -128,6 +128,15 @@ class Settings(BaseModel):
         8, "How many runs may be above a run that a step of type `workflow` starts.", ge=1, le=64
     )
     max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_http_steps: int = _setting(64, "Steps of type `http` at once, on this server.", ge=1, le=1000)
+    http_step_bytes: int = _setting(
+        256 * 1024, "Largest answer to a step of type `http`.", unit="bytes", ge=1024, le=256 * 1024
+    )
+    http_step_allow: str = _setting(
+        "",
+        "Networks (`10.1.0.0/16`) and names of hosts, separated by commas, that steps of type `http` may reach though "
+        "their addresses are private or otherwise special.",
+    )
 
     # Sandboxes
     allow_weak_isolation: bool = _setting(

@@ -21,9 +21,11 @@ from sandgate.workflows.advance import advance
 from sandgate.workflows.attempts import failure, prepare, run_attempt
 from sandgate.workflows.base import StepSandboxes
 from sandgate.workflows.children import Children
+from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.live import LiveRun
+from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.state import Graph
 from sandgate.workflows.turns import Turns
 
@@ -52,12 +54,14 @@ class Engine:
         most_steps: int = 16,
         most_runs: int = 1000,
         most_depth: int = 8,
+        requests: HttpSteps | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._clock = clock
         self._owner = owner
+        self._requests = requests or HttpSteps()
         self._slots = asyncio.Semaphore(most_steps)
         self._on_fault = on_fault
         self.graphs = Graphs(store.workflows)
@@ -91,6 +95,7 @@ class Engine:
             await asyncio.wait(tasks)
         for live in self._live.values():
             live.close()
+        self._requests.close()
         await self._sandboxes.close()
 
     async def begin(self, run: Run, graph: Graph, *, under: Run | None = None) -> LiveRun | None:
@@ -245,9 +250,18 @@ class Engine:
         match live.graph.steps[row.step].type:
             case StepType.WORKFLOW:
                 return await self._children.follow(live, row)
+            case StepType.HTTP:
+                return await self._request(live, row)
             case _:
                 async with self._slots:
                     return await self._execute(live, row)
+
+    async def _request(self, live: LiveRun, row: StepRun) -> StepResult:
+        try:
+            context = attempt_context(live.graph, live.state(), row)
+        except ExpressionError as problem:
+            return failure("ExpressionError", problem.message)
+        return await self._requests.run(live.graph.steps[row.step], context)
 
     async def _execute(self, live: LiveRun, row: StepRun) -> StepResult:
         try:

@@ -22,6 +22,7 @@ MAX_INPUTS = 100
 MAX_OUTPUTS = 100
 MAX_VARIABLES = 100
 MAX_HEADERS = 100
+MAX_STATUSES = 50
 MAX_APPROVERS = 50
 MAX_ITEMS = 1000
 MAX_PARALLEL = 1000
@@ -47,6 +48,22 @@ RETRIED_TYPES = WORKING_TYPES | {StepType.WORKFLOW}
 """Steps that may be tried again."""
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OWN_HEADERS = (
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+"""What a request's headers may not say: the connection is the service's own."""
+
 RETRY_REASONS = ("failed", "timed_out", "out_of_memory", "output_limit", "lost")
 RETRY_ATTEMPTS = 3
 """How often a step is tried whose ``retry`` does not say it."""

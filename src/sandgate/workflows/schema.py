@@ -95,8 +95,11 @@ def _default_of(type_: InputType) -> dict[str, Json]:
 
 def _env() -> dict[str, Json]:
     variables = _map({"type": ["string", "number", "boolean"]}, names.MAX_VARIABLES)
-    reserved = "".join(f"[{letter}{letter.lower()}]" if letter.isalpha() else letter for letter in "SANDGATE_")
-    return {**variables, "propertyNames": {"pattern": f"^(?!{reserved})(?:{names.VARIABLE_NAME})$"}}
+    return {**variables, "propertyNames": {"pattern": f"^(?!{_any_case('SANDGATE_')})(?:{names.VARIABLE_NAME})$"}}
+
+
+def _any_case(text: str) -> str:
+    return "".join(f"[{letter.upper()}{letter.lower()}]" if letter.isalpha() else letter for letter in text)
 
 
 def _retry() -> dict[str, Json]:
@@ -176,11 +179,17 @@ def _http_config() -> dict[str, Json]:
     header = {"type": "string", "pattern": r"^[^\r\n\u0000]*$"}
     properties = {
         "method": {"enum": list(names.HTTP_METHODS), "default": "GET"},
-        "url": {**_text(names.MAX_ADDRESS, 1), "pattern": r"^(https?://|\$\{\{)"},
-        "headers": _map(header, names.MAX_HEADERS, names.HEADER_NAME),
+        "url": {**_text(names.MAX_ADDRESS, 1), "pattern": r"^(https?://(?![^/?#]*@)|\$\{\{)"},
+        "headers": {**_map(header, names.MAX_HEADERS), "propertyNames": {"pattern": _header_name()}},
         "body": True,
+        "expect": {"type": "array", "items": _integer(100, 599), "maxItems": names.MAX_STATUSES},
     }
     return _object(properties, ("url",))
+
+
+def _header_name() -> str:
+    own = "|".join(map(_any_case, sorted(names.OWN_HEADERS)))
+    return f"^(?!(?:{own})$)(?:{names.HEADER_NAME})$"
 
 
 def _sleep_config() -> dict[str, Json]:

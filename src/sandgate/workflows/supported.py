@@ -7,7 +7,7 @@ from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefin
 from sandgate.workflows.expressions import OPENING, Template, references
 from sandgate.workflows.problems import below
 
-_RUN = frozenset({StepType.CODE_EXECUTION, StepType.SLEEP, StepType.APPROVAL, StepType.WORKFLOW})
+_RUN = frozenset({StepType.CODE_EXECUTION, StepType.SLEEP, StepType.APPROVAL, StepType.WORKFLOW, StepType.HTTP})
 
 
 def check_supported(definition: WorkflowDefinition) -> None:
@@ -34,8 +34,9 @@ def _find_in_step(pointer: str, step: StepDefinition) -> Iterator[tuple[str, str
         yield f"{pointer}/config/environment_id", "Steps in a named environment are not supported yet; leave it out"
     if _names_secret(step.env):
         yield f"{pointer}/env", "Secrets are not supported yet"
-    if _names_secret(step.config.get("inputs") or {}):
-        yield f"{pointer}/config/inputs", "Secrets are not supported yet"
+    for key in ("inputs", "url", "headers", "body"):
+        if _names_secret(step.config.get(key)):
+            yield f"{pointer}/config/{key}", "Secrets are not supported yet"
 
 
 def _names_secret(value: Json | Mapping[str, Json]) -> bool:
