@@ -36,6 +36,7 @@ from sandgate.workflows.engine import Engine
 from sandgate.workflows.requests import Egress, HttpSteps
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.workspaces import Workspaces
 
 _log = get_logger(__name__)
 
@@ -79,7 +80,8 @@ class Gateway:
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates)
-        owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
+        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._engine = Engine(
             store,
             sandboxes,
@@ -91,6 +93,8 @@ class Gateway:
             requests=HttpSteps(
                 Egress(settings.http_step_allow), most=settings.max_http_steps, most_bytes=settings.http_step_bytes
             ),
+            workspaces=self._workspaces,
+            environments=self._environments,
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
@@ -134,7 +138,9 @@ class Gateway:
             given_password=self._settings.admin_password.get_secret_value(),
             state=self._settings.state,
         )
-        await self._environments.start()
+        held = await self._store.runs.list_held(self._owner)
+        expected = self._workspaces.expected(held, self._settings.limits())
+        self._workspaces.adopt(await self._environments.start(expected))
         await self._workflows.start_engine()
         gc.collect()
         gc.freeze()

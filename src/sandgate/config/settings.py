@@ -132,6 +132,13 @@ class Settings(BaseModel):
     http_step_bytes: int = _setting(
         256 * 1024, "Largest answer to a step of type `http`.", unit="bytes", ge=1024, le=256 * 1024
     )
+    workspace_idle_s: float = _setting(
+        86_400.0,
+        "How long the workspace that the steps of a run share is kept while none of them runs in it.",
+        unit="s",
+        ge=1,
+        le=31 * 86_400,
+    )
     http_step_allow: str = _setting(
         "",
         "Networks (`10.1.0.0/16`) and names of hosts, separated by commas, that steps of type `http` may reach though "

@@ -60,8 +60,39 @@ class Executions:
 
     async def run(self, live: LiveEnvironment, code: str, timeout_s: float | None) -> Execution:
         """Run code to its end and answer the durable record; see ``Environments.execute``."""
+        active = await self._start(
+            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s)
+        )
+        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
+        try:
+            return await self._conclude(live, active)
+        except asyncio.CancelledError:
+            active.handle.cancel()
+            self._tasks.spawn(self._conclude_alone(live, active), f"conclude {active.row.execution_id}")
+            raise
+        finally:
+            note.cancel()
+
+    async def run_step(self, live: LiveEnvironment, request: ExecutionRequest) -> Termination:
+        """Run the code of a workflow's step and answer how it ended; it is recorded as other executions are.
+
+        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more.
+        """
+        active = await self._start(live, request)
+        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
+        concluding = self._tasks.spawn(self._conclude_alone(live, active), f"conclude {active.row.execution_id}")
+        try:
+            await asyncio.shield(concluding)
+        except asyncio.CancelledError:
+            active.handle.cancel()
+            await asyncio.shield(concluding)
+            raise
+        finally:
+            note.cancel()
+        return await active.handle.wait()
+
+    async def _start(self, live: LiveEnvironment, request: ExecutionRequest) -> ActiveExecution:
         sandbox = live.get_sandbox() or await live.wait_for_sandbox()
-        request = ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s)
         try:
             handle = sandbox.execute(request)
         except SandboxFailed as fault:
@@ -70,15 +101,7 @@ class Executions:
             raise live.refusal() from fault
         active = ActiveExecution(self._begin(live, request), handle)
         live.add(active)
-        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
-        try:
-            return await self._conclude(live, active)
-        except asyncio.CancelledError:
-            handle.cancel()
-            self._tasks.spawn(self._conclude_alone(live, active), f"conclude {active.row.execution_id}")
-            raise
-        finally:
-            note.cancel()
+        return active
 
     def find_active(self, live: LiveEnvironment, execution_id: ExecutionId) -> ActiveExecution | None:
         """An execution that is not recorded yet."""

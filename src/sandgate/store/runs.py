@@ -154,6 +154,12 @@ class SqlRunStore:
 
         return await self._database.write(work, repeatable=True)
 
+    async def list_held(self, owner: str) -> Sequence[RunId]:
+        """The runs that have not ended and were last worked on by ``owner``."""
+        parameters = {"owner": owner}
+        rows = await self._database.read(lambda connection: connection.execute(_HELD, parameters).all())
+        return [RunId(row.run_id) for row in rows]
+
     async def find(self, run_id: RunId) -> Run | None:
         """The row."""
         parameters = {"wanted_id": run_id}

@@ -9,7 +9,7 @@ from sandgate.core.execution import ErrorReport, StepData, Termination
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.workflow import Json, StepDefinition
-from sandgate.workflows.base import StepSandboxes
+from sandgate.workflows.base import Place
 from sandgate.workflows.conditions import foreach_items
 from sandgate.workflows.expressions import render, render_text
 from sandgate.workflows.state import Graph, RunState, expression_context
@@ -58,11 +58,11 @@ def _own_variables(row: StepRun) -> dict[str, str]:
     }
 
 
-async def run_attempt(sandboxes: StepSandboxes, step: StepDefinition, data: StepData) -> StepResult:
+async def run_attempt(place: Place, step: StepDefinition, data: StepData) -> StepResult:
     """Run it to its end. Raises ``CancelledError`` once nothing of it runs any more."""
     timeout_s = DEFAULT_TIMEOUT_S if step.timeout_s is None else step.timeout_s
     try:
-        ended = await sandboxes.execute(step.config.get("template"), step.config["code"], timeout_s, data)
+        ended = await place.execute(step.config.get("template"), step.config["code"], timeout_s, data)
     except MechanismFault as fault:
         return StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", fault.message, ""))
     except RequestRefused as refusal:

@@ -4,15 +4,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandgate.core.execution import StepData, Termination
-from sandgate.core.ids import RunId, WorkflowId
+from sandgate.core.execution import ExecutionRequest, StepData, Termination
+from sandgate.core.ids import EnvironmentId, RunId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.run import Run, RunStatus, StepRun
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 
 
-class StepSandboxes(Protocol):
+class Place(Protocol):
+    """Where the code of an attempt runs."""
+
+    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+        """Run code (template None: the newest Python) and answer how it ended.
+
+        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
+        ``MechanismFault``, and ``RequestRefused`` for what cannot be used.
+        """
+        ...
+
+
+class StepEnvironments(Protocol):
+    """Environments that steps may name."""
+
+    async def execute_step(
+        self, owner_id: UserId, environment_id: EnvironmentId, request: ExecutionRequest
+    ) -> Termination:
+        """Run code in an environment of this owner, as ``Place.execute`` does."""
+        ...
+
+
+class StepSandboxes(Place, Protocol):
     """Where the code of steps runs: each attempt in a sandbox of its own."""
 
     def template_names(self) -> Sequence[str]:
@@ -21,14 +43,6 @@ class StepSandboxes(Protocol):
 
     def expect(self, template: str | None) -> None:
         """A hint that an attempt with this template is about to be executed."""
-        ...
-
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
-        """Run code in a fresh sandbox (template None: the newest Python) and answer how it ended.
-
-        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
-        ``MechanismFault``, and ``RequestRefused`` for a template that cannot be used.
-        """
         ...
 
     async def close(self) -> None:

@@ -19,15 +19,17 @@ from sandgate.store.base import RunChange, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
 from sandgate.workflows.attempts import failure, prepare, run_attempt
-from sandgate.workflows.base import StepSandboxes
+from sandgate.workflows.base import StepEnvironments, StepSandboxes
 from sandgate.workflows.children import Children
 from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.live import LiveRun
+from sandgate.workflows.places import Places
 from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.state import Graph
 from sandgate.workflows.turns import Turns
+from sandgate.workflows.workspaces import Workspaces
 
 LEASE_S = 10.0
 _PATROL_S = 2.0
@@ -55,12 +57,16 @@ class Engine:
         most_runs: int = 1000,
         most_depth: int = 8,
         requests: HttpSteps | None = None,
+        workspaces: Workspaces | None = None,
+        environments: StepEnvironments | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._clock = clock
         self._owner = owner
+        self._workspaces = workspaces
+        self._places = Places(sandboxes, workspaces, environments)
         self._requests = requests or HttpSteps()
         self._slots = asyncio.Semaphore(most_steps)
         self._on_fault = on_fault
@@ -83,6 +89,8 @@ class Engine:
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
         await self._claim(own=True)
+        if self._workspaces is not None:
+            self._workspaces.keep_only(self._live)
         self._spawn(self._patrol(), "patrol of runs")
 
     async def stop(self) -> None:
@@ -176,9 +184,7 @@ class Engine:
     def _expect(self, live: LiveRun, changes: Changes) -> None:
         """The next sandbox is got ready while the result of the step before becomes durable."""
         for row in changes.start:
-            step = live.graph.steps[row.step]
-            if step.type is StepType.CODE_EXECUTION:
-                self._sandboxes.expect(step.config.get("template"))
+            self._places.expect(live.graph, row)
 
     async def _write(self, live: LiveRun, changes: Changes) -> bool:
         """Until it is written; False when the run is no longer this process's."""
@@ -266,15 +272,17 @@ class Engine:
     async def _execute(self, live: LiveRun, row: StepRun) -> StepResult:
         try:
             data = prepare(live.graph, live.state(), row)
+            place = self._places.find(live.graph, live.state(), row)
         except ExpressionError as problem:
             return failure("ExpressionError", problem.message)
-        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data)
+        return await run_attempt(place, live.graph.steps[row.step], data)
 
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
         self._turns.leave(live.run)
+        self._places.release(live.run.run_id)
 
     # All runs
 

@@ -65,12 +65,12 @@ class RuntimeStepSandboxes:
         try:
             ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
         except asyncio.CancelledError:
-            await asyncio.shield(self._destroy_later(sandbox.environment_id))
+            await asyncio.shield(self.destroy_later(sandbox.environment_id))
             raise
         except BaseException:
-            self._destroy_later(sandbox.environment_id)
+            self.destroy_later(sandbox.environment_id)
             raise
-        self._destroy_later(sandbox.environment_id)
+        self.destroy_later(sandbox.environment_id)
         return ended
 
     async def close(self) -> None:
@@ -92,10 +92,14 @@ class RuntimeStepSandboxes:
             await self._spawn(self._discard(making), f"discard a sandbox: {name}")
             raise
 
+    async def make(self, template: str | None, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
+        """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
+        name = template or _NEWEST
+        limits = self._templates.check(name).limits
+        return await self._runtime.create(SandboxSpec(environment_id, name, limits, lifetime_s))
+
     async def _make(self, name: str) -> Sandbox:
-        template = self._templates.check(name)
-        spec = SandboxSpec(make_environment_id(), name, template.limits, _LIFETIME_S)
-        return await self._runtime.create(spec)
+        return await self.make(name, make_environment_id(), _LIFETIME_S)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
         if making in waiting:
@@ -109,7 +113,8 @@ class RuntimeStepSandboxes:
             return
         await self._destroy(sandbox.environment_id)
 
-    def _destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
+    def destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
+        """End a sandbox, for as long as that takes; the task is done when nothing of it runs any more."""
         return self._spawn(self._destroy(environment_id), f"destroy {environment_id}")
 
     async def _destroy(self, environment_id: EnvironmentId) -> None:

@@ -3,11 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from sandgate.core.errors import InvalidDefinition
-from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefinition
+from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
 from sandgate.workflows.expressions import OPENING, Template, references
 from sandgate.workflows.problems import below
-
-_RUN = frozenset({StepType.CODE_EXECUTION, StepType.SLEEP, StepType.APPROVAL, StepType.WORKFLOW, StepType.HTTP})
 
 
 def check_supported(definition: WorkflowDefinition) -> None:
@@ -18,8 +16,6 @@ def check_supported(definition: WorkflowDefinition) -> None:
 
 
 def _find(definition: WorkflowDefinition) -> Iterator[tuple[str, str]]:
-    if definition.shares_workspace:
-        yield "/workspace", "A workspace that steps share is not supported yet; pass values by outputs and inputs"
     if _names_secret(definition.env):
         yield "/env", "Secrets are not supported yet"
     for key, steps in (("steps", definition.steps), ("on_error", definition.on_error), ("finally", definition.final)):
@@ -28,10 +24,6 @@ def _find(definition: WorkflowDefinition) -> Iterator[tuple[str, str]]:
 
 
 def _find_in_step(pointer: str, step: StepDefinition) -> Iterator[tuple[str, str]]:
-    if step.type not in _RUN:
-        yield f"{pointer}/type", f"Steps of type {step.type} are not supported yet; there are {', '.join(sorted(_RUN))}"
-    if "environment_id" in step.config:
-        yield f"{pointer}/config/environment_id", "Steps in a named environment are not supported yet; leave it out"
     if _names_secret(step.env):
         yield f"{pointer}/env", "Secrets are not supported yet"
     for key in ("inputs", "url", "headers", "body"):

@@ -9,15 +9,18 @@ import pytest
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import ManualClock
-from sandgate.core.ids import RunId, WorkflowId, make_user_id
+from sandgate.core.ids import EnvironmentId, RunId, WorkflowId, make_user_id
 from sandgate.core.principal import Principal, Role
 from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
+from sandgate.environments.base import NewEnvironment
+from sandgate.environments.service import EnvironmentService
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.workspaces import Workspaces
 from tests.sqlite_store import database_path, empty_database, store
 
 __all__ = ["database_path", "empty_database", "store"]
@@ -47,7 +50,7 @@ class World:
     """A service, its engine and everything around them."""
 
     store: SqlStore
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings = field(default_factory=lambda: Settings(drain_grace_s=0.01))
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
     clock: ManualClock = field(default_factory=ManualClock)
     user: Principal = field(default_factory=make_principal)
@@ -57,16 +60,35 @@ class World:
     def __post_init__(self) -> None:
         templates = FakeTemplates(self.settings.limits())
         sandboxes = RuntimeStepSandboxes(self.runtime, templates)
+        self.workspaces = Workspaces(sandboxes, self.settings.workspace_idle_s)
+        self.environments = EnvironmentService(
+            self.store, self.runtime, templates, self.clock, self.settings, self.faults.append
+        )
         self.engine = Engine(
             self.store, sandboxes, self.clock, self.owner,
             most_runs=self.settings.max_runs, most_depth=self.settings.max_run_depth, on_fault=self.faults.append,
+            workspaces=self.workspaces, environments=self.environments,
         )  # fmt: skip
         self.service = WorkflowService(self.store, self.engine, sandboxes, self.clock, self.settings)
 
     async def start(self) -> "World":
         """Take over what is there."""
+        held = await self.store.runs.list_held(self.owner)
+        kept = await self.environments.start(self.workspaces.expected(held, self.settings.limits()))
+        self.workspaces.adopt(kept)
         await self.service.start_engine()
         return self
+
+    async def stop(self) -> None:
+        """What SIGTERM does."""
+        await self.service.stop()
+        await self.environments.stop()
+
+    async def create_environment(self, user: Principal | None = None) -> EnvironmentId:
+        """An environment that runs."""
+        row = await self.environments.create(user or self.user, NewEnvironment("e", "python-3.9"))
+        await self.until(lambda: row.environment_id in self.runtime.sandboxes)
+        return row.environment_id
 
     async def create(self, *steps: dict[str, Any], user: Any = None, **more: Any) -> WorkflowId:
         """A workflow of these steps."""
@@ -134,5 +156,5 @@ async def world(store: SqlStore) -> AsyncIterator[World]:
     """A started service; no background task of it may have failed in the end."""
     made = await World(store).start()
     yield made
-    await made.service.stop()
+    await made.stop()
     assert not made.faults

@@ -134,7 +134,7 @@ async def test_a_workflow_that_starts_itself_comes_to_an_end(store: SqlStore, se
             break
         run, depth = await world.find(row.child_run_id), depth + 1
     assert (depth, run.depth) == (3, 3)
-    await world.service.stop()
+    await world.stop()
 
 
 async def test_a_crash_starts_no_second_child(world: World) -> None:
@@ -153,7 +153,7 @@ async def test_a_crash_starts_no_second_child(world: World) -> None:
     assert (
         len((await next_world.service.list_runs(world.user, PageRequest(), workflow_id=below, status=None)).items) == 1
     )
-    await next_world.service.stop()
+    await next_world.stop()
 
 
 async def test_a_child_that_was_named_and_not_begun_is_begun_after_a_crash(world: World) -> None:
@@ -170,7 +170,7 @@ async def test_a_child_that_was_named_and_not_begun_is_begun_after_a_crash(world
     assert await next_world.step(run, "child") == replace(
         await next_world.step(run, "child"), child_run_id=named.child_run_id, attempt=1, outputs={"n": 1}
     )
-    await next_world.service.stop()
+    await next_world.stop()
 
 
 class Nobody:

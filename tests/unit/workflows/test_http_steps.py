@@ -242,16 +242,8 @@ def certificate(tmp_path: Path) -> Path:
     program = shutil.which("openssl")
     if program is None:
         pytest.skip("no openssl to make a certificate with")
-    names = [
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost",
-        "-keyout",
-        "key.pem",
-        "-out",
-        "cert.pem",
-    ]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     made = [program, "req", "-x509", "-nodes", "-days", "2", *curve, *names, *files]
     subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)

@@ -99,7 +99,7 @@ async def test_turns_outlive_a_crash(world: World) -> None:
     for run in runs:
         await _approve(again, run)
     assert await _statuses(again, runs) == ["succeeded"] * 3
-    await again.service.stop()
+    await again.stop()
 
 
 async def test_another_process_is_heard_of_by_looking(store: SqlStore, world: World) -> None:
@@ -112,7 +112,7 @@ async def test_another_process_is_heard_of_by_looking(store: SqlStore, world: Wo
     assert (await world.find(second.run_id)).status is RunStatus.PENDING
     other.pass_time(1)
     await other.until_run(second.run_id, RunStatus.WAITING)
-    await other.service.stop()
+    await other.stop()
 
 
 async def test_a_database_that_is_away_only_delays_a_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

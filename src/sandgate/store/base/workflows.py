@@ -93,6 +93,10 @@ class RunStore(Protocol):
         """Hold what ``owner`` has until then; answers what that is."""
         ...
 
+    async def list_held(self, owner: str) -> Sequence[RunId]:
+        """The runs that have not ended and were last worked on by ``owner``."""
+        ...
+
     async def find(self, run_id: RunId) -> Run | None:
         """The row."""
         ...
