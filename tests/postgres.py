@@ -54,6 +54,8 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="sgpg-"))
         os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        # A gateway is yet another user, and has to reach the socket.
+        self._folder.chmod(0o711)
         try:
             self._initialise()
         except BaseException:

@@ -95,6 +95,7 @@ class Gateway:
             ),
             workspaces=self._workspaces,
             environments=self._environments,
+            lease_s=settings.run_lease_s,
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus
 
 
@@ -41,13 +42,15 @@ class StepData:
 class ExecutionRequest:
     """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts.
 
-    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. ``is_last``:
-    the sandbox is about to be ended, so that nothing need be got ready for another one.
+    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. With ``tap``
+    its output can be seen while it is written. ``is_last``: the sandbox is about to be ended, so that nothing need be
+    got ready for another one.
     """
 
     code: str
     timeout_s: float
     data: StepData | None = None
+    tap: OutputTap | None = None
     is_last: bool = False
 
 

@@ -154,6 +154,8 @@ runs = sa.Table(
     sa.Index("runs_by_workflow", "workflow_id", "run_id"),
     sa.Index("runs_by_status", "status", "run_id"),
     sa.Index("runs_by_owner_and_status", "owner_id", "status", "run_id"),
+    sa.Index("runs_by_workflow_and_status", "workflow_id", "status", "run_id"),
+    sa.Index("runs_by_name", "workflow_name", "owner_id", "run_id"),
 )
 
 # ``item`` is -1 for a step as a whole.
@@ -176,6 +178,7 @@ run_steps = sa.Table(
     sa.Column("error", JsonText),
     sa.Column("stdout", Utf8, nullable=False),
     sa.Column("stderr", Utf8, nullable=False),
+    sa.Column("attempts_before", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("child_run_id", ExactText),
 )
 
@@ -190,6 +193,18 @@ run_history = sa.Table(
     sa.Column("item", sa.BigInteger),
     sa.Column("attempt", sa.BigInteger),
     sa.Column("details", JsonText, nullable=False),
+)
+
+# Words to the process that works on a run; a row is deleted in the transaction that writes what follows from it.
+run_signals = sa.Table(
+    "run_signals",
+    metadata,
+    sa.Column("signal_id", ExactText, primary_key=True),
+    sa.Column("run_id", ExactText, nullable=False),
+    sa.Column("kind", ExactText, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("body", JsonText, nullable=False),
+    sa.Index("run_signals_by_run", "run_id", "signal_id"),
 )
 
 write_probe = sa.Table(
@@ -230,3 +245,7 @@ _partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NUL
 _partial_index(
     runs, "runs_live_by_slot", "owner_id, slot_group, run_id", "finished_at IS NULL AND slot_group IS NOT NULL"
 )
+# What is removed when its time is over.
+_partial_index(runs, "runs_by_end", "finished_at", "finished_at IS NOT NULL")
+_partial_index(environments, "environments_by_end", "ended_at", "ended_at IS NOT NULL")
+_partial_index(workflows, "workflows_by_end", "deleted_at", "deleted_at IS NOT NULL")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from sandgate.core.errors import ExpressionError
 from sandgate.core.execution import ErrorReport
@@ -29,14 +30,14 @@ def open_steps(ledger: Ledger, phase: Phase) -> bool:
 
 def skip(ledger: Ledger, step: StepDefinition) -> None:
     """End a step that is not to run."""
-    end(ledger, StepRun(ledger.run.run_id, step.name), StepResult(StepStatus.SKIPPED, "skipped"))
+    end(ledger, ledger.fresh(step.name), StepResult(StepStatus.SKIPPED, "skipped"))
 
 
 def _open_step(ledger: Ledger, step: StepDefinition, phase: Phase) -> None:
     if ledger.is_halted_for(step.name):
         skip(ledger, step)
         return
-    row = StepRun(ledger.run.run_id, step.name, started_at=ledger.now)
+    row = replace(ledger.fresh(step.name), started_at=ledger.now)
     try:
         status = _status_functions(ledger, step, phase)
         if not wants_to_run(step, status, ledger.seen(), is_final=phase is Phase.FINAL):
@@ -68,13 +69,13 @@ def _begin(ledger: Ledger, step: StepDefinition, row: StepRun) -> None:
 
 
 def _wait(ledger: Ledger, row: StepRun, wake_at: datetime | None) -> None:
-    waiting = replace(row, status=StepStatus.WAITING, attempt=1, wake_at=wake_at, started_at=ledger.now)
+    waiting = replace(row, status=StepStatus.WAITING, attempt=row.attempt + 1, wake_at=wake_at, started_at=ledger.now)
     ledger.put(waiting)
     ledger.note("step_waiting", waiting)
 
 
 def _begin_items(ledger: Ledger, step: StepDefinition, parent: StepRun) -> None:
-    parent = replace(parent, status=StepStatus.RUNNING, attempt=1)
+    parent = replace(parent, status=StepStatus.RUNNING, attempt=parent.attempt + 1)
     ledger.put(parent)
     ledger.note("step_started", parent, {"items": parent.items})
     if parent.items:
@@ -91,8 +92,9 @@ def _open_items(ledger: Ledger, step: StepDefinition, parent: StepRun) -> None:
         return
     rows = ledger.items(parent)
     room = (step.max_parallel or total) - sum(row.is_live for row in rows)
-    for index in range(len(rows), min(total, len(rows) + room)):
-        row = StepRun(ledger.run.run_id, step.name, index)
+    missing = (index for index in range(total) if ledger.find(step.name, index) is None)
+    for index in list(islice(missing, max(0, room))):
+        row = ledger.fresh(step.name, index)
         try:
             _begin(ledger, step, row)
         except ExpressionError as problem:

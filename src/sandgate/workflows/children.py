@@ -14,13 +14,16 @@ from sandgate.store.base import Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.attempts import failure
 from sandgate.workflows.contexts import attempt_context
+from sandgate.workflows.events import CancelAsked
 from sandgate.workflows.expressions import render
 from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.inputs import check_inputs
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.names import SELF
 from sandgate.workflows.new_runs import Source, new_run
+from sandgate.workflows.signals import signal_of
 from sandgate.workflows.state import Graph
+from sandgate.workflows.watch import RunWatch
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
@@ -49,6 +52,16 @@ class Runs(Protocol):
         """A run that this process works on."""
         ...
 
+    @property
+    def graphs(self) -> Graphs:
+        """Definitions that were read."""
+        ...
+
+    @property
+    def watch(self) -> RunWatch:
+        """Where to wait for words about runs that other processes work on."""
+        ...
+
     async def begin(self, run: Run, graph: Graph, *, under: Run | None = None) -> LiveRun | None:
         """Make a new run durable, and start what can be."""
         ...
@@ -61,12 +74,9 @@ class Runs(Protocol):
 class Children:
     """``most_runs`` is how many this process works on at once, ``most_depth`` how many may be above one another."""
 
-    def __init__(
-        self, runs: Runs, store: Store, graphs: Graphs, clock: Clock, *, most_runs: int, most_depth: int
-    ) -> None:
+    def __init__(self, runs: Runs, store: Store, clock: Clock, *, most_runs: int, most_depth: int) -> None:
         self._runs = runs
         self._store = store
-        self._graphs = graphs
         self._clock = clock
         self._most_runs = most_runs
         self._most_depth = most_depth
@@ -93,6 +103,7 @@ class Children:
         live = self._runs.find(child_run_id)
         if live is None:
             self._to_cancel.add(child_run_id)
+            self._runs.watch.wake(child_run_id)
         else:
             self._runs.cancel(live, _BY_PARENT)
 
@@ -134,7 +145,7 @@ class Children:
         if workflow is None or workflow.owner_id != run.owner_id:
             raise _CannotStart("WorkflowNotFound", f"the owner of this run has no workflow {wanted}")
         try:
-            graph = self._graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
+            graph = self._runs.graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
         except InvalidDefinition as problem:
             raise _CannotStart("InvalidDefinition", problem.message) from problem
         return Source.of(workflow), graph
@@ -173,8 +184,16 @@ class Children:
                 return failure("Lost", f"run {child_run_id} is gone")
             if not run.is_live:
                 return _result_of(run)
-            await asyncio.sleep(pause_s)
+            await self._cancel_elsewhere(child_run_id)
+            await self._runs.watch.wait(child_run_id, pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _cancel_elsewhere(self, child_run_id: RunId) -> None:
+        """Tell whichever process works on it, by a row that outlives them all."""
+        if child_run_id in self._to_cancel and self._runs.find(child_run_id) is None:
+            word = signal_of(child_run_id, CancelAsked(_BY_PARENT), self._clock.now())
+            await self._store.signals.insert(word)
+            self._to_cancel.discard(child_run_id)
 
     async def _wait_here(self, live: LiveRun) -> None:
         if live.run.run_id in self._to_cancel:

@@ -5,35 +5,34 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
-from sandgate.core.ids import RunId
+from sandgate.core.errors import InvalidDefinition, StoreUnavailable
+from sandgate.core.ids import RunId, SignalId
 from sandgate.core.run import Run, StepKey, StepResult, StepRun, StepStatus
-from sandgate.core.workflow import StepType
-from sandgate.store.base import RunChange, Store
+from sandgate.store.base import NoteKind, RunChange, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
-from sandgate.workflows.attempts import failure, prepare, run_attempt
 from sandgate.workflows.base import StepEnvironments, StepSandboxes
 from sandgate.workflows.children import Children
-from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.graphs import Graphs
+from sandgate.workflows.leases import LeaseKeeper
 from sandgate.workflows.live import LiveRun
-from sandgate.workflows.places import Places
+from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.reopening import reopen
 from sandgate.workflows.requests import HttpSteps
-from sandgate.workflows.state import Graph
+from sandgate.workflows.signals import event_of
+from sandgate.workflows.state import Graph, RunState
 from sandgate.workflows.turns import Turns
+from sandgate.workflows.watch import RunWatch
+from sandgate.workflows.work import StepWork
 from sandgate.workflows.workspaces import Workspaces
 
 LEASE_S = 10.0
-_PATROL_S = 2.0
-_MOST_CLAIMED = 10_000
 _LONGEST_RETRY_DELAY_S = 2.0
 _CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
 
@@ -59,23 +58,36 @@ class Engine:
         requests: HttpSteps | None = None,
         workspaces: Workspaces | None = None,
         environments: StepEnvironments | None = None,
+        lease_s: float = LEASE_S,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
-        self._sandboxes = sandboxes
         self._clock = clock
         self._owner = owner
-        self._workspaces = workspaces
-        self._places = Places(sandboxes, workspaces, environments)
-        self._requests = requests or HttpSteps()
-        self._slots = asyncio.Semaphore(most_steps)
         self._on_fault = on_fault
-        self.graphs = Graphs(store.workflows)
         self._live: dict[RunId, LiveRun] = {}
-        self._turns = Turns(store.runs, self.post)
-        self._children = Children(self, store, self.graphs, clock, most_runs=most_runs, most_depth=most_depth)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
+        self._taking_signals: asyncio.Task[None] | None = None
+        self._more_signals = False
+        self.watch = RunWatch()
+        self.graphs = Graphs(store.workflows)
+        self._turns = Turns(store.runs, self.post)
+        self._children = Children(self, store, clock, most_runs=most_runs, most_depth=most_depth)
+        self._work = StepWork(
+            sandboxes,
+            self._children,
+            most_steps=most_steps,
+            requests=requests,
+            workspaces=workspaces,
+            environments=environments,
+        )
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it lets go of its runs."""
+        return self._stopping
 
     @property
     def live_count(self) -> int:
@@ -88,13 +100,13 @@ class Engine:
 
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
-        await self._claim(own=True)
-        if self._workspaces is not None:
-            self._workspaces.keep_only(self._live)
-        self._spawn(self._patrol(), "patrol of runs")
+        await self._leases.claim_own()
+        self._work.keep_only(self._live)
+        self._spawn(self._leases.run(), "leases of runs")
+        self._spawn(self._store.notes.listen(self.hear), "notes of other servers")
 
     async def stop(self) -> None:
-        """Kill what runs, without a word in the records: the next start takes it up as lost."""
+        """Kill what runs, without a word in the records: the next start takes it up as lost, or another server."""
         self._stopping = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -103,31 +115,47 @@ class Engine:
             await asyncio.wait(tasks)
         for live in self._live.values():
             live.close()
-        self._requests.close()
-        await self._sandboxes.close()
+        self.watch.wake()
+        await self._work.close()
+        await self._leases.release(self.held())
 
     async def begin(self, run: Run, graph: Graph, *, under: Run | None = None) -> LiveRun | None:
         """Make a new run durable and start what can be; None when its workflow has been deleted.
 
         Also None when the run that it is ``under`` is not this process's any more.
         """
-        now = self._clock.now()
-        run = replace(run, lease_owner=self._owner, lease_until=now + timedelta(seconds=LEASE_S))
+        run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)
-        changes = advance(graph, live.state(), [], now)
-        self._expect(live, changes)
-        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history), under=under):
-            return None
-        self._live[run.run_id] = live
-        self._follow(live, changes)
-        self._line_up(live)
-        return live
+        changes = advance(graph, live.state(), [], self._clock.now())
+        self._work.expect(live, changes)
+        change = RunChange(changes.run, changes.steps, changes.history)
+        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s, under=under))
 
-    def _line_up(self, live: LiveRun) -> None:
-        """Let a run that has to wait for its turn ask for it."""
+    async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
+        """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
+        live = LiveRun(replace(state.run, lease_owner=self._owner), graph)
+        live.steps = dict(state.steps)
+        changes = reopen(graph, live.state(), who, from_step, self._clock.now())
+        self._work.expect(live, changes)
+        change = RunChange(changes.run, changes.steps, changes.history)
+        return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
+
+    async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
+        try:
+            if not await writing:
+                return None
+        except StoreUnavailable:
+            # It may have been written all the same, and would be held by nobody.
+            self._leases.stir(doubtful=True)
+            raise
+        if not self._live:
+            self._leases.stir()
+        self._live[changes.run.run_id] = live
+        self._follow(live, changes)
         if live.run.waits_for_slot:
             self._turns.add(live)
             self.post(live)
+        return live
 
     def post(self, live: LiveRun, event: Event | None = None) -> None:
         """Let something happen to a run; None: time has passed."""
@@ -147,16 +175,74 @@ class Engine:
 
     def look(self) -> None:
         """Look at the time for every run."""
+        now = self._clock.now()
         for live in list(self._live.values()):
-            self.post(live)
+            if live.run.wake_at is not None and live.run.wake_at <= now:
+                self.post(live)
+        self._turns.look()
+
+    # What others do
+
+    def hear(self, note: RunNote) -> None:
+        """Take a note: of another process, or of this one to itself."""
+        match note.kind:
+            case NoteKind.SIGNAL if note.run_id in self._live:
+                self._begin_to_take_signals()
+            case NoteKind.CHANGED:
+                self.watch.wake(note.run_id)
+                self._turns.look()
+            case NoteKind.FREE:
+                self._leases.stir(free=True)
+            case NoteKind.AGAIN:
+                self._begin_to_take_signals()
+                self._leases.stir(free=True)
+                self.watch.wake()
+                self._turns.look()
+            case _:
+                return
+
+    def _begin_to_take_signals(self) -> None:
+        self._more_signals = True
+        if self._taking_signals is None and not self._stopping:
+            self._taking_signals = self._spawn(self._take_all_signals(), "signals to runs")
+
+    async def _take_all_signals(self) -> None:
+        try:
+            while self._more_signals:
+                self._more_signals = False
+                await self.take_signals()
+        except StoreUnavailable as fault:
+            _log.warning("signals not read", reason=fault.message)
+        finally:
+            self._taking_signals = None
+
+    async def take_signals(self) -> None:
+        """Act on what is asked of the runs of this process. Raises ``StoreUnavailable``."""
+        for signal in await self._store.signals.list_held(self._owner):
+            live = self._live.get(signal.run_id)
+            if live is not None and live.hear(signal.signal_id):
+                self.post(live, event_of(signal))
+
+    def held(self) -> Collection[RunId]:
+        """The runs that this process works on."""
+        return self._live.keys()
+
+    def let_go(self, run_id: RunId) -> None:
+        """Stop working on a run that is another process's, unless a write is about to notice that."""
+        live = self._live.get(run_id)
+        if live is not None and live.run.is_live and live.pump is None:
+            _log.warning("run was taken by another process", run_id=run_id)
+            self._drop(live)
 
     # One run
 
-    async def _take_over(self, run: Run) -> None:
+    async def take_over(self, run: Run) -> None:
+        """Go on with a run that nobody works on any more. Raises ``StoreUnavailable``."""
         try:
             graph = await self.graphs.load(run.workflow_id, run.workflow_version)
         except InvalidDefinition as problem:
             _log.error("run cannot be taken over", run_id=run.run_id, reason=problem.message)
+            self._leases.keep_unfit(run.run_id)
             return
         live = LiveRun(run, graph)
         rows = await self._store.runs.list_steps(run.run_id, with_output=False)
@@ -165,35 +251,33 @@ class Engine:
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
         self._turns.add(live)
         self.post(live, TakenOver())
+        self._begin_to_take_signals()
 
     async def _pump(self, live: LiveRun) -> None:
         """Take what has happened until nothing is left; whatever comes meanwhile is the next batch."""
         try:
             while live.due and live.run.run_id in self._live:
                 events, live.events, live.due = live.events, [], False
+                signals, live.signals = live.signals, []
                 events = [*events, *await self._turns.ask(live, events, self._clock.now())]
                 changes = advance(live.graph, live.state(), events, self._clock.now())
-                self._expect(live, changes)
-                if not await self._write(live, changes):
+                self._work.expect(live, changes)
+                if not await self._write(live, changes, signals):
                     self._drop(live)
                     return
                 self._follow(live, changes)
         finally:
             live.pump = None
 
-    def _expect(self, live: LiveRun, changes: Changes) -> None:
-        """The next sandbox is got ready while the result of the step before becomes durable."""
-        for row in changes.start:
-            self._places.expect(live.graph, row)
-
-    async def _write(self, live: LiveRun, changes: Changes) -> bool:
+    async def _write(self, live: LiveRun, changes: Changes, signals: Sequence[SignalId]) -> bool:
         """Until it is written; False when the run is no longer this process's."""
-        if changes.run == live.run and not changes.steps:
+        if changes.run == live.run and not changes.steps and not signals:
             return True
+        change = RunChange(changes.run, changes.steps, changes.history, signals)
         delay_s = 0.05
         while True:
             try:
-                return await self._store.runs.apply(RunChange(changes.run, changes.steps, changes.history))
+                return await self._store.runs.apply(change)
             except StoreUnavailable as fault:
                 _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
             await asyncio.sleep(delay_s)
@@ -205,12 +289,14 @@ class Engine:
         if not live.run.is_live:
             self._drop(live)
             return
+        numbers = {(event.step, event.item): event.number for event in changes.history if event.kind == "step_started"}
         for row in changes.start:
             if row.key in changes.kill and row.child_run_id is None:
                 # It was to be started and is to be killed: it never began.
                 self.post(live, AttemptEnded(row.key, row.attempt, _CANCELLED))
-            else:
-                live.attempts[row.key] = self._spawn(self._attempt(live, row), f"{row.run_id} {row.step}")
+                continue
+            live.outputs[row.key] = output = LiveOutput(numbers.get(row.key, changes.run.events), live.wake)
+            live.attempts[row.key] = self._spawn(self._attempt(live, row, output), f"{row.run_id} {row.step}")
         for key in changes.kill:
             self._kill(live, key)
         self._set_timer(live)
@@ -241,79 +327,28 @@ class Engine:
             else:
                 self._set_timer(live)
 
-    async def _attempt(self, live: LiveRun, row: StepRun) -> None:
+    async def _attempt(self, live: LiveRun, row: StepRun, output: LiveOutput) -> None:
         try:
-            result = await self._work(live, row)
+            result = await self._work.run(live, row, output)
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
-            result = _CANCELLED
+            result = replace(_CANCELLED, stdout=output.whole("stdout"), stderr=output.whole("stderr"))
+        finally:
+            output.end()
+            if live.outputs.get(row.key) is output:
+                del live.outputs[row.key]
         if live.attempts.get(row.key) is asyncio.current_task():
             del live.attempts[row.key]
         self.post(live, AttemptEnded(row.key, row.attempt, result))
-
-    async def _work(self, live: LiveRun, row: StepRun) -> StepResult:
-        match live.graph.steps[row.step].type:
-            case StepType.WORKFLOW:
-                return await self._children.follow(live, row)
-            case StepType.HTTP:
-                return await self._request(live, row)
-            case _:
-                async with self._slots:
-                    return await self._execute(live, row)
-
-    async def _request(self, live: LiveRun, row: StepRun) -> StepResult:
-        try:
-            context = attempt_context(live.graph, live.state(), row)
-        except ExpressionError as problem:
-            return failure("ExpressionError", problem.message)
-        return await self._requests.run(live.graph.steps[row.step], context)
-
-    async def _execute(self, live: LiveRun, row: StepRun) -> StepResult:
-        try:
-            data = prepare(live.graph, live.state(), row)
-            place = self._places.find(live.graph, live.state(), row)
-        except ExpressionError as problem:
-            return failure("ExpressionError", problem.message)
-        return await run_attempt(place, live.graph.steps[row.step], data)
 
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
         self._turns.leave(live.run)
-        self._places.release(live.run.run_id)
-
-    # All runs
-
-    async def _patrol(self) -> None:
-        """Hold the leases, and take what others let go."""
-        while True:
-            await asyncio.sleep(_PATROL_S)
-            try:
-                await self._renew()
-                await self._claim(own=False)
-            except StoreUnavailable as fault:
-                _log.warning("leases not renewed", reason=fault.message)
-            self.look()
-
-    async def _claim(self, *, own: bool) -> None:
-        now = self._clock.now()
-        until = now + timedelta(seconds=LEASE_S)
-        for run in await self._store.runs.claim(self._owner, now, until, _MOST_CLAIMED, own=own):
-            await self._take_over(run)
-
-    async def _renew(self) -> None:
-        """Give up whatever another process has taken."""
-        held = frozenset(self._live)
-        if not held:
-            return
-        kept = await self._store.runs.renew(self._owner, self._clock.now() + timedelta(seconds=LEASE_S))
-        for run_id in held - kept:
-            live = self._live.get(run_id)
-            if live is not None and live.run.is_live and live.pump is None:
-                _log.warning("run was taken by another process", run_id=run_id)
-                self._drop(live)
+        self._work.release(live.run.run_id)
+        self.watch.wake(live.run.run_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)

@@ -25,7 +25,9 @@ class Ledger:
         self.now = now
         self.start: dict[StepKey, StepRun] = {}
         self.kill: dict[StepKey, None] = {}
-        self._steps = dict(state.steps)
+        self._steps = {key: row for key, row in state.steps.items() if row.status is not StepStatus.PENDING}
+        # Opened anew by a retry: as if they had never been, but that their attempts are counted on.
+        self._attempts_before = {row.key: row.attempt for row in state.steps.values() if row.key not in self._steps}
         self._changed: dict[StepKey, StepRun] = {}
         self._history: list[HistoryEvent] = []
         self._context: dict[str, Json] | None = None
@@ -45,6 +47,11 @@ class Ledger:
     def find(self, step: str, item: int | None = None) -> StepRun | None:
         """The row of a step or of an item; None while it is pending."""
         return self._steps.get((step, item))
+
+    def fresh(self, step: str, item: int | None = None) -> StepRun:
+        """The row of a step or an item that is about to open."""
+        before = self._attempts_before.get((step, item), 0)
+        return StepRun(self.run.run_id, step, item, attempt=before, attempts_before=before)
 
     def rows(self) -> Sequence[StepRun]:
         """Every row, as of now."""
@@ -94,11 +101,16 @@ class Ledger:
     def phase(self) -> Phase | None:
         """The first phase that is not over; None when all are."""
         for phase, steps in self.graph.phases.items():
-            if phase is Phase.ON_ERROR and (self.run.cancel_asked_at is not None or not self.main_failed()):
+            unwanted = phase is Phase.ON_ERROR and (self.run.cancel_asked_at is not None or not self.main_failed())
+            if unwanted and not self._any_live(step.name for step in steps):
                 continue
             if not self.are_over(step.name for step in steps):
                 return phase
         return None
+
+    def _any_live(self, names: Iterable[str]) -> bool:
+        """Whether something of these has begun and has yet to die, though nothing more of them is wanted."""
+        return any(row is not None and row.is_live for row in map(self.find, names))
 
     # Writing
 

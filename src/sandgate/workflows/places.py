@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sandgate.core.errors import EnvironmentNotFound
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, RunId, UserId
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.run import StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
 from sandgate.workflows.base import Place, StepEnvironments, StepSandboxes
@@ -53,10 +54,17 @@ class _Named:
     owner_id: UserId
     environment_id: EnvironmentId
 
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:  # noqa: ARG002 - it has its own template
+    async def execute(
+        self,
+        template: str | None,  # noqa: ARG002 - it has its own
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+    ) -> Termination:
         if self.environments is None:
             raise EnvironmentNotFound(f"There is no environment {self.environment_id} here")
-        request = ExecutionRequest(code, timeout_s, data)
+        request = ExecutionRequest(code, timeout_s, data, tap)
         return await self.environments.execute_step(self.owner_id, self.environment_id, request)
 
 
@@ -67,8 +75,15 @@ class _Shared:
     template: str | None
     was_used: bool
 
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:  # noqa: ARG002 - one for all
-        request = ExecutionRequest(code, timeout_s, data)
+    async def execute(
+        self,
+        template: str | None,  # noqa: ARG002 - there is one for all steps
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+    ) -> Termination:
+        request = ExecutionRequest(code, timeout_s, data, tap)
         return await self.workspaces.execute(self.run_id, self.template, request, was_used=self.was_used)
 
 

@@ -43,6 +43,11 @@ class Turns:
             self._forget(group, run.run_id)
             self._call_next(group)
 
+    def look(self) -> None:
+        """Ask for the first of each group again: a turn may have ended in another process."""
+        for group in list(self._waiting):
+            self._call_next(group)
+
     async def ask(self, live: LiveRun, events: Sequence[Event], now: datetime) -> Sequence[Event]:
         """What follows the events for a run that waits: that it is let in, or nothing.
 

@@ -62,7 +62,7 @@ async def test_a_run_that_ended_while_it_waited_holds_nobody_up(store: SqlStore)
 async def test_only_who_holds_a_run_lets_it_in(store: SqlStore) -> None:
     """After another process has taken it over, the word of the one before does not count."""
     run = await _waiting(store, await _workflow(store))
-    (taken,) = await store.runs.claim("two", LATER, LATER, 10)
+    (taken,) = await store.runs.claim("two", LATER, 60, 10)
     assert await store.runs.enter(run, NOW) is None
     assert await store.runs.enter(taken, NOW) == NOW
 
@@ -94,7 +94,7 @@ async def test_a_child_is_added_once_and_only_by_who_holds_its_parent(store: Sql
     assert await store.runs.insert(RunChange(child, [a_step(child)]), under=parent)
     assert await store.runs.insert(RunChange(child, [a_step(child, attempt=7)]), under=parent)
     assert await store.runs.list_steps(child.run_id) == [a_step(child)]
-    (taken, taken_child) = await store.runs.claim("two", LATER, LATER, 10)
+    (taken, taken_child) = await store.runs.claim("two", LATER, 60, 10)
     late = a_run(workflow_id, parent_run_id=parent.run_id)
     assert not await store.runs.insert(RunChange(late), under=parent)
     assert await store.runs.find(late.run_id) is None

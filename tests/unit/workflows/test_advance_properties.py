@@ -28,12 +28,12 @@ _GOOD = StepStatus.SUCCEEDED
 
 
 @st.composite
-def _steps(draw: st.DrawFn, prefix: str, most: int) -> tuple[StepDefinition, ...]:
+def _steps(draw: st.DrawFn, prefix: str, most: int, misfits: bool) -> tuple[StepDefinition, ...]:
     made: list[StepDefinition] = []
     for number in range(draw(st.integers(0 if prefix != "s" else 1, most))):
         needs = draw(st.lists(st.sampled_from(made), unique_by=lambda step: step.name, max_size=3)) if made else []
         foreach = draw(st.sampled_from([None, None, None, [], [1], [1, 2, 3]]))
-        make, more = draw(_kinds(has_items=foreach is not None))
+        make, more = draw(_kinds(misfits=misfits and foreach is not None))
         made.append(
             make(
                 f"{prefix}{number}",
@@ -48,12 +48,12 @@ def _steps(draw: st.DrawFn, prefix: str, most: int) -> tuple[StepDefinition, ...
 
 
 @st.composite
-def _kinds(draw: st.DrawFn, *, has_items: bool) -> tuple[Callable[..., StepDefinition], dict[str, Any]]:
+def _kinds(draw: st.DrawFn, *, misfits: bool) -> tuple[Callable[..., StepDefinition], dict[str, Any]]:
     match draw(st.sampled_from(["code", "code", "code", "child", "sleep", "approval"])):
         case "sleep":
             texts = [{"seconds": 2}, {"until": "2026-01-01T00:00:02Z"}, {"until": "2025-01-01T00:00:00+01:00"}]
             # An item that has no such time fails alone.
-            by_item = [{"seconds": "${{ item }}"}, {"until": "${{ item }}"}] if has_items else []
+            by_item = [{"seconds": "${{ item }}"}, {"until": "${{ item }}"}] if misfits else []
             return a_sleep, {"config": draw(st.sampled_from(texts + by_item))}
         case "approval":
             return an_approval, {"timeout_s": draw(st.sampled_from([None, 2.5]))}
@@ -63,9 +63,9 @@ def _kinds(draw: st.DrawFn, *, has_items: bool) -> tuple[Callable[..., StepDefin
 
 
 @st.composite
-def _definitions(draw: st.DrawFn) -> WorkflowDefinition:
+def _definitions(draw: st.DrawFn, *, misfits: bool = True) -> WorkflowDefinition:
     return a_definition(
-        *draw(_steps("s", 7)), on_error=draw(_steps("e", 2)), final=draw(_steps("f", 2)),
+        *draw(_steps("s", 7, misfits)), on_error=draw(_steps("e", 2, misfits)), final=draw(_steps("f", 2, misfits)),
         timeout_s=draw(st.sampled_from([None, None, 3.0])), concurrency_group=draw(st.sampled_from([None, None, "g"])),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from sandgate.config.settings import Settings
 from sandgate.core.ids import RunId
 from sandgate.core.page import PageRequest
 from sandgate.core.run import Run, RunStatus, StepStatus
+from sandgate.store.base import RunFilter
 from sandgate.store.sql_store import SqlStore
 from tests.unit.workflows.conftest import World, child, code, make_principal
 
@@ -150,9 +151,7 @@ async def test_a_crash_starts_no_second_child(world: World) -> None:
     assert (await next_world.until_run(run.run_id)).status is RunStatus.SUCCEEDED
     row = await next_world.step(run, "child")
     assert (row.attempt, row.child_run_id, row.outputs) == (1, found.run_id, {"by": "somebody"})
-    assert (
-        len((await next_world.service.list_runs(world.user, PageRequest(), workflow_id=below, status=None)).items) == 1
-    )
+    assert len((await next_world.service.list_runs(world.user, RunFilter(workflow_id=below), PageRequest())).items) == 1
     await next_world.stop()
 
 
