@@ -69,7 +69,8 @@ def test_either_server_steers_a_run(servers: tuple[CrashServer, CrashServer]) ->
         with events:
             told = events.all()
         assert [event.name for event in told][-3:] == ["step_cancelled", "run_cancelled", "end"]
-        assert texts(told)["work", None, 1, "stdout"] == "begun\n"
+        # The line's end is a write of its own, which the kill may have been faster than.
+        assert texts(told)["work", None, 1, "stdout"].strip() == "begun"
         retried = second.expect(200, "POST", f"{RUNS}/{run_id}/retry", {})
         assert retried["status"] in ("running", "waiting")
         _until_step(one, run_id, "work", "running")

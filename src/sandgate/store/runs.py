@@ -87,7 +87,8 @@ _FREE = (
             _columns.lease_owner == sa.bindparam("before"),
         ),
     )
-    .order_by(_columns.run_id)
+    # Not the bare column, whose index would be walked from one end to the other in search of the few that are live.
+    .order_by(sa.func.coalesce(_columns.run_id, ""))
     .limit(sa.bindparam("most"))
     .with_for_update(skip_locked=True)
 )
@@ -254,6 +255,8 @@ class SqlRunStore:
 
     async def list(self, wanted: RunFilter, page: PageRequest) -> Page[Run]:
         """A page, newest first."""
+        if wanted.statuses is not None and not wanted.statuses:
+            return Page((), None)
         statement, parameters = run_list(wanted, page)
         rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return page_of(rows, page, _parse)

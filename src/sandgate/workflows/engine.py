@@ -66,6 +66,7 @@ class Engine:
         self._owner = owner
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
+        self._beginning: set[RunId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
@@ -141,6 +142,8 @@ class Engine:
         return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
 
     async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
+        run_id = changes.run.run_id
+        self._beginning.add(run_id)
         try:
             if not await writing:
                 return None
@@ -148,9 +151,11 @@ class Engine:
             # It may have been written all the same, and would be held by nobody.
             self._leases.stir(doubtful=True)
             raise
+        finally:
+            self._beginning.discard(run_id)
         if not self._live:
             self._leases.stir()
-        self._live[changes.run.run_id] = live
+        self._live[run_id] = live
         self._follow(live, changes)
         if live.run.waits_for_slot:
             self._turns.add(live)
@@ -224,8 +229,8 @@ class Engine:
                 self.post(live, event_of(signal))
 
     def held(self) -> Collection[RunId]:
-        """The runs that this process works on."""
-        return self._live.keys()
+        """The runs that this process works on, or is about to."""
+        return self._live.keys() | self._beginning
 
     def let_go(self, run_id: RunId) -> None:
         """Stop working on a run that is another process's, unless a write is about to notice that."""

@@ -64,7 +64,7 @@ class _Named:
     ) -> Termination:
         if self.environments is None:
             raise EnvironmentNotFound(f"There is no environment {self.environment_id} here")
-        request = ExecutionRequest(code, timeout_s, data, tap)
+        request = ExecutionRequest(code, timeout_s, data, tap=tap)
         return await self.environments.execute_step(self.owner_id, self.environment_id, request)
 
 
@@ -83,7 +83,7 @@ class _Shared:
         data: StepData,
         tap: OutputTap | None = None,
     ) -> Termination:
-        request = ExecutionRequest(code, timeout_s, data, tap)
+        request = ExecutionRequest(code, timeout_s, data, tap=tap)
         return await self.workspaces.execute(self.run_id, self.template, request, was_used=self.was_used)
 
 
