@@ -178,3 +178,25 @@ class Nobody:
     async def follow(self, *_: Any) -> None:
         """Never answers."""
         await asyncio.Event().wait()
+
+
+async def test_a_child_in_another_process_is_cancelled_and_waited_for(world: World, store: SqlStore) -> None:
+    """It is told by a row, whoever works on it; its end is found by looking."""
+    below = await world.create({"name": "ask", "type": "approval"})
+    run = await world.begin(await world.create(child("child", below)))
+    found = await _child_of(world, run)
+    await world.until_step(found, "ask", StepStatus.WAITING)
+    await store.runs.release("one", [found.run_id])
+    world.engine.let_go(found.run_id)
+    other = await World(store, clock=world.clock, user=world.user, owner="two").start()
+    async with asyncio.timeout(10):
+        while other.engine.find(found.run_id) is None:
+            now = world.clock.now()
+            for taken in await store.runs.claim("two", now, 60, 10):
+                await other.engine.take_over(taken)
+        cancelling = asyncio.ensure_future(world.service.cancel(world.user, run.run_id))
+        while not cancelling.done():
+            await other.engine.take_signals()
+    assert (await cancelling).status is RunStatus.CANCELLED
+    assert (await world.find(found.run_id)).status is RunStatus.CANCELLED
+    await other.stop()
