@@ -37,9 +37,11 @@ from sandgate.telemetry.log import get_logger
 from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
+from sandgate.workflows.requests import Egress, HttpSteps
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.workspaces import Workspaces
 
 _log = get_logger(__name__)
 
@@ -83,7 +85,8 @@ class Gateway:
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates)
-        owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
+        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
         self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
         files = ArtifactFiles(artifacts_folder(settings))
@@ -94,6 +97,13 @@ class Gateway:
             clock,
             owner,
             most_steps=settings.max_steps,
+            most_runs=settings.max_runs,
+            most_depth=settings.max_run_depth,
+            requests=HttpSteps(
+                Egress(settings.http_step_allow), most=settings.max_http_steps, most_bytes=settings.http_step_bytes
+            ),
+            workspaces=self._workspaces,
+            environments=self._environments,
             lease_s=settings.run_lease_s,
             secrets=self._secrets,
             collecting=Collecting(store.artifacts, files, clock, settings),
@@ -141,7 +151,9 @@ class Gateway:
             given_password=self._settings.admin_password.get_secret_value(),
             state=self._settings.state,
         )
-        await self._environments.start()
+        held = await self._store.runs.list_held(self._owner)
+        expected = self._workspaces.expected(held, self._settings.limits())
+        self._workspaces.adopt(await self._environments.start(expected))
         await self._workflows.start_engine()
         gc.collect()
         gc.freeze()

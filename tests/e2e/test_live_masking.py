@@ -1,5 +1,6 @@
 """What is told live of a step's output is what is recorded of it: no part of a secret goes out first."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,10 +35,13 @@ KILLED = DRIP + "drip(1, 'so far ' + os.environ['TOKEN'][:-2])\ndrip(2, 'x')\nti
 
 
 @pytest.fixture(autouse=True)
-def secret(server: Server) -> None:
+def secret(server: Server) -> Iterator[None]:
     """A secret of whoever starts the runs."""
+    path = "/api/v1/orchestrator/secrets/LIVE_TOKEN"
     with server.connect() as connection:
-        connection.expect(200, "PUT", "/api/v1/orchestrator/secrets/LIVE_TOKEN", {"value": SECRET})
+        connection.expect(200, "PUT", path, {"value": SECRET})
+        yield
+        connection.expect(204, "DELETE", path)
 
 
 def dripping(name: str, text: str, **more: Any) -> dict[str, Any]:

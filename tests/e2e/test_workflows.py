@@ -131,12 +131,15 @@ def test_an_approval_is_waited_for(server: Server) -> None:
 
 def test_what_cannot_run_yet_is_refused(server: Server) -> None:
     """All of it in one answer, each with where it stands."""
+    secret = {"url": "https://x/${{ secrets.A }}", "headers": {"B": "${{ secrets.B }}"}, "body": ["${{ secrets.C }}"]}
     steps = [
-        {"name": "a", "type": "http", "config": {"url": "https://example.com"}},
-        {"name": "b", "type": "workflow", "config": {"workflow_id": "workflow-1"}},
+        {"name": "a", "type": "http", "config": secret},
+        code("b", "pass", config={"inputs": {"d": "${{ secrets.D }}"}}, env={"E": "${{ secrets.E }}"}),
     ]
     with server.connect() as connection:
-        answer = connection.request("POST", WORKFLOWS, {"name": "w", "steps": steps, "workspace": "run"})
+        answer = connection.request("POST", WORKFLOWS, {"name": "w", "steps": steps})
     assert answer.status == 400
     problems = answer.json()["error"]["details"]["problems"]
-    assert {problem["pointer"] for problem in problems} == {"/workspace", "/steps/0/type", "/steps/1/type"}
+    assert {problem["pointer"] for problem in problems} == {
+        *(f"/steps/0/config/{key}" for key in ("url", "headers", "body")), "/steps/1/config/inputs", "/steps/1/env",
+    }  # fmt: skip

@@ -54,14 +54,14 @@ RUN_TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
 STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
     StepStatus.PENDING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
     StepStatus.RUNNING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
-    StepStatus.WAITING: frozenset({StepStatus.RUNNING}) | _ENDED_STEPS,
+    StepStatus.WAITING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
     **{status: frozenset() for status in _ENDED_STEPS},
 }
 
 # What a retry may do to a run that has ended, and to its steps; a step whose items go on is running at once.
 RUN_REOPENINGS: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.SUCCEEDED: frozenset(),
-    **{status: frozenset(RunStatus) - {status.PENDING} for status in _ENDED_RUNS - {RunStatus.SUCCEEDED}},
+    **{status: frozenset(RunStatus) for status in _ENDED_RUNS - {RunStatus.SUCCEEDED}},
 }
 STEP_REOPENINGS: Mapping[StepStatus, frozenset[StepStatus]] = {
     status: frozenset({StepStatus.PENDING, StepStatus.RUNNING}) for status in _ENDED_STEPS
@@ -72,8 +72,12 @@ STEP_REOPENINGS: Mapping[StepStatus, frozenset[StepStatus]] = {
 class Run:
     """A run's row. It keeps the version of the workflow that it started with.
 
-    ``events`` counts the entries of its history. The last three fields say which process works on it: nobody else
+    ``events`` counts the entries of its history. ``fence`` and the lease say which process works on it: nobody else
     may write while ``lease_until`` is ahead, and nobody with an older ``fence`` ever again.
+
+    A run with a ``slot_group`` starts when fewer than ``slot_limit`` runs of its owner's group are under way; until
+    then it has no ``started_at``. A child run has the run and the step that started it, and its ``depth`` counts the
+    runs above it.
     """
 
     run_id: RunId
@@ -94,11 +98,22 @@ class Run:
     fence: int = 1
     lease_owner: str | None = None
     lease_until: datetime | None = None
+    outputs: Mapping[str, Json] | None = None
+    parent_run_id: RunId | None = None
+    parent_step: str | None = None
+    depth: int = 0
+    slot_group: str | None = None
+    slot_limit: int | None = None
 
     @property
     def is_live(self) -> bool:
         """Whether it has not ended."""
         return self.status in LIVE_RUN_STATUSES
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether it has not been let in yet."""
+        return self.is_live and self.started_at is None
 
 
 StepKey = tuple[str, int | None]
@@ -111,7 +126,8 @@ class StepRun:
 
     ``attempt`` counts from 1. ``losses`` counts attempts that ended because the machine did, not the code;
     ``attempts_before`` those before the run was last retried. A row that is ``pending`` was opened anew by a retry.
-    ``wake_at`` is when a waiting step goes on, or when it is given up.
+    ``wake_at`` is when a waiting step goes on, or when it is given up. ``child_run_id`` is the run that its attempt
+    is, in a step that starts a workflow; such an attempt is under way while the step is ``waiting``.
     """
 
     run_id: RunId
@@ -131,6 +147,7 @@ class StepRun:
     stdout: str = ""
     stderr: str = ""
     attempts_before: int = 0
+    child_run_id: RunId | None = None
 
     @property
     def key(self) -> StepKey:
@@ -141,6 +158,12 @@ class StepRun:
     def is_live(self) -> bool:
         """Whether it has not ended."""
         return self.status in LIVE_STEP_STATUSES
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an attempt of it has begun and not ended. A step with items has attempts only in these."""
+        is_child = self.status is StepStatus.WAITING and self.child_run_id is not None
+        return is_child or (self.status is StepStatus.RUNNING and self.items is None)
 
 
 @dataclass(frozen=True, slots=True)

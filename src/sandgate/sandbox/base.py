@@ -1,6 +1,6 @@
 """What the use cases need from a runtime. Nothing in here knows users, HTTP or SQL."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,16 @@ class RunningExecution(Protocol):
     def cancel(self) -> None:
         """Kill it and everything that it started; ``wait`` then answers ``cancelled`` unless it had ended before."""
         ...
+
+
+Execute = Callable[[ExecutionRequest], RunningExecution]
+"""Runs more code where an execution has ended."""
+
+Collect = Callable[[Execute, Termination], Awaitable[None]]
+"""Takes what an execution has left out of its sandbox, by running more code there."""
+
+Mask = Callable[[Termination], Termination]
+"""What may be recorded and shown of an execution."""
 
 
 class Sandbox(Protocol):

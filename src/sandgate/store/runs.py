@@ -12,6 +12,7 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.store import run_slots
 from sandgate.store.artifacts import add_artifacts
 from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
 from sandgate.store.clocks import database_now
@@ -29,7 +30,17 @@ _columns = runs.c
 _is_this = _columns.run_id == sa.bindparam("wanted_id")
 _is_live = _columns.finished_at.is_(None)
 # What a change may write; the rest never changes, or belongs to the lease.
-_CHANGING = ("status", "started_at", "finished_at", "deadline_at", "wake_at", "cancel_asked_at", "events", "error")
+_CHANGING = (
+    "status",
+    "started_at",
+    "finished_at",
+    "deadline_at",
+    "wake_at",
+    "cancel_asked_at",
+    "events",
+    "error",
+    "outputs",
+)
 
 _WORKFLOW: Select[Any] = (
     sa.select(workflows.c.workflow_id)
@@ -145,12 +156,22 @@ class SqlRunStore:
         """Whether other processes may work on runs of the same database."""
         return self._database.is_shared
 
-    async def insert(self, change: RunChange, lease_s: float | None = None) -> bool:
+    async def insert(self, change: RunChange, lease_s: float | None = None, *, under: Run | None = None) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says).
 
-        False, and nothing written, when its workflow has been deleted.
+        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
+        not held as it says any more, and when another process has added it.
         """
-        return await self._database.write(lambda connection: _insert(connection, change, lease_s), repeatable=True)
+        return await self._database.write(
+            lambda connection: _insert(connection, change, lease_s, under), repeatable=True
+        )
+
+    async def enter(self, run: Run, at: datetime) -> datetime | None:
+        """Let a run of a group in, if there is room for it and for all that wait before it.
+
+        Answers when it was let in; None while it has to wait, and when it is not held as it says any more.
+        """
+        return await self._database.write(lambda connection: run_slots.enter(connection, run, at), repeatable=True)
 
     async def apply(self, change: RunChange) -> bool:
         """Write a change if the row still has the fencing number and the lease's owner of ``change.run``.
@@ -215,6 +236,12 @@ class SqlRunStore:
 
         return await self._database.read(work)
 
+    async def list_held(self, owner: str) -> Sequence[RunId]:
+        """The runs that have not ended and were last worked on by ``owner``."""
+        parameters = {"owner": owner}
+        rows = await self._database.read(lambda connection: connection.execute(_HELD, parameters).all())
+        return [RunId(row.run_id) for row in rows]
+
     async def find(self, run_id: RunId) -> Run | None:
         """The row."""
         parameters = {"wanted_id": run_id}
@@ -269,9 +296,15 @@ class SqlRunStore:
         return await self._database.read(lambda connection: connection.execute(_BEGINNING, parameters).scalar_one())
 
 
-def _insert(connection: Connection, change: RunChange, lease_s: float | None) -> bool:
+def _insert(connection: Connection, change: RunChange, lease_s: float | None, under: Run | None) -> bool:
     if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
         return False
+    if under is not None:
+        if connection.execute(run_slots.HELD, run_slots.held(under)).first() is None:
+            return False
+        there = connection.execute(_FIND, {"wanted_id": change.run.run_id}).one_or_none()
+        if there is not None:
+            return (there.fence, there.lease_owner) == (change.run.fence, change.run.lease_owner)
     row = _row_of(change.run)
     if lease_s is not None:
         row["lease_until"] = database_now(connection, change.run.created_at) + timedelta(seconds=lease_s)

@@ -144,6 +144,12 @@ runs = sa.Table(
     sa.Column("lease_until", Instant),
     sa.Column("error", JsonText),
     sa.Column("inputs", JsonText, nullable=False),
+    sa.Column("outputs", JsonText),
+    sa.Column("parent_run_id", ExactText),
+    sa.Column("parent_step", ExactText),
+    sa.Column("depth", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("slot_group", ExactText),
+    sa.Column("slot_limit", sa.BigInteger),
     sa.Index("runs_by_owner", "owner_id", "run_id"),
     sa.Index("runs_by_workflow", "workflow_id", "run_id"),
     sa.Index("runs_by_status", "status", "run_id"),
@@ -173,6 +179,7 @@ run_steps = sa.Table(
     sa.Column("stdout", Utf8, nullable=False),
     sa.Column("stderr", Utf8, nullable=False),
     sa.Column("attempts_before", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("child_run_id", ExactText),
 )
 
 run_history = sa.Table(
@@ -270,6 +277,9 @@ _partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "d
 # Few runs are live at a time, whatever the number of rows.
 _partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
 _partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")
+_partial_index(
+    runs, "runs_live_by_slot", "owner_id, slot_group, run_id", "finished_at IS NULL AND slot_group IS NOT NULL"
+)
 # What is removed when its time is over.
 _partial_index(runs, "runs_by_end", "finished_at", "finished_at IS NOT NULL")
 _partial_index(environments, "environments_by_end", "ended_at", "ended_at IS NOT NULL")

@@ -2,11 +2,14 @@
 
 Understood are ``print("text")`` (with ``file=sys.stderr``, ``end=…`` and ``"text" * 100``), ``time.sleep(seconds)``,
 ``raise Name("text")``, ``sys.exit(code)``, ``while True: pass``, ``pass`` and imports. ``bytearray(n)`` beyond the
-memory of the environment ends it with ``out_of_memory``. Anything else is refused as ``NotImplementedError``.
+memory of the environment ends it with ``out_of_memory``. Steps of workflows may also write ``outputs["name"] = value``,
+where the value is written out or is ``inputs["name"]``. Anything else is refused as ``NotImplementedError``.
 """
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sandgate.core.execution import ErrorReport
 from sandgate.core.limits import Limits
@@ -23,11 +26,13 @@ class Outcome:
     sleep_s: float | None = 0.0
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
 
 
-def interpret(code: str, limits: Limits) -> Outcome:
+def interpret(code: str, limits: Limits, inputs: Mapping[str, Any] | None = None) -> Outcome:
     """What the code would do within the limits."""
-    outcome = Outcome()
+    outcome = Outcome(inputs=inputs or {})
     try:
         statements = ast.parse(code, "<code>").body
     except (SyntaxError, ValueError) as error:
@@ -48,6 +53,9 @@ def _step(statement: ast.stmt, outcome: Outcome, limits: Limits) -> bool:
             return False
         case ast.Expr(value=ast.Call() as call):
             return _call(call, outcome, limits)
+        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="outputs"), slice=ast.Constant(value=str(name)))]):
+            outcome.outputs[name] = _input_or_value(statement.value, outcome)
+            return True
         case ast.Raise(exc=ast.Call(func=ast.Name(id=name), args=arguments)):
             text = str(ast.literal_eval(arguments[0])) if arguments else ""
             _fail(outcome, name, text, statement.lineno)
@@ -98,6 +106,14 @@ def _value(node: ast.expr) -> object:
             return text * _number(right)
         case _:
             return ast.literal_eval(node)
+
+
+def _input_or_value(node: ast.expr, outcome: Outcome) -> object:
+    match node:
+        case ast.Subscript(value=ast.Name(id="inputs"), slice=ast.Constant(value=name)):
+            return outcome.inputs[str(name)]
+        case _:
+            return _value(node)
 
 
 def _number(node: ast.expr) -> int:

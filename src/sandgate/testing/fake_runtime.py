@@ -1,6 +1,7 @@
 """A runtime without sandboxes: it keeps the promises of ``Runtime`` and runs what ``fake_code`` understands."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -50,7 +51,8 @@ class FakeExecution:
     def start(self) -> None:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
-        outcome = interpret(self._request.code, self._sandbox.spec.limits)
+        data = self._request.data
+        outcome = interpret(self._request.code, self._sandbox.spec.limits, None if data is None else data.inputs)
         if self._request.tap is not None:
             # All that it prints it prints at once.
             limit = self._sandbox.spec.limits.output_bytes
@@ -86,7 +88,7 @@ class FakeExecution:
             error=outcome.error if own else None,
             duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
             usage=_USAGE,
-            outputs=b"{}" if own and self._request.data is not None else None,
+            outputs=json.dumps(outcome.outputs).encode() if own and self._request.data is not None else None,
         )
 
 

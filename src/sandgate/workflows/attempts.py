@@ -9,13 +9,13 @@ from sandgate.core.execution import ErrorReport, StepData, Termination
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.workflow import Json, StepDefinition
-from sandgate.workflows.base import StepSandboxes
+from sandgate.workflows.base import Place
 from sandgate.workflows.collecting import Leftovers
-from sandgate.workflows.conditions import foreach_items
+from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.expressions import MissingSecret, SecretValues, render, render_text
 from sandgate.workflows.live_output import LiveOutput
-from sandgate.workflows.masking import MaskedStream, Masker
-from sandgate.workflows.state import Graph, RunState, expression_context
+from sandgate.workflows.masking import MaskedStream, Masker, are_cut
+from sandgate.workflows.state import Graph, RunState
 
 MOST_INPUT_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 60.0
@@ -38,12 +38,7 @@ def prepare(graph: Graph, state: RunState, row: StepRun, secrets: SecretValues |
     The message of one that is no ``MissingSecret`` may show a part of a secret.
     """
     step = graph.steps[row.step]
-    context = expression_context(graph, state)
-    if row.item is not None:
-        context["item"] = foreach_items(step, context)[row.item]
-        context["index"] = row.item
-    if secrets is not None:
-        context["secrets"] = secrets
+    context = attempt_context(graph, state, row, secrets)
     env: dict[str, str] = {}
     for level in (graph.definition.env, step.env):
         context["env"] = dict(env)
@@ -67,7 +62,7 @@ def _own_variables(row: StepRun) -> dict[str, str]:
 
 
 async def run_attempt(
-    sandboxes: StepSandboxes,
+    place: Place,
     step: StepDefinition,
     data: StepData,
     masker: Masker,
@@ -82,15 +77,14 @@ async def run_attempt(
     timeout_s = DEFAULT_TIMEOUT_S if step.timeout_s is None else step.timeout_s
     try:
         collect = None if leftovers is None else leftovers.collect
-        ended = await sandboxes.execute(
+        ended = await place.execute(
             step.config.get("template"), step.config["code"], timeout_s, data, output.tap, collect
         )
     except MechanismFault as fault:
         return StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", fault.message, ""))
     except RequestRefused as refusal:
         return failure("Refused", refusal.message)
-    killed = ended.status not in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
-    stdout_cut, stderr_cut = killed or ended.stdout_truncated, killed or ended.stderr_truncated
+    stdout_cut, stderr_cut = are_cut(ended)
     output.end(stdout_cut=stdout_cut, stderr_cut=stderr_cut)
     result = masker.mask_result(read_result(ended), stdout_cut=stdout_cut, stderr_cut=stderr_cut)
     return result if leftovers is None else leftovers.added_to(result)

@@ -1,36 +1,26 @@
 """What the engine needs of others, and the use cases of workflows as the HTTP layer sees them."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sandgate.core.artifact import Artifact, ArtifactId
-from sandgate.core.execution import StepData, Termination
-from sandgate.core.ids import RunId, UserId, WorkflowId
+from sandgate.core.execution import ExecutionRequest, StepData, Termination
+from sandgate.core.ids import EnvironmentId, RunId, UserId, WorkflowId
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.secret import Secret
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
-from sandgate.sandbox.base import Sandbox
+from sandgate.sandbox.base import Collect, Mask
 from sandgate.store.base import RunFilter
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
 
-Collect = Callable[[Sandbox, Termination], Awaitable[None]]
 
-
-class StepSandboxes(Protocol):
-    """Where the code of steps runs: each attempt in a sandbox of its own."""
-
-    def template_names(self) -> Sequence[str]:
-        """The templates that steps may use."""
-        ...
-
-    def expect(self, template: str | None) -> None:
-        """A hint that an attempt with this template is about to be executed."""
-        ...
+class Place(Protocol):
+    """Where the code of an attempt runs."""
 
     async def execute(
         self,
@@ -41,14 +31,41 @@ class StepSandboxes(Protocol):
         tap: OutputTap | None = None,
         collect: Collect | None = None,
     ) -> Termination:
-        """Run code in a fresh sandbox (template None: the newest Python) and answer how it ended.
+        """Run code (template None: the newest Python) and answer how it ended.
 
-        ``tap`` shows the output while it is written. ``collect`` is awaited before the sandbox goes, to take out of it
+        ``tap`` shows the output while it is written. ``collect`` is awaited before its sandbox goes, to take out of it
         what the code has left.
 
         When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
-        ``MechanismFault``, and ``RequestRefused`` for a template that cannot be used.
+        ``MechanismFault``, and ``RequestRefused`` for what cannot be used.
         """
+        ...
+
+
+class StepEnvironments(Protocol):
+    """Environments that steps may name."""
+
+    async def execute_step(
+        self,
+        owner_id: UserId,
+        environment_id: EnvironmentId,
+        request: ExecutionRequest,
+        mask: Mask | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        """Run code in an environment of this owner, as ``Place.execute`` does; its record is what ``mask`` says."""
+        ...
+
+
+class StepSandboxes(Place, Protocol):
+    """Where the code of steps runs: each attempt in a sandbox of its own."""
+
+    def template_names(self) -> Sequence[str]:
+        """The templates that steps may use."""
+        ...
+
+    def expect(self, template: str | None) -> None:
+        """A hint that an attempt with this template is about to be executed."""
         ...
 
     async def close(self) -> None:
@@ -190,6 +207,8 @@ class Workflows(Protocol):
         """
         ...
 
-    async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:
-        """Approve or reject a step that waits for it. Raises ``StepNotWaiting``, ``Forbidden``."""
+    async def decide(
+        self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str, item: int | None = None
+    ) -> RunView:
+        """Approve or reject a step, or one item of it, that waits for it. Raises ``StepNotWaiting``, ``Forbidden``."""
         ...

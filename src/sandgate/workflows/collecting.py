@@ -13,7 +13,7 @@ from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.archive import ArchiveCaps, ArchiveError, ArchiveParser, FileBegins, archive_code
-from sandgate.sandbox.base import RunningExecution, Sandbox
+from sandgate.sandbox.base import Execute, RunningExecution
 from sandgate.store.base import ArtifactStore, PackedFile, PackFolder, PackSink
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.intake import Intake
@@ -82,13 +82,13 @@ class Leftovers:
         self._artifacts: tuple[Artifact, ...] = ()
         self._problem: str | None = None
 
-    async def collect(self, sandbox: Sandbox, ended: Termination) -> None:
+    async def collect(self, execute: Execute, ended: Termination) -> None:
         """Take everything, or nothing and note why."""
         if not ended.left_files or ended.status in _UNREACHABLE:
             return
         try:
             await self._room.load(self._needs.store, self._row)
-            self._artifacts = await self._take(sandbox)
+            self._artifacts = await self._take(execute)
         except ArchiveError as problem:
             self._problem = self._masker.mask(f"The files in $SANDGATE_ARTIFACTS cannot be kept: {problem}")
         except (MechanismFault, RequestRefused) as fault:
@@ -106,13 +106,13 @@ class Leftovers:
         error = ErrorReport("ArtifactsNotKept", self._problem, "")
         return replace(result, status=StepStatus.FAILED, reason="failed", outputs=None, error=error)
 
-    async def _take(self, sandbox: Sandbox) -> tuple[Artifact, ...]:
+    async def _take(self, execute: Execute) -> tuple[Artifact, ...]:
         settings = self._needs.settings
         caps = ArchiveCaps(settings.max_step_artifacts, settings.max_artifact_bytes, settings.max_step_artifact_bytes)
         pack = await asyncio.to_thread(self._needs.files.create, self._row.run_id)
         taken = _Taken(self._room, settings)
         try:
-            files = await self._receive(sandbox, caps, pack, taken)
+            files = await self._receive(execute, caps, pack, taken)
         except BaseException:
             taken.give_back()
             await asyncio.shield(asyncio.to_thread(pack.discard))
@@ -123,12 +123,10 @@ class Leftovers:
         return tuple(self._describe(file, pack.name, at) for file in files)
 
     async def _receive(
-        self, sandbox: Sandbox, caps: ArchiveCaps, pack: PackSink, taken: "_Taken"
+        self, execute: Execute, caps: ArchiveCaps, pack: PackSink, taken: "_Taken"
     ) -> Sequence[PackedFile]:
         intake, parser = Intake(), ArchiveParser(caps)
-        execution = sandbox.execute(
-            ExecutionRequest(archive_code(self._folder, caps), _READ_LIMIT_S, is_last=True, sink=intake)
-        )
+        execution = execute(ExecutionRequest(archive_code(self._folder, caps), _READ_LIMIT_S, sink=intake))
         # An execution that never gets to run has no output that could end.
         closing = asyncio.create_task(_close_after(execution, intake), name=f"artifacts of {self._row.run_id}")
         try:

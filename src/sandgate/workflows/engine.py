@@ -10,26 +10,28 @@ from dataclasses import replace
 from typing import Any
 
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ExpressionError, InvalidDefinition, SecretUnreadable, StoreUnavailable
+from sandgate.core.errors import InvalidDefinition, StoreUnavailable
 from sandgate.core.ids import RunId, SignalId
-from sandgate.core.run import Run, StepResult, StepRun, StepStatus
+from sandgate.core.run import Run, StepKey, StepResult, StepRun, StepStatus
 from sandgate.store.base import NoteKind, RunChange, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
-from sandgate.workflows.attempts import explain, failure, prepare, run_attempt
-from sandgate.workflows.base import SecretSource, StepSandboxes
+from sandgate.workflows.base import SecretSource, StepEnvironments, StepSandboxes
+from sandgate.workflows.children import Children
 from sandgate.workflows.collecting import Collecting
-from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
-from sandgate.workflows.expressions import SecretValues
+from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.leases import LeaseKeeper
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
-from sandgate.workflows.masking import Masker
 from sandgate.workflows.reopening import reopen
+from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.signals import event_of
 from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.turns import Turns
 from sandgate.workflows.watch import RunWatch
+from sandgate.workflows.work import StepWork
+from sandgate.workflows.workspaces import Workspaces
 
 LEASE_S = 10.0
 _LONGEST_RETRY_DELAY_S = 2.0
@@ -52,18 +54,19 @@ class Engine:
         owner: str,
         *,
         most_steps: int = 16,
+        most_runs: int = 1000,
+        most_depth: int = 8,
+        requests: HttpSteps | None = None,
+        workspaces: Workspaces | None = None,
+        environments: StepEnvironments | None = None,
         lease_s: float = LEASE_S,
         secrets: SecretSource | None = None,
         collecting: Collecting | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
-        self._sandboxes = sandboxes
         self._clock = clock
         self._owner = owner
-        self._slots = asyncio.Semaphore(most_steps)
-        self._secrets = secrets
-        self._collecting = collecting
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
         self._beginning: set[RunId] = set()
@@ -73,6 +76,19 @@ class Engine:
         self._taking_signals: asyncio.Task[None] | None = None
         self._more_signals = False
         self.watch = RunWatch()
+        self.graphs = Graphs(store.workflows)
+        self._turns = Turns(store.runs, self.post)
+        self._children = Children(self, store, clock, most_runs=most_runs, most_depth=most_depth)
+        self._work = StepWork(
+            sandboxes,
+            self._children,
+            most_steps=most_steps,
+            requests=requests,
+            workspaces=workspaces,
+            environments=environments,
+            secrets=secrets,
+            collecting=collecting,
+        )
 
     @property
     def is_stopping(self) -> bool:
@@ -91,6 +107,7 @@ class Engine:
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
         await self._leases.claim_own()
+        self._work.keep_only(self._live)
         self._spawn(self._leases.run(), "leases of runs")
         self._spawn(self._store.notes.listen(self.hear), "notes of other servers")
 
@@ -105,24 +122,27 @@ class Engine:
         for live in self._live.values():
             live.close()
         self.watch.wake()
-        await self._sandboxes.close()
+        await self._work.close()
         await self._leases.release(self.held())
 
-    async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
-        """Make a new run durable and start what can be; None when its workflow has been deleted."""
+    async def begin(self, run: Run, graph: Graph, *, under: Run | None = None) -> LiveRun | None:
+        """Make a new run durable and start what can be; None when its workflow has been deleted.
+
+        Also None when the run that it is ``under`` is not this process's any more.
+        """
         run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
-        self._expect(live, changes)
+        self._work.expect(live, changes)
         change = _change_of(changes)
-        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s))
+        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s, under=under))
 
     async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
         """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
         live = LiveRun(replace(state.run, lease_owner=self._owner), graph)
         live.steps = dict(state.steps)
         changes = reopen(graph, live.state(), who, from_step, self._clock.now())
-        self._expect(live, changes)
+        self._work.expect(live, changes)
         change = _change_of(changes)
         return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
 
@@ -142,6 +162,9 @@ class Engine:
             self._leases.stir()
         self._live[run_id] = live
         self._follow(live, changes)
+        if live.run.waits_for_slot:
+            self._turns.add(live)
+            self.post(live)
         return live
 
     def post(self, live: LiveRun, event: Event | None = None) -> None:
@@ -166,6 +189,7 @@ class Engine:
         for live in list(self._live.values()):
             if live.run.wake_at is not None and live.run.wake_at <= now:
                 self.post(live)
+        self._turns.look()
 
     # What others do
 
@@ -176,12 +200,14 @@ class Engine:
                 self._begin_to_take_signals()
             case NoteKind.CHANGED:
                 self.watch.wake(note.run_id)
+                self._turns.look()
             case NoteKind.FREE:
                 self._leases.stir(free=True)
             case NoteKind.AGAIN:
                 self._begin_to_take_signals()
                 self._leases.stir(free=True)
                 self.watch.wake()
+                self._turns.look()
             case _:
                 return
 
@@ -222,9 +248,8 @@ class Engine:
 
     async def take_over(self, run: Run) -> None:
         """Go on with a run that nobody works on any more. Raises ``StoreUnavailable``."""
-        raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
         try:
-            graph = Graph(parse_definition(raw))
+            graph = await self.graphs.load(run.workflow_id, run.workflow_version)
         except InvalidDefinition as problem:
             _log.error("run cannot be taken over", run_id=run.run_id, reason=problem.message)
             self._leases.keep_unfit(run.run_id)
@@ -234,6 +259,7 @@ class Engine:
         live.steps = {row.key: row for row in rows}
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
+        self._turns.add(live)
         self.post(live, TakenOver())
         self._begin_to_take_signals()
 
@@ -243,19 +269,15 @@ class Engine:
             while live.due and live.run.run_id in self._live:
                 events, live.events, live.due = live.events, [], False
                 signals, live.signals = live.signals, []
+                events = [*events, *await self._turns.ask(live, events, self._clock.now())]
                 changes = advance(live.graph, live.state(), events, self._clock.now())
-                self._expect(live, changes)
+                self._work.expect(live, changes)
                 if not await self._write(live, changes, signals):
                     self._drop(live)
                     return
                 self._follow(live, changes)
         finally:
             live.pump = None
-
-    def _expect(self, live: LiveRun, changes: Changes) -> None:
-        """The next sandbox is got ready while the result of the step before becomes durable."""
-        for row in changes.start:
-            self._sandboxes.expect(live.graph.steps[row.step].config.get("template"))
 
     async def _write(self, live: LiveRun, changes: Changes, signals: Sequence[SignalId]) -> bool:
         """Until it is written; False when the run is no longer this process's."""
@@ -277,15 +299,25 @@ class Engine:
         if not live.run.is_live:
             self._drop(live)
             return
-        for key in changes.kill:
-            task = live.attempts.get(key)
-            if task is not None:
-                task.cancel()
         numbers = {(event.step, event.item): event.number for event in changes.history if event.kind == "step_started"}
         for row in changes.start:
+            if row.key in changes.kill and row.child_run_id is None:
+                # It was to be started and is to be killed: it never began.
+                self.post(live, AttemptEnded(row.key, row.attempt, _CANCELLED))
+                continue
             live.outputs[row.key] = output = LiveOutput(numbers.get(row.key, changes.run.events), live.wake)
             live.attempts[row.key] = self._spawn(self._attempt(live, row, output), f"{row.run_id} {row.step}")
+        for key in changes.kill:
+            self._kill(live, key)
         self._set_timer(live)
+
+    def _kill(self, live: LiveRun, key: StepKey) -> None:
+        child_run_id = live.steps[key].child_run_id
+        task = live.attempts.get(key)
+        if child_run_id is not None:
+            self._children.cancel(child_run_id)
+        elif task is not None:
+            task.cancel()
 
     def _set_timer(self, live: LiveRun) -> None:
         if live.timer is not None:
@@ -307,8 +339,7 @@ class Engine:
 
     async def _attempt(self, live: LiveRun, row: StepRun, output: LiveOutput) -> None:
         try:
-            async with self._slots:
-                result = await self._execute(live, row, output)
+            result = await self._work.run(live, row, output)
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
@@ -321,33 +352,12 @@ class Engine:
             del live.attempts[row.key]
         self.post(live, AttemptEnded(row.key, row.attempt, result))
 
-    async def _execute(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
-        masker = Masker()
-        try:
-            secrets = await self._open_secrets(live)
-            masker = Masker(secrets.values())
-            data = prepare(live.graph, live.state(), row, secrets)
-        except ExpressionError as problem:
-            return explain(problem, masker)
-        except SecretUnreadable as fault:
-            return failure("SecretUnreadable", fault.message)
-        except StoreUnavailable as fault:
-            return failure("Lost", fault.message, reason="lost")
-        leftovers = None
-        if self._collecting is not None:
-            leftovers = self._collecting.of(row, live.room, data.folder, masker)
-        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data, masker, output, leftovers)
-
-    async def _open_secrets(self, live: LiveRun) -> SecretValues:
-        """Those that the definition names anywhere, because what one step was given another one may come to show."""
-        if self._secrets is None or not live.graph.secret_names:
-            return SecretValues()
-        return await self._secrets.open(live.run.owner_id, live.graph.secret_names)
-
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
+        self._turns.leave(live.run)
+        self._work.release(live.run.run_id)
         self.watch.wake(live.run.run_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":

@@ -20,12 +20,13 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Somebody approved a step that waits for it, or rejected it."""
+    """Somebody approved a step, or one item of it, that waits for it, or rejected it."""
 
     step: str
     approved: bool
     who: str
     comment: str = ""
+    item: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,18 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """The run's group had room for it at that time."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver:
-    """The process that worked on the run is gone, and with it whatever ran."""
+    """The process that worked on the run is gone, and with it whatever ran but the runs below it."""
 
 
-Event: TypeAlias = AttemptEnded | Decided | CancelAsked | TakenOver
+Event: TypeAlias = AttemptEnded | Decided | CancelAsked | Entered | TakenOver
 
 
 @dataclass(frozen=True, slots=True)

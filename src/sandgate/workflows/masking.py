@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from urllib.parse import quote, quote_plus
 
-from sandgate.core.execution import ErrorReport
+from sandgate.core.execution import ErrorReport, Termination
 from sandgate.core.run import StepResult
+from sandgate.core.states import ExecutionStatus
 from sandgate.core.workflow import Json
 
 MASK = "***"
@@ -119,6 +120,18 @@ class Masker:
             error=None if error is None else self._mask_error(error),
         )
 
+    def mask_termination(self, ended: Termination) -> Termination:
+        """How an execution ended, with its output and its error masked. Outputs stay as they are."""
+        if not self._forms:
+            return ended
+        stdout_cut, stderr_cut = are_cut(ended)
+        return replace(
+            ended,
+            stdout=self.mask(ended.stdout.decode("utf-8", "replace"), cut_end=stdout_cut).encode(),
+            stderr=self.mask(ended.stderr.decode("utf-8", "replace"), cut_end=stderr_cut).encode(),
+            error=None if ended.error is None else self._mask_error(ended.error),
+        )
+
     def _mask_error(self, error: ErrorReport) -> ErrorReport:
         return ErrorReport(
             self.mask(error.name, cut_end=len(error.name) >= _CUT_NAME),
@@ -161,6 +174,12 @@ class Masker:
     def _find_waiting(self, text: str) -> int:
         """Where the end of the text begins that may come to be a secret; it may be none as well."""
         return len(text) - max((_end_in_common(text, form.text, exactly=False) for form in self._forms), default=0)
+
+
+def are_cut(ended: Termination) -> tuple[bool, bool]:
+    """Whether stdout and stderr would have gone on: of what was killed, and beyond the cap."""
+    killed = ended.status not in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+    return killed or ended.stdout_truncated, killed or ended.stderr_truncated
 
 
 class MaskedStream:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from sandgate.core.errors import MechanismFault, RequestRefused
@@ -10,9 +11,8 @@ from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
-from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
+from sandgate.sandbox.base import Collect, Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
-from sandgate.workflows.base import Collect
 
 _NEWEST = "python"
 # Longer than any step may take; it only matters when this process dies and no other comes.
@@ -76,14 +76,14 @@ class RuntimeStepSandboxes:
             request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap)
             ended = await sandbox.execute(request).wait()
             if collect is not None:
-                await collect(sandbox, ended)
+                await collect(lambda more: sandbox.execute(replace(more, is_last=True)), ended)
         except asyncio.CancelledError:
-            await asyncio.shield(self._destroy_later(sandbox.environment_id))
+            await asyncio.shield(self.destroy_later(sandbox.environment_id))
             raise
         except BaseException:
-            self._destroy_later(sandbox.environment_id)
+            self.destroy_later(sandbox.environment_id)
             raise
-        self._destroy_later(sandbox.environment_id)
+        self.destroy_later(sandbox.environment_id)
         return ended
 
     async def close(self) -> None:
@@ -105,10 +105,14 @@ class RuntimeStepSandboxes:
             await self._spawn(self._discard(making), f"discard a sandbox: {name}")
             raise
 
+    async def make(self, template: str | None, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
+        """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
+        name = template or _NEWEST
+        limits = self._templates.check(name).limits
+        return await self._runtime.create(SandboxSpec(environment_id, name, limits, lifetime_s))
+
     async def _make(self, name: str) -> Sandbox:
-        template = self._templates.check(name)
-        spec = SandboxSpec(make_environment_id(), name, template.limits, _LIFETIME_S)
-        return await self._runtime.create(spec)
+        return await self.make(name, make_environment_id(), _LIFETIME_S)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
         if making in waiting:
@@ -122,7 +126,8 @@ class RuntimeStepSandboxes:
             return
         await self._destroy(sandbox.environment_id)
 
-    def _destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
+    def destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
+        """End a sandbox, for as long as that takes; the task is done when nothing of it runs any more."""
         return self._spawn(self._destroy(environment_id), f"destroy {environment_id}")
 
     async def _destroy(self, environment_id: EnvironmentId) -> None:

@@ -17,7 +17,7 @@ from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, 
 from sandgate.core.ids import RunId
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
-from sandgate.sandbox.base import Sandbox
+from sandgate.sandbox.base import Execute
 from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.base import ArtifactStore, Kept
 from sandgate.workflows.collecting import Collecting, Leftovers, RunRoom
@@ -121,7 +121,7 @@ Make = Callable[..., Leftovers]
 
 
 async def _collect(leftovers: Leftovers, sandbox: FakeSandbox, termination: Termination | None = None) -> StepResult:
-    await leftovers.collect(cast(Sandbox, sandbox), termination or ended())
+    await leftovers.collect(cast(Execute, sandbox.execute), termination or ended())
     return leftovers.added_to(DONE)
 
 
@@ -202,7 +202,7 @@ async def test_a_step_that_is_cancelled_meanwhile_keeps_nothing(make: Make, tmp_
     """Its reader is ended, and its room is given back."""
     room, sandbox = RunRoom(), FakeSandbox(GOOD[:-5], end=None)
     leftovers = make(room, max_run_artifacts=2)
-    task = asyncio.create_task(leftovers.collect(cast(Sandbox, sandbox), ended()))
+    task = asyncio.create_task(leftovers.collect(cast(Execute, sandbox.execute), ended()))
     while not _packs(tmp_path) or not _packs(tmp_path)[0].stat().st_size:  # noqa: ASYNC110 - a thread writes it
         await asyncio.sleep(0)
     task.cancel()

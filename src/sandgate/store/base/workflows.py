@@ -78,10 +78,18 @@ class RunStore(Protocol):
         """Whether other processes may work on runs of the same database."""
         ...
 
-    async def insert(self, change: RunChange, lease_s: float | None = None) -> bool:
+    async def insert(self, change: RunChange, lease_s: float | None = None, *, under: Run | None = None) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says).
 
-        False, and nothing written, when its workflow has been deleted.
+        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
+        not held as it says any more, and when another process has added it.
+        """
+        ...
+
+    async def enter(self, run: Run, at: datetime) -> datetime | None:
+        """Let a run of a group in, if there is room for it and for all that wait before it.
+
+        Answers when it was let in; None while it has to wait, and when it is not held as it says any more.
         """
         ...
 
@@ -117,6 +125,10 @@ class RunStore(Protocol):
 
     async def find_free_in_s(self, owner: str, now: datetime) -> float | None:
         """In how many seconds the first lease of anybody else runs out (0 or less: now); None when there is none."""
+        ...
+
+    async def list_held(self, owner: str) -> Sequence[RunId]:
+        """The runs that have not ended and were last worked on by ``owner``."""
         ...
 
     async def find(self, run_id: RunId) -> Run | None:
