@@ -45,6 +45,7 @@ from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.service import WorkflowService
 
 _WARM_UP = 500
@@ -124,12 +125,14 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     row = await service.create(Principal(user.user_id, user.name, user.role), NewEnvironment("bench", "python"))
     sandboxes = RuntimeStepSandboxes(FakeRuntime(), FakeTemplates())
     engine = Engine(store, sandboxes, clock, "bench")
+    workflows = WorkflowService(store, engine, sandboxes, clock, settings)
     app = create_app(
         authenticator=auth,
         users=UserService(store.users, accounts, passwords, clock),
         environments=service,
         templates=FakeTemplates(),
-        workflows=WorkflowService(store, engine, sandboxes, clock, settings),
+        workflows=workflows,
+        schedules=ScheduleService(store, workflows, workflows, clock, settings, wake=lambda: None),
         idempotency=store.idempotency,
         checks={},
         clock=clock,

@@ -125,6 +125,13 @@ class Settings(BaseModel):
     # Workflows
     max_runs: int = _setting(1000, "Runs of workflows that are not over, on this server.", ge=1, le=100_000)
     max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_triggers_per_user: int = _setting(100, "Schedules of one user, and webhooks of one user.", ge=1, le=100_000)
+    webhook_max_body_bytes: int = _setting(
+        256 * 1024, "Largest body that a webhook takes.", unit="bytes", ge=1024, le=1024**2
+    )
+    webhook_rate_per_minute: int = _setting(
+        120, "Requests that one webhook takes in a minute; further ones are answered 429.", ge=1, le=100_000
+    )
 
     # Sandboxes
     allow_weak_isolation: bool = _setting(

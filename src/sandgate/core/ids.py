@@ -16,6 +16,9 @@ UserId = NewType("UserId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 WorkflowId = NewType("WorkflowId", str)
 RunId = NewType("RunId", str)
+ScheduleId = NewType("ScheduleId", str)
+WebhookId = NewType("WebhookId", str)
+DeliveryId = NewType("DeliveryId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -90,3 +93,18 @@ def make_workflow_id() -> WorkflowId:
 def make_run_id() -> RunId:
     """A new ``run-…``."""
     return RunId(make_id("run"))
+
+
+def make_schedule_id() -> ScheduleId:
+    """A new ``schedule-…``."""
+    return ScheduleId(make_id("schedule"))
+
+
+def make_webhook_id() -> WebhookId:
+    """A new ``webhook-…``."""
+    return WebhookId(make_id("webhook"))
+
+
+def make_delivery_id() -> DeliveryId:
+    """A new ``delivery-…``."""
+    return DeliveryId(make_id("delivery"))

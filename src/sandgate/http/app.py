@@ -19,11 +19,13 @@ from sandgate.http.routes.docs import add_docs_routes
 from sandgate.http.routes.environments import add_environment_routes
 from sandgate.http.routes.executions import add_execution_routes
 from sandgate.http.routes.health import add_health_routes
+from sandgate.http.routes.schedules import add_schedule_routes
 from sandgate.http.routes.templates import add_template_routes
 from sandgate.http.routes.users import add_user_routes
 from sandgate.http.routes.workflows import add_workflow_routes
 from sandgate.store.base import IdempotencyStore
 from sandgate.workflows.base import Workflows
+from sandgate.workflows.triggers import Schedules
 
 
 def create_app(
@@ -33,6 +35,7 @@ def create_app(
     environments: Environments,
     templates: Templates,
     workflows: Workflows,
+    schedules: Schedules,
     idempotency: IdempotencyStore,
     checks: Mapping[str, Check],
     clock: Clock,
@@ -53,6 +56,7 @@ def create_app(
     add_environment_routes(api, environments)
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)
+    add_schedule_routes(api, schedules)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
     add_health_routes(api, Readiness(checks, clock), metrics)

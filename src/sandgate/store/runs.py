@@ -13,6 +13,7 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.core.trigger import TriggerType
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.database import Database
 from sandgate.store.schema import run_history, run_steps, runs, workflows
@@ -104,7 +105,7 @@ class SqlRunStore:
 
     async def insert(self, change: RunChange) -> bool:
         """Add a run; False, and nothing written, when its workflow has been deleted."""
-        return await self._database.write(lambda connection: _insert(connection, change), repeatable=True)
+        return await self._database.write(lambda connection: insert_run(connection, change), repeatable=True)
 
     async def apply(self, change: RunChange) -> bool:
         """Write a change if the row still has the fencing number and the lease's owner of ``change.run``.
@@ -180,8 +181,14 @@ def _list_statement(equal: tuple[str, ...], has_before: bool) -> Select[Any]:
     return newest_first(base, _columns.run_id, PageRequest(before_id="" if has_before else None))
 
 
-def _insert(connection: Connection, change: RunChange) -> bool:
-    if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
+def hold_workflow(connection: Connection, workflow_id: WorkflowId) -> bool:
+    """Whether the workflow is there; it is not deleted before the end of the transaction."""
+    return connection.execute(_WORKFLOW, {"wanted_id": workflow_id}).first() is not None
+
+
+def insert_run(connection: Connection, change: RunChange) -> bool:
+    """Add a run inside a transaction; False, and nothing written, when its workflow has been deleted."""
+    if not hold_workflow(connection, change.run.workflow_id):
         return False
     _INSERT.run(connection, _row_of(change.run))
     _write_parts(connection, change)
@@ -237,6 +244,7 @@ def _report(value: Mapping[str, str] | None) -> ErrorReport | None:
 def _parse(row: Row[Any], **changes: Any) -> Run:
     values = dict(row._mapping)
     values["status"] = RunStatus(values["status"])
+    values["trigger_type"] = TriggerType(values["trigger_type"])
     values["error"] = _report(values["error"])
     return Run(**{**values, **changes})
 

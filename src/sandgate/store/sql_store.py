@@ -11,7 +11,9 @@ from sandgate.store.base import (
     ExecutionStore,
     IdempotencyStore,
     RunStore,
+    ScheduleStore,
     UserStore,
+    WebhookStore,
     WorkflowStore,
 )
 from sandgate.store.connections import Location
@@ -22,9 +24,11 @@ from sandgate.store.executions import SqlExecutionStore
 from sandgate.store.idempotency import SqlIdempotencyStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
+from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
+from sandgate.store.webhooks import SqlWebhookStore
 from sandgate.store.workflows import SqlWorkflowStore
 
 _PROBE = upsert(write_probe, "(probe_id) DO UPDATE SET written = write_probe.written + 1")
@@ -46,6 +50,8 @@ class SqlStore:
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
 
     def __init__(
         self,
@@ -65,6 +71,8 @@ class SqlStore:
         self.idempotency = SqlIdempotencyStore(self._database)
         self.workflows = SqlWorkflowStore(self._database)
         self.runs = SqlRunStore(self._database)
+        self.schedules = SqlScheduleStore(self._database)
+        self.webhooks = SqlWebhookStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

@@ -5,7 +5,7 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -28,6 +28,8 @@ LEASE_S = 10.0
 _PATROL_S = 2.0
 _MOST_CLAIMED = 10_000
 _LONGEST_RETRY_DELAY_S = 2.0
+# Longer than a write that nobody waits for any more may still be on its way.
+_DOUBT_S = 120.0
 _CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
 
 _log = get_logger(__name__)
@@ -58,6 +60,8 @@ class Engine:
         self._live: dict[RunId, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._doubtful: dict[RunId, float] = {}
+        self._on_end: list[Callable[[Run], None]] = []
 
     @property
     def live_count(self) -> int:
@@ -85,15 +89,30 @@ class Engine:
             live.close()
         await self._sandboxes.close()
 
-    async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
-        """Make a new run durable and start what can be; None when its workflow has been deleted."""
+    def tell_of_ends(self, listener: Callable[[Run], None]) -> None:
+        """Have the listener called with every run that is no longer worked on here."""
+        self._on_end.append(listener)
+
+    async def begin(
+        self, run: Run, graph: Graph, insert: Callable[[RunChange], Awaitable[bool]] | None = None
+    ) -> LiveRun | None:
+        """Make a new run durable and start what can be; None when its workflow has been deleted.
+
+        ``insert`` writes the run together with something else; None when it answers that it did not.
+        """
         now = self._clock.now()
         run = replace(run, lease_owner=self._owner, lease_until=now + timedelta(seconds=LEASE_S))
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], now)
         for row in changes.start:
             self._sandboxes.expect(graph.steps[row.step].config.get("template"))
-        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history)):
+        try:
+            inserted = await (insert or self._store.runs.insert)(RunChange(changes.run, changes.steps, changes.history))
+        except StoreUnavailable:
+            # It may be there all the same; then nobody else takes it, because its lease is this process's.
+            self._doubtful[run.run_id] = self._clock.monotonic() + _DOUBT_S
+            raise
+        if not inserted:
             return None
         self._live[run.run_id] = live
         self._follow(live, changes)
@@ -223,6 +242,8 @@ class Engine:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
+        for listener in self._on_end:
+            listener(live.run)
 
     # All runs
 
@@ -233,6 +254,7 @@ class Engine:
             try:
                 await self._renew()
                 await self._claim(own=False)
+                await self._look_for_doubtful()
             except StoreUnavailable as fault:
                 _log.warning("leases not renewed", reason=fault.message)
             self.look()
@@ -242,6 +264,15 @@ class Engine:
         until = now + timedelta(seconds=LEASE_S)
         for run in await self._store.runs.claim(self._owner, now, until, _MOST_CLAIMED, own=own):
             await self._take_over(run)
+
+    async def _look_for_doubtful(self) -> None:
+        """Go on with runs that were written although the database did not say so."""
+        for run_id, until in tuple(self._doubtful.items()):
+            run = await self._store.runs.find(run_id)
+            if run is not None or self._clock.monotonic() > until:
+                self._doubtful.pop(run_id, None)
+            if run is not None and run.is_live and run.lease_owner == self._owner and run_id not in self._live:
+                await self._take_over(run)
 
     async def _renew(self) -> None:
         """Give up whatever another process has taken."""

@@ -1,6 +1,6 @@
 """The use cases of workflows and their runs."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,10 +19,11 @@ from sandgate.core.errors import (
 )
 from sandgate.core.ids import RunId, WorkflowId, make_run_id, make_workflow_id
 from sandgate.core.page import Page, PageRequest
-from sandgate.core.principal import Principal
+from sandgate.core.principal import Principal, Role
 from sandgate.core.run import Run, RunStatus, StepStatus
+from sandgate.core.trigger import Trigger
 from sandgate.core.workflow import Json, StepType, Workflow, WorkflowDefinition
-from sandgate.store.base import RunFilter, Store
+from sandgate.store.base import RunChange, RunFilter, Store
 from sandgate.workflows.base import RunView, StepSandboxes
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
@@ -115,9 +116,47 @@ class WorkflowService:
     async def start(self, caller: Principal, workflow_id: WorkflowId, inputs: Mapping[str, Json], wait_s: float) -> Run:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
+        live = await self._begin(workflow, inputs, Trigger())
+        if live is None:
+            raise workflow_not_found(workflow_id)
+        if wait_s:
+            await live.wait_for_end(wait_s)
+        return live.run
+
+    async def start_triggered(
+        self,
+        workflow_id: WorkflowId,
+        inputs: Mapping[str, Json],
+        trigger: Trigger,
+        insert: Callable[[RunChange], Awaitable[bool]],
+    ) -> Run | None:
+        """See ``TriggeredRuns``."""
+        workflow = await self._store.workflows.find(workflow_id)
+        if workflow is None:
+            return None
+        owner = await self._store.users.find(workflow.owner_id)
+        if owner is None or owner.disabled or owner.role is Role.VIEWER:
+            raise Forbidden(f"The owner of workflow {workflow_id} is disabled, gone, or only reads; no run is started")
+        live = await self._begin(workflow, inputs, trigger, insert)
+        return None if live is None else live.run
+
+    def cancel_here(self, run_id: RunId, who: str) -> bool:
+        """See ``TriggeredRuns``."""
+        live = self._engine.find(run_id)
+        if live is not None and live.run.cancel_asked_at is None:
+            self._engine.cancel(live, who)
+        return live is not None
+
+    async def _begin(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Json],
+        trigger: Trigger,
+        insert: Callable[[RunChange], Awaitable[bool]] | None = None,
+    ) -> LiveRun | None:
         if self._draining:
             raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
-        graph = self._graph(workflow_id, workflow.version, workflow.definition)
+        graph = self._graph(workflow.workflow_id, workflow.version, workflow.definition)
         given = check_inputs(graph.definition, inputs)
         if self._engine.live_count >= self._most_runs:
             raise TooManyRuns(
@@ -125,12 +164,9 @@ class WorkflowService:
                 {"limit": self._most_runs},
                 retry_after_s=5,
             )
-        live = await self._engine.begin(self._new_run(workflow, given, graph), graph)
-        if live is None:
-            raise workflow_not_found(workflow_id)
-        if wait_s:
-            await live.wait_for_end(wait_s)
-        return live.run
+        run = self._new_run(workflow, given, graph)
+        run = replace(run, trigger_type=trigger.type, trigger_id=trigger.id, trigger_at=trigger.at)
+        return await self._engine.begin(run, graph, insert)
 
     async def view(self, caller: Principal, run_id: RunId) -> RunView:
         """See ``Workflows``."""

@@ -26,7 +26,9 @@ from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.ticker import Ticker
 
 PASSWORD = "correct horse battery staple"
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -60,6 +62,8 @@ class Site:
     users: UserService
     service: EnvironmentService
     workflows: WorkflowService
+    ticker: Ticker
+    schedules: ScheduleService
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -85,8 +89,13 @@ class Site:
         sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
         engine = Engine(store, sandboxes, clock, "site")
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
+        # Not started: a test looks when it has moved the clock.
+        ticker = Ticker(store, workflows, clock)
+        schedules = ScheduleService(store, workflows, workflows, clock, settings, ticker.wake)
         app = _shared_app()
-        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, app.serve)
+        site = cls(
+            store, settings, clock, runtime, passwords, tokens, users, service, workflows, ticker, schedules, app.serve
+        )
         app.turn_to(site, auth)
         await service.start()
         await workflows.start_engine()
@@ -158,7 +167,16 @@ class _App:
     def __init__(self) -> None:
         self._parts = {
             name: _Turned()
-            for name in ("authenticator", "users", "environments", "templates", "workflows", "idempotency", "clock")
+            for name in (
+                "authenticator",
+                "users",
+                "environments",
+                "templates",
+                "workflows",
+                "schedules",
+                "idempotency",
+                "clock",
+            )
         }
         self._site: Site | None = None
         self.serve = create_app(
@@ -172,7 +190,9 @@ class _App:
         """Serve this site from now on."""
         self._site = site
         templates, store = FakeTemplates(), site.store
-        services = (auth, site.users, site.service, templates, site.workflows, store.idempotency, site.clock)
+        services = (
+            auth, site.users, site.service, templates, site.workflows, site.schedules, store.idempotency, site.clock
+        )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service
 

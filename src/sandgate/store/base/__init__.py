@@ -10,6 +10,7 @@ from typing import Protocol
 from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
+from sandgate.store.base.triggers import ScheduleStore, WebhookStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "RunFilter",
     "RunStore",
     "SavedAnswer",
+    "ScheduleStore",
     "Store",
     "UserStore",
+    "WebhookStore",
     "WorkflowStore",
 ]
 
@@ -38,6 +41,8 @@ class Store(Protocol):
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""
