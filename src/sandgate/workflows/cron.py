@@ -11,7 +11,7 @@ hours"):
 """
 
 import re
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -33,6 +33,8 @@ _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}")
 # Files beside the zones that are none, or the same zones by a clock with leap seconds.
 _NO_ZONES = ("right", "posix", "posixrules", "localtime", "Factory", "leapseconds")
 _FIELDS = 5
+# Samoa went over the date line once, and left out a day.
+_LARGEST_CHANGE = timedelta(hours=26)
 
 
 class CronInvalid(ValueError):
@@ -50,12 +52,51 @@ class Cron:
 
     def after(self, instant: datetime) -> datetime | None:
         """The first time after the instant that it is due; None when that is not within about fifty years."""
+        if self._follows_clock:
+            return self._after_by_clock(instant)
         for tick in CronSim(self._text, instant.astimezone(self._zone)):
             found = tick.astimezone(UTC)
             # The library starts from what the clock shows, which in a repeated hour was shown before.
-            if found > instant and not (self._follows_clock and _is_skipped(tick)):
+            if found > instant:
                 return found
         return None
+
+    def _after_by_clock(self, instant: datetime) -> datetime | None:
+        """Looks through stretches of time in which the clocks are not set, each as a zone of its own.
+
+        The library loses its way where the clocks are set by half an hour.
+        """
+        offset = self._offset(instant)
+        while True:
+            tick = next(CronSim(self._text, instant.astimezone(timezone(offset))), None)
+            if tick is None:
+                return None
+            found = tick.astimezone(UTC)
+            if found - instant > _LARGEST_CHANGE:
+                # Whatever is done to the clocks until then, it is not due before.
+                instant = found - _LARGEST_CHANGE
+                offset = self._offset(instant)
+            elif self._offset(found) == offset:
+                return found
+            else:
+                change = self._find_change(instant, found)
+                offset = self._offset(change)
+                instant = change - timedelta(microseconds=1)
+
+    def _offset(self, instant: datetime) -> timedelta:
+        return instant.astimezone(self._zone).utcoffset() or timedelta()
+
+    def _find_change(self, before: datetime, after: datetime) -> datetime:
+        """The second from which on the clocks show what they show at ``after``."""
+        shown = self._offset(after)
+        before = before.replace(microsecond=0)
+        while after - before > timedelta(seconds=1):
+            middle = before + timedelta(seconds=(after - before) // timedelta(seconds=2))
+            if self._offset(middle) == shown:
+                after = middle
+            else:
+                before = middle
+        return after
 
 
 @lru_cache(maxsize=1024)
@@ -87,8 +128,3 @@ def parse_zone(name: str) -> tzinfo:
         except (ZoneInfoNotFoundError, OSError, ValueError):
             pass
     raise CronInvalid("is no time zone; name one as in Europe/Berlin, America/New_York or UTC")
-
-
-def _is_skipped(tick: datetime) -> bool:
-    """Whether the clocks never show this time."""
-    return tick.astimezone(UTC).astimezone(tick.tzinfo) != tick

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sandgate.config.settings import Settings
@@ -197,7 +197,7 @@ def _check_timing(timing: Timing, now: datetime) -> None:
         problems.append(("anchor_at", "belongs to interval; a cron expression says itself when it is due"))
     if timing.start_at is not None and timing.end_at is not None and timing.end_at < timing.start_at:
         problems.append(("end_at", "is before start_at"))
-    if not problems and next_tick(timing, now - timedelta(seconds=timing.jitter_s)) is None:
+    if not problems and next_tick(timing, now) is None:
         problems.append(("cron" if timing.cron else "interval", "is never due from now on, within start_at and end_at"))
     if problems:
         raise InvalidRequest.for_fields(problems)

@@ -83,15 +83,15 @@ def begin_anew(schedule: Schedule, now: datetime) -> Schedule:
     """The schedule after its times have been changed, or it was paused or resumed: only what comes now counts."""
     if schedule.paused:
         return replace(with_next(schedule, None), queue=())
-    return with_next(schedule, next_tick(schedule.timing, now - delay_of(schedule)))
+    return with_next(schedule, next_tick(schedule.timing, now))
 
 
 def upcoming(schedule: Schedule, now: datetime, count: int) -> Sequence[datetime]:
     """The next times at which it is due, as if it were not paused."""
     delay = delay_of(schedule)
-    after = now - delay
+    after = now
     if schedule.next_tick_at is not None:
-        after = max(after, schedule.next_tick_at - timedelta(microseconds=1))
+        after = max(now - delay, schedule.next_tick_at - timedelta(microseconds=1))
     return [tick + delay for tick, _ in zip(ticks_after(schedule.timing, after), range(count), strict=False)]
 
 

@@ -88,8 +88,10 @@ Jitter = Annotated[
 CatchUpWord = Annotated[
     Literal["none", "last", "all"], Field(description="Which ticks run that were missed while no server was there.")
 ]
-CatchUpLimit = Annotated[int, Field(ge=1, le=1000), _WHOLE]
-CatchUpWindow = Annotated[int, Field(ge=0, le=7 * 86_400, description="Seconds."), _WHOLE]
+CatchUpLimit = Annotated[int, Field(ge=1, le=100, description="Of missed ticks `all` runs so many, the last."), _WHOLE]
+CatchUpWindow = Annotated[
+    int, Field(ge=0, le=7 * 86_400, description="Seconds; a tick that was missed by more does not run."), _WHOLE
+]
 OverlapWord = Annotated[
     Literal["allow", "skip", "queue", "cancel_previous"],
     Field(description="What becomes of a tick while a run of the schedule is not over."),
