@@ -193,7 +193,7 @@ def _check_timing(timing: Timing, now: datetime) -> None:
     problems = [*_cron_problems(timing)]
     if (timing.cron is None) == (timing.interval_s is None):
         problems.append(("cron", "give either cron or interval, one of them"))
-    if timing.cron is not None and timing.anchor_at is not None:
+    if timing.interval_s is None and timing.anchor_at is not None:
         problems.append(("anchor_at", "belongs to interval; a cron expression says itself when it is due"))
     if timing.start_at is not None and timing.end_at is not None and timing.end_at < timing.start_at:
         problems.append(("end_at", "is before start_at"))

@@ -57,11 +57,11 @@ def _parse_moment(value: Any) -> Any:
         return value
     try:
         found = datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError("has to be a time with its offset, as in 2026-01-31T08:00:00Z") from None
-    if found.tzinfo is None:
-        raise ValueError("has to say its offset, as in 2026-01-31T08:00:00Z")
-    return found.astimezone(UTC)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("has to be a time with its offset, as in 2026-01-31T08:00:00Z") from None
 
 
 def _whole(value: Any) -> Any:
