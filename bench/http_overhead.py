@@ -25,6 +25,7 @@ from typing import Any
 import uvloop
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
 from sandgate.auth.service import AuthService
@@ -47,6 +48,7 @@ from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.webhooks import WebhookService
 
 _WARM_UP = 500
 _BLOCK = 100
@@ -133,6 +135,7 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         templates=FakeTemplates(),
         workflows=workflows,
         schedules=ScheduleService(store, workflows, workflows, clock, settings, wake=lambda: None),
+        webhooks=WebhookService(store, workflows, workflows, DerivedSecrets(folder / "keys"), clock, settings),
         idempotency=store.idempotency,
         checks={},
         clock=clock,

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
@@ -37,6 +38,7 @@ from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.service import WorkflowService
 from sandgate.workflows.ticker import LONGEST_SLEEP_S, Ticker
+from sandgate.workflows.webhooks import WebhookService
 
 _log = get_logger(__name__)
 
@@ -89,6 +91,8 @@ class Gateway:
         self._ticker = Ticker(store, self._workflows, clock, poll_s=poll_s, on_fault=self._on_fault)
         self._engine.tell_of_ends(self._ticker.run_ended)
         self._schedules = ScheduleService(store, self._workflows, self._workflows, clock, settings, self._ticker.wake)
+        self._derived = DerivedSecrets(keys_folder(settings))
+        self._webhooks = WebhookService(store, self._workflows, self._workflows, self._derived, clock, settings)
         self._users = UserService(store.users, accounts, self._passwords, clock)
         self._auth = AuthService(
             accounts=accounts,
@@ -108,6 +112,7 @@ class Gateway:
 
     async def _drain(self) -> None:
         await self._ticker.stop()
+        await self._webhooks.stop()
         await self._workflows.stop()
         await self._environments.stop()
 
@@ -123,6 +128,7 @@ class Gateway:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         await self._store.open()
         self._keys.open()
+        self._derived.open()
         admin = await ensure_first_admin(
             self._store.users,
             self._passwords,
@@ -151,6 +157,7 @@ class Gateway:
             templates=self._templates,
             workflows=self._workflows,
             schedules=self._schedules,
+            webhooks=self._webhooks,
             idempotency=self._store.idempotency,
             checks={
                 "database": self._store.check,

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select
 from sandgate.core.ids import RunId, UserId, WebhookId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.trigger import Delivery, DeliveryStatus, Signature, Webhook
-from sandgate.store.base import RunChange
+from sandgate.store.base import DeliveryKeys, RunChange
 from sandgate.store.database import Database
 from sandgate.store.runs import hold_workflow, insert_run
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters
@@ -126,12 +126,13 @@ class SqlWebhookStore:
         return await self._database.write(work)
 
     async def accept(
-        self, delivery: Delivery, keys: Sequence[bytes], change: RunChange, *, fresh_after: datetime
+        self, delivery: Delivery, keys: DeliveryKeys, change: RunChange, *, fresh_after: datetime
     ) -> RunId | None:
         """Add a run, the delivery that started it and the keys that it is known by, all or nothing; answers the run.
 
-        When one of the keys came before, after ``fresh_after``, the answer is the run that it started, and only the
-        delivery is kept, as a duplicate. None, and nothing written, when the workflow or the webhook has been deleted.
+        When one of the keys came before, after ``fresh_after``, the answer is the run that it started; the delivery is
+        kept as a duplicate, and its signature is known from now on. None, and nothing written, when the workflow or
+        the webhook has been deleted.
         """
         this = {"wanted_id": delivery.webhook_id}
 
@@ -141,16 +142,17 @@ class SqlWebhookStore:
             if connection.execute(_HOLD, this).first() is None:
                 return None
             connection.execute(_FORGET_KEYS, {**this, "fresh_after": fresh_after})
-            first = _find_first(connection, delivery.webhook_id, keys)
-            if first is not None:
-                _note(connection, replace(delivery, status=DeliveryStatus.DUPLICATE, run_id=first))
-                return first
-            insert_run(connection, change)
-            for key in keys:
-                row = {"webhook_id": delivery.webhook_id, "key_sha256": key, "created_at": delivery.received_at}
-                connection.execute(_INSERT_KEY, {**row, "run_id": change.run.run_id})
-            _note(connection, replace(delivery, run_id=change.run.run_id))
-            return change.run.run_id
+            by_sender, by_signature = (_find_first(connection, delivery, key) for key in (keys.sender, keys.signature))
+            first = by_signature or by_sender
+            run_id = first or change.run.run_id
+            if first is None:
+                insert_run(connection, change)
+                _keep_key(connection, delivery, keys.sender, run_id)
+            if by_signature is None:
+                _keep_key(connection, delivery, keys.signature, run_id)
+            status = delivery.status if first is None else DeliveryStatus.DUPLICATE
+            _note(connection, replace(delivery, status=status, run_id=run_id))
+            return run_id
 
         return await self._database.write(work)
 
@@ -178,12 +180,17 @@ def _list_statement(equal: tuple[str, ...], has_before: bool) -> Select[Any]:
     return newest_first(base, _columns.webhook_id, PageRequest(before_id="" if has_before else None))
 
 
-def _find_first(connection: Connection, webhook_id: WebhookId, keys: Sequence[bytes]) -> RunId | None:
-    for key in keys:
-        found = connection.execute(_FIND_KEY, {"wanted_id": webhook_id, "wanted_key": key}).first()
-        if found is not None:
-            return RunId(found.run_id)
-    return None
+def _find_first(connection: Connection, delivery: Delivery, key: bytes | None) -> RunId | None:
+    if key is None:
+        return None
+    found = connection.execute(_FIND_KEY, {"wanted_id": delivery.webhook_id, "wanted_key": key}).first()
+    return None if found is None else RunId(found.run_id)
+
+
+def _keep_key(connection: Connection, delivery: Delivery, key: bytes | None, run_id: RunId) -> None:
+    if key is not None:
+        row = {"webhook_id": delivery.webhook_id, "key_sha256": key, "created_at": delivery.received_at}
+        connection.execute(_INSERT_KEY, {**row, "run_id": run_id})
 
 
 def _note(connection: Connection, delivery: Delivery) -> None:

@@ -125,13 +125,17 @@ class IssuedWebhook:
 
 @dataclass(frozen=True, slots=True)
 class IncomingDelivery:
-    """A request to a webhook as it arrived. Names of headers are in lower case."""
+    """A request to a webhook as it arrived. Names of headers are in lower case.
+
+    ``parse`` reads what is in it, once it is known to be welcome: the body as JSON or text, and the query. It raises
+    ``InvalidRequest``.
+    """
 
     token: str
     body: bytes
     content_type: str
     headers: Mapping[str, str]
-    query: Mapping[str, str]
+    parse: Callable[[], tuple[Json, Mapping[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)

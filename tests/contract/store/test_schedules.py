@@ -1,9 +1,17 @@
 """What every database promises about schedules: of all who try the same tick, one starts its run."""
 
 import asyncio
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from sandgate.core.ids import make_run_id, make_schedule_id, make_workflow_id
 from sandgate.core.page import PageRequest
@@ -18,11 +26,12 @@ from sandgate.core.trigger import (
     Timing,
     TriggerType,
 )
-from sandgate.store.base import RunChange
+from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.connections import Location
 from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT, a_run, a_workflow
 
+ROOT = Path(__file__).parents[3]
 MINUTE = timedelta(minutes=1)
 PAGE = PageRequest()
 
@@ -119,6 +128,47 @@ async def test_many_processes_and_one_tick_are_one_run(store: SqlStore, location
         schedule = found
     for other in stores[1:]:
         await other.close()
+
+
+def _kill_while_firing(location: Location, schedule: Schedule, points: random.Random) -> None:
+    command = [sys.executable, "-m", "tests.contract.store.firing_process", str(location), schedule.schedule_id]
+    for _ in range(2):
+        processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(2)]
+        for process in processes:
+            assert process.stdout is not None
+            with process.stdout as output:
+                for _ in range(points.randrange(1, 40)):
+                    assert output.readline() == b"x\n"
+                process.send_signal(signal.SIGKILL)
+                output.read()
+            assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_processes_killed_around_ticks_lose_none_and_double_none(
+    store: SqlStore, location: Location, seed: int
+) -> None:
+    """Two processes fire the same schedule and are killed at any moment: each tick up to the last has its one run."""
+    schedule = await _schedule(store)
+    _kill_while_firing(location, schedule, random.Random(seed))
+    found = await store.schedules.find(schedule.schedule_id)
+    assert found is not None
+    assert found.revision > 4
+    ticks = [run.trigger_at async for run in _all_runs(store)]
+    assert ticks == [NOW + n * MINUTE for n in range(found.revision - 1)]
+    assert found.next_tick_at == NOW + (found.revision - 1) * MINUTE
+
+
+async def _all_runs(store: SqlStore) -> AsyncIterator[Run]:
+    """Oldest tick first."""
+    runs: list[Run] = []
+    page = await store.runs.list(RunFilter(), PageRequest(200))
+    runs.extend(page.items)
+    while page.next_before_id is not None:
+        page = await store.runs.list(RunFilter(), PageRequest(200, page.next_before_id))
+        runs.extend(page.items)
+    for run in sorted(runs, key=lambda run: run.trigger_at or NOW):
+        yield run
 
 
 async def test_nothing_is_started_of_a_deleted_workflow(store: SqlStore) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import PasswordCost, Passwords
 from sandgate.auth.service import AuthService
@@ -29,6 +30,7 @@ from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.service import WorkflowService
 from sandgate.workflows.ticker import Ticker
+from sandgate.workflows.webhooks import WebhookService
 
 PASSWORD = "correct horse battery staple"
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -64,6 +66,7 @@ class Site:
     workflows: WorkflowService
     ticker: Ticker
     schedules: ScheduleService
+    webhooks: WebhookService
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -92,10 +95,12 @@ class Site:
         # Not started: a test looks when it has moved the clock.
         ticker = Ticker(store, workflows, clock)
         schedules = ScheduleService(store, workflows, workflows, clock, settings, ticker.wake)
+        derived = DerivedSecrets(folder / "keys")
+        derived.open()
+        webhooks = WebhookService(store, workflows, workflows, derived, clock, settings)
+        triggers = ticker, schedules, webhooks
         app = _shared_app()
-        site = cls(
-            store, settings, clock, runtime, passwords, tokens, users, service, workflows, ticker, schedules, app.serve
-        )
+        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, *triggers, app.serve)
         app.turn_to(site, auth)
         await service.start()
         await workflows.start_engine()
@@ -118,6 +123,7 @@ class Site:
 
     async def close(self) -> None:
         """Stop it."""
+        await self.webhooks.stop()
         await self.workflows.stop()
         await self.service.stop()
         self.passwords.close()
@@ -174,6 +180,7 @@ class _App:
                 "templates",
                 "workflows",
                 "schedules",
+                "webhooks",
                 "idempotency",
                 "clock",
             )
@@ -191,7 +198,8 @@ class _App:
         self._site = site
         templates, store = FakeTemplates(), site.store
         services = (
-            auth, site.users, site.service, templates, site.workflows, site.schedules, store.idempotency, site.clock
+            auth, site.users, site.service, templates, site.workflows, site.schedules, site.webhooks,
+            store.idempotency, site.clock
         )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service

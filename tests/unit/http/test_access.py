@@ -15,7 +15,13 @@ WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{ORCHESTRATOR}/runs/{{run_id}}"
 SCHEDULES = f"{ORCHESTRATOR}/schedules"
 SCHEDULE = f"{SCHEDULES}/{{schedule_id}}"
-DEFINITION = {"name": "w", "steps": [{"name": "ask", "type": "approval"}]}
+WEBHOOKS = f"{ORCHESTRATOR}/webhooks"
+WEBHOOK = f"{WEBHOOKS}/{{webhook_id}}"
+DEFINITION = {
+    "name": "w",
+    "steps": [{"name": "ask", "type": "approval"}],
+    "inputs": {"event": {"type": "object"}},
+}
 ROLES = ("anonymous", "viewer", "user", "admin")
 
 
@@ -69,6 +75,15 @@ RULES: dict[tuple[str, str], Rule] = {
     ("DELETE", SCHEDULE): Rule(401, 404, 200, 200, 404),
     ("POST", f"{SCHEDULE}/trigger"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{SCHEDULE}/upcoming"): Rule(401, 404, 200, 200, 404),
+    ("POST", WEBHOOKS): Rule(401, 404, 201, 201, 404, {"workflow_id": "{workflow_id}"}),
+    ("GET", WEBHOOKS): Rule(401, 200, 200, 200),
+    ("GET", WEBHOOK): Rule(401, 404, 200, 200, 404),
+    ("PATCH", WEBHOOK): Rule(401, 404, 200, 200, 404, {"enabled": False}),
+    ("DELETE", WEBHOOK): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{WEBHOOK}/rotate"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{WEBHOOK}/deliveries"): Rule(401, 404, 200, 200, 404),
+    # Who has the address needs nothing else.
+    ("POST", "/api/v1/hooks/{token}"): Rule(200, 200, 200, 200),
     ("POST", "/api/v1/auth/token"): Rule(200, 200, 200, 200, body={"username": "user", "password": PASSWORD}),
     ("POST", "/api/v1/auth/revoke"): Rule(401, 200, 200, 200),
     ("POST", "/api/v1/auth/api-keys"): Rule(401, 403, 201, 201, body={"label": "x"}),
@@ -106,6 +121,7 @@ async def _things(site: Site) -> dict[str, str]:
     workflow_id = workflow.json()["workflow_id"]
     run = await site.post(f"{WORKFLOWS}/{workflow_id}/start", {})
     schedule = await site.post(SCHEDULES, {"workflow_id": workflow_id, "cron": "@daily"})
+    webhook = (await site.post(WEBHOOKS, {"workflow_id": workflow_id})).json()
     return {
         "environment_id": environment_id,
         "execution_id": execution.json()["execution_id"],
@@ -115,6 +131,8 @@ async def _things(site: Site) -> dict[str, str]:
         "workflow_id": workflow_id,
         "run_id": run.json()["run_id"],
         "schedule_id": schedule.json()["schedule_id"],
+        "webhook_id": webhook["webhook_id"],
+        "token": webhook["hook_path"].rpartition("/")[2],
         "step": "ask",
     }
 

@@ -100,7 +100,8 @@ QueueLimit = Annotated[int, Field(ge=1, le=100), _WHOLE]
 Label = Annotated[str, Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
-def _config(example: dict[str, Any], **more: Any) -> ConfigDict:
+def request_config(example: dict[str, Any], **more: Any) -> ConfigDict:
+    """The settings of a request's model with an example for the document."""
     extra = {"examples": [example], **more}
     return ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra=extra)
 
@@ -108,7 +109,7 @@ def _config(example: dict[str, Any], **more: Any) -> ConfigDict:
 class CreateSchedule(BaseModel):
     """A new schedule: `cron`, or `interval` in seconds counted from `anchor_at`."""
 
-    model_config = _config(_NEW)
+    model_config = request_config(_NEW)
 
     workflow_id: Annotated[str, Field(max_length=80)]
     cron: Cron | None = None
@@ -142,7 +143,7 @@ class CreateSchedule(BaseModel):
 class UpdateSchedule(Change):
     """What is to be changed. `cron` takes the place of `interval`, and `interval` that of `cron`."""
 
-    model_config = _config({"paused": True}, minProperties=1)
+    model_config = request_config({"paused": True}, minProperties=1)
 
     cron: Cron | None = None
     timezone: Zone | None = None

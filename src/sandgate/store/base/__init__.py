@@ -10,11 +10,12 @@ from typing import Protocol
 from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
-from sandgate.store.base.triggers import ScheduleStore, WebhookStore
+from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
     "CredentialStore",
+    "DeliveryKeys",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",

@@ -1,6 +1,7 @@
 """Rows of schedules and webhooks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -8,6 +9,17 @@ from sandgate.core.ids import RunId, ScheduleId, UserId, WebhookId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.trigger import Delivery, Schedule, Webhook
 from sandgate.store.base.workflows import RunChange
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryKeys:
+    """What a delivery is known by, should it come again: SHA-256 of the sender's id for it, and of its signature.
+
+    The sender's id may not be signed: one that comes with a known signature is not believed, and not kept.
+    """
+
+    sender: bytes | None = None
+    signature: bytes | None = None
 
 
 class ScheduleStore(Protocol):
@@ -86,12 +98,13 @@ class WebhookStore(Protocol):
         ...
 
     async def accept(
-        self, delivery: Delivery, keys: Sequence[bytes], change: RunChange, *, fresh_after: datetime
+        self, delivery: Delivery, keys: DeliveryKeys, change: RunChange, *, fresh_after: datetime
     ) -> RunId | None:
         """Add a run, the delivery that started it and the keys that it is known by, all or nothing; answers the run.
 
-        When one of the keys came before, after ``fresh_after``, the answer is the run that it started, and only the
-        delivery is kept, as a duplicate. None, and nothing written, when the workflow or the webhook has been deleted.
+        When one of the keys came before, after ``fresh_after``, the answer is the run that it started; the delivery is
+        kept as a duplicate, and its signature is known from now on. None, and nothing written, when the workflow or
+        the webhook has been deleted.
         """
         ...
 
