@@ -4,7 +4,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -39,11 +39,13 @@ def _runs(connection: Connection, workflow_id: str) -> list[dict[str, Any]]:
     return list(answer["runs"])
 
 
-def _call(server: Server, path: str, body: bytes = b"{}", **headers: str) -> tuple[int, dict[str, Any]]:
+def _call(
+    server: Server, path: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
     """Call an address as a stranger."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
     try:
-        connection.request("POST", path, body, {"Content-Type": "application/json", **headers})
+        connection.request("POST", path, body, {"Content-Type": "application/json", **(headers or {})})
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:
@@ -78,7 +80,7 @@ def test_one_delivery_at_the_same_time_many_times(server: Server) -> None:
         answers: list[tuple[int, dict[str, Any]]] = []
 
         def deliver() -> None:
-            answers.append(_call(server, hook["hook_path"], **{"Idempotency-Key": "order-7"}))
+            answers.append(_call(server, hook["hook_path"], b"{}", {"Idempotency-Key": "order-7"}))
 
         threads = [threading.Thread(target=deliver) for _ in range(12)]
         for thread in threads:
