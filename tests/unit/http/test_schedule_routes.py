@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sandgate.core.errors import StoreUnavailable
 from sandgate.core.principal import Role
 from tests.unit.http.site import Site
 
@@ -268,3 +269,29 @@ async def test_an_admin_s_schedule_runs_as_the_owner_of_the_workflow(site: Site)
     assert made.json()["owner_id"] == site.accounts["user"].principal.user_id
     assert (await site.get(SCHEDULES)).json()["schedules"] == [made.json()]
     assert site.accounts["admin"].principal.role is Role.ADMIN
+
+
+async def test_a_start_whose_answer_was_lost_is_found_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database did it and could not say so: the tick is not started again, and its run is worked on."""
+    made = await a_schedule(site)
+    fire = site.store.schedules.fire
+
+    async def lose_the_answer(*arguments: Any) -> bool:
+        await fire(*arguments)
+        raise StoreUnavailable("the connection was lost", {"outcome": "unknown"})
+
+    monkeypatch.setattr(site.store.schedules, "fire", lose_the_answer)
+    site.clock.advance(60)
+    with pytest.raises(ExceptionGroup) as raised:
+        await site.ticker.look()
+    assert raised.group_contains(StoreUnavailable)
+    monkeypatch.undo()
+    found = await look_at(site, made)
+    (run,) = await runs_of(site, made)
+    assert (found["last_run_id"], found["next_run_at"]) == (run["run_id"], "2026-01-01T00:02:00Z")
+    engine = site.workflows._engine
+    assert engine.find(run["run_id"]) is None
+    await engine._look_for_doubtful()
+    live = engine.find(run["run_id"])
+    assert live is not None
+    assert (await site.post(f"{ORCHESTRATOR}/runs/{run['run_id']}/cancel")).json()["status"] == "cancelled"

@@ -37,7 +37,7 @@ _HOOK_BODY: dict[str, Any] = {
     "requestBody": {
         "required": False,
         "description": "JSON becomes `event.body`; anything else is kept there as text.",
-        "content": {JSON_TYPE: {"schema": {}}, "*/*": {"schema": {"type": "string"}}},
+        "content": {JSON_TYPE: {"schema": {"examples": [{"order": 7}]}}, "*/*": {"schema": {"type": "string"}}},
     }
 }
 
