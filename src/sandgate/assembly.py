@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
@@ -34,13 +35,17 @@ from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.ticker import LONGEST_SLEEP_S, Ticker
+from sandgate.workflows.webhooks import WebhookService
 
 _log = get_logger(__name__)
 
 # Objects per generation before the collector looks: with the defaults it runs in the middle of every few requests.
 _GC_THRESHOLDS = (20_000, 20, 50)
 _SWITCH_INTERVAL_S = 0.0005
+_POLL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,14 @@ class Gateway:
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
+        # Beside others on one database a schedule may be changed, or a run may end, where nobody here is told of it.
+        poll_s = _POLL_S if settings.database_url.get_secret_value() else LONGEST_SLEEP_S
+        self._ticker = Ticker(store, self._workflows, clock, poll_s=poll_s, on_fault=self._on_fault)
+        self._engine.tell_of_ends(self._ticker.run_ended)
+        self._engine.tell_of_schedules(self._ticker.wake)
+        self._schedules = ScheduleService(store, self._workflows, self._workflows, clock, settings, self._ticker.wake)
+        self._derived = DerivedSecrets(keys_folder(settings))
+        self._webhooks = WebhookService(store, self._workflows, self._workflows, self._derived, clock, settings)
         self._users = UserService(store.users, accounts, self._passwords, clock)
         self._auth = AuthService(
             accounts=accounts,
@@ -107,6 +120,8 @@ class Gateway:
         self._stop.set()
 
     async def _drain(self) -> None:
+        await self._ticker.stop()
+        await self._webhooks.stop()
         await self._workflows.stop()
         await self._environments.stop()
 
@@ -122,6 +137,7 @@ class Gateway:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         await self._store.open()
         self._keys.open()
+        self._derived.open()
         admin = await ensure_first_admin(
             self._store.users,
             self._passwords,
@@ -131,6 +147,7 @@ class Gateway:
         )
         await self._environments.start()
         await self._workflows.start_engine()
+        self._ticker.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -148,6 +165,8 @@ class Gateway:
             environments=self._environments,
             templates=self._templates,
             workflows=self._workflows,
+            schedules=self._schedules,
+            webhooks=self._webhooks,
             idempotency=self._store.idempotency,
             checks={
                 "database": self._store.check,

@@ -19,6 +19,10 @@ KEPT = {
     "user_id": "USER_ID",
     "workflow_id": "WORKFLOW_ID",
     "run_id": "RUN_ID",
+    "schedule_id": "SCHEDULE_ID",
+    "webhook_id": "WEBHOOK_ID",
+    "hook_path": "HOOK_PATH",
+    "signing_secret": "SIGNING_SECRET",
     "api_key_id": "API_KEY_ID",
     "api_key": "API_KEY",
 }

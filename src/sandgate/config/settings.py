@@ -154,6 +154,13 @@ class Settings(BaseModel):
         unit="s",
         gt=0,
     )
+    max_triggers_per_user: int = _setting(100, "Schedules of one user, and webhooks of one user.", ge=1, le=100_000)
+    webhook_max_body_bytes: int = _setting(
+        256 * 1024, "Largest body that a webhook takes.", unit="bytes", ge=1024, le=1024**2
+    )
+    webhook_rate_per_minute: int = _setting(
+        120, "Requests that one webhook takes in a minute; further ones are answered 429.", ge=1, le=100_000
+    )
 
     # Sandboxes
     allow_weak_isolation: bool = _setting(

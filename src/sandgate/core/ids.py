@@ -18,6 +18,9 @@ ApiKeyId = NewType("ApiKeyId", str)
 WorkflowId = NewType("WorkflowId", str)
 RunId = NewType("RunId", str)
 SignalId = NewType("SignalId", str)
+ScheduleId = NewType("ScheduleId", str)
+WebhookId = NewType("WebhookId", str)
+DeliveryId = NewType("DeliveryId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -102,3 +105,18 @@ def make_run_id() -> RunId:
 def make_signal_id() -> SignalId:
     """A new ``signal-…``."""
     return SignalId(make_id("signal"))
+
+
+def make_schedule_id() -> ScheduleId:
+    """A new ``schedule-…``."""
+    return ScheduleId(make_id("schedule"))
+
+
+def make_webhook_id() -> WebhookId:
+    """A new ``webhook-…``."""
+    return WebhookId(make_id("webhook"))
+
+
+def make_delivery_id() -> DeliveryId:
+    """A new ``delivery-…``."""
+    return DeliveryId(make_id("delivery"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
+from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import Json
 
 
@@ -71,8 +72,9 @@ STEP_REOPENINGS: Mapping[StepStatus, frozenset[StepStatus]] = {
 class Run:
     """A run's row. It keeps the version of the workflow that it started with.
 
-    ``events`` counts the entries of its history. The last three fields say which process works on it: nobody else
-    may write while ``lease_until`` is ahead, and nobody with an older ``fence`` ever again.
+    ``events`` counts the entries of its history. ``fence`` and the two of the lease say which process works on it:
+    nobody else may write while ``lease_until`` is ahead, and nobody with an older ``fence`` ever again. The last three
+    say what started it; ``trigger_at`` is the tick of a schedule.
     """
 
     run_id: RunId
@@ -93,6 +95,9 @@ class Run:
     fence: int = 1
     lease_owner: str | None = None
     lease_until: datetime | None = None
+    trigger_type: TriggerType = TriggerType.API
+    trigger_id: str | None = None
+    trigger_at: datetime | None = None
 
     @property
     def is_live(self) -> bool:

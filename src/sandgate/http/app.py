@@ -20,12 +20,15 @@ from sandgate.http.routes.environments import add_environment_routes
 from sandgate.http.routes.executions import add_execution_routes
 from sandgate.http.routes.health import add_health_routes
 from sandgate.http.routes.runs import add_run_routes
+from sandgate.http.routes.schedules import add_schedule_routes
 from sandgate.http.routes.templates import add_template_routes
 from sandgate.http.routes.users import add_user_routes
+from sandgate.http.routes.webhooks import add_hook_routes, add_webhook_routes
 from sandgate.http.routes.workflows import add_workflow_routes
 from sandgate.http.streaming import Streams
 from sandgate.store.base import IdempotencyStore
 from sandgate.workflows.base import Workflows
+from sandgate.workflows.triggers import Schedules, Webhooks
 
 
 def create_app(
@@ -35,6 +38,8 @@ def create_app(
     environments: Environments,
     templates: Templates,
     workflows: Workflows,
+    schedules: Schedules,
+    webhooks: Webhooks,
     idempotency: IdempotencyStore,
     checks: Mapping[str, Check],
     clock: Clock,
@@ -58,6 +63,9 @@ def create_app(
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)
     add_run_routes(api, workflows, streams)
+    add_schedule_routes(api, schedules)
+    add_webhook_routes(api, webhooks)
+    add_hook_routes(api, webhooks, settings.webhook_max_body_bytes)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
     add_health_routes(api, Readiness(checks, clock), metrics)

@@ -6,12 +6,15 @@ from typing import Annotated
 from fastapi import Path
 
 from sandgate.core.errors import ApiKeyNotFound, ExecutionNotFound, UserNotFound
-from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, UserId, WorkflowId
+from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, ScheduleId, UserId, WebhookId, WorkflowId
 from sandgate.environments.access import environment_not_found
 from sandgate.http.operation import ParsedBy
+from sandgate.workflows.schedules import schedule_not_found
 from sandgate.workflows.service import run_not_found, workflow_not_found
+from sandgate.workflows.webhooks import hook_not_found, webhook_not_found
 
 _TAIL = re.compile(r"[0-9a-z]{12,64}")
+_HOOK_TOKEN = re.compile(r"whk_[0-9A-Za-z_-]{43}")
 
 
 def _has_form(prefix: str, text: str) -> bool:
@@ -60,6 +63,27 @@ def parse_run_id(text: str) -> RunId:
     return RunId(text)
 
 
+def parse_schedule_id(text: str) -> ScheduleId:
+    """Raises ``ScheduleNotFound``."""
+    if not _has_form("schedule-", text):
+        raise schedule_not_found(_shown(text))
+    return ScheduleId(text)
+
+
+def parse_webhook_id(text: str) -> WebhookId:
+    """Raises ``WebhookNotFound``."""
+    if not _has_form("webhook-", text):
+        raise webhook_not_found(_shown(text))
+    return WebhookId(text)
+
+
+def parse_hook_token(text: str) -> str:
+    """Raises ``HookNotFound``."""
+    if not _HOOK_TOKEN.fullmatch(text):
+        raise hook_not_found()
+    return text
+
+
 def _shown(text: str) -> str:
     return text[:80]
 
@@ -74,5 +98,10 @@ WorkflowPath = Annotated[
     WorkflowId, Path(examples=["workflow-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_workflow_id)
 ]
 RunPath = Annotated[RunId, Path(examples=["run-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_run_id)]
+SchedulePath = Annotated[
+    ScheduleId, Path(examples=["schedule-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_schedule_id)
+]
+WebhookPath = Annotated[WebhookId, Path(examples=["webhook-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_webhook_id)]
+HookToken = Annotated[str, Path(examples=["whk_…"]), ParsedBy(parse_hook_token)]
 StepPath = Annotated[str, Path(examples=["approve"])]
 TemplatePath = Annotated[str, Path(examples=["python-3.9"])]

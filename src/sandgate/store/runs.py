@@ -12,6 +12,7 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.core.trigger import TriggerType
 from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
 from sandgate.store.clocks import database_now
 from sandgate.store.database import Database
@@ -149,7 +150,7 @@ class SqlRunStore:
 
         False, and nothing written, when its workflow has been deleted.
         """
-        return await self._database.write(lambda connection: _insert(connection, change, lease_s), repeatable=True)
+        return await self._database.write(lambda connection: insert_run(connection, change, lease_s), repeatable=True)
 
     async def apply(self, change: RunChange) -> bool:
         """Write a change if the row still has the fencing number and the lease's owner of ``change.run``.
@@ -268,8 +269,17 @@ class SqlRunStore:
         return await self._database.read(lambda connection: connection.execute(_BEGINNING, parameters).scalar_one())
 
 
-def _insert(connection: Connection, change: RunChange, lease_s: float | None) -> bool:
-    if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
+def hold_workflow(connection: Connection, workflow_id: WorkflowId) -> bool:
+    """Whether the workflow is there; it is not deleted before the end of the transaction."""
+    return connection.execute(_WORKFLOW, {"wanted_id": workflow_id}).first() is not None
+
+
+def insert_run(connection: Connection, change: RunChange, lease_s: float | None) -> bool:
+    """Add a run inside a transaction, held for ``lease_s`` (None: as its row says).
+
+    False, and nothing written, when its workflow has been deleted.
+    """
+    if not hold_workflow(connection, change.run.workflow_id):
         return False
     row = _row_of(change.run)
     if lease_s is not None:
@@ -292,6 +302,8 @@ def _apply(connection: Connection, change: RunChange) -> bool:
         connection.execute(_FORGET_ALL_SIGNALS, {"wanted_id": change.run.run_id})
     if change.signals or not change.run.is_live:
         publish(connection, RunNote(NoteKind.CHANGED, change.run.run_id))
+    if not change.run.is_live and change.run.trigger_type is TriggerType.SCHEDULE:
+        publish(connection, RunNote(NoteKind.SCHEDULES))
     return True
 
 
@@ -348,6 +360,7 @@ def _report(value: Mapping[str, str] | None) -> ErrorReport | None:
 def _parse(row: Row[Any], **changes: Any) -> Run:
     values = dict(row._mapping)
     values["status"] = RunStatus(values["status"])
+    values["trigger_type"] = TriggerType(values["trigger_type"])
     values["error"] = _report(values["error"])
     return Run(**{**values, **changes})
 

@@ -13,8 +13,10 @@ from sandgate.store.base import (
     RetentionStore,
     RunNotes,
     RunStore,
+    ScheduleStore,
     SignalStore,
     UserStore,
+    WebhookStore,
     WorkflowStore,
 )
 from sandgate.store.connections import Location
@@ -27,10 +29,12 @@ from sandgate.store.notes import SqlRunNotes
 from sandgate.store.retention import SqlRetentionStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
+from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
+from sandgate.store.webhooks import SqlWebhookStore
 from sandgate.store.workflows import SqlWorkflowStore
 
 _PROBE = upsert(write_probe, "(probe_id) DO UPDATE SET written = write_probe.written + 1")
@@ -55,6 +59,8 @@ class SqlStore:
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
 
     def __init__(
         self,
@@ -77,6 +83,8 @@ class SqlStore:
         self.signals = SqlSignalStore(self._database)
         self.notes = SqlRunNotes(location)
         self.retention = SqlRetentionStore(self._database)
+        self.schedules = SqlScheduleStore(self._database)
+        self.webhooks = SqlWebhookStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

@@ -31,6 +31,7 @@ def advance(graph: Graph, state: RunState, events: Sequence[Event], now: datetim
     """
     work = _Advance(graph, state, now)
     if state.run.is_live:
+        work.begin()
         for event in events:
             work.take(event)
         work.settle()
@@ -57,6 +58,13 @@ class _Advance:
         """Everything that follows."""
         run = replace(self._run, events=self._run.events + len(self._history))
         return Changes(run, list(self._changed.values()), self._history, list(self._start.values()), list(self._kill))
+
+    def begin(self) -> None:
+        """Note what started the run, first of all."""
+        run = self._run
+        if not run.events:
+            at = None if run.trigger_at is None else run.trigger_at.isoformat()
+            self._note("run_started", details={"trigger": run.trigger_type, "id": run.trigger_id, "at": at})
 
     def take(self, event: Event) -> None:
         """Take one event into the rows."""

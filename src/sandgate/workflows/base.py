@@ -1,6 +1,6 @@
 """What the engine needs of others, and the use cases of workflows as the HTTP layer sees them."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,11 @@ from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
-from sandgate.store.base import RunFilter
+from sandgate.store.base import RunChange, RunFilter
 from sandgate.workflows.positions import Batch, Position
+
+RunInsert = Callable[[RunChange, float], Awaitable[bool]]
+"""Writes a new run, held for so many seconds, with something else or not at all; whether it did."""
 
 
 class StepSandboxes(Protocol):

@@ -5,7 +5,7 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from sandgate.store.base import NoteKind, RunChange, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
 from sandgate.workflows.attempts import failure, prepare, run_attempt
-from sandgate.workflows.base import StepSandboxes
+from sandgate.workflows.base import RunInsert, StepSandboxes
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.leases import LeaseKeeper
@@ -65,6 +65,8 @@ class Engine:
         self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
         self._taking_signals: asyncio.Task[None] | None = None
         self._more_signals = False
+        self._on_end: list[Callable[[Run], None]] = []
+        self._on_schedules: list[Callable[[], None]] = []
         self.watch = RunWatch()
 
     @property
@@ -101,14 +103,25 @@ class Engine:
         await self._sandboxes.close()
         await self._leases.release(self.held())
 
-    async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
-        """Make a new run durable and start what can be; None when its workflow has been deleted."""
+    def tell_of_ends(self, listener: Callable[[Run], None]) -> None:
+        """Have the listener called with every run that is no longer worked on here."""
+        self._on_end.append(listener)
+
+    def tell_of_schedules(self, listener: Callable[[], None]) -> None:
+        """Have the listener called when another process may have changed something that schedules wait for."""
+        self._on_schedules.append(listener)
+
+    async def begin(self, run: Run, graph: Graph, insert: RunInsert | None = None) -> LiveRun | None:
+        """Make a new run durable and start what can be; None when its workflow has been deleted.
+
+        ``insert`` writes the run together with something else; None when it answers that it did not.
+        """
         run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
         self._expect(live, changes)
         change = RunChange(changes.run, changes.steps, changes.history)
-        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s))
+        return await self._take_up(live, changes, (insert or self._store.runs.insert)(change, self._leases.lease_s))
 
     async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
         """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
@@ -119,7 +132,7 @@ class Engine:
         change = RunChange(changes.run, changes.steps, changes.history)
         return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
 
-    async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
+    async def _take_up(self, live: LiveRun, changes: Changes, writing: Awaitable[bool]) -> LiveRun | None:
         run_id = changes.run.run_id
         self._beginning.add(run_id)
         try:
@@ -171,12 +184,19 @@ class Engine:
                 self.watch.wake(note.run_id)
             case NoteKind.FREE:
                 self._leases.stir(free=True)
+            case NoteKind.SCHEDULES:
+                self._tell_of_schedules()
             case NoteKind.AGAIN:
                 self._begin_to_take_signals()
                 self._leases.stir(free=True)
                 self.watch.wake()
+                self._tell_of_schedules()
             case _:
                 return
+
+    def _tell_of_schedules(self) -> None:
+        for listener in self._on_schedules:
+            listener()
 
     def _begin_to_take_signals(self) -> None:
         self._more_signals = True
@@ -326,6 +346,8 @@ class Engine:
         self._live.pop(live.run.run_id, None)
         live.close()
         self.watch.wake(live.run.run_id)
+        for listener in self._on_end:
+            listener(live.run)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)

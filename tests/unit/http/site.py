@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import PasswordCost, Passwords
 from sandgate.auth.service import AuthService
@@ -26,7 +27,10 @@ from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.ticker import Ticker
+from sandgate.workflows.webhooks import WebhookService
 
 PASSWORD = "correct horse battery staple"
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -60,6 +64,9 @@ class Site:
     users: UserService
     service: EnvironmentService
     workflows: WorkflowService
+    ticker: Ticker
+    schedules: ScheduleService
+    webhooks: WebhookService
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -85,8 +92,15 @@ class Site:
         sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
         engine = Engine(store, sandboxes, clock, "site")
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
+        # Not started: a test looks when it has moved the clock.
+        ticker = Ticker(store, workflows, clock)
+        schedules = ScheduleService(store, workflows, workflows, clock, settings, ticker.wake)
+        derived = DerivedSecrets(folder / "keys")
+        derived.open()
+        webhooks = WebhookService(store, workflows, workflows, derived, clock, settings)
+        triggers = ticker, schedules, webhooks
         app = _shared_app()
-        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, app.serve)
+        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, *triggers, app.serve)
         app.turn_to(site, auth)
         await service.start()
         await workflows.start_engine()
@@ -109,6 +123,7 @@ class Site:
 
     async def close(self) -> None:
         """Stop it."""
+        await self.webhooks.stop()
         await self.workflows.stop()
         await self.service.stop()
         self.passwords.close()
@@ -158,7 +173,17 @@ class _App:
     def __init__(self) -> None:
         self._parts = {
             name: _Turned()
-            for name in ("authenticator", "users", "environments", "templates", "workflows", "idempotency", "clock")
+            for name in (
+                "authenticator",
+                "users",
+                "environments",
+                "templates",
+                "workflows",
+                "schedules",
+                "webhooks",
+                "idempotency",
+                "clock",
+            )
         }
         self._site: Site | None = None
         self.serve = create_app(
@@ -173,7 +198,10 @@ class _App:
         """Serve this site from now on."""
         self._site = site
         templates, store = FakeTemplates(), site.store
-        services = (auth, site.users, site.service, templates, site.workflows, store.idempotency, site.clock)
+        services = (
+            auth, site.users, site.service, templates, site.workflows, site.schedules, site.webhooks,
+            store.idempotency, site.clock
+        )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
+from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import StepDefinition, Workflow
 from sandgate.http.models.environments import ExecutionErrorAnswer
 from sandgate.http.models.parts import Cursor, with_example
@@ -42,6 +43,7 @@ RUN_EXAMPLE = {
     "inputs": {},
     "error": None,
     "owner_id": _OWNER_ID,
+    "trigger": {"type": "api", "id": None, "at": None},
 }
 _STEP = {
     "name": "step1",
@@ -186,6 +188,14 @@ class PlanAnswer(BaseModel):
     plan: dict[str, Any]
 
 
+class TriggerAnswer(BaseModel):
+    """What started a run: a request, a schedule or a webhook; `at` is the time for which a schedule started it."""
+
+    type: TriggerType
+    id: str | None
+    at: datetime | None
+
+
 class RunAnswer(BaseModel):
     """A run of a workflow."""
 
@@ -202,6 +212,7 @@ class RunAnswer(BaseModel):
     inputs: dict[str, Any]
     error: ExecutionErrorAnswer | None
     owner_id: str
+    trigger: TriggerAnswer
 
     @classmethod
     def of(cls, run: Run) -> "RunAnswer":
@@ -286,6 +297,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "inputs": dict(run.inputs),
         "error": None if run.error is None else ExecutionErrorAnswer.of(run.error),
         "owner_id": run.owner_id,
+        "trigger": TriggerAnswer(type=run.trigger_type, id=run.trigger_id, at=run.trigger_at),
     }
 
 

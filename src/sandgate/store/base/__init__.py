@@ -12,10 +12,12 @@ from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
+from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
     "CredentialStore",
+    "DeliveryKeys",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",
@@ -28,9 +30,11 @@ __all__ = [
     "RunNotes",
     "RunStore",
     "SavedAnswer",
+    "ScheduleStore",
     "SignalStore",
     "Store",
     "UserStore",
+    "WebhookStore",
     "WorkflowStore",
 ]
 
@@ -48,6 +52,8 @@ class Store(Protocol):
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""
