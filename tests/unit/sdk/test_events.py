@@ -1,5 +1,7 @@
 """Server-sent events, however they arrive."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def test_a_stream_is_read_as_the_standard_says() -> None:
 def test_pieces_make_no_difference(cuts: list[int]) -> None:
     """Between any two bytes, those of one character and of one line end too."""
     places = [0, *sorted(cuts), len(STREAM)]
-    assert parse(*(STREAM[start:end] for start, end in zip(places, places[1:], strict=False))) == EVENTS
+    assert parse(*(STREAM[start:end] for start, end in pairwise(places))) == EVENTS
 
 
 def test_each_byte_alone_makes_no_difference() -> None:

@@ -67,13 +67,11 @@ class Watch:
             self._feed.stop()
 
     def _wait(self) -> None:
-        if self._feed.is_absent:
-            self._sleep(_WITHOUT_EVENTS_S)
-            return
-        events = self._feed.take(_WITH_EVENTS_S)
+        is_absent = self._feed.is_absent
+        events = self._feed.take(0.0 if is_absent else _WITH_EVENTS_S)
         if events and self._on_events is not None:
             self._on_events(events)
-        self._sleep(_BETWEEN_VIEWS_S)
+        self._sleep(_WITHOUT_EVENTS_S if is_absent else _BETWEEN_VIEWS_S)
 
     def _ask_patiently(self) -> "RunView":
         give_up_at = self._monotonic() + PATIENCE_S
