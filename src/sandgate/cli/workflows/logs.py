@@ -1,23 +1,35 @@
-"""What the code of a run has printed, as it comes: whole lines, each once, behind the name of its step."""
+"""What the code of a run has printed, as it comes: whole lines, each once, behind the name of its step.
 
+Output comes twice: in events while code runs, and in the run's rows once an attempt has ended. Both are the same text
+from its beginning, so that counting characters is enough to print none of it twice.
+"""
+
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 from sandgate.cli.printable import neutralise, one_line
+from sandgate.cli.workflows.watching import OUTPUT_KINDS
+from sandgate.core.run import StepStatus
 from sandgate.sdk.answers import Attempted, RunView, Step
+from sandgate.sdk.events import ServerEvent
+
+_STREAMS = ("stdout", "stderr")
 
 Source = tuple[str, int | None, str]
 """A step, the index of an item or None, and ``stdout`` or ``stderr``."""
 
 
 @dataclass(slots=True)
-class _Printed:
-    """How much of an attempt's output is on the terminal."""
+class _Stream:
+    """The output of one attempt: how much is known from anywhere, how much came in events, what waits for its line."""
 
     attempt: int = 0
-    characters: int = 0
+    known: int = 0
+    from_events: int = 0
+    held: str = ""
 
 
 class LogPrinter:
@@ -29,56 +41,104 @@ class LogPrinter:
     def __init__(self, *, step: str | None = None, raw: bool = False) -> None:
         self._step = step
         self._raw = raw
-        self._printed: dict[Source, _Printed] = {}
+        self._streams: dict[Source, _Stream] = {}
         self._open_line: Source | None = None
 
     def show(self, view: RunView) -> None:
-        """Print what is new since the last view."""
+        """Print what is new in the rows of a run."""
         for step in view.steps:
-            if self._step in (None, step.name):
-                for index, row in _rows(step):
-                    self._show_row(step.name, index, row)
+            for index, row in _rows(step):
+                # While an attempt runs, its row still has the output of the one before.
+                if row.status != StepStatus.RUNNING:
+                    for kind, text in zip(_STREAMS, (row.stdout, row.stderr), strict=True):
+                        self._take((step.name, index, kind), row.attempts, 0, text)
+                        self._end_attempt((step.name, index, kind))
+
+    def show_events(self, events: Iterable[ServerEvent]) -> None:
+        """Print what is new in events; others than those with output are passed over."""
+        for event in events:
+            if event.kind in OUTPUT_KINDS:
+                self._show_event(event.kind, _parse(event.data))
 
     def close(self) -> None:
-        """End a line that is still open."""
-        if self._open_line is not None:
-            stream = self._stream(self._open_line)
-            # The output of one step in a file is that output and nothing else.
-            stream.write("\n" if self._step is None or stream.isatty() else "")
-            self._open_line = None
+        """Print what waits for the end of its line, and end a line that is open."""
+        for source in self._streams:
+            self._end_attempt(source)
+        self._end_line()
         sys.stdout.flush()
 
-    def _show_row(self, name: str, index: int | None, row: Attempted) -> None:
-        for kind, text in (("stdout", row.stdout), ("stderr", row.stderr)):
-            source = (name, index, kind)
-            printed = self._printed.setdefault(source, _Printed(row.attempts))
-            if printed.attempt != row.attempts:
-                # Another attempt has output of its own.
-                printed.attempt, printed.characters = row.attempts, 0
-            new = text[printed.characters :]
-            # A line that may go on waits for its end, as long as there can be more of it.
-            if row.is_live:
-                new = new[: new.rfind("\n") + 1]
-            printed.characters += len(new)
-            if new:
-                self._print(source, new)
+    def _show_event(self, kind: str, data: dict[str, Any]) -> None:
+        step, item, attempt, text = (data.get(name) for name in ("step", "item", "attempt", "text"))
+        if isinstance(step, str) and isinstance(attempt, int) and isinstance(text, str):
+            source = (step, item if isinstance(item, int) else None, kind)
+            stream = self._stream_of(source, attempt)
+            if stream.attempt == attempt:
+                offset, stream.from_events = stream.from_events, stream.from_events + len(text)
+                self._take(source, attempt, offset, text)
+
+    def _take(self, source: Source, attempt: int, offset: int, text: str) -> None:
+        """Text that stands at this place of an attempt's output."""
+        if self._step not in (None, source[0]):
+            return
+        stream = self._stream_of(source, attempt)
+        new = text[max(0, stream.known - offset) :]
+        if stream.attempt != attempt or not new:
+            return
+        stream.known = offset + len(text)
+        # Of several steps only whole lines are printed, of one step all that there is.
+        ready, newline, rest = (stream.held + new).rpartition("\n")
+        if self._step is not None:
+            ready, newline, rest = stream.held + new, "", ""
+        stream.held = rest
+        self._print(source, ready + newline)
+
+    def _stream_of(self, source: Source, attempt: int) -> _Stream:
+        """The newest attempt's; another one begins anew."""
+        stream = self._streams.setdefault(source, _Stream(attempt))
+        if attempt > stream.attempt:
+            self._end_attempt(source)
+            self._streams[source] = stream = _Stream(attempt)
+        return stream
+
+    def _end_attempt(self, source: Source) -> None:
+        stream = self._streams.get(source)
+        if stream is not None and stream.held:
+            text, stream.held = stream.held, ""
+            self._print(source, text)
 
     def _print(self, source: Source, text: str) -> None:
-        stream = self._stream(source)
+        stream = _stream(source)
         shown = neutralise(text) if stream.isatty() and not self._raw else text
         if self._open_line not in (None, source):
-            self.close()
+            self._end_line()
         for line in _lines(shown):
             stream.write(line if self._open_line == source else self._label(source) + line)
             self._open_line = None if line.endswith("\n") else source
         stream.flush()
 
+    def _end_line(self) -> None:
+        if self._open_line is not None:
+            stream = _stream(self._open_line)
+            # The output of one step in a file is that output and nothing else.
+            stream.write("\n" if self._step is None or stream.isatty() else "")
+            self._open_line = None
+
     def _label(self, source: Source) -> str:
         name, index, _ = source
         return "" if self._step is not None else f"{one_line(name, 63)}{'' if index is None else f'[{index}]'} | "
 
-    def _stream(self, source: Source) -> TextIO:
-        return sys.stdout if source[2] == "stdout" else sys.stderr
+
+def _stream(source: Source) -> TextIO:
+    return sys.stdout if source[2] == "stdout" else sys.stderr
+
+
+def _parse(data: str) -> dict[str, Any]:
+    """The object of an event; an empty one for anything else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _lines(text: str) -> Iterator[str]:

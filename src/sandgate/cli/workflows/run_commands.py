@@ -118,7 +118,8 @@ def logs(
             return
         with left_running(run_id):
             try:
-                for run in Watch(client, run_id, on_trouble=complain_once()).views():
+                watch = Watch(client, run_id, on_trouble=complain_once(), on_events=printer.show_events)
+                for run in watch.views():
                     _check_step(run, step)
                     printer.show(run)
             finally:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: How long a server may be away before nobody waits for it any more.
 PATIENCE_S = 300.0
 
+OUTPUT_KINDS = frozenset({"stdout", "stderr"})
+"""The kinds of events that carry what code has printed."""
+
 _UNAVAILABLE = 503
 _BETWEEN_VIEWS_S = 0.1
 # With events, asking now and then only guards against one that was lost.
@@ -67,11 +70,15 @@ class Watch:
             self._feed.stop()
 
     def _wait(self) -> None:
-        is_absent = self._feed.is_absent
-        events = self._feed.take(0.0 if is_absent else _WITH_EVENTS_S)
-        if events and self._on_events is not None:
-            self._on_events(events)
-        self._sleep(_WITHOUT_EVENTS_S if is_absent else _BETWEEN_VIEWS_S)
+        """Until the run may have changed; output alone changes nothing that a view has."""
+        while True:
+            is_absent = self._feed.is_absent
+            events = self._feed.take(0.0 if is_absent else _WITH_EVENTS_S)
+            if events and self._on_events is not None:
+                self._on_events(events)
+            self._sleep(_WITHOUT_EVENTS_S if is_absent else _BETWEEN_VIEWS_S)
+            if not events or any(event.kind not in OUTPUT_KINDS for event in events):
+                return
 
     def _ask_patiently(self) -> "RunView":
         give_up_at = self._monotonic() + PATIENCE_S
