@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.needs_root_namespaces]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCHEDULES = "/api/v1/orchestrator/schedules"
 PLACEHOLDER = re.compile("workflow-0{26}")
+NOT_RUN = ("pending", "skipped")
 PAGE = "Tokens, tokens, pointer: a pointer is a string of tokens."
 
 
@@ -81,7 +82,13 @@ def test_retry(line: CommandLine) -> None:
     workflow_id = create(line, "retry.yaml")
     works = run(line, workflow_id)
     assert works["steps"]["flaky"]["attempts"] == 3
-    assert statuses(works) == {"flaky": "succeeded", "after": "succeeded", "tell": "skipped", "tidy": "succeeded"}
+    assert statuses(works).pop("tell") in NOT_RUN
+    assert statuses(works) | {"tell": ""} == {
+        "flaky": "succeeded",
+        "after": "succeeded",
+        "tell": "",
+        "tidy": "succeeded",
+    }
     fails = run(line, workflow_id, "fails=9", code=6)
     assert fails["steps"]["flaky"]["attempts"] == 4
     assert statuses(fails) == {"flaky": "failed", "after": "skipped", "tell": "succeeded", "tidy": "succeeded"}
@@ -98,7 +105,7 @@ def test_approval(line: CommandLine, decision: str, code: int) -> None:
     ended = {step["name"]: step for step in json.loads(done.stdout)["steps"]}
     if decision == "approve":
         assert ended["publish"]["stdout"] == "1.2.0 was published, approved by admin\n"
-        assert ended["withdraw"]["status"] == "skipped"
+        assert ended["withdraw"]["status"] in NOT_RUN
     else:
         assert (ended["publish"]["status"], ended["withdraw"]["status"]) == ("skipped", "succeeded")
 

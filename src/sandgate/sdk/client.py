@@ -160,13 +160,13 @@ class Client:
         """Kill what runs, and answer once the run has ended."""
         return self._get(Run, Asked("POST", f"{_RUNS}/{_part(run_id)}/cancel", patience_s=_CANCEL_S))
 
-    def approve_step(self, run_id: str, step: str, comment: str = "") -> RunView:
-        """Let a run go on that waits for an approval."""
-        return self._decide(run_id, step, "approve", comment)
+    def approve_step(self, run_id: str, step: str, comment: str = "", *, item: int | None = None) -> RunView:
+        """Let a run go on that waits for an approval; ``item`` is needed where each item of a step is approved."""
+        return self._decide(run_id, step, "approve", comment, item)
 
-    def reject_step(self, run_id: str, step: str, comment: str = "") -> RunView:
-        """Refuse an approval: the step fails."""
-        return self._decide(run_id, step, "reject", comment)
+    def reject_step(self, run_id: str, step: str, comment: str = "", *, item: int | None = None) -> RunView:
+        """Refuse an approval: the step, or the item of it, fails."""
+        return self._decide(run_id, step, "reject", comment, item)
 
     def retry_run(self, run_id: str) -> Run:
         """Run again what has failed of a run, and what depends on it, with the outputs of the rest."""
@@ -188,9 +188,10 @@ class Client:
             for piece in pieces:
                 yield from parser.feed(piece)
 
-    def _decide(self, run_id: str, step: str, decision: str, comment: str) -> RunView:
+    def _decide(self, run_id: str, step: str, decision: str, comment: str, item: int | None) -> RunView:
         path = f"{_RUNS}/{_part(run_id)}/steps/{_part(step)}/{decision}"
-        return self._get(RunView, Asked("POST", path, {"comment": comment}))
+        body = {"comment": comment} | ({} if item is None else {"item": item})
+        return self._get(RunView, Asked("POST", path, body))
 
     def _get(self, kind: type[AnswerT], asked: Asked) -> AnswerT:
         return _read(kind, self._transport.ask(asked))

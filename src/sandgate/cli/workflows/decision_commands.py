@@ -20,6 +20,10 @@ StepArgument = Annotated[
     str | None,
     typer.Argument(metavar="[STEP]", help="The step; may be left out when only one waits.", show_default=False),
 ]
+ItemOption = Annotated[
+    int | None,
+    typer.Option("--item", min=0, help="Index of the item, where each is decided by itself.", show_default=False),
+]
 CommentOption = Annotated[str, typer.Option("--comment", "-m", help="A word with the decision.", show_default=False)]
 
 
@@ -27,26 +31,28 @@ def approve(
     run_id: RunArgument,
     step: StepArgument = None,
     comment: CommentOption = "",
+    item: ItemOption = None,
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a run go on that waits for an approval."""
     with connect(profile) as client:
         name = step or _find_waiting(client, run_id)
-        _show(client.approve_step(run_id, name, comment), f"{name} was approved", as_json)
+        _show(client.approve_step(run_id, name, comment, item=item), f"{name} was approved", as_json)
 
 
 def reject(
     run_id: RunArgument,
     step: StepArgument = None,
     comment: CommentOption = "",
+    item: ItemOption = None,
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Refuse an approval: the step fails."""
     with connect(profile) as client:
         name = step or _find_waiting(client, run_id)
-        _show(client.reject_step(run_id, name, comment), f"{name} was rejected", as_json)
+        _show(client.reject_step(run_id, name, comment, item=item), f"{name} was rejected", as_json)
 
 
 def cancel(run_id: RunArgument, profile: ProfileOption = None, as_json: JsonOption = False) -> None:

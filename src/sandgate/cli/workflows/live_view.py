@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sandgate.cli.printable import one_line
-from sandgate.cli.workflows.rows import elapsed, note
+from sandgate.cli.workflows.rows import elapsed, note, shown_status
 from sandgate.core.run import StepStatus
 from sandgate.sdk.answers import RunView, Step
 
@@ -119,7 +119,7 @@ def _table(view: RunView, steps: Sequence[Step], now: datetime) -> Table:
         table.add_row(
             Text(mark, style=style),
             Text(one_line(step.name, 63)),
-            Text(one_line(step.status), style=style),
+            Text(shown_status(view, step), style=style),
             Text(elapsed(step, now)),
             Text(note(view, step), style="dim"),
         )

@@ -45,6 +45,12 @@ def note(run: Run, step: Step) -> str:
     return one_line(", ".join(part for part in parts if part), _LONGEST_NOTE)
 
 
+def shown_status(run: Run, step: Step) -> str:
+    """The status of a step; one that nothing has asked for by the end of its run has not run."""
+    never = step.status == StepStatus.PENDING and not run.is_live
+    return "not run" if never else one_line(step.status, 40)
+
+
 def waiting_steps(view: RunView) -> list[Step]:
     """The steps that wait for somebody's approval."""
     return [step for step in view.steps if step.type == StepType.APPROVAL and step.status == StepStatus.WAITING]

@@ -178,10 +178,10 @@ def _check_step(run: "RunView", step: str | None) -> None:
 
 
 def _print_steps(run: "RunView") -> None:
-    from sandgate.cli.workflows.rows import elapsed, ending, note
+    from sandgate.cli.workflows.rows import elapsed, ending, note, shown_status
 
     now = datetime.now(UTC)
-    rows = [(step.name, step.status, elapsed(step, now), note(run, step)) for step in run.steps]
+    rows = [(step.name, shown_status(run, step), elapsed(step, now), note(run, step)) for step in run.steps]
     print_table(("step", "status", "took", ""), rows)
     typer.echo(ending(run, now))
 
