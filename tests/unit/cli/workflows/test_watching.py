@@ -1,5 +1,6 @@
 """Following a run: by events where there are some, over a server that is away, to its end."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -121,7 +122,7 @@ def until(seen: Callable[[], bool]) -> Callable[[float], None]:
         for _ in range(2000):
             if seen():
                 return
-            feed.threading.Event().wait(0.005)
+            threading.Event().wait(0.005)
 
     return sleep
 
