@@ -215,6 +215,17 @@ def test_a_run_that_fails_has_an_exit_code_of_its_own(line: CommandLine) -> None
     assert "ZeroDivisionError: division by zero" in line.expect(6, "workflow", "logs", run["run_id"], "-f").stderr
 
 
+@pytest.mark.skip(reason="retry of runs is not part of this version yet")
+def test_a_run_that_failed_is_run_again(line: CommandLine) -> None:
+    """From the step that failed; one that succeeded is refused."""
+    run = json.loads(line.expect(6, "workflow", "start", make(line, FAILS), "--wait", "--json").stdout)
+    assert f"{run['run_id']} is " in line.workflow("retry", run["run_id"])
+    again = json.loads(line.expect(6, "workflow", "status", run["run_id"], "--follow", "--json").stdout)
+    assert again["steps"][0]["attempts"] > run["steps"][0]["attempts"]
+    fine = line.workflow("start", make(line, HELLO.format(name="fine")), "--wait").split()[0]
+    line.expect(1, "workflow", "retry", fine)
+
+
 def test_approvals_are_given_refused_and_cancelled(line: CommandLine) -> None:
     """The step may be left out; what cannot be decided is refused."""
     identity = make(line, ASKS)

@@ -215,6 +215,20 @@ def test_a_server_that_restarts_is_watched_on(restarted: Server, tmp_path: Path)
     assert status.text.count("pause waiting") == 1
 
 
+@pytest.mark.skip(reason="events of runs are not part of this version yet")
+def test_output_is_seen_while_code_runs(line: CommandLine) -> None:
+    """Long before the step ends, from both streams; cancelling ends the watching with what the run has become."""
+    text = "import sys, time\nprint('out')\nprint('err', file=sys.stderr)\ntime.sleep(600)"
+    run = line.workflow("start", make(line, {"name": "talks", "steps": [code("a", text, timeout=600)]}))
+    with line.start_in_background("workflow", "logs", run, "--follow") as process:
+        reader = Reader(process)
+        reader.wait_for("a | out\n")
+        reader.wait_for("a | err\n")
+        line.workflow("cancel", run)
+        assert reader.end() == 6
+    assert (reader.text.count("a | out"), reader.text.count("a | err")) == (1, 1)
+
+
 def test_ctrl_c_in_a_pipe_leaves_the_run_going(line: CommandLine) -> None:
     """The same without a terminal; a script reads the id from the message."""
     run = json.loads(line.workflow("start", make(line, LONG), "--json"))["run_id"]
