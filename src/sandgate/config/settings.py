@@ -21,6 +21,9 @@ PREFIX = "SANDGATE_"
 
 RETIRED: Mapping[str, str] = {}
 
+CLIENT_VARIABLES = frozenset({"SANDGATE_URL", "SANDGATE_API_KEY", "SANDGATE_TOKEN", "SANDGATE_PROFILE"})
+"""What tells the commands that talk to a server which one, and who asks; no settings of a server."""
+
 
 def _setting(default: Any, help_text: str, *, unit: str = "", **bounds: Any) -> Any:
     """A row of the table; ``bounds`` are pydantic's (ge, le, pattern, …)."""
@@ -211,7 +214,7 @@ def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | Non
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name in RETIRED:
