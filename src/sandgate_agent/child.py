@@ -14,7 +14,7 @@ import traceback
 import types
 from typing import Any, Dict, Optional
 
-from sandgate_agent import system, walls, wire
+from sandgate_agent import spawning, system, walls, wire
 
 FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
@@ -77,6 +77,7 @@ class _ShownSource:
 
 def prepare_interpreter(setup: Dict[str, Any]) -> None:
     """In the zygote, once: whatever of a fresh interpreter can be laid out before anybody's code is known."""
+    spawning.prepare()
     for name in [name for name in sys.modules if name.split(".")[0] == "sandgate_agent"]:
         del sys.modules[name]
     sys.path[:] = ["", *(p for p in sys.path if p and p != setup["agent"])]
@@ -179,6 +180,7 @@ class _Run:
         lines = (self._source.decode("utf-8", "replace") + "\n").splitlines(True)
         linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
         threading.excepthook = self._show_in_thread
+        spawning.source, spawning.filename = self._source, self._filename
         compiled = compile(self._source, FILENAME, "exec", 0, True)
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)
@@ -294,6 +296,7 @@ def _finish(code: int) -> None:
         if _thread._count():
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        spawning.clean_up()
         _flush()
         sys.modules.pop("__main__", None)
         gc.collect()
