@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench.client import Connection, UnexpectedAnswer
+from bench.lifeline import Lifeline
 
 READY_PATH = "/readyz"
 START_S = 30.0
@@ -46,6 +47,7 @@ class Server:
         self.password = "measured-not-guessed"
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
         self._token = ""
 
     def __enter__(self) -> Self:
@@ -79,6 +81,8 @@ class Server:
             self._process = subprocess.Popen(
                 [command(), "serve"], env=self._environ(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+        self._cut_lifeline()
+        self._lifeline = Lifeline(self._process.pid)
         while not self._answers():
             self._check_alive(started)
             time.sleep(POLL_S)
@@ -93,8 +97,14 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._cut_lifeline()
         if self._own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _cut_lifeline(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.cut()
+            self._lifeline = None
 
     def connect(self) -> Connection:
         """A connection that acts as the admin."""

@@ -50,7 +50,7 @@ def prepare() -> None:
     folder = os.path.join(os.path.dirname(os.__file__), "multiprocessing")
     for hook in sys.path_hooks:
         try:
-            sys.path_importer_cache[folder] = _Finder(hook(folder))  # type: ignore[assignment]
+            sys.path_importer_cache[folder] = _Finder(hook(folder))
         except ImportError:
             continue
         return
@@ -79,9 +79,9 @@ def _write() -> Optional[str]:
             with open(path, "xb") as file:
                 _written, _writer = path, os.getpid()
                 file.write(source)
-            return path
         except OSError:
             continue
+        return path
     return None
 
 

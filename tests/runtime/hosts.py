@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.lifeline import Lifeline
 from sandgate.cli import privileges
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
@@ -176,9 +177,11 @@ def launcher_host(isolation: Isolation, **changes: Any) -> Iterator[LauncherHost
         )
         config = replace(config, **changes)
         host = LauncherHost(config, isolation, start_launcher(config))
+        lifeline = Lifeline(host.process.pid)
         try:
             yield host
         finally:
+            lifeline.cut()
             host.process.send_signal(signal.SIGTERM)
             host.process.wait(15)
 
