@@ -26,8 +26,8 @@ def _ends(pidfd: int) -> bool:
 
 def test_a_kill_ends_what_was_started() -> None:
     """SIGKILL leaves no time to clean up, and still the process that was started is ended."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", STARTER], text=True, **pipes) as starter:
+    command, pipe = [sys.executable, "-c", STARTER], subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe) as starter:
         assert starter.stdout is not None
         pidfd = os.pidfd_open(int(starter.stdout.readline()))
         starter.kill()
