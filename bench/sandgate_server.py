@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,14 +38,24 @@ def free_port() -> int:
 
 
 class Server:
-    """``sandgate serve`` as a child process; a context manager that leaves nothing behind."""
+    """``sandgate serve`` as a child process; a context manager that leaves nothing behind.
 
-    def __init__(self, settings: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+    ``prefix`` is a program that starts it in another setting, as ``unshare``.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        *,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.port = free_port()
         self._own_folder = folder is None
         self.folder = folder or make_folder()
         self.password = "measured-not-guessed"
         self._settings = dict(settings or {})
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: Lifeline | None = None
         self._token = ""
@@ -79,7 +89,11 @@ class Server:
         started = time.perf_counter()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [command(), "serve"], env=self._environ(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self._prefix, command(), "serve"],
+                env=self._environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         self._cut_lifeline()
         self._lifeline = Lifeline(self._process.pid)

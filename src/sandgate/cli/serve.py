@@ -91,11 +91,16 @@ def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence
     user_id, group_id = privileges.find_user(settings.user, id_block(settings))
     if isolation is Isolation.STANDARD:
         return Identity(user_id, group_id, None)
+    launcher_id = id_block(settings) + 1
     if privileges.find_closed([*_needed_paths(settings), *prefixes]):
         # Without mounts there is no way to show another user what only root may reach.
-        sys.stderr.write("sandgate: the program is in a folder that only root can enter, so that code runs as root\n")
-        return Identity(0, 0, None)
-    return Identity(user_id, group_id, id_block(settings) + 1)
+        reason = "the program is in a folder that only root can enter"
+    elif not (privileges.can_become(user_id, group_id) and privileges.can_become(launcher_id, launcher_id)):
+        reason = "root may not become another user here, as in an unprivileged container"
+    else:
+        return Identity(user_id, group_id, launcher_id)
+    sys.stderr.write(f"sandgate: {reason}, so that code runs as root\n")
+    return Identity(0, 0, None)
 
 
 def _launcher_config(
