@@ -103,7 +103,13 @@ class Server:
         return time.perf_counter() - started
 
     def stop(self) -> None:
-        """Stop it as an operator would, and remove its folder."""
+        """Stop it and remove its folder."""
+        self.stop_process()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stop_process(self) -> None:
+        """Stop it as an operator would; its state stays."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -112,8 +118,6 @@ class Server:
                 self._process.kill()
                 self._process.wait()
         self._cut_lifeline()
-        if self._own_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _cut_lifeline(self) -> None:
         if self._lifeline is not None:

@@ -28,6 +28,7 @@ from sandgate_agent import system
 
 if TYPE_CHECKING:
     from sandgate.assembly import Started
+    from sandgate.auth.first_admin import FirstAdmin
 
 _LOCK_LIMIT_S = 2.0
 _OWN_IDS = 16
@@ -164,14 +165,22 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
+def _first_password(admin: "FirstAdmin") -> str:
+    """What is said of it: the password itself to a person only, and only now; a log is kept and read by others."""
+    if admin.password_file is None:
+        return "as set by SANDGATE_ADMIN_PASSWORD"
+    if sys.stdout.isatty():
+        return f"{admin.password}   (shown this once; kept in {admin.password_file} until you change it)"
+    return f"in {admin.password_file}"
+
+
 def _announce(sock: socket.socket, started: "Started") -> None:
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     lines = [f"sandgate is serving on http://{shown}:{port}", f"  documentation  http://{shown}:{port}/docs"]
     if started.admin is not None:
-        where = started.admin.password_file
         lines.append(f"  admin          {started.admin.name}")
-        lines.append(f"  password       in {where}" if where else "  password       as set by SANDGATE_ADMIN_PASSWORD")
+        lines.append(f"  password       {_first_password(started.admin)}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -209,6 +210,7 @@ def _run(settings: "Settings", work: Work[ResultT], *, create: bool = False) -> 
 async def _opened(settings: "Settings", *, create: bool) -> AsyncIterator[_Accounts]:
     """The accounts, for as long as the database is open."""
     from sandgate.auth.accounts import Accounts
+    from sandgate.auth.first_admin import forget_first_password
     from sandgate.auth.passwords import Passwords
     from sandgate.auth.users import UserService
     from sandgate.core.clock import SystemClock
@@ -217,7 +219,9 @@ async def _opened(settings: "Settings", *, create: bool) -> AsyncIterator[_Accou
     passwords = Passwords(threads=1)
     try:
         async with state_folder.opened_store(settings, create=create) as store:
-            yield _Accounts(UserService(store.users, Accounts(store.users, clock), passwords, clock), store.users)
+            forget = partial(forget_first_password, settings.state)
+            accounts = Accounts(store.users, clock)
+            yield _Accounts(UserService(store.users, accounts, passwords, clock, forget), store.users)
     finally:
         passwords.close()
 

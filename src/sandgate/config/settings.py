@@ -75,7 +75,7 @@ class Settings(BaseModel):
     admin_password: SecretStr = _setting(
         SecretStr(""),
         "Password of the first admin, used only when no user exists. Empty: a random one is made and "
-        "written to `initial-admin-password` in the state folder.",
+        "written to `initial-admin-password` in the state folder, until it is changed.",
     )
     token_lifetime_s: int = _setting(3600, "How long a token is valid.", unit="s", ge=10, le=7 * 86_400)
     login_attempts: int = _setting(
