@@ -167,8 +167,8 @@ def machine_lacking(*names: str) -> Machine:
         (("overlayfs",), False, True),
         (("cgroup_pids",), False, True),
         (("user_namespaces", "namespaces"), False, True),
-        (("seccomp",), False, False),
-        (("libseccomp",), False, False),
+        (("seccomp",), False, True),
+        (("libseccomp",), False, True),
     ],
 )
 def test_classes_need_what_they_need(lacking: tuple[str, ...], standard: bool, process: bool) -> None:

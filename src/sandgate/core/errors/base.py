@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 class SandgateError(Exception):
     """The service failed in a way that it has no word for; its log has the cause under the request id.
 
-    Base of everything that is raised on purpose. ``message`` says what was tried, on what, what was found and what to do; ``details`` is a JSON object.
+    Base of everything that is raised on purpose. ``message`` says what was tried, on what, what was found and what to
+    do; ``details`` is a JSON object.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
