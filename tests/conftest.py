@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.abilities import ABILITIES, must_have_everything
-from tests.leaks import left_behind, take_stock
+from tests.leaks import left_behind, still_left, take_stock
 
 # Fixtures that put up the real walls.
 _WALLED = frozenset({"standard_host"})
@@ -79,8 +79,10 @@ def _nothing_is_left_behind(_own_temporary_folder: None) -> Iterator[None]:
     yield
     deadline = time.monotonic() + CLEAN_UP_S
     gc.collect()
-    while (leaks := left_behind(before, take_stock())) and time.monotonic() < deadline:
+    leaks = left_behind(before, take_stock())
+    while leaks and time.monotonic() < deadline:
         time.sleep(0.05)  # waits: the kernel cleans up in its own time and tells nobody
+        leaks = still_left(leaks, take_stock())
     if leaks:
         listed = "\n".join(f"  {kind}: {name}" for kind, names in leaks.items() for name in names)
         pytest.fail(f"The tests left this behind:\n{listed}", pytrace=False)

@@ -131,7 +131,11 @@ def _members(folder: Path) -> set[int]:
 
 def _control_groups(machine: Machine) -> Leaks:
     top = [Path(parent) / name for parent, names, _ in os.walk(CGROUPS) for name in names if name.startswith(NAME)]
-    return frozenset(str(folder) for folder in top if not _members(folder) & machine.others)
+    if machine.others:
+        # An empty one may be that of somebody else's server, which holds nothing yet.
+        ours = {process.pid for process in machine.ours}
+        return frozenset(str(folder) for folder in top if _members(folder) & ours)
+    return frozenset(map(str, top))
 
 
 def _descriptors(_: Machine) -> Leaks:
@@ -164,3 +168,9 @@ def left_behind(before: Mapping[str, Leaks], after: Mapping[str, Leaks]) -> dict
     """What is there after and was not before, by kind."""
     added = {kind: sorted(after[kind] - before[kind]) for kind in before}
     return {kind: names for kind, names in added.items() if names}
+
+
+def still_left(leaks: Mapping[str, list[str]], now: Mapping[str, Leaks]) -> dict[str, list[str]]:
+    """Those of ``leaks`` that are there now; what others leave and take away meanwhile is none of ours."""
+    kept = {kind: [name for name in names if name in now[kind]] for kind, names in leaks.items()}
+    return {kind: names for kind, names in kept.items() if names}
