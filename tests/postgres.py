@@ -54,6 +54,8 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="sgpg-"))
         os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        # The gateway, another user again, has to reach the socket in it.
+        self._folder.chmod(0o711)
         try:
             self._initialise()
         except BaseException:
