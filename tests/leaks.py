@@ -131,11 +131,13 @@ def _members(folder: Path) -> set[int]:
 
 def _control_groups(machine: Machine) -> Leaks:
     top = [Path(parent) / name for parent, names, _ in os.walk(CGROUPS) for name in names if name.startswith(NAME)]
-    if machine.others:
-        # An empty one may be that of somebody else's server, which holds nothing yet.
-        ours = {process.pid for process in machine.ours}
-        return frozenset(str(folder) for folder in top if _members(folder) & ours)
-    return frozenset(map(str, top))
+    return frozenset(str(folder) for folder in top if not _members(folder) & machine.others)
+
+
+def _doubtful(machine: Machine) -> Leaks:
+    """Groups without a process, while others are at work: one may be that of a server which holds nothing yet."""
+    groups = _control_groups(machine) if machine.others else ()
+    return frozenset(group for group in groups if not _members(Path(group)))
 
 
 def _descriptors(_: Machine) -> Leaks:
@@ -148,6 +150,7 @@ def _temporary(_: Machine) -> Leaks:
     return frozenset(str(path) for path in Path(tempfile.gettempdir()).glob(f"{NAME}*"))
 
 
+DOUBTFUL = "doubtful"
 KINDS = {
     "processes": _processes,
     "network namespaces": _networks,
@@ -155,6 +158,7 @@ KINDS = {
     "control groups": _control_groups,
     "open descriptors": _descriptors,
     "temporary files": _temporary,
+    DOUBTFUL: _doubtful,
 }
 
 
@@ -166,7 +170,7 @@ def take_stock() -> Mapping[str, Leaks]:
 
 def left_behind(before: Mapping[str, Leaks], after: Mapping[str, Leaks]) -> dict[str, list[str]]:
     """What is there after and was not before, by kind."""
-    added = {kind: sorted(after[kind] - before[kind]) for kind in before}
+    added = {kind: sorted(after[kind] - before[kind] - after[DOUBTFUL]) for kind in before}
     return {kind: names for kind, names in added.items() if names}
 
 

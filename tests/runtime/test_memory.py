@@ -217,7 +217,8 @@ async def test_processor(cpu_millis: int, standard: Bench) -> None:
         "import os, resource, time\nopen(str(os.getpid()) + os.urandom(4).hex(), 'w').close()\n"
         "while len(os.listdir()) < 2: time.sleep(0.005)\nstart = time.monotonic()\n"
         "for _ in range(2): os.fork()\nwhile time.monotonic() < start + 0.6: pass\n"
-        "u = resource.getrusage(resource.RUSAGE_SELF)\nprint(u.ru_utime + u.ru_stime, time.monotonic() - start)\n"
+        "u = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "os.write(1, f'{u.ru_utime + u.ru_stime} {time.monotonic() - start}\\n'.encode())\n"
         "while True:\n    try: os.wait()\n    except ChildProcessError: break"
     )
     runs = [sandbox.execute(ExecutionRequest(loop, 20)) for _run in range(2)]

@@ -41,5 +41,5 @@ async def test_limit(name: str, process: Bench) -> None:
     sandbox = await process.make(limits=LIMITS)
     for _round in range(2):
         ran = await process.run(sandbox, code)
-        assert (ran.status, ran.stdout.decode(), ran.stderr) == (ExecutionStatus.COMPLETED, said, b"")
+        assert (ran.status, ran.stdout.decode(), ran.stderr) == (ExecutionStatus.COMPLETED, said, b""), sandbox.failure
     assert await process.works(sandbox)
