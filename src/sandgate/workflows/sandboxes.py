@@ -63,7 +63,7 @@ class RuntimeStepSandboxes:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
         try:
-            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
+            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data, is_last=True)).wait()
         except asyncio.CancelledError:
             await asyncio.shield(self._destroy_later(sandbox.environment_id))
             raise
