@@ -54,7 +54,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="sgpg-"))
         os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        # The gateway, another user again, has to reach the socket in it.
+        # A gateway is yet another user, and has to reach the socket.
         self._folder.chmod(0o711)
         try:
             self._initialise()

@@ -80,7 +80,15 @@ class Gateway:
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates)
         owner = f"{socket.gethostname()}-{state_name(settings)}"
-        self._engine = Engine(store, sandboxes, clock, owner, most_steps=settings.max_steps, on_fault=self._on_fault)
+        self._engine = Engine(
+            store,
+            sandboxes,
+            clock,
+            owner,
+            most_steps=settings.max_steps,
+            lease_s=settings.run_lease_s,
+            on_fault=self._on_fault,
+        )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
         self._users = UserService(
             store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus
 
 
@@ -42,13 +43,17 @@ class ExecutionRequest:
     """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts.
 
     With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. ``is_last``:
-    the sandbox is about to be ended, so that nothing need be got ready for another one.
+    the sandbox is about to be ended, so that nothing need be got ready for another one. With ``tap`` the output can be
+    seen while it is written. With ``tag`` a later gateway may take the execution up if this one dies: see
+    ``Runtime.resume``.
     """
 
     code: str
     timeout_s: float
     data: StepData | None = None
     is_last: bool = False
+    tag: str | None = None
+    tap: OutputTap | None = None
 
 
 @dataclass(frozen=True, slots=True)

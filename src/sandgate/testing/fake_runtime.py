@@ -9,11 +9,23 @@ from sandgate.core.execution import ExecutionRequest, Termination, Usage
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus, Isolation
-from sandgate.sandbox.base import SandboxSpec
+from sandgate.sandbox.base import Resumed, SandboxSpec
 from sandgate.testing.fake_code import Outcome, interpret
 
 _USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
 _QUEUE_LENGTH = 64
+
+
+class FakeSource:
+    """See ``OutputSource``."""
+
+    def __init__(self, text: bytes) -> None:
+        self.on_kept: Callable[[bytes], None] | None = None
+        self._text = text
+
+    def kept(self) -> bytes:
+        """See ``OutputSource``."""
+        return self._text
 
 
 class FakeExecution:
@@ -39,6 +51,11 @@ class FakeExecution:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
         outcome = interpret(self._request.code, self._sandbox.spec.limits)
+        if self._request.tap is not None:
+            # All that it prints it prints at once.
+            limit = self._sandbox.spec.limits.output_bytes
+            streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
+            self._request.tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
             self._timer = self._loop.call_later(timeout_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
@@ -69,6 +86,7 @@ class FakeExecution:
             error=outcome.error if own else None,
             duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
             usage=_USAGE,
+            outputs=b"{}" if own and self._request.data is not None else None,
         )
 
 
@@ -79,6 +97,7 @@ class FakeSandbox:
         self.spec = spec
         self.on_end = on_end
         self._failure: str | None = None
+        self.tagged: dict[str, FakeExecution] = {}
         self._running: set[FakeExecution] = set()
         self._queue: deque[FakeExecution] = deque()
         self._timer = self._lifetime(spec.lifetime_s)
@@ -100,6 +119,8 @@ class FakeSandbox:
         if len(self._queue) >= _QUEUE_LENGTH:
             raise TooManyExecutions(f"{_QUEUE_LENGTH} executions of {self.environment_id} are queued already")
         execution = FakeExecution(self, request)
+        if request.tag is not None:
+            self.tagged = {request.tag: execution}
         if len(self._running) < self.spec.limits.concurrent_executions:
             self._start(execution)
         else:
@@ -163,6 +184,7 @@ class FakeRuntime:
         self.making = 0
         self.most_making = 0
         self._isolation = isolation
+        self._kept: dict[str, FakeSandbox] = {}
         self._on_end: Callable[[EnvironmentId, str], None] | None = None
 
     @property
@@ -178,11 +200,25 @@ class FakeRuntime:
     async def adopt(self, expected: Mapping[EnvironmentId, Limits]) -> Sequence[FakeSandbox]:
         """See ``Runtime``."""
         self._check()
-        for environment_id in set(self.sandboxes) - set(expected):
+        self._kept = {tag: sandbox for sandbox in self.sandboxes.values() for tag in sandbox.tagged}
+        kept = {sandbox.environment_id for sandbox in self._kept.values()}
+        for environment_id in set(self.sandboxes) - set(expected) - kept:
             await self.destroy(environment_id)
         for sandbox in self.sandboxes.values():
             sandbox.on_end = self._ended
-        return list(self.sandboxes.values())
+        return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
+
+    async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:  # noqa: ARG002 - it has them
+        """See ``Runtime``."""
+        tag = request.tag or ""
+        sandbox = self._kept.pop(tag, None)
+        return None if sandbox is None else Resumed(sandbox, sandbox.tagged[tag])
+
+    async def discard(self) -> None:
+        """See ``Runtime``."""
+        while self._kept:
+            _tag, sandbox = self._kept.popitem()
+            await self.destroy(sandbox.environment_id)
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
         """See ``Runtime``."""

@@ -5,28 +5,30 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
-from sandgate.core.ids import RunId
+from sandgate.core.ids import RunId, SignalId
 from sandgate.core.run import Run, StepResult, StepRun, StepStatus
-from sandgate.store.base import RunChange, Store
+from sandgate.store.base import NoteKind, RunChange, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
 from sandgate.workflows.attempts import failure, prepare, run_attempt
 from sandgate.workflows.base import StepSandboxes
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
+from sandgate.workflows.leases import LeaseKeeper
 from sandgate.workflows.live import LiveRun
-from sandgate.workflows.state import Graph
+from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.reopening import reopen
+from sandgate.workflows.signals import event_of
+from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.watch import RunWatch
 
 LEASE_S = 10.0
-_PATROL_S = 2.0
-_MOST_CLAIMED = 10_000
 _LONGEST_RETRY_DELAY_S = 2.0
 _CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
 
@@ -47,6 +49,7 @@ class Engine:
         owner: str,
         *,
         most_steps: int = 16,
+        lease_s: float = LEASE_S,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
@@ -56,8 +59,18 @@ class Engine:
         self._slots = asyncio.Semaphore(most_steps)
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
+        self._beginning: set[RunId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
+        self._taking_signals: asyncio.Task[None] | None = None
+        self._more_signals = False
+        self.watch = RunWatch()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it lets go of its runs."""
+        return self._stopping
 
     @property
     def live_count(self) -> int:
@@ -70,11 +83,12 @@ class Engine:
 
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
-        await self._claim(own=True)
-        self._spawn(self._patrol(), "patrol of runs")
+        await self._leases.claim_own()
+        self._spawn(self._leases.run(), "leases of runs")
+        self._spawn(self._store.notes.listen(self.hear), "notes of other servers")
 
     async def stop(self) -> None:
-        """Kill what runs, without a word in the records: the next start takes it up as lost."""
+        """Kill what runs, without a word in the records: the next start takes it up as lost, or another server."""
         self._stopping = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -83,19 +97,43 @@ class Engine:
             await asyncio.wait(tasks)
         for live in self._live.values():
             live.close()
+        self.watch.wake()
         await self._sandboxes.close()
+        await self._leases.release(self.held())
 
     async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
         """Make a new run durable and start what can be; None when its workflow has been deleted."""
-        now = self._clock.now()
-        run = replace(run, lease_owner=self._owner, lease_until=now + timedelta(seconds=LEASE_S))
+        run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)
-        changes = advance(graph, live.state(), [], now)
-        for row in changes.start:
-            self._sandboxes.expect(graph.steps[row.step].config.get("template"))
-        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history)):
-            return None
-        self._live[run.run_id] = live
+        changes = advance(graph, live.state(), [], self._clock.now())
+        self._expect(live, changes)
+        change = RunChange(changes.run, changes.steps, changes.history)
+        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s))
+
+    async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
+        """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
+        live = LiveRun(replace(state.run, lease_owner=self._owner), graph)
+        live.steps = dict(state.steps)
+        changes = reopen(graph, live.state(), who, from_step, self._clock.now())
+        self._expect(live, changes)
+        change = RunChange(changes.run, changes.steps, changes.history)
+        return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
+
+    async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
+        run_id = changes.run.run_id
+        self._beginning.add(run_id)
+        try:
+            if not await writing:
+                return None
+        except StoreUnavailable:
+            # It may have been written all the same, and would be held by nobody.
+            self._leases.stir(doubtful=True)
+            raise
+        finally:
+            self._beginning.discard(run_id)
+        if not self._live:
+            self._leases.stir()
+        self._live[run_id] = live
         self._follow(live, changes)
         return live
 
@@ -117,17 +155,72 @@ class Engine:
 
     def look(self) -> None:
         """Look at the time for every run."""
+        now = self._clock.now()
         for live in list(self._live.values()):
-            self.post(live)
+            if live.run.wake_at is not None and live.run.wake_at <= now:
+                self.post(live)
+
+    # What others do
+
+    def hear(self, note: RunNote) -> None:
+        """Take a note: of another process, or of this one to itself."""
+        match note.kind:
+            case NoteKind.SIGNAL if note.run_id in self._live:
+                self._begin_to_take_signals()
+            case NoteKind.CHANGED:
+                self.watch.wake(note.run_id)
+            case NoteKind.FREE:
+                self._leases.stir(free=True)
+            case NoteKind.AGAIN:
+                self._begin_to_take_signals()
+                self._leases.stir(free=True)
+                self.watch.wake()
+            case _:
+                return
+
+    def _begin_to_take_signals(self) -> None:
+        self._more_signals = True
+        if self._taking_signals is None and not self._stopping:
+            self._taking_signals = self._spawn(self._take_all_signals(), "signals to runs")
+
+    async def _take_all_signals(self) -> None:
+        try:
+            while self._more_signals:
+                self._more_signals = False
+                await self.take_signals()
+        except StoreUnavailable as fault:
+            _log.warning("signals not read", reason=fault.message)
+        finally:
+            self._taking_signals = None
+
+    async def take_signals(self) -> None:
+        """Act on what is asked of the runs of this process. Raises ``StoreUnavailable``."""
+        for signal in await self._store.signals.list_held(self._owner):
+            live = self._live.get(signal.run_id)
+            if live is not None and live.hear(signal.signal_id):
+                self.post(live, event_of(signal))
+
+    def held(self) -> Collection[RunId]:
+        """The runs that this process works on, or is about to."""
+        return self._live.keys() | self._beginning
+
+    def let_go(self, run_id: RunId) -> None:
+        """Stop working on a run that is another process's, unless a write is about to notice that."""
+        live = self._live.get(run_id)
+        if live is not None and live.run.is_live and live.pump is None:
+            _log.warning("run was taken by another process", run_id=run_id)
+            self._drop(live)
 
     # One run
 
-    async def _take_over(self, run: Run) -> None:
+    async def take_over(self, run: Run) -> None:
+        """Go on with a run that nobody works on any more. Raises ``StoreUnavailable``."""
         raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
         try:
             graph = Graph(parse_definition(raw))
         except InvalidDefinition as problem:
             _log.error("run cannot be taken over", run_id=run.run_id, reason=problem.message)
+            self._leases.keep_unfit(run.run_id)
             return
         live = LiveRun(run, graph)
         rows = await self._store.runs.list_steps(run.run_id, with_output=False)
@@ -135,15 +228,17 @@ class Engine:
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
         self.post(live, TakenOver())
+        self._begin_to_take_signals()
 
     async def _pump(self, live: LiveRun) -> None:
         """Take what has happened until nothing is left; whatever comes meanwhile is the next batch."""
         try:
             while live.due and live.run.run_id in self._live:
                 events, live.events, live.due = live.events, [], False
+                signals, live.signals = live.signals, []
                 changes = advance(live.graph, live.state(), events, self._clock.now())
                 self._expect(live, changes)
-                if not await self._write(live, changes):
+                if not await self._write(live, changes, signals):
                     self._drop(live)
                     return
                 self._follow(live, changes)
@@ -155,14 +250,15 @@ class Engine:
         for row in changes.start:
             self._sandboxes.expect(live.graph.steps[row.step].config.get("template"))
 
-    async def _write(self, live: LiveRun, changes: Changes) -> bool:
+    async def _write(self, live: LiveRun, changes: Changes, signals: Sequence[SignalId]) -> bool:
         """Until it is written; False when the run is no longer this process's."""
-        if changes.run == live.run and not changes.steps:
+        if changes.run == live.run and not changes.steps and not signals:
             return True
+        change = RunChange(changes.run, changes.steps, changes.history, signals)
         delay_s = 0.05
         while True:
             try:
-                return await self._store.runs.apply(RunChange(changes.run, changes.steps, changes.history))
+                return await self._store.runs.apply(change)
             except StoreUnavailable as fault:
                 _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
             await asyncio.sleep(delay_s)
@@ -178,8 +274,10 @@ class Engine:
             task = live.attempts.get(key)
             if task is not None:
                 task.cancel()
+        numbers = {(event.step, event.item): event.number for event in changes.history if event.kind == "step_started"}
         for row in changes.start:
-            live.attempts[row.key] = self._spawn(self._attempt(live, row), f"{row.run_id} {row.step}")
+            live.outputs[row.key] = output = LiveOutput(numbers.get(row.key, changes.run.events), live.wake)
+            live.attempts[row.key] = self._spawn(self._attempt(live, row, output), f"{row.run_id} {row.step}")
         self._set_timer(live)
 
     def _set_timer(self, live: LiveRun) -> None:
@@ -200,60 +298,34 @@ class Engine:
             else:
                 self._set_timer(live)
 
-    async def _attempt(self, live: LiveRun, row: StepRun) -> None:
+    async def _attempt(self, live: LiveRun, row: StepRun, output: LiveOutput) -> None:
         try:
             async with self._slots:
-                result = await self._execute(live, row)
+                result = await self._execute(live, row, output)
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
-            result = _CANCELLED
+            result = replace(_CANCELLED, stdout=output.whole("stdout"), stderr=output.whole("stderr"))
+        finally:
+            output.end()
+            if live.outputs.get(row.key) is output:
+                del live.outputs[row.key]
         if live.attempts.get(row.key) is asyncio.current_task():
             del live.attempts[row.key]
         self.post(live, AttemptEnded(row.key, row.attempt, result))
 
-    async def _execute(self, live: LiveRun, row: StepRun) -> StepResult:
+    async def _execute(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
         try:
             data = prepare(live.graph, live.state(), row)
         except ExpressionError as problem:
             return failure("ExpressionError", problem.message)
-        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data)
+        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data, output.tap)
 
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
-
-    # All runs
-
-    async def _patrol(self) -> None:
-        """Hold the leases, and take what others let go."""
-        while True:
-            await asyncio.sleep(_PATROL_S)
-            try:
-                await self._renew()
-                await self._claim(own=False)
-            except StoreUnavailable as fault:
-                _log.warning("leases not renewed", reason=fault.message)
-            self.look()
-
-    async def _claim(self, *, own: bool) -> None:
-        now = self._clock.now()
-        until = now + timedelta(seconds=LEASE_S)
-        for run in await self._store.runs.claim(self._owner, now, until, _MOST_CLAIMED, own=own):
-            await self._take_over(run)
-
-    async def _renew(self) -> None:
-        """Give up whatever another process has taken."""
-        held = frozenset(self._live)
-        if not held:
-            return
-        kept = await self._store.runs.renew(self._owner, self._clock.now() + timedelta(seconds=LEASE_S))
-        for run_id in held - kept:
-            live = self._live.get(run_id)
-            if live is not None and live.run.is_live and live.pump is None:
-                _log.warning("run was taken by another process", run_id=run_id)
-                self._drop(live)
+        self.watch.wake(live.run.run_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)

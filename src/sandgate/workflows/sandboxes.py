@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sandgate.core.errors import MechanismFault, RequestRefused
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
 from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
@@ -59,11 +60,14 @@ class RuntimeStepSandboxes:
         waiting.append(making)
         asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+    async def execute(
+        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
+    ) -> Termination:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
         try:
-            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data, is_last=True)).wait()
+            request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap)
+            ended = await sandbox.execute(request).wait()
         except asyncio.CancelledError:
             await asyncio.shield(self._destroy_later(sandbox.environment_id))
             raise

@@ -115,6 +115,7 @@ async def test_creating_operations_take_a_key(site: Site) -> None:
         "create_workflow",
         "execute",
         "start_workflow",
+        "retry_run",
     }
 
 
