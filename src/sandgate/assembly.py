@@ -7,13 +7,14 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.derived_secrets import DerivedSecrets
-from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
+from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin, forget_first_password
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
 from sandgate.auth.service import AuthService
@@ -102,7 +103,9 @@ class Gateway:
         self._schedules = ScheduleService(store, self._workflows, self._workflows, clock, settings, self._ticker.wake)
         self._derived = DerivedSecrets(keys_folder(settings))
         self._webhooks = WebhookService(store, self._workflows, self._workflows, self._derived, clock, settings)
-        self._users = UserService(store.users, accounts, self._passwords, clock)
+        self._users = UserService(
+            store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)
+        )
         self._auth = AuthService(
             accounts=accounts,
             credentials=store.credentials,
