@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -173,6 +173,10 @@ class ZygoteRuntime:
             link.fail(error.message)
             return None
         return link
+
+    def kept(self) -> Collection[str]:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        return frozenset(self._kept)
 
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
