@@ -12,7 +12,7 @@ from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
-from tests.runtime.hosts import Bench, LauncherHost, available_versions, until
+from tests.runtime.hosts import Bench, Lag, LauncherHost, available_versions, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = f"python-{available_versions()[-1]}"
@@ -201,4 +201,20 @@ async def test_output_without_a_kill_is_the_same(isolation: Isolation, request: 
         assert (kept.stdout, kept.stderr, kept.exit_code) == (plain.stdout, plain.stderr, plain.exit_code)
         await bench.runtime.destroy(sandbox.environment_id)
     assert not list(spool_of(host).glob("*"))
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_a_flood_ends_as_any_other(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """The gateway goes on with other things meanwhile, and no more than the cap is on its disk."""
+    host = host_of(isolation, request)
+    bench = await connect(host)
+    sandbox = await bench.make()
+    running = sandbox.execute(request_of("import os\nwhile True: os.write(1, b'z' * 65536)"))
+    async with Lag.measured() as lag:
+        ended = await running.wait()
+    assert (ended.status, len(ended.stdout)) == (ExecutionStatus.OUTPUT_LIMIT, Limits().output_bytes)
+    assert lag.worst_s < 0.2
+    assert sum(path.stat().st_size for path in spool_of(host).glob("*")) <= Limits().output_bytes + 1
+    await bench.runtime.destroy(sandbox.environment_id)
     await bench.runtime.stop(keep_sandboxes=True)

@@ -4,13 +4,12 @@ A little stays in the pipe, of which the launcher keeps a copy of the end. What 
 of the kernel's, so that no kill can hit between the two.
 """
 
-import asyncio
 import ctypes
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from sandgate.sandbox.output import OutputStream
+from sandgate.sandbox.output import LARGEST_PIPE_BYTES, OutputStream
 
 _LOOK_BYTES = 65_536
 # More than this is moved: a pipe that is full would stop the code. Source: pipe(7), 16 pages.
@@ -151,26 +150,23 @@ class KeptOutputStream(OutputStream):
         return moved
 
     def _on_readable(self) -> None:
-        # As long as something is left in the pipe it can be read: from here on this looks by the clock.
-        self._unwatch()
-        before = self._kept_bytes + self._dropped_bytes
-        while self._open and self._read() > 0 and self._file >= 0 and not self._is_flooded:
-            pass
-        if self._is_flooded:
-            self._on_flood()
+        if self._file >= 0:
+            # The pipe is emptied each time, so that it tells when there is more.
+            super()._on_readable()
             return
-        grew = self._kept_bytes + self._dropped_bytes > before
-        self._pause_s = _SHORTEST_PAUSE_S if grew else min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        if self._open:
-            asyncio.get_running_loop().call_later(self._pause_s, self.watch)
+        # As long as something is left in the pipe it can be read: until it is moved this looks by the clock.
+        self._unwatch()
+        self._pause_s = _SHORTEST_PAUSE_S if self._read() > 0 else min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._rest(self._pause_s)
 
     def finish(self) -> None:
         """Look at what is left, and leave it there."""
         if not self._open:
             return
         self._unwatch()
-        while self._read() > 0 and self._file >= 0:
-            pass
+        left = LARGEST_PIPE_BYTES
+        while left > 0 and (length := self._read()) > 0 and self._file >= 0:
+            left -= length
         self._open = False
         os.close(self._descriptor)
         if self._file >= 0:

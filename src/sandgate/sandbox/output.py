@@ -11,7 +11,7 @@ _PAUSE_S = 0.002
 # What is only dropped is read at a pace that leaves the gateway to others: 64 KiB a millisecond.
 _DROP_PAUSE_S = 0.001
 # The largest pipe that an unprivileged process can make; what the last read may find at the end.
-_LARGEST_PIPE_BYTES = 1 << 20
+LARGEST_PIPE_BYTES = 1 << 20
 
 
 class OutputStream:
@@ -95,7 +95,7 @@ class OutputStream:
             return
         self._unwatch()
         self._open = False
-        left = _LARGEST_PIPE_BYTES
+        left = LARGEST_PIPE_BYTES
         while left > 0:
             length = self._read()
             if length <= 0:
