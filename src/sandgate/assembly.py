@@ -7,12 +7,13 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from sandgate.auth.accounts import Accounts
-from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
+from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin, forget_first_password
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
 from sandgate.auth.service import AuthService
@@ -89,7 +90,9 @@ class Gateway:
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
-        self._users = UserService(store.users, accounts, self._passwords, clock)
+        self._users = UserService(
+            store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)
+        )
         self._auth = AuthService(
             accounts=accounts,
             credentials=store.credentials,

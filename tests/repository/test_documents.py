@@ -59,6 +59,13 @@ def test_every_script_is_named_for_developers() -> None:
     assert not unnamed, f"Say in docs/development.md what these are for: {unnamed}"
 
 
+def test_every_folder_of_tests_is_named_for_developers() -> None:
+    """docs/development.md tells of every folder of tests, and of none that is not there."""
+    named = set(re.findall(r"^\| `tests/(\w+)` \|", read_text("docs/development.md"), re.MULTILINE))
+    there = {path.split("/")[1] for path in tracked_files() if path.startswith("tests/") and path.count("/") > 1}
+    assert named == there
+
+
 def test_the_changelog_tells_of_this_version() -> None:
     """What a version brings stands in CHANGELOG.md under its number."""
     headings = re.findall(r"^## +\[?([0-9][^\s\]]*)", read_text("CHANGELOG.md"), re.MULTILINE)

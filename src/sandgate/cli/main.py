@@ -41,7 +41,10 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Run untrusted code in isolated environments behind an HTTP API."""
+    """Run untrusted code in isolated environments behind an HTTP API.
+
+    To begin: `sandgate doctor`, then `sandgate serve`. Each command says more with --help.
+    """
 
 
 def make_app() -> typer.Typer:

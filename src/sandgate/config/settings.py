@@ -75,7 +75,7 @@ class Settings(BaseModel):
     admin_password: SecretStr = _setting(
         SecretStr(""),
         "Password of the first admin, used only when no user exists. Empty: a random one is made and "
-        "written to `initial-admin-password` in the state folder.",
+        "written to `initial-admin-password` in the state folder, until it is changed.",
     )
     token_lifetime_s: int = _setting(3600, "How long a token is valid.", unit="s", ge=10, le=7 * 86_400)
     login_attempts: int = _setting(
@@ -90,6 +90,9 @@ class Settings(BaseModel):
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
     max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)
+    requests_per_s: int = _setting(
+        5000, "Requests a second of one user, as many at once; further ones are answered 429.", ge=1, le=1_000_000
+    )
     head_timeout_s: float = _setting(10.0, "How long a client may take to send a request's head.", unit="s", gt=0)
     body_timeout_s: float = _setting(30.0, "How long a client may take to send a request's body.", unit="s", gt=0)
     max_connections: int = _setting(1000, "Connections served at once; further ones are answered 503.", ge=1)

@@ -13,6 +13,7 @@ from sandgate.http.boundary import Boundary
 from sandgate.http.idempotency import IdempotentRequests
 from sandgate.http.metrics import HttpMetrics
 from sandgate.http.operation import Gate
+from sandgate.http.rate import RequestRate
 from sandgate.http.readiness import Check, Readiness
 from sandgate.http.routes.auth import add_auth_routes
 from sandgate.http.routes.docs import add_docs_routes
@@ -47,7 +48,8 @@ def create_app(
     ``gauges`` are further figures of ``/metrics``: by name, a help text and a function that reads one.
     """
     keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s)
-    api = Api(Gate(authenticator, keys, settings.max_body_bytes))
+    rate = RequestRate(settings.requests_per_s, clock)
+    api = Api(Gate(authenticator, keys, settings.max_body_bytes, rate))
     metrics = HttpMetrics()
     streams = Streams(settings)
     metrics.add_gauge("sandgate_streams_open", "Event streams that are open.", lambda: streams.open_count)

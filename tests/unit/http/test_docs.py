@@ -113,6 +113,7 @@ async def test_creating_operations_take_a_key(site: Site) -> None:
         "create_api_key",
         "create_user",
         "create_workflow",
+        "execute",
         "start_workflow",
         "retry_run",
     }
