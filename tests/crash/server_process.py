@@ -60,6 +60,33 @@ class CrashServer(Server):
         group = f"sandgate-{state_name(Settings(state=self.state))}/s1/cgroup.procs"
         return [int(pid) for file in Path("/sys/fs/cgroup").glob(f"*/{group}") for pid in file.read_text().split()]
 
+    @property
+    def database(self) -> Path:
+        """The file of its database."""
+        return self.state / "sandgate.db"
+
+    def _groups(self) -> list[Path]:
+        tree = f"sandgate-{state_name(Settings(state=self.state))}"
+        return [folder for top in Path("/sys/fs/cgroup").glob(f"**/{tree}") for folder in top.glob("s*")]
+
+    def sandboxes(self) -> int:
+        """How many sandboxes its launcher has, those included that nobody has asked for yet."""
+        return len({folder.name for folder in self._groups()})
+
+    @staticmethod
+    def kill_holder_of(file: str) -> None:
+        """End the processes of the environment that has a file of this name in its work folder."""
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):
+                if folder.name.isdigit() and (folder / "root" / "workspace" / file).exists():
+                    os.kill(int(folder.name), signal.SIGKILL)
+
+    def kill_one(self, name: str) -> None:
+        """End one of its processes at once, if it is there; what comes in its place may already be."""
+        for pid in self.processes(name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def kill(self, name: str) -> None:
         """End one of its processes at once, and wait until it is gone."""
         (pid,) = self.processes(name)
