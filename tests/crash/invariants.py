@@ -62,7 +62,7 @@ def read_rows(location: Location) -> tuple[list[RunRows], Mapping[str, list[Row]
     """Every run with its rows, and the rows of the other tables by name, from a database that may be in use."""
     engine = connector_for(location, checkpoint=False).reader
     with engine.connect() as connection:
-        tables = {
+        tables: dict[str, list[Row]] = {
             table.name: [dict(row._mapping) for row in connection.execute(sa.select(table))]
             for table in (runs, run_steps, run_history, workflow_versions, environments, executions)
         }

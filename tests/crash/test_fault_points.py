@@ -1,8 +1,6 @@
 """``kill -9`` at every boundary of a durable write, by its name: nothing is lost, nothing twice, everything ends."""
 
 import os
-import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -31,7 +29,9 @@ UNREACHED = {"runs.apply.nothing": "no rule changes a run without a word in its 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultyServer]:
     """One for all: the supervisor starts the gateway again after every kill."""
-    with FaultyServer({"SANDGATE_DRAIN_GRACE_S": "0.3", "SANDGATE_SPARE_SANDBOXES": str(SPARES)}) as running:
+    with FaultyServer(
+        {"SANDGATE_DRAIN_GRACE_S": "0.3", "SANDGATE_SPARE_SANDBOXES": str(SPARES), "SANDGATE_LEASE_S": "2"}
+    ) as running:
         yield running
         with closing(Client(running)) as client:
             assert client.live_runs() == []
@@ -98,7 +98,7 @@ def _trigger(point: str) -> Callable[[Client, FaultyServer], object]:
     match point.split(".")[0], _name(point):
         case _, name if name in AT_START:
             return lambda _client, server: server.kill_one(GATEWAY)
-        case ("environments" | "executions"), _:
+        case (("environments" | "executions"), _):
             return _use_environments
         case "idempotency", _:
             return lambda client, _server: _start_with_keys(client)

@@ -36,14 +36,15 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
     "retry": {
         "steps": [
             step("again", FAILS_ONCE, retry={"max_attempts": 2, "delay": 0.05}),
-            step("slow", STUBBORN, timeout=0.2),
+            step("slow", STUBBORN, timeout=0.2, needs=["again"]),
+            step("bad", "1 / 0", needs=["again"]),
             step("never"),
         ],
         "on_error": [step("tell")],
         "finally": [step("tidy")],
     },
     "approval": {"steps": [{"name": "ask", "type": "approval"}, step("after")]},
-    "nap": {"steps": [{"name": "nap", "type": "sleep", "config": {"seconds": 0.3}}, step("after")]},
+    "nap": {"steps": [step("before"), {"name": "nap", "type": "sleep", "config": {"seconds": 0.3}}, step("after")]},
     "cancel": {"steps": [step("stubborn", STUBBORN), step("never")], "finally": [step("tidy")]},
     "late": {"steps": [step("stubborn", STUBBORN)], "timeout": 0.4, "on_error": [step("tell")]},
 }  # fmt: skip

@@ -125,6 +125,14 @@ class Settings(BaseModel):
     # Workflows
     max_runs: int = _setting(1000, "Runs of workflows that are not over, on this server.", ge=1, le=100_000)
     max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    lease_s: float = _setting(
+        10.0,
+        "How long a server that is not heard of keeps its runs of workflows; then others on the same database take "
+        "them. Code of steps that nobody answers for is killed within twice as long.",
+        unit="s",
+        ge=0.5,
+        le=300,
+    )
 
     # Sandboxes
     allow_weak_isolation: bool = _setting(

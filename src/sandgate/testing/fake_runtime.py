@@ -38,7 +38,7 @@ class FakeExecution:
     def start(self) -> None:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
-        outcome = interpret(self._request.code, self._sandbox.spec.limits)
+        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
             self._timer = self._loop.call_later(timeout_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
@@ -69,6 +69,7 @@ class FakeExecution:
             error=outcome.error if own else None,
             duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
             usage=_USAGE,
+            outputs=outcome.pack_outputs() if own else None,
         )
 
 
@@ -127,11 +128,15 @@ class FakeSandbox:
             return
         self._failure = reason
         self._timer.cancel()
+        self.lose_executions()
+        self.on_end(self)
+
+    def lose_executions(self) -> None:
+        """End what runs and what waits: there is nobody left to answer to."""
         queued = list(self._queue)
         self._queue.clear()
         for execution in [*self._running, *queued]:
             execution.end(ExecutionStatus.LOST)
-        self.on_end(self)
 
     def _start(self, execution: FakeExecution) -> None:
         self._running.add(execution)
@@ -181,6 +186,7 @@ class FakeRuntime:
         for environment_id in set(self.sandboxes) - set(expected):
             await self.destroy(environment_id)
         for sandbox in self.sandboxes.values():
+            sandbox.lose_executions()
             sandbox.on_end = self._ended
         return list(self.sandboxes.values())
 
@@ -198,6 +204,8 @@ class FakeRuntime:
         self._check()
         if self.create_failure is not None:
             raise self.create_failure
+        if spec.environment_id in self.sandboxes:
+            raise SandboxFailed(f"There is a sandbox of {spec.environment_id} already")
         sandbox = FakeSandbox(spec, self._ended)
         self.sandboxes[spec.environment_id] = sandbox
         self.made.append(spec)
@@ -217,7 +225,10 @@ class FakeRuntime:
     async def stop(self, *, keep_sandboxes: bool) -> None:
         """See ``Runtime``."""
         self._on_end = None
-        if not keep_sandboxes:
+        if keep_sandboxes:
+            for sandbox in self.sandboxes.values():
+                sandbox.lose_executions()
+        else:
             for sandbox in list(self.sandboxes.values()):
                 sandbox.die("the runtime was stopped")
             self.sandboxes.clear()

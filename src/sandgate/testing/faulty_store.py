@@ -125,7 +125,9 @@ READS = frozenset(
     }
 )
 
-FAULT_POINTS = tuple(f"{point}.{side}" for points in WRITES.values() for point in points for side in ("before", "after"))
+FAULT_POINTS = tuple(
+    f"{point}.{side}" for points in WRITES.values() for point in points for side in ("before", "after")
+)
 """Every boundary of a durable write, by name."""
 
 
@@ -183,4 +185,3 @@ class FaultyStore:
     async def close(self) -> None:
         """See ``Store``."""
         await self._store.close()
-

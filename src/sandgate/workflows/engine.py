@@ -7,11 +7,12 @@ are taken one batch after the other: advance, write, start what follows.
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
+from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId
 from sandgate.core.run import Run, StepResult, StepRun, StepStatus
 from sandgate.store.base import RunChange, Store
@@ -25,10 +26,14 @@ from sandgate.workflows.live import LiveRun
 from sandgate.workflows.state import Graph
 
 LEASE_S = 10.0
-_PATROL_S = 2.0
+# How often a lease is renewed within its length.
+_RENEWALS = 5
 _MOST_CLAIMED = 10_000
+# Longer than a write may be under way after its caller has given up.
+_DOUBTFUL_S = 60.0
 _LONGEST_RETRY_DELAY_S = 2.0
 _CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
+_LAPSED = StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", "the database was away for too long", ""))
 
 _log = get_logger(__name__)
 
@@ -47,6 +52,7 @@ class Engine:
         owner: str,
         *,
         most_steps: int = 16,
+        lease_s: float = LEASE_S,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
@@ -54,7 +60,11 @@ class Engine:
         self._clock = clock
         self._owner = owner
         self._slots = asyncio.Semaphore(most_steps)
+        self._lease_s = lease_s
         self._on_fault = on_fault
+        self._beginning: set[RunId] = set()
+        self._doubtful_until = clock.monotonic()
+        self._renewed_at = clock.monotonic()
         self._live: dict[RunId, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -64,6 +74,9 @@ class Engine:
         """How many runs this process works on."""
         return len(self._live)
 
+    def _lease_until(self) -> datetime:
+        return self._clock.now() + timedelta(seconds=self._lease_s)
+
     def find(self, run_id: RunId) -> LiveRun | None:
         """A run that this process works on."""
         return self._live.get(run_id)
@@ -71,7 +84,7 @@ class Engine:
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
         await self._claim(own=True)
-        self._spawn(self._patrol(), "patrol of runs")
+        self._spawn(self._patrol_for_ever(), "patrol of runs")
 
     async def stop(self) -> None:
         """Kill what runs, without a word in the records: the next start takes it up as lost."""
@@ -86,16 +99,25 @@ class Engine:
         await self._sandboxes.close()
 
     async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
-        """Make a new run durable and start what can be; None when its workflow has been deleted."""
-        now = self._clock.now()
-        run = replace(run, lease_owner=self._owner, lease_until=now + timedelta(seconds=LEASE_S))
+        """Make a new run durable and start what can be; None when its workflow has been deleted.
+
+        When nobody knows whether it became durable, because the caller went away or the answer got lost, the patrol
+        finds it.
+        """
+        run = replace(run, lease_owner=self._owner, lease_until=self._lease_until())
         live = LiveRun(run, graph)
-        changes = advance(graph, live.state(), [], now)
-        for row in changes.start:
-            self._sandboxes.expect(graph.steps[row.step].config.get("template"))
-        if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history)):
-            return None
-        self._live[run.run_id] = live
+        changes = advance(graph, live.state(), [], self._clock.now())
+        self._expect(live, changes)
+        self._beginning.add(run.run_id)
+        try:
+            if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history)):
+                return None
+            self._live[run.run_id] = live
+        except BaseException:
+            self._doubt()
+            raise
+        finally:
+            self._beginning.discard(run.run_id)
         self._follow(live, changes)
         return live
 
@@ -116,9 +138,11 @@ class Engine:
         self.post(live, word)
 
     def look(self) -> None:
-        """Look at the time for every run."""
+        """Look at the time, which may have been set meanwhile: let go on what is due."""
+        now = self._clock.now()
         for live in list(self._live.values()):
-            self.post(live)
+            if live.run.wake_at is not None and live.run.wake_at <= now:
+                self.post(live)
 
     # One run
 
@@ -145,6 +169,7 @@ class Engine:
                 self._expect(live, changes)
                 if not await self._write(live, changes):
                     self._drop(live)
+                    self._doubt()
                     return
                 self._follow(live, changes)
         finally:
@@ -162,11 +187,23 @@ class Engine:
         delay_s = 0.05
         while True:
             try:
-                return await self._store.runs.apply(RunChange(changes.run, changes.steps, changes.history))
+                change = RunChange(changes.run, changes.steps, changes.history)
+                return await self._store.runs.apply(change) or await self._has_ended_so(changes)
             except StoreUnavailable as fault:
                 _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _LONGEST_RETRY_DELAY_S)
+
+    async def _has_ended_so(self, changes: Changes) -> bool:
+        """Whether the end of a run was written before, by a call whose answer got lost."""
+        if changes.run.is_live:
+            return False
+        found = await self._store.runs.find(changes.run.run_id)
+        return found is not None and (found.status, found.fence, found.events) == (
+            changes.run.status,
+            changes.run.fence,
+            changes.run.events,
+        )
 
     def _follow(self, live: LiveRun, changes: Changes) -> None:
         """What is written holds: start, kill, wake up, or be done."""
@@ -207,7 +244,7 @@ class Engine:
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
-            result = _CANCELLED
+            result = _LAPSED if live.lapsed else _CANCELLED
         if live.attempts.get(row.key) is asyncio.current_task():
             del live.attempts[row.key]
         self.post(live, AttemptEnded(row.key, row.attempt, result))
@@ -226,34 +263,75 @@ class Engine:
 
     # All runs
 
-    async def _patrol(self) -> None:
+    async def _patrol_for_ever(self) -> None:
         """Hold the leases, and take what others let go."""
         while True:
-            await asyncio.sleep(_PATROL_S)
-            try:
-                await self._renew()
-                await self._claim(own=False)
-            except StoreUnavailable as fault:
-                _log.warning("leases not renewed", reason=fault.message)
-            self.look()
+            await asyncio.sleep(self._lease_s / _RENEWALS)
+            await self.patrol()
+
+    async def patrol(self) -> None:
+        """Do that once."""
+        try:
+            await self._renew()
+            await self._claim(own=False)
+        except (StoreUnavailable, TimeoutError) as fault:
+            _log.warning("leases not renewed", reason=str(fault))
+            self._watch_leases()
+        self.look()
+
+    def _watch_leases(self) -> None:
+        """Kill what runs without a lease: another process may have begun it again."""
+        if self._clock.monotonic() - self._renewed_at <= self._lease_s:
+            return
+        for live in self._live.values():
+            live.lapse()
 
     async def _claim(self, *, own: bool) -> None:
-        now = self._clock.now()
-        until = now + timedelta(seconds=LEASE_S)
-        for run in await self._store.runs.claim(self._owner, now, until, _MOST_CLAIMED, own=own):
+        now, until = self._clock.now(), self._lease_until()
+        async with asyncio.timeout(None if own else self._lease_s):
+            claimed = await self._store.runs.claim(self._owner, now, until, _MOST_CLAIMED, own=own)
+        for run in claimed:
+            live = self._live.get(run.run_id)
+            if live is not None and live.run.fence == run.fence - 1:
+                # Its lease had run out, and nobody else was quicker: it goes on as it is.
+                live.run = replace(live.run, fence=run.fence, lease_until=run.lease_until)
+                continue
+            if live is not None:
+                self._drop(live)
             await self._take_over(run)
 
     async def _renew(self) -> None:
-        """Give up whatever another process has taken."""
-        held = frozenset(self._live)
-        if not held:
+        """Give up whatever another process has taken; take up what is this one's without its knowing."""
+        held, asked_at = frozenset(self._live), self._clock.monotonic()
+        if not held and asked_at > self._doubtful_until:
+            self._renewed_at = asked_at
             return
-        kept = await self._store.runs.renew(self._owner, self._clock.now() + timedelta(seconds=LEASE_S))
+        # Whoever waits for longer does not see the lease run out. What is given up here may be done all the same.
+        async with asyncio.timeout(self._lease_s / 2):
+            kept = await self._store.runs.renew(self._owner, self._lease_until())
+        self._renewed_at = asked_at
+        for live in self._live.values():
+            live.lapsed = False
         for run_id in held - kept:
-            live = self._live.get(run_id)
-            if live is not None and live.run.is_live and live.pump is None:
+            lost = self._live.get(run_id)
+            if lost is not None and lost.run.is_live and lost.pump is None:
                 _log.warning("run was taken by another process", run_id=run_id)
-                self._drop(live)
+                self._drop(lost)
+        for run_id in kept - held:
+            await self._take_up(run_id)
+        await self._sandboxes.hold()
+
+    def _doubt(self) -> None:
+        """There may be a run that has this process's lease without its knowing."""
+        self._doubtful_until = self._clock.monotonic() + _DOUBTFUL_S
+
+    async def _take_up(self, run_id: RunId) -> None:
+        """Work on a run that has this process's lease, but whose beginning or whose fate got lost on the way."""
+        if run_id in self._live or run_id in self._beginning:
+            return
+        run = await self._store.runs.find(run_id)
+        if run is not None and run.is_live and run.lease_owner == self._owner and run_id not in self._live:
+            await self._take_over(run)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)

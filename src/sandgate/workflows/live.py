@@ -22,6 +22,7 @@ class LiveRun:
         self.attempts: dict[StepKey, asyncio.Task[None]] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.closed = False
+        self.lapsed = False
         self._changed: asyncio.Future[None] | None = None
 
     def state(self) -> RunState:
@@ -43,6 +44,12 @@ class LiveRun:
         for task in self.attempts.values():
             task.cancel()
         self._wake()
+
+    def lapse(self) -> None:
+        """Kill what runs, as lost: whether the run is still this process's is not known."""
+        self.lapsed = True
+        for task in self.attempts.values():
+            task.cancel()
 
     async def wait_for_change(self) -> None:
         """Wait until something was written, or the run is no longer worked on here."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from sandgate.core.errors import MechanismFault, RequestRefused
@@ -13,8 +14,8 @@ from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
 
 _NEWEST = "python"
-# Longer than any step may take; it only matters when this process dies and no other comes.
-_LIFETIME_S = 90_000.0
+# What a sandbox lives on without a word from this process, in lengths of a lease.
+_LIFETIME_LEASES = 2
 _MOST_EXPECTED = 8
 _EXPECTED_FOR_S = 10.0
 _DESTROY_AGAIN_S = 0.5
@@ -37,9 +38,11 @@ class KnownTemplates(Protocol):
 class RuntimeStepSandboxes:
     """See :class:`sandgate.workflows.base.StepSandboxes`. No two attempts ever share a sandbox."""
 
-    def __init__(self, runtime: Runtime, templates: KnownTemplates) -> None:
+    def __init__(self, runtime: Runtime, templates: KnownTemplates, *, lease_s: float = 10.0) -> None:
         self._runtime = runtime
         self._templates = templates
+        self._lifetime_s = _LIFETIME_LEASES * lease_s
+        self._used: dict[EnvironmentId, Sandbox] = {}
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,6 +65,7 @@ class RuntimeStepSandboxes:
     async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
+        self._used[sandbox.environment_id] = sandbox
         try:
             ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
         except asyncio.CancelledError:
@@ -72,6 +76,16 @@ class RuntimeStepSandboxes:
             raise
         self._destroy_later(sandbox.environment_id)
         return ended
+
+    async def hold(self) -> None:
+        """See ``StepSandboxes``."""
+        waiting = [making for queue in self._expected.values() for making in queue]
+        made = [
+            making.result() for making in waiting if making.done() and not making.cancelled() and not making.exception()
+        ]
+        for sandbox in [*self._used.values(), *made]:
+            with suppress(MechanismFault, RequestRefused):
+                await sandbox.extend(self._lifetime_s)
 
     async def close(self) -> None:
         """See ``StepSandboxes``."""
@@ -94,7 +108,7 @@ class RuntimeStepSandboxes:
 
     async def _make(self, name: str) -> Sandbox:
         template = self._templates.check(name)
-        spec = SandboxSpec(make_environment_id(), name, template.limits, _LIFETIME_S)
+        spec = SandboxSpec(make_environment_id(), name, template.limits, self._lifetime_s)
         return await self._runtime.create(spec)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
@@ -113,6 +127,7 @@ class RuntimeStepSandboxes:
         return self._spawn(self._destroy(environment_id), f"destroy {environment_id}")
 
     async def _destroy(self, environment_id: EnvironmentId) -> None:
+        self._used.pop(environment_id, None)
         while True:
             try:
                 return await self._runtime.destroy(environment_id)
