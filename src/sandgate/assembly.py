@@ -77,14 +77,14 @@ class Gateway:
         self._environments = EnvironmentService(
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
-        sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.lease_s)
+        sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         self._engine = Engine(
             store,
             sandboxes,
             clock,
             owner=f"{socket.gethostname()}-{state_name(settings)}",
             most_steps=settings.max_steps,
-            lease_s=settings.lease_s,
+            lease_s=settings.run_lease_s,
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)

@@ -73,6 +73,10 @@ class CrashServer(Server):
         """How many sandboxes its launcher has, those included that nobody has asked for yet."""
         return len({folder.name for folder in self._groups()})
 
+    def until_few_sandboxes(self, most: int) -> None:
+        """Wait until what was made for steps that never came is given up."""
+        until(lambda: self.sandboxes() <= most, "the sandboxes are gone", 30)
+
     @staticmethod
     def kill_holder_of(file: str) -> None:
         """End the processes of the environment that has a file of this name in its work folder."""

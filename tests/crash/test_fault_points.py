@@ -30,13 +30,12 @@ UNREACHED = {"runs.apply.nothing": "no rule changes a run without a word in its 
 def server() -> Iterator[FaultyServer]:
     """One for all: the supervisor starts the gateway again after every kill."""
     with FaultyServer(
-        {"SANDGATE_DRAIN_GRACE_S": "0.3", "SANDGATE_SPARE_SANDBOXES": str(SPARES), "SANDGATE_LEASE_S": "2"}
+        {"SANDGATE_DRAIN_GRACE_S": "0.3", "SANDGATE_SPARE_SANDBOXES": str(SPARES), "SANDGATE_RUN_LEASE_S": "2"}
     ) as running:
         yield running
         with closing(Client(running)) as client:
             assert client.live_runs() == []
-        # Sandboxes that were made for steps that never came are given up after a while.
-        until(lambda: running.sandboxes() <= SPARES, "the sandboxes are gone")
+        running.until_few_sandboxes(SPARES)
 
 
 def _name(point: str) -> str:

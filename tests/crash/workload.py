@@ -63,10 +63,10 @@ class KeyedConnection(Connection):
 
 
 class Client:
-    """Asks until it is answered; what was answered is in ``said``."""
+    """Asks until it is answered, one server after another; what was answered is in ``said``."""
 
-    def __init__(self, server: CrashServer) -> None:
-        self._server = server
+    def __init__(self, *servers: CrashServer) -> None:
+        self._servers = list(servers)
         self._connection: Connection | None = None
         self.said = Acknowledged()
 
@@ -76,7 +76,7 @@ class Client:
         while time.monotonic() < deadline:
             try:
                 if self._connection is None:
-                    self._connection = self._server.connect()
+                    self._connection = self._servers[0].connect()
                 used = KeyedConnection(self._connection, key) if key else self._connection
                 answer = used.request(method, path, body)
             except OSError:
@@ -89,10 +89,11 @@ class Client:
         raise AssertionError(f"not answered within {LIMIT_S} s: {method} {path}")
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Give the connection up; the next one is to another server, if there is one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._servers.append(self._servers.pop(0))
 
     # Workflows
 
@@ -140,14 +141,22 @@ class Client:
     def approve(self, run_id: str, name: str = "ask") -> None:
         """Approve a step; that somebody has done so is no error, because it may have been this client."""
         self.until_step(run_id, name, "waiting", "succeeded")
-        answer = self.ask("POST", f"{RUNS}/{run_id}/steps/{name}/approve", {})
-        assert answer.status in (200, 409), answer
+        deadline = time.monotonic() + LIMIT_S
+        while self.ask("POST", f"{RUNS}/{run_id}/steps/{name}/approve", {}).status != 200:
+            if any(row["name"] == name and row["status"] == "succeeded" for row in self.look(run_id)["steps"]):
+                break
+            assert time.monotonic() < deadline, f"{name} of {run_id} cannot be approved"
+            self.close()
+            time.sleep(0.05)  # waits: another server may have the run
         self.said.decided.add((run_id, name))
 
     def cancel(self, run_id: str) -> None:
-        """Cancel a run."""
-        answer = self.ask("POST", f"{RUNS}/{run_id}/cancel")
-        assert answer.status in (200, 409), answer
+        """Cancel a run, and wait for its end."""
+        deadline = time.monotonic() + LIMIT_S
+        while self.ask("POST", f"{RUNS}/{run_id}/cancel").status != 200 and self.look(run_id)["status"] in LIVE:
+            assert time.monotonic() < deadline, f"{run_id} cannot be cancelled"
+            self.close()
+            time.sleep(0.05)  # waits: another server may have the run
         self.said.cancelled.add(run_id)
 
     def live_runs(self) -> list[str]:

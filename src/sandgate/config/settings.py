@@ -125,12 +125,12 @@ class Settings(BaseModel):
     # Workflows
     max_runs: int = _setting(1000, "Runs of workflows that are not over, on this server.", ge=1, le=100_000)
     max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
-    lease_s: float = _setting(
+    run_lease_s: float = _setting(
         10.0,
-        "How long a server that is not heard of keeps its runs of workflows; then others on the same database take "
-        "them. Code of steps that nobody answers for is killed within twice as long.",
+        "How long a run stays with a server that gives no sign of life before another server on the same database "
+        "takes it over.",
         unit="s",
-        ge=0.5,
+        ge=2,
         le=300,
     )
 

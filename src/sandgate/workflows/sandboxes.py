@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sandgate.core.errors import MechanismFault, RequestRefused
+from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.template import Template
@@ -19,6 +19,9 @@ _LIFETIME_LEASES = 2
 _MOST_EXPECTED = 8
 _EXPECTED_FOR_S = 10.0
 _DESTROY_AGAIN_S = 0.5
+# A launcher that died is started again within a moment, in which attempts are better not begun than lost.
+_LAUNCHER_PATIENCE_S = 15.0
+_LAUNCHER_PAUSE_S = 0.1
 
 _log = get_logger(__name__)
 
@@ -108,8 +111,16 @@ class RuntimeStepSandboxes:
 
     async def _make(self, name: str) -> Sandbox:
         template = self._templates.check(name)
-        spec = SandboxSpec(make_environment_id(), name, template.limits, self._lifetime_s)
-        return await self._runtime.create(spec)
+        deadline = asyncio.get_running_loop().time() + _LAUNCHER_PATIENCE_S
+        while True:
+            # Another id each time: what was asked for in vain may still be made, and is ended then.
+            spec = SandboxSpec(make_environment_id(), name, template.limits, self._lifetime_s)
+            try:
+                return await self._runtime.create(spec)
+            except LauncherUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_LAUNCHER_PAUSE_S)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
         if making in waiting:

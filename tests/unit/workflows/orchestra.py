@@ -1,4 +1,4 @@
-"""An engine and its service on a real store that breaks on demand, with a fake runtime and a clock that stands still."""
+"""An engine and its service: a real store that breaks on demand, a fake runtime, a clock that stands still."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -127,14 +127,14 @@ class Orchestra:
         """Wait for the end of a run, as the rows say it."""
         async with asyncio.timeout(LIMIT_S):
             while (run := await self.row(run_id)).is_live:
-                await asyncio.sleep(0)
+                pass
         return run
 
     async def until_step(self, run_id: RunId, name: str, status: str) -> None:
         """Wait until the row of a step says so."""
         async with asyncio.timeout(LIMIT_S):
             while (row := (await self.steps(run_id)).get(name)) is None or row.status != status:
-                await asyncio.sleep(0)
+                pass
 
     async def until_running(self, count: int = 1) -> None:
         """Wait until this many sandboxes run code."""
