@@ -53,6 +53,8 @@ class PostgresServer:
         self._user = _system_user()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="sgpg-"))
+        # Servers of the product run as other users, and connect to the socket in there.
+        self._folder.chmod(0o711)
         os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         try:
             self._initialise()

@@ -78,12 +78,20 @@ class CrashServer(Server):
         until(lambda: self.sandboxes() <= most, "the sandboxes are gone", 30)
 
     @staticmethod
-    def kill_holder_of(file: str) -> None:
-        """End the processes of the environment that has a file of this name in its work folder."""
+    def holders_of(file: str) -> list[int]:
+        """The processes of the sandboxes that have a file of this name in their work folder."""
+        found = []
         for folder in Path("/proc").iterdir():
             with suppress(OSError):
                 if folder.name.isdigit() and (folder / "root" / "workspace" / file).exists():
-                    os.kill(int(folder.name), signal.SIGKILL)
+                    found.append(int(folder.name))
+        return found
+
+    def kill_holders_of(self, file: str) -> None:
+        """End an environment from outside, as a machine in trouble would."""
+        for pid in self.holders_of(file):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def kill_one(self, name: str) -> None:
         """End one of its processes at once, if it is there; what comes in its place may already be."""

@@ -63,7 +63,7 @@ def _use_environments(client: Client, server: FaultyServer) -> None:
     client.execute(used, "import time; time.sleep(0.1); print('slow')")
     assert client.ask("PATCH", f"{ENVIRONMENTS}/{used}", {"name": "new"}).status == 200
     client.execute(broken, f"open('{broken}', 'w').close()")
-    server.kill_holder_of(broken)
+    server.kill_holders_of(broken)
     for environment_id, status in ((short, "expired"), (broken, "failed")):
         _until_status(client, environment_id, status)
     assert client.ask("DELETE", f"{ENVIRONMENTS}/{used}").status in (200, 404)
