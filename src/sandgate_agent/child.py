@@ -12,9 +12,11 @@ import sys
 import threading
 import traceback
 import types
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
-from sandgate_agent import system, walls, wire
+from sandgate_agent import calls, system, walls, wire
+from sandgate_agent.calls import Call
+from sandgate_agent.ends import Settle
 
 FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
@@ -93,32 +95,35 @@ def rehearse() -> None:
         wire.pack_report("", str(error), "".join(traceback.format_exception(type(error), error, error.__traceback__)))
 
 
-def _settle(standard: bool, channel: int, stdout: int, stderr: int) -> None:
-    """Take the place of an ordinary process: standard streams, session, identity, signals."""
-    # One of its own: a descriptor that is shared would carry flags and locks from one environment to the next.
-    os.close(0)
-    os.open("/dev/null", os.O_RDONLY)
-    os.set_inheritable(0, True)
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    os.dup2(channel, _CHANNEL, inheritable=False)
-    for descriptor in (channel, stdout, stderr):
-        os.close(descriptor)
-    os.setsid()
-    if standard:
-        os.setgroups([])
-        os.setresgid(walls.USER_ID, walls.USER_ID, walls.USER_ID)
-        os.setresuid(walls.USER_ID, walls.USER_ID, walls.USER_ID)
-        # Changing the identity hid /proc/self from its own process.
-        system.prctl(system.PR_SET_DUMPABLE, 1)
-    else:
-        system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGKILL)
-    # When memory runs out the kernel picks the execution, not the agents.
-    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    os.write(score, b"1000")
-    os.close(score)
-    system.set_process_name(_NAME)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGCHLD, _signal.SIGTERM))
+def settling(standard: bool) -> Settle:
+    """How a child takes the place of an ordinary process: standard streams, session, identity, signals."""
+
+    def settle(channel: int, stdout: int, stderr: int) -> List[Call]:
+        return [
+            calls.prepare("dup2", stdout, 1),
+            calls.prepare("dup2", stderr, 2),
+            calls.prepare("dup3", channel, _CHANNEL, os.O_CLOEXEC),
+            *(calls.prepare("close", descriptor) for descriptor in (channel, stdout, stderr)),
+            calls.prepare("setsid"),
+            *(_give_up() if standard else [system.prepare_prctl(system.PR_SET_PDEATHSIG, _signal.SIGKILL)]),
+            # Descriptor 0, closed just before, is the lowest and therefore the one that is opened next. When memory
+            # runs out the kernel picks the execution, not the agents.
+            calls.prepare("close", 0),
+            calls.prepare("open", b"/proc/self/oom_score_adj", os.O_WRONLY),
+            calls.prepare("write", 0, b"1000", 4),
+            calls.prepare("close", 0),
+            # One of its own: a descriptor that is shared would carry flags and locks from one environment to the next.
+            calls.prepare("open", b"/dev/null", os.O_RDONLY),
+            system.prepare_process_name(_NAME),
+            system.prepare_unblock(_signal.SIGCHLD, _signal.SIGTERM),
+        ]
+
+    return settle
+
+
+def _give_up() -> List[Call]:
+    # Changing the identity hides /proc/self from its own process, until it says that it may be looked at.
+    return [*system.prepare_identity(walls.USER_ID), system.prepare_prctl(system.PR_SET_DUMPABLE, 1)]
 
 
 def lay_out(folder: str) -> None:
@@ -310,11 +315,11 @@ def _flush() -> None:
             pass
 
 
-def main(standard: bool, channel: int, stdout: int, stderr: int) -> None:
-    """Run as one execution, with these descriptors; never returns."""
+def main(settle: List[Call]) -> None:
+    """Run as one execution, after the calls by which it gets its place; never returns."""
     code: Optional[int] = None
     try:
-        _settle(standard, channel, stdout, stderr)
+        calls.run(settle)
         _refresh()
         options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
         options = _read_exactly(options_length) if options_length else b""

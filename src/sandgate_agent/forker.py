@@ -5,93 +5,97 @@ environment puts up the walls before anything else.
 """
 
 import _signal
-import _socket
 import os
-import resource
-import select
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
-from sandgate_agent import child, descriptors, system, walls, wire
+from sandgate_agent import calls, child, system, walls, wire
+from sandgate_agent.calls import Call
+from sandgate_agent.ends import Ends
 
 _RETRY_MS = 5
-_RLIMITS = (
-    (resource.RLIMIT_CORE, "core"),
-    (resource.RLIMIT_FSIZE, "file_size"),
-    (resource.RLIMIT_NOFILE, "open_files"),
-    (resource.RLIMIT_MEMLOCK, "locked"),
-    (resource.RLIMIT_AS, "address_space"),
-)
+# Source: include/uapi/asm-generic/resource.h
+_RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
 
 
-def _confine(request: Dict[str, Any], standard: bool, filter_: Any) -> None:
-    """Give up, for this process and all that it will fork, whatever a child must not have."""
-    for number, name in _RLIMITS:
-        value = request[name]
-        if value is not None:
-            resource.setrlimit(number, (value, value))
+class Start:
+    """What a forker does before anything else: the same for all that are asked for in the same words."""
+
+    def __init__(self, request: Dict[str, Any], plan: Optional[walls.Plan], filter_: Optional[system.Filter]) -> None:
+        """``plan`` is None in the process class."""
+        self._folder: Optional[str] = request["folder"]
+        self._calls: List[Call] = []
+        if plan is not None:
+            if not request["joins"]:
+                self._calls += plan.environment(request["disk_bytes"], request["inodes"])
+            self._calls += plan.slot()
+        self._calls += _confinement(request, plan is not None)
+        if filter_ is not None:
+            self._calls.append(filter_.install)
+        self._calls.append(system.prepare_process_name("sg-forker"))
+
+    def make(self) -> None:
+        """Put up the walls and give up, for this process and all that it will fork, whatever a child must not have."""
+        if self._folder is not None:
+            # Not SIGKILL: there is no namespace to die with it, so that it has to kill what it has started.
+            system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGTERM)
+            walls.put_up_plain(self._folder)
+            child.lay_out(os.getcwd())
+        calls.run(self._calls)
+
+
+def _confinement(request: Dict[str, Any], standard: bool) -> List[Call]:
+    confining = [system.prepare_limit(number, request[name]) for number, name in _RLIMITS if request[name] is not None]
     if standard:
-        system.drop_bounding_set()
-        system.keep_capabilities((system.CAP_KILL, system.CAP_SETGID, system.CAP_SETUID))
+        confining += system.prepare_bounding_set_drop()
+        confining.append(system.prepare_capabilities((system.CAP_KILL, system.CAP_SETGID, system.CAP_SETUID)))
     else:
-        system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
-    system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
-    if filter_ is not None:
-        filter_.install()
+        confining.append(system.prepare_prctl(system.PR_SET_CHILD_SUBREAPER, 1))
+    confining.append(system.prepare_prctl(system.PR_SET_NO_NEW_PRIVS, 1))
+    return confining
 
 
 class Forker:
     """The life of a slot: one child at a time, numbered."""
 
-    def __init__(self, control: int, standard: bool, thread_number: Optional[int]) -> None:
-        """``thread_number`` is None where fork handlers must run, because libraries were preloaded."""
-        self._descriptor = control
-        self._control = _socket.socket(fileno=control)
+    def __init__(self, control: int, standard: bool, fork: Optional[Call]) -> None:
+        """``fork`` is None where fork handlers must run, because libraries were preloaded."""
+        self._control = control
         self._standard = standard
-        self._thread_number = thread_number
+        self._fork = fork
         self._number = 0
         self._parent = os.getppid()
         self._pid: Optional[int] = None
         self._signals = system.open_child_signals()
+        self._watch = system.Watch(self._signals, control)
+        self._burial = system.Burial()
+        self._ends = Ends(control, [self._signals], child.settling(standard))
+        # From process 1 this reaches all of the namespace, in one step that no fork can slip through.
+        self._kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
 
     def fork(self) -> bool:
         """Make the next child and send its ends to the gateway; False when there is no process to be had now."""
-        outer, inner = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        stdout, stdout_inside = os.pipe()
-        stderr, stderr_inside = os.pipe()
-        # The child, of another identity, may open them by name; the gateway opens them anew for flags of its own.
-        os.fchmod(stdout, 0o666)
-        os.fchmod(stderr, 0o666)
+        self._ends.open()
         try:
-            pid = os.fork() if self._thread_number is None else system.light_fork(self._thread_number)
+            pid = os.fork() if self._fork is None else self._fork()
         except OSError:
             pid = -1
         if pid == 0:
-            for descriptor in (self._descriptor, self._signals, outer.fileno(), stdout, stderr):
-                os.close(descriptor)
-            child.main(self._standard, inner.fileno(), stdout_inside, stderr_inside)
-        inner.close()
-        os.close(stdout_inside)
-        os.close(stderr_inside)
-        if pid > 0:
-            self._pid = pid
-            self._number += 1
-            message = wire.pack_numbered(wire.CHILD, self._number)
-            descriptors.send(self._control, message, [outer.fileno(), stdout, stderr])
-        outer.close()
-        os.close(stdout)
-        os.close(stderr)
-        return pid > 0
+            child.main(self._ends.child)
+        if pid < 0:
+            self._ends.close()
+            return False
+        self._pid = pid
+        self._number += 1
+        self._ends.hand_over(self._number)
+        return True
 
     def kill_all(self) -> None:
         """Kill everything in the slot but this process."""
-        if not self._standard:
+        if self._standard:
+            # A failure means that there was nobody.
+            self._kill_namespace()
+        else:
             self._kill_descendants()
-            return
-        try:
-            # From process 1 this reaches all of the namespace, in one step that no fork can slip through.
-            os.kill(-1, _signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def _kill_descendants(self) -> None:
         # Without a namespace a storm of forks can outrun this; what is stopped first cannot fork any more.
@@ -111,32 +115,34 @@ class Forker:
 
     def _bury_rest(self) -> None:
         """Wait for everything that was killed."""
-        while True:
-            try:
-                os.wait4(-1, 0)
-            except ChildProcessError:
-                return
+        while self._burial.bury_next() > 0:
+            pass
 
-    def _end(self, status: int, usage: Any) -> None:
+    def _end(self) -> None:
         """The child has ended: so does everything it started; then the gateway is told."""
         self._pid = None
+        status, usage = self._burial.status(), self._burial.usage()
         self.kill_all()
-        self._bury_rest()
-        user_us, system_us = int(usage.ru_utime * 1e6), int(usage.ru_stime * 1e6)
-        self._control.send(wire.pack_exited(self._number, status, user_us, system_us, usage.ru_maxrss * 1024))
+        while self._burial.bury_next() > 0:
+            left = self._burial.usage()
+            usage = usage[0] + left[0], usage[1] + left[1], max(usage[2], left[2])
+        os.write(self._control, wire.pack_exited(self._number, status, *usage))
 
     def on_signal(self) -> bool:
         """Bury what has ended: orphans silently, the child with a message. False when the zygote is gone."""
-        system.drain(self._signals)
-        for pid, status, usage in system.reap():
+        # What does not fit is said again by the next look.
+        os.read(self._signals, 1024)
+        while True:
+            pid = self._burial.bury_ended()
             if pid == self._pid:
-                self._end(status, usage)
+                self._end()
+            if pid <= 0 or self._pid is None:
                 break
         return self._standard or os.getppid() == self._parent
 
     def on_message(self) -> bool:
         """Do what the gateway says; False when it is gone."""
-        message = self._control.recv(wire.MESSAGE_LIMIT)
+        message = os.read(self._control, wire.MESSAGE_LIMIT)
         if not message:
             return False
         kind, number = wire.parse_numbered(message)
@@ -153,41 +159,20 @@ class Forker:
         self._bury_rest()
         self._pid = None
         self._number = 0
-        self._control.send(message)
+        os.write(self._control, message)
 
     def serve(self) -> None:
         """Keep a child ready until everybody has let go of the slot."""
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        poll.register(self._signals, select.POLLIN)
         while True:
             waits = self._pid is not None or self.fork()
-            for descriptor, _event in poll.poll(None if waits else _RETRY_MS):
-                if not (self.on_signal() if descriptor == self._signals else self.on_message()):
-                    return
+            signalled, spoken_to = self._watch.wait(-1 if waits else _RETRY_MS)
+            if signalled and not self.on_signal():
+                return
+            if spoken_to and not self.on_message():
+                return
 
 
-def _prepare(request: Dict[str, Any], plan: Optional[walls.Plan], filter_: Any) -> None:
-    if plan is None:
-        # Not SIGKILL: there is no namespace to die with it, so that it has to kill what it has started.
-        system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGTERM)
-        walls.put_up_plain(request["folder"])
-        child.lay_out(os.getcwd())
-    else:
-        if not request["joins"]:
-            plan.put_up(request["disk_bytes"], request["inodes"])
-        plan.put_up_slot()
-    _confine(request, plan is not None, filter_)
-
-
-def main(
-    request: Dict[str, Any],
-    plan: Optional[walls.Plan],
-    filter_: Any,
-    thread_number: Optional[int],
-    control: int,
-    sync: int,
-) -> None:
+def main(start: Start, standard: bool, fork: Optional[Call], control: int, sync: int) -> None:
     """Run as a slot's process 1; never returns.
 
     It starts at the launcher's word, which comes when control group and ids are set.
@@ -196,14 +181,13 @@ def main(
         if os.read(sync, 1) != wire.GO:
             os._exit(1)
         try:
-            _prepare(request, plan, filter_)
+            start.make()
         except (OSError, ValueError) as error:
             os.write(sync, str(error).encode("utf-8", "replace")[: wire.MESSAGE_LIMIT])
             os._exit(1)
-        system.set_process_name("sg-forker")
         os.write(sync, wire.READY)
         os.close(sync)
-        forker = Forker(control, plan is not None, thread_number)
+        forker = Forker(control, standard, fork)
         try:
             forker.serve()
         except (BrokenPipeError, ConnectionResetError):

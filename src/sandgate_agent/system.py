@@ -6,12 +6,11 @@ Constants are the kernel's (Source: include/uapi/linux/sched.h, mount.h, prctl.h
 import _signal
 import ctypes
 import os
-import platform
 import struct
-from typing import Callable, Iterable, NamedTuple, Optional, Tuple
+from typing import Iterable, List, NamedTuple, Tuple
 
-# PyDLL keeps the interpreter's lock during a call: after a clone only one of the two would get it back in order.
-_libc = ctypes.PyDLL(None, use_errno=True)
+from sandgate_agent import calls
+from sandgate_agent.calls import Call
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -36,6 +35,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
+PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
@@ -58,20 +58,20 @@ _NUMBERS = {
     "x86_64": _Numbers(clone=56, pivot_root=155, capset=126),
     "aarch64": _Numbers(clone=220, pivot_root=41, capset=91),
 }
+_MACHINE = os.uname().machine
 
 
 def _numbers() -> _Numbers:
-    machine = platform.machine()
-    if machine not in _NUMBERS:
-        raise OSError("sandgate knows no system call numbers for this processor: " + machine)
-    return _NUMBERS[machine]
+    if _MACHINE not in _NUMBERS:
+        raise OSError("sandgate knows no system call numbers for this processor: " + _MACHINE)
+    return _NUMBERS[_MACHINE]
 
 
-def _check(result: int, what: str) -> int:
-    """The result of a call, or OSError with what was tried."""
+def _make(call: Call) -> int:
+    """Make one call and answer its result. Raises ``OSError`` that names it."""
+    result = call()
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, "{}: {}".format(what, os.strerror(number)))
+        raise calls.failure(call)
     return result
 
 
@@ -80,9 +80,7 @@ def clone(flags: int) -> int:
 
     Runs no fork handlers; a role that goes on to run code of others forks again with ``os.fork``.
     """
-    nothing = ctypes.c_void_p(0)
-    argument = ctypes.c_ulong(flags | _signal.SIGCHLD)
-    return _check(_libc.syscall(_numbers().clone, argument, nothing, nothing, nothing, nothing), "clone")
+    return _make(calls.prepare("syscall", _numbers().clone, flags | _signal.SIGCHLD, None, None, None, None))
 
 
 # Where libc keeps a thread's number inside its descriptor. Source: struct pthread in glibc's nptl/descr.h; checked
@@ -94,16 +92,17 @@ _CLONE_CHILD_CLEARTID = 0x00200000
 
 def find_thread_number() -> int:
     """The address of the number that libc remembers of this thread; 0 when it is not where it is expected."""
-    offset = _TID_OFFSETS.get(platform.machine())
-    _libc.pthread_self.restype = ctypes.c_ulong
+    offset = _TID_OFFSETS.get(_MACHINE)
+    library = ctypes.PyDLL(None)
+    library.pthread_self.restype = ctypes.c_ulong
     if offset is None:
         return 0
-    address = int(_libc.pthread_self()) + offset
-    return address if ctypes.c_int.from_address(address).value == _libc.gettid() else 0
+    address = int(library.pthread_self()) + offset
+    return address if ctypes.c_int.from_address(address).value == library.gettid() else 0
 
 
-def light_fork(thread_number: int) -> int:
-    """Fork without fork handlers, for a process of one thread that holds no locks.
+def prepare_light_fork(thread_number: int) -> Call:
+    """A fork without fork handlers, for a process of one thread that holds no locks.
 
     The handlers of the interpreter and its library reset what only other threads could have left behind, and touch
     hundreds of kilobytes for it, all of which would be copied. ``thread_number`` is of :func:`find_thread_number`:
@@ -112,101 +111,94 @@ def light_fork(thread_number: int) -> int:
     flags = _signal.SIGCHLD
     if thread_number:
         flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID
-    nothing, address = ctypes.c_void_p(0), ctypes.c_void_p(thread_number)
+    address = ctypes.c_void_p(thread_number)
     # The last two arguments change places between processors, and the other one is not used without its flag.
-    return _check(_libc.syscall(_numbers().clone, ctypes.c_ulong(flags), nothing, nothing, address, address), "clone")
+    return calls.prepare("syscall", _numbers().clone, flags, None, None, address, address)
 
 
-def clone_with_pidfd(flags: int) -> Tuple[int, int]:
-    """Like :func:`clone`; also a descriptor of the new process (-1 in the new process itself)."""
-    nothing = ctypes.c_void_p(0)
+def prepare_clone_with_pidfd(flags: int) -> "Tuple[Call, ctypes.c_int]":
+    """A clone, and the place where its caller finds a descriptor of the new process afterwards."""
     pidfd = ctypes.c_int(-1)
-    argument = ctypes.c_ulong(flags | CLONE_PIDFD | _signal.SIGCHLD)
-    call = _libc.syscall(_numbers().clone, argument, nothing, ctypes.byref(pidfd), nothing, nothing)
-    pid = _check(call, "clone")
-    return (pid, pidfd.value) if pid else (0, -1)
+    wanted = flags | CLONE_PIDFD | _signal.SIGCHLD
+    return calls.prepare("syscall", _numbers().clone, wanted, None, ctypes.byref(pidfd), None, None), pidfd
 
 
 def unshare(flags: int) -> None:
     """Leave the namespaces named by ``flags`` for new ones."""
-    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    _make(calls.prepare("unshare", flags))
+
+
+def prepare_mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> Call:
+    """A file system to be attached."""
+    data = options.encode() if options else None
+    return calls.prepare("mount", source.encode(), target.encode(), kind.encode(), flags, data)
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
     """Attach a file system."""
-    call = _libc.mount(
-        source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode() if options else None
-    )
-    _check(call, "mount {} on {}".format(kind or source, target))
-
-
-def prepare_mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> Callable[[], None]:
-    """A mount to be made later, any number of times, at the least cost."""
-    arguments = (
-        ctypes.c_char_p(source.encode()),
-        ctypes.c_char_p(target.encode()),
-        ctypes.c_char_p(kind.encode()),
-        ctypes.c_ulong(flags),
-        ctypes.c_char_p(options.encode() if options else None),
-    )
-
-    def make() -> None:
-        if _libc.mount(*arguments) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, "mount {} on {}: {}".format(kind or source, target, os.strerror(number)))
-
-    return make
+    _make(prepare_mount(source, target, kind, flags, options))
 
 
 def enter_namespace(descriptor: int) -> None:
     """Join a namespace; which kind is known by its descriptor."""
-    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(0)), "setns")
+    _make(calls.prepare("setns", descriptor, 0))
 
 
-def unmount(target: str, flags: int = MNT_DETACH) -> None:
-    """Detach a file system."""
-    _check(_libc.umount2(target.encode(), ctypes.c_int(flags)), "umount " + target)
-
-
-def pivot_root_here() -> None:
-    """Make the current directory the root and drop the old one.
+def prepare_pivot_root(folder: str) -> List[Call]:
+    """Make a folder the root and drop the old one.
 
     Source: pivot_root(2), "pivot_root(".", ".")": the old root ends up stacked on the new one and is detached.
     """
-    _check(_libc.syscall(_numbers().pivot_root, b".", b"."), "pivot_root")
-    unmount(".", MNT_DETACH)
-    os.chdir("/")
+    return [
+        calls.prepare("chdir", folder.encode()),
+        calls.prepare("syscall", _numbers().pivot_root, b".", b"."),
+        calls.prepare("umount2", b".", MNT_DETACH),
+        calls.prepare("chdir", b"/"),
+    ]
 
 
-_NOTHING = ctypes.c_ulong(0)
+def prepare_prctl(option: int, argument: int = 0) -> Call:
+    """prctl with one number."""
+    return calls.prepare("prctl", option, argument, None, None, None)
 
 
 def prctl(option: int, argument: int = 0) -> None:
-    """prctl with one argument."""
-    _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(argument), _NOTHING, _NOTHING, _NOTHING), "prctl")
+    """prctl with one number, at once."""
+    _make(prepare_prctl(option, argument))
+
+
+def prepare_process_name(name: str) -> Call:
+    """The name that ``ps`` shows, 15 bytes at most."""
+    return calls.prepare("prctl", PR_SET_NAME, name.encode()[:15], None, None, None)
 
 
 def set_process_name(name: str) -> None:
-    """The name that ``ps`` shows, 15 bytes at most."""
-    _libc.prctl(ctypes.c_int(PR_SET_NAME), ctypes.c_char_p(name.encode()[:15]), _NOTHING, _NOTHING, _NOTHING)
+    """The name that ``ps`` shows, 15 bytes at most, at once."""
+    prepare_process_name(name)()
 
 
-_BOUNDING_DROPS = [
-    (ctypes.c_int(PR_CAPBSET_DROP), ctypes.c_ulong(number), _NOTHING, _NOTHING, _NOTHING)
-    for number in range(_LAST_CAPABILITY + 1)
-]
+def prepare_identity(user: int) -> List[Call]:
+    """Become a user and its group, and a member of no other."""
+    return [
+        calls.prepare("setgroups", 0, None),
+        calls.prepare("setresgid", user, user, user),
+        calls.prepare("setresuid", user, user, user),
+    ]
 
 
-def drop_bounding_set() -> None:
-    """No program started from here on can gain a capability."""
-    for arguments in _BOUNDING_DROPS:
-        if _libc.prctl(*arguments) < 0:
-            # The kernel knows fewer capabilities than the interface has bits.
-            return
+def prepare_bounding_set_drop() -> List[Call]:
+    """From then on no program that is started can gain a capability."""
+    known = calls.prepare
+    there = [
+        number
+        for number in range(_LAST_CAPABILITY + 1)
+        if known("prctl", PR_CAPBSET_READ, number, None, None, None)() >= 0
+    ]
+    return [prepare_prctl(PR_CAPBSET_DROP, number) for number in there]
 
 
-def keep_capabilities(kept: Iterable[int]) -> None:
-    """Drop every capability of this process but ``kept``."""
+def prepare_capabilities(kept: Iterable[int]) -> Call:
+    """Drop every capability of the process but ``kept``."""
     low, high = 0, 0
     for capability in kept:
         if capability < 32:
@@ -215,7 +207,21 @@ def keep_capabilities(kept: Iterable[int]) -> None:
             high |= 1 << (capability - 32)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     data = struct.pack("IIIIII", low, low, 0, high, high, 0)
-    _check(_libc.syscall(_numbers().capset, header, data), "capset")
+    return calls.prepare("syscall", _numbers().capset, header, data)
+
+
+def prepare_limit(resource: int, value: int) -> Call:
+    """A limit of the process, soft and hard."""
+    return calls.prepare("setrlimit", resource, struct.pack("QQ", value, value))
+
+
+def prepare_unblock(*signals: int) -> Call:
+    """Let signals through again that were blocked."""
+    return calls.prepare("pthread_sigmask", _signal.SIG_UNBLOCK, _mask(*signals), None)
+
+
+def _mask(*signals: int) -> bytes:
+    return struct.pack("Q", sum(1 << (number - 1) for number in signals)).ljust(128, b"\0")
 
 
 class Filter:
@@ -229,42 +235,62 @@ class Filter:
         self._program = ctypes.create_string_buffer(
             struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._instructions))
         )
-
-    def install(self) -> None:
-        """Confine this process and all its descendants; needs no_new_privs or CAP_SYS_ADMIN."""
-        nothing = ctypes.c_ulong(0)
-        address = ctypes.c_void_p(ctypes.addressof(self._program))
-        call = _libc.prctl(ctypes.c_int(PR_SET_SECCOMP), ctypes.c_ulong(SECCOMP_MODE_FILTER), address, nothing, nothing)
-        _check(call, "install the system call filter")
+        # Confines the process and all its descendants; needs no_new_privs or CAP_SYS_ADMIN.
+        self.install = calls.prepare("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._program, None, None)
 
 
 def open_child_signals() -> int:
     """A descriptor that can be read when a child of this process has changed, or at SIGTERM; blocks both."""
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD, _signal.SIGTERM))
-    mask = struct.pack("Q", 1 << (_signal.SIGCHLD - 1) | 1 << (_signal.SIGTERM - 1)).ljust(128, b"\0")
     flags = os.O_CLOEXEC | os.O_NONBLOCK
-    return _check(_libc.signalfd(ctypes.c_int(-1), mask, ctypes.c_int(flags)), "signalfd")
+    return _make(calls.prepare("signalfd", -1, _mask(_signal.SIGCHLD, _signal.SIGTERM), flags))
 
 
-def drain(descriptor: int) -> None:
-    """Read what a signal descriptor has, so that it sleeps again."""
-    try:
-        while os.read(descriptor, 1024):
-            pass
-    except BlockingIOError:
-        pass
+class Watch:
+    """Waits until one of two descriptors can be read. Source: poll(2)."""
+
+    def __init__(self, first: int, second: int) -> None:
+        item = struct.Struct("@ihh")
+        self._items = ctypes.create_string_buffer(item.pack(first, 1, 0) + item.pack(second, 1, 0), 2 * item.size)
+        self._wait = calls.prepare("poll", self._items, 2)
+
+    def wait(self, limit_ms: int = -1) -> Tuple[bool, bool]:
+        """Whether each is ready; neither when the time is over. An end of file is something to be read."""
+        self._wait(limit_ms)  # type: ignore[call-arg]
+        state = self._items.raw
+        return state[6] != 0, state[14] != 0
 
 
-def reap() -> "Iterable[Tuple[int, int, Optional[object]]]":
-    """Every child that has ended: (pid, wait status, resource usage)."""
-    while True:
-        try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        yield pid, status, usage
+class Burial:
+    """Buries children, and adds up what they used.
+
+    ``os.wait4`` imports a module for its answer. Source: struct rusage in getrusage(2), for 64 bits.
+    """
+
+    _USAGE = struct.Struct("@5q")
+    _STATUS = struct.Struct("@i")
+
+    def __init__(self) -> None:
+        self._status = ctypes.create_string_buffer(self._STATUS.size)
+        self._usage = ctypes.create_string_buffer(144)
+        # Each answers the number of a child; 0 when none has ended yet, less when there is none.
+        self.bury_ended = calls.prepare("wait4", -1, self._status, os.WNOHANG, self._usage)
+        self.bury_next = calls.prepare("wait4", -1, self._status, 0, self._usage)
+
+    def status(self) -> int:
+        """The wait status of the child buried last."""
+        status: int = self._STATUS.unpack(self._status.raw)[0]
+        return status
+
+    def usage(self) -> Tuple[int, int, int]:
+        """Of the child buried last: microseconds of CPU in user and system mode, the most memory it held in bytes."""
+        user_s, user_us, system_s, system_us, peak_kib = self._USAGE.unpack_from(self._usage.raw)
+        return user_s * 1_000_000 + user_us, system_s * 1_000_000 + system_us, peak_kib * 1024
+
+
+def prepare_bury_ended() -> Call:
+    """Bury a child that has ended; its number, 0 or less when there is none."""
+    return calls.prepare("waitpid", -1, None, os.WNOHANG)
 
 
 def bury(pid: int) -> None:

@@ -5,12 +5,11 @@ needs another whole ``/proc`` in sight, and only the process namespace that a mo
 processes it shows.
 """
 
-import _socket
-import fcntl
 import os
 from typing import Any, Dict, List
 
-from sandgate_agent import system
+from sandgate_agent import calls, system
+from sandgate_agent.calls import Call
 
 USER_ID = 1000
 HOME = "/home/user"
@@ -40,9 +39,11 @@ _HIDDEN_FILES = (
 )  # fmt: skip
 _READ_ONLY_FOLDERS = ("bus", "fs", "irq", "sys")
 _SIOCSIFFLAGS = 0x8914
+_AF_INET, _SOCK_DGRAM = 2, 2
 # struct ifreq of "lo" with IFF_UP and IFF_RUNNING.
 _LOOPBACK_UP = b"lo".ljust(16, b"\0") + b"\x41\x00".ljust(24, b"\0")
 _SAFE = system.MS_NOSUID | system.MS_NODEV
+_PROC = _SAFE | system.MS_NOEXEC
 
 
 def _parents(path: str) -> List[str]:
@@ -52,20 +53,54 @@ def _parents(path: str) -> List[str]:
 
 
 class Plan:
-    """Everything about an environment's walls that is the same for all of a template, made once in the zygote.
+    """Everything about an environment's walls, prepared in the zygote.
 
     The proc file system of the zygote shows which of the files to hide this kernel has.
     """
 
     def __init__(self, setup: Dict[str, Any]) -> None:
         """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target)."""
-        folders = list(_FOLDERS)
-        for lower in setup["lowers"]:
-            folders.extend(folder for folder in _parents(lower) if folder not in folders)
-        self.folders = [_ROOT + "/" + folder for folder in folders]
-        self.links = [(target, _ROOT + link) for link, target in setup["links"].items()]
+        self._build = [*_tree(setup), *_mounts(setup["lowers"]), *_moving_in()]
+        self._slot = _slot_mounts()
+
+    def environment(self, disk_bytes: int, inodes: int) -> List[Call]:
+        """Build the file system, the host name and the loopback device of an environment and move into it."""
+        # Private to this environment, in memory, bounded in bytes and in files.
+        options = "size={},nr_inodes={},mode=755".format(disk_bytes, inodes)
+        return [
+            *system.prepare_identity(0),
+            calls.prepare("unshare", system.CLONE_NEWCGROUP),
+            system.prepare_mount("sandgate", _ROOT, "tmpfs", _SAFE, options),
+            *self._build,
+        ]
+
+    def slot(self) -> List[Call]:
+        """Show a slot the processes of its own namespace, and of them those of its own user only."""
+        return self._slot
+
+
+def _tree(setup: Dict[str, Any]) -> List[Call]:
+    """Folders and links of the root; two of them belong to the user."""
+    folders = list(_FOLDERS)
+    for lower in setup["lowers"]:
+        folders.extend(folder for folder in _parents(lower) if folder not in folders)
+    made = [calls.prepare("mkdir", "{}/{}".format(_ROOT, folder).encode(), 0o755) for folder in folders]
+    for link, target in setup["links"].items():
+        made.append(calls.prepare("symlink", target.encode(), (_ROOT + link).encode()))
+    for folder in (HOME, WORKSPACE):
+        made.append(calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755))
+        made.append(calls.prepare("chown", (_ROOT + folder).encode(), USER_ID, USER_ID))
+    for folder in _OPEN_FOLDERS:
+        made.append(calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755))
+        made.append(calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777))
+    return made
+
+
+def _mounts(lowers: List[str]) -> List[Call]:
+    """What is attached to the root."""
+    return [
         # An overlay rather than a bind: a file lock taken on a bind is felt by everybody who has the same one.
-        self.mounts = [
+        *(
             system.prepare_mount(
                 "overlay",
                 _ROOT + lower,
@@ -73,77 +108,53 @@ class Plan:
                 _SAFE | system.MS_RDONLY,
                 "lowerdir={}:{},userxattr".format(lower, _EMPTY),
             )
-            for lower in setup["lowers"]
-        ]
-        proc_flags = _SAFE | system.MS_NOEXEC
-        self.mounts += [
-            system.prepare_mount("/dev", _ROOT + "/dev", "", system.MS_BIND | system.MS_REC),
-            system.prepare_mount(_ROOT + "/run/shm", _ROOT + "/dev/shm", "", system.MS_BIND),
-            # Its terminals are devices, so that it is the one mount that shows some; the host has few of them.
-            system.prepare_mount(
-                "devpts",
-                _ROOT + "/dev/pts",
-                "devpts",
-                system.MS_NOSUID | system.MS_NOEXEC,
-                "newinstance,ptmxmode=0666,mode=620,max=64",
-            ),
-            system.prepare_mount("proc", _ROOT + "/proc", "proc", proc_flags),
-        ]
-        self.slot_mounts = [system.prepare_mount("proc", "/proc", "proc", proc_flags, "hidepid=2")]
-        self._hide("/dev/null", _HIDDEN_FILES)
-        self._hide("/var/empty", _HIDDEN_FOLDERS)
-        for name in _READ_ONLY_FOLDERS:
-            folder = "/proc/" + name
-            if os.path.isdir(folder):
-                again = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | proc_flags
-                self.slot_mounts.append(system.prepare_mount(folder, folder, "", system.MS_BIND | system.MS_REC))
-                self.slot_mounts.append(system.prepare_mount("", folder, "", again))
-
-    def _hide(self, source: str, names: "tuple[str, ...]") -> None:
-        for name in names:
-            if os.path.lexists("/proc/" + name):
-                self.slot_mounts.append(system.prepare_mount(source, "/proc/" + name, "", system.MS_BIND))
-
-    def put_up(self, disk_bytes: int, inodes: int) -> None:
-        """Build the file system, the host name and the loopback device of an environment and move into it."""
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        system.unshare(system.CLONE_NEWCGROUP)
-        # Private to this environment, in memory, bounded in bytes and in files.
-        system.mount("sandgate", _ROOT, "tmpfs", _SAFE, "size={},nr_inodes={},mode=755".format(disk_bytes, inodes))
-        self._make_tree()
-        for mount in self.mounts:
-            mount()
-        os.chdir(_ROOT)
-        system.pivot_root_here()
-        _socket.sethostname(HOST_NAME)
-        _forget_shared_memory()
-        control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
-        fcntl.ioctl(control, _SIOCSIFFLAGS, _LOOPBACK_UP)
-        control.close()
-
-    def _make_tree(self) -> None:
-        """Folders and links of the root; two of them belong to the user."""
-        for folder in self.folders:
-            os.mkdir(folder, 0o755)
-        for target, link in self.links:
-            os.symlink(target, link)
-        for folder in (HOME, WORKSPACE):
-            os.mkdir(_ROOT + folder, 0o755)
-            os.chown(_ROOT + folder, USER_ID, USER_ID)
-        for folder in _OPEN_FOLDERS:
-            os.mkdir(_ROOT + folder)
-            os.chmod(_ROOT + folder, 0o1777)
-
-    def put_up_slot(self) -> None:
-        """Show a slot the processes of its own namespace, and of them those of its own user only."""
-        for mount in self.slot_mounts:
-            mount()
-        os.chdir(WORKSPACE)
+            for lower in lowers
+        ),
+        system.prepare_mount("/dev", _ROOT + "/dev", "", system.MS_BIND | system.MS_REC),
+        system.prepare_mount(_ROOT + "/run/shm", _ROOT + "/dev/shm", "", system.MS_BIND),
+        # Its terminals are devices, so that it is the one mount that shows some; the host has few of them.
+        system.prepare_mount(
+            "devpts",
+            _ROOT + "/dev/pts",
+            "devpts",
+            system.MS_NOSUID | system.MS_NOEXEC,
+            "newinstance,ptmxmode=0666,mode=620,max=64",
+        ),
+        system.prepare_mount("proc", _ROOT + "/proc", "proc", _PROC),
+    ]
 
 
-def _forget_shared_memory() -> None:
+def _moving_in() -> List[Call]:
+    """The new root, its host name and its loopback device."""
+    return [
+        *system.prepare_pivot_root(_ROOT),
+        calls.prepare("sethostname", HOST_NAME.encode(), len(HOST_NAME)),
+        _forget_shared_memory,
+        # Descriptor 0, closed just before, is the lowest and therefore the one that is opened next.
+        calls.prepare("close", 0),
+        calls.prepare("socket", _AF_INET, _SOCK_DGRAM, 0),
+        calls.prepare("ioctl", 0, _SIOCSIFFLAGS, _LOOPBACK_UP),
+        calls.prepare("close", 0),
+        calls.prepare("open", b"/dev/null", os.O_RDONLY),
+    ]
+
+
+def _slot_mounts() -> List[Call]:
+    """A slot's own view of its processes."""
+    mounts = [system.prepare_mount("proc", "/proc", "proc", _PROC, "hidepid=2")]
+    for source, names in (("/dev/null", _HIDDEN_FILES), ("/var/empty", _HIDDEN_FOLDERS)):
+        there = [name for name in names if os.path.lexists("/proc/" + name)]
+        mounts += [system.prepare_mount(source, "/proc/" + name, "", system.MS_BIND) for name in there]
+    for name in _READ_ONLY_FOLDERS:
+        folder = "/proc/" + name
+        if os.path.isdir(folder):
+            again = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _PROC
+            mounts.append(system.prepare_mount(folder, folder, "", system.MS_BIND | system.MS_REC))
+            mounts.append(system.prepare_mount("", folder, "", again))
+    return [*mounts, calls.prepare("chdir", WORKSPACE.encode())]
+
+
+def _forget_shared_memory() -> int:
     """Let System V segments end with the last process that uses them, or one execution fills memory for all later ones.
 
     An older kernel keeps this switch for the host's root, and then the segments stay until the environment ends.
@@ -151,18 +162,17 @@ def _forget_shared_memory() -> None:
     try:
         switch = os.open("/proc/sys/kernel/shm_rmid_forced", os.O_WRONLY)
     except OSError:
-        return
+        return 0
     os.write(switch, b"1")
     os.close(switch)
+    return 0
 
 
 def enter(namespaces: List[int]) -> None:
     """Join an environment that is there; the user namespace comes first, and with it the power to enter the rest."""
     for descriptor in namespaces:
         system.enter_namespace(descriptor)
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+    calls.run(system.prepare_identity(0))
 
 
 def put_up_plain(folder: str) -> None:

@@ -4,7 +4,7 @@ Everything that comes from inside is hostile: each message has one fixed length 
 does not fit raises ``WireError`` and nothing else.
 
 Channels
-    launcher - zygote   SOCK_SEQPACKET: JSON requests with descriptors, ``CLONED`` answers with a pidfd
+    launcher - zygote   SOCK_SEQPACKET: ``CLONE`` with JSON behind it and descriptors, ``CLONED`` with a pidfd
     launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
     gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``; ``CHILD`` with three descriptors, ``EXITED``, ``RESET``
     gateway - child     SOCK_STREAM: the code one way, the report of an uncaught exception the other way
@@ -31,10 +31,15 @@ _NUMBERED = struct.Struct("!cQ")
 _EXITED = struct.Struct("!cQiQQQ")
 _CODE = struct.Struct("!II")
 
+NUMBERED_BYTES = _NUMBERED.size
+# A template's setup: the names of what it imports and shows.
+SETUP_LIMIT = 64 * 1024
+
 KILL = b"K"
 RESET = b"A"
 CHILD = b"C"
 EXITED = b"X"
+CLONE = b"Q"
 CLONED = b"P"
 
 
@@ -43,7 +48,10 @@ class WireError(Exception):
 
 
 class Exited(NamedTuple):
-    """How a child ended: its number, the raw wait status, microseconds of CPU, and its largest resident set."""
+    """How a child ended: its number and raw wait status.
+
+    Then, with all that it left behind, microseconds of CPU, and the largest resident set of one process.
+    """
 
     number: int
     wait_status: int

@@ -5,18 +5,19 @@ namespace of its own, which stays powerless until the launcher has mapped ids in
 """
 
 import _signal
-import _socket
 import gc
 import importlib
 import json
 import os
-import select
 import sys
 from typing import Any, Dict, List
 
-from sandgate_agent import child, descriptors, forker, system, walls, wire
+from sandgate_agent import calls, child, forker, system, walls, wire
+from sandgate_agent.messages import Letter, close_all
 
 _MOST_DESCRIPTORS = 8
+# Requests differ in their limits only, and most have the template's.
+_MOST_PREPARED = 16
 
 
 def _preload(names: List[str]) -> None:
@@ -35,80 +36,99 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def _send_clone(channel: "_socket.socket", number: int, pidfd: int) -> None:
-    descriptors.send(channel, wire.pack_numbered(wire.CLONED, number), [pidfd])
-    os.close(pidfd)
-
-
 class Zygote:
     """Clones a forker for every request of the launcher."""
 
-    def __init__(self, channel: "_socket.socket", setup: Dict[str, Any], filter_: Any) -> None:
+    def __init__(self, channel: int, setup: Dict[str, Any], filter_: Any) -> None:
         self._channel = channel
         self._plan = walls.Plan(setup) if setup["standard"] else None
         self._filter = filter_
-        self._thread_number = None if setup["preload"] else system.find_thread_number()
+        self._fork = None if setup["preload"] else system.prepare_light_fork(system.find_thread_number())
         self._signals = system.open_child_signals()
+        self._watch = system.Watch(self._signals, channel)
+        self._starts: Dict[bytes, forker.Start] = {}
+        flags = walls.NEW_ENVIRONMENT if self._plan else 0
+        self._clone_environment, self._environment_pidfd = system.prepare_clone_with_pidfd(flags)
+        self._clone_slot, self._slot_pidfd = system.prepare_clone_with_pidfd(walls.NEW_SLOT)
+        self._bury_one = system.prepare_bury_ended()
+        self._request = Letter(channel, wire.MESSAGE_LIMIT, _MOST_DESCRIPTORS)
+        self._answer = Letter(channel, wire.NUMBERED_BYTES, 1)
 
-    def _start_forker(self, request: Dict[str, Any], control: int, sync: int) -> None:
-        """In the clone; never returns."""
-        self._channel.close()
-        os.close(self._signals)
-        forker.main(request, self._plan, self._filter, self._thread_number, control, sync)
+    def _start(self, words: bytes) -> forker.Start:
+        """What a forker has to do first, by the request's words."""
+        start = self._starts.get(words)
+        if start is None:
+            if len(self._starts) >= _MOST_PREPARED:
+                self._starts.clear()
+            start = self._starts[words] = forker.Start(json.loads(words), self._plan, self._filter)
+        return start
 
-    def clone(self, request: Dict[str, Any], ends: List[int]) -> None:
+    def clone(self, request: bytes, ends: List[int]) -> None:
         """Clone the first forker of a new environment, or join one to an environment that is there."""
-        number, control, sync, namespaces = request["number"], ends[0], ends[1], ends[2:]
+        number = wire.parse_numbered(request[: wire.NUMBERED_BYTES])[1]
+        start = self._start(request[wire.NUMBERED_BYTES :])
+        control, sync, namespaces = ends[0], ends[1], ends[2:]
         if namespaces:
-            self._join(request, control, sync, namespaces)
+            self._join(number, start, control, sync, namespaces)
         else:
-            pid, pidfd = system.clone_with_pidfd(walls.NEW_ENVIRONMENT if self._plan else 0)
+            pid = self._clone_environment()
             if pid == 0:
-                self._start_forker(request, control, sync)
-            _send_clone(self._channel, number, pidfd)
-        for descriptor in ends:
-            os.close(descriptor)
+                self._be_forker(start, control, sync)
+            if pid > 0:
+                self._reply(number, self._environment_pidfd.value)
+            else:
+                # The launcher finds that nothing came of it when the descriptors are closed.
+                sys.stderr.write("sandgate: nothing can be cloned: {}\n".format(calls.failure(self._clone_environment)))
+        close_all(ends)
 
-    def _join(self, request: Dict[str, Any], control: int, sync: int, namespaces: List[int]) -> None:
+    def _be_forker(self, start: forker.Start, control: int, sync: int) -> None:
+        """In the clone; never returns."""
+        os.close(self._channel)
+        os.close(self._signals)
+        forker.main(start, self._plan is not None, self._fork, control, sync)
+
+    def _reply(self, number: int, pidfd: int) -> None:
+        """Hand a clone to the launcher. Raises ``OSError``."""
+        self._answer.write(wire.pack_numbered(wire.CLONED, number), [pidfd])
+        calls.run((self._answer.send,))
+        os.close(pidfd)
+
+    def _join(self, number: int, start: forker.Start, control: int, sync: int, namespaces: List[int]) -> None:
         """A process namespace is entered by children only: a go-between enters the rest and clones the forker."""
         if system.clone(0):
             return
         try:
             walls.enter(namespaces)
-            pid, pidfd = system.clone_with_pidfd(walls.NEW_SLOT)
+            pid = self._clone_slot()
             if pid == 0:
-                for descriptor in namespaces:
-                    os.close(descriptor)
-                self._start_forker(request, control, sync)
-            _send_clone(self._channel, request["number"], pidfd)
+                close_all(namespaces)
+                self._be_forker(start, control, sync)
+            if pid > 0:
+                self._reply(number, self._slot_pidfd.value)
         finally:
             os._exit(0)
 
     def serve(self) -> None:
         """Clone for every request until the launcher is gone."""
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        poll.register(self._signals, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _event in poll.poll()}
-            if self._signals in ready:
-                system.drain(self._signals)
-                for _ended in system.reap():
+            signalled, asked = self._watch.wait()
+            if signalled:
+                os.read(self._signals, 1024)
+                while self._bury_one() > 0:
                     pass
-            if self._channel.fileno() not in ready:
+            if not asked:
                 continue
-            message, ends = descriptors.receive(self._channel, _MOST_DESCRIPTORS)
+            message, ends = self._request.receive()
             if not message:
                 return
-            self.clone(json.loads(message), ends)
+            self.clone(message, ends)
 
 
-def main(descriptor: int) -> None:
+def main(channel: int) -> None:
     """Run as a template's zygote; the first message on the channel says how."""
-    channel = _socket.socket(fileno=descriptor)
-    os.set_inheritable(descriptor, False)
+    os.set_inheritable(channel, False)
     system.prctl(system.PR_SET_PDEATHSIG, _signal.SIGKILL)
-    message, programs = descriptors.receive(channel, 1)
+    message, programs = Letter(channel, wire.SETUP_LIMIT, 1).receive()
     setup = json.loads(message)
     filter_ = None
     if programs:
@@ -120,5 +140,5 @@ def main(descriptor: int) -> None:
     child.prepare_interpreter(setup)
     zygote = Zygote(channel, setup, filter_)
     _freeze()
-    channel.send(wire.READY)
+    os.write(channel, wire.READY)
     zygote.serve()

@@ -208,7 +208,8 @@ async def test_spares(isolation: Isolation) -> None:
         first = await bench.make()
         await until(lambda: len(bench.host.forkers()) == 3)
         await bench.quiet(3)
-        assert (await bench.run(first, "open('mine', 'w').close()\nopen('/tmp/mine', 'w').close()")).exit_code == 0
+        leave = "import tempfile\nopen('mine', 'w').close()\nopen(tempfile.gettempdir() + '/mine', 'w').close()"
+        assert (await bench.run(first, leave)).exit_code == 0
         forkers = set(bench.host.forkers())
         second = await bench.make()
         await until(lambda: len(bench.host.forkers()) == 4)

@@ -17,7 +17,7 @@ from sandgate.store.base import ExecutionStore
 from sandgate.telemetry.log import get_logger
 
 # An execution that lasts longer gets a row while it runs; a shorter one costs a single write, at its end.
-_WORTH_A_ROW_S = 0.020
+_WORTH_A_ROW_S = 0.1
 # Records that could not be written while the database was away are tried again for this many executions at once.
 _MOST_LATE_RECORDS = 1000
 _LONGEST_RETRY_DELAY_S = 5.0

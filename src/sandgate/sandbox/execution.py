@@ -17,8 +17,10 @@ from sandgate_agent import wire
 
 # Short executions are read once, at their end; from here on output is read as it comes.
 _WATCH_AFTER_S = 0.003
-# What ends sooner had no time to fill a sandbox's memory and to bear that a process of its own was killed for it.
+# What ends sooner, or has used less of the processor for a while longer, could not fill a sandbox's memory and bear
+# that a process of its own was killed for it. Processes that nobody waited for are not in what it has used.
 _SLOW_S = 0.01
+_LONG_S = 0.1
 # How long the slot may take to confirm a kill before the answer leaves without it.
 _CONFIRM_S = 0.035
 
@@ -175,15 +177,17 @@ class ZygoteExecution:
             return
         report = self._close()
         killed = os.WIFSIGNALED(exited.wait_status) and os.WTERMSIG(exited.wait_status) == signal.SIGKILL
-        broken = exited.wait_status != 0 and self._alone and self._is_slow
+        broken = exited.wait_status != 0 and self._alone and self._had_time(exited)
         if (killed or broken) and self._cause is None:
             self._judging = asyncio.ensure_future(self._judge(exited, report))
             return
         self._resolve(exited, report)
 
-    @property
-    def _is_slow(self) -> bool:
-        return self._started > 0 and time.perf_counter() - self._started >= _SLOW_S
+    def _had_time(self, exited: wire.Exited | None) -> bool:
+        """Whether it can have used up the memory."""
+        lasted_s = time.perf_counter() - self._started if self._started > 0 else 0.0
+        worked_s = lasted_s if exited is None else (exited.user_us + exited.system_us) / 1e6
+        return lasted_s >= _LONG_S or min(lasted_s, worked_s) >= _SLOW_S
 
     def on_lost(self) -> None:
         """The slot, or the whole sandbox, died under it."""
@@ -254,7 +258,7 @@ class ZygoteExecution:
         )
         if not self._result.done():
             self._result.set_result(termination)
-        if self._judging is None and self._is_slow:
+        if self._judging is None and self._had_time(exited):
             # It may have borne a kill, which must not be laid to the next one.
             self._counting = asyncio.ensure_future(self._was_out_of_memory(self._kills_before))
 

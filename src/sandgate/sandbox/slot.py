@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 
 from sandgate.core.errors import SandboxFailed
+from sandgate.sandbox import descriptors
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
-from sandgate_agent import descriptors, wire
+from sandgate_agent import wire
 
 _CHILD_DESCRIPTORS = 3
 _READS_AT_ONCE = 8

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from sandgate_agent import descriptors, wire
+from sandgate.sandbox import descriptors
+from sandgate_agent import wire
 
 
 class Peer:

@@ -49,9 +49,9 @@ class Child:
         self.execution.start(self._waiting, 0, self._kill)
         return self.execution
 
-    def end(self, wait_status: int = 0) -> None:
+    def end(self, wait_status: int = 0, worked_us: int = 0) -> None:
         """What the slot says of its end."""
-        self.execution.on_exited(Exited(1, wait_status, 0, 0, 0))
+        self.execution.on_exited(Exited(1, wait_status, worked_us, 0, 0))
 
     def close(self) -> None:
         """Let go of everything."""
@@ -153,17 +153,20 @@ async def test_killed_by_itself(child: Child) -> None:
     assert (ended.error.name, ended.error.value) == ("Signal", "ended by SIGKILL")
 
 
-@pytest.mark.parametrize(("alone", "slow"), [(True, True), (True, False), (False, True)])
-async def test_failed_while_the_count_went_up(alone: bool, slow: bool, child: Child) -> None:
-    """It is out of memory when nobody else can have been meant, and when there was time for it."""
+@pytest.mark.parametrize(
+    ("alone", "lasted_s", "worked_us"),
+    [(True, 0.011, 11_000), (True, 0.0, 11_000), (True, 0.011, 9_000), (True, 0.101, 0), (False, 0.011, 11_000)],
+)
+async def test_failed_while_the_count_went_up(alone: bool, lasted_s: float, worked_us: int, child: Child) -> None:
+    """It is out of memory when nobody else can have been meant, and when it had the time and did the work for it."""
     running = child.start()
     child.kernel_kills = 1
     if not alone:
         running.share()
-    if slow:
-        await asyncio.sleep(0.011)
-    child.end(1 << 8)
-    expected = ExecutionStatus.OUT_OF_MEMORY if alone and slow else ExecutionStatus.FAILED
+    await asyncio.sleep(lasted_s)  # waits: what is judged is the time that it took
+    child.end(1 << 8, worked_us)
+    can_be = alone and (lasted_s > 0.1 or (lasted_s > 0.01 and worked_us > 10_000))
+    expected = ExecutionStatus.OUT_OF_MEMORY if can_be else ExecutionStatus.FAILED
     assert (await running.wait()).status is expected
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed
+from sandgate.sandbox import descriptors
 from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.address import connect
-from sandgate_agent import descriptors
 
 _READS_AT_ONCE = 64
 

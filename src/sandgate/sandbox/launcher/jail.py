@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sandgate_agent
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
-from sandgate_agent import system
+from sandgate_agent import calls, system
 
 CHANNEL_FD = 3
 _AGENT_FOLDER = "/sandgate"
@@ -117,8 +117,7 @@ def _build(jail: Path, template: TemplateConfig) -> None:
     _make_devices(jail / "dev")
     _copy_agent(jail / _AGENT_FOLDER.lstrip("/") / "sandgate_agent")
     system.mount("proc", str(jail / "proc"), "proc", _SAFE | system.MS_NOEXEC)
-    os.chdir(jail)
-    system.pivot_root_here()
+    calls.run(system.prepare_pivot_root(str(jail)))
 
 
 def _environ(template: TemplateConfig) -> dict[str, str]:

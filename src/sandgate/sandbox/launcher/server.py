@@ -17,6 +17,7 @@ from typing import Any
 
 from sandgate.core.errors import MechanismFault
 from sandgate.core.limits import Limits
+from sandgate.sandbox import descriptors
 from sandgate.sandbox.launcher import protocol, reclaim
 from sandgate.sandbox.launcher.address import at_short_path
 from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
@@ -28,7 +29,7 @@ from sandgate.sandbox.launcher.slot import Slot
 from sandgate.sandbox.launcher.spares import Spares
 from sandgate.sandbox.launcher.zygote import Zygote
 from sandgate.sandbox.seccomp import build_filter
-from sandgate_agent import descriptors, system
+from sandgate_agent import system
 
 
 def log(text: str) -> None:

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from sandgate.sandbox import descriptors
 from sandgate.sandbox.launcher import jail, processes
 from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate_agent import descriptors, wire
+from sandgate_agent import wire
 
 _LOG_LIMIT = 64 * 1024
 # A template's packages run in it. What it clones is in its group until the launcher has moved it.
@@ -116,7 +117,7 @@ class Zygote:
         """
         self._clones += 1
         self._cloning[self._clones] = on_cloned
-        message = json.dumps({**request, "number": self._clones}).encode()
+        message = wire.pack_numbered(wire.CLONE, self._clones) + json.dumps(request).encode()
         self._waiting.append((message, ends))
         self._pass_on()
 

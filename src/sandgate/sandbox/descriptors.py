@@ -2,12 +2,11 @@
 
 import _socket
 import array
-from typing import List, Tuple
 
 _ITEM = array.array("i").itemsize
 
 
-def receive(channel: "_socket.socket", most_descriptors: int) -> Tuple[bytes, List[int]]:
+def receive(channel: "_socket.socket", most_descriptors: int) -> tuple[bytes, list[int]]:
     """One message and the descriptors that came with it; an empty message is the end of the channel."""
     space = _socket.CMSG_SPACE(most_descriptors * _ITEM)
     message, ancillary, _flags, _address = channel.recvmsg(65536, space, _socket.MSG_CMSG_CLOEXEC)
@@ -18,7 +17,7 @@ def receive(channel: "_socket.socket", most_descriptors: int) -> Tuple[bytes, Li
     return message, list(found)
 
 
-def send(channel: "_socket.socket", message: bytes, descriptors: List[int]) -> None:
+def send(channel: "_socket.socket", message: bytes, descriptors: list[int]) -> None:
     """Send one message with descriptors."""
     rights = array.array("i", descriptors)
     channel.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if descriptors else [])

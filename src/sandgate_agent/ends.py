@@ -1,0 +1,79 @@
+"""The descriptors between a child and the gateway: made before the fork, then divided among the three.
+
+They have the same numbers for every child of a forker, so that everything that is done with them is prepared.
+"""
+
+import ctypes
+import os
+import struct
+from typing import Callable, List, Tuple
+
+from sandgate_agent import calls, wire
+from sandgate_agent.calls import Call
+from sandgate_agent.messages import Letter
+
+_AF_UNIX = 1
+_SOCK_STREAM = 1
+_SOCK_CLOEXEC = os.O_CLOEXEC
+_PAIR_BYTES = 8
+_NUMBERS = struct.Struct("@6i")
+
+Settle = Callable[[int, int, int], List[Call]]
+"""The calls by which a child takes its socket, standard output and standard error."""
+
+
+class Ends:
+    """One child's socket and pipes at a time."""
+
+    def __init__(self, control: int, others: List[int], settle: Settle) -> None:
+        """``control`` is the gateway's socket; neither it nor ``others`` are for children."""
+        self._control = control
+        self._others = others
+        self._settle = settle
+        self._numbers = ctypes.create_string_buffer(_NUMBERS.size)
+        start = ctypes.addressof(self._numbers)
+        pair, stdout, stderr = (ctypes.c_void_p(start + place * _PAIR_BYTES) for place in range(3))
+        self._opening = [
+            calls.prepare("socketpair", _AF_UNIX, _SOCK_STREAM | _SOCK_CLOEXEC, 0, pair),
+            calls.prepare("pipe2", stdout, os.O_CLOEXEC),
+            calls.prepare("pipe2", stderr, os.O_CLOEXEC),
+        ]
+        self._prepared_for = b""
+
+    def open(self) -> None:
+        """Make them. Raises ``OSError``."""
+        calls.run(self._opening)
+        if self._numbers.raw != self._prepared_for:
+            self._prepare()
+        calls.run(self._opened)
+
+    def _prepare(self) -> None:
+        numbers: Tuple[int, ...] = _NUMBERS.unpack(self._numbers.raw)
+        outer, inner, stdout, stdout_inside, stderr, stderr_inside = numbers
+        # The child, of another identity, may open them by name; the gateway opens them anew for flags of its own.
+        self._opened = [calls.prepare("fchmod", descriptor, 0o666) for descriptor in (stdout, stderr)]
+        self._letter = Letter(self._control, wire.NUMBERED_BYTES, 3)
+        self._letter.write(wire.pack_numbered(wire.CHILD, 0), [outer, stdout, stderr])
+        self._giving_up = _close(inner, stdout_inside, stderr_inside)
+        self._sent = _close(outer, stdout, stderr)
+        self.child = [
+            *_close(self._control, *self._others, outer, stdout, stderr),
+            *self._settle(inner, stdout_inside, stderr_inside),
+        ]
+        self._prepared_for = self._numbers.raw
+
+    def hand_over(self, number: int) -> None:
+        """After the fork: give the gateway its ends, and keep none. Raises ``OSError`` when it is gone."""
+        self._letter.put(wire.pack_numbered(wire.CHILD, number))
+        calls.run(self._giving_up)
+        calls.run((self._letter.send,))
+        calls.run(self._sent)
+
+    def close(self) -> None:
+        """Keep none, because there is no child."""
+        calls.run(self._giving_up)
+        calls.run(self._sent)
+
+
+def _close(*descriptors: int) -> List[Call]:
+    return [calls.prepare("close", descriptor) for descriptor in descriptors]
