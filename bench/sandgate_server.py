@@ -100,6 +100,16 @@ class Server:
         """A connection that acts as the admin."""
         return Connection(self.port, self._token)
 
+    @property
+    def token(self) -> str:
+        """The admin's credential."""
+        return self._token
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the server a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def listeners(self) -> list[int]:
         """The processes that hold the listening socket: the gateway, and whoever keeps it running."""
         wanted = {f"socket:[{inode}]" for inode in _listening_inodes(self.port)}

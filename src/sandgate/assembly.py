@@ -78,11 +78,12 @@ class Gateway:
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
+        owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._engine = Engine(
             store,
             sandboxes,
             clock,
-            owner=f"{socket.gethostname()}-{state_name(settings)}",
+            owner,
             most_steps=settings.max_steps,
             lease_s=settings.run_lease_s,
             on_fault=self._on_fault,

@@ -133,6 +133,27 @@ class Settings(BaseModel):
         ge=2,
         le=300,
     )
+    run_retention_s: int = _setting(
+        30 * 86_400,
+        "Ended runs are kept for this long, with their steps and history; deleted workflows and ended environments as "
+        "well.",
+        unit="s",
+        ge=60,
+    )
+
+    # Event streams
+    max_streams: int = _setting(500, "Event streams that are open at once, on this server.", ge=1, le=100_000)
+    max_streams_per_user: int = _setting(50, "Event streams that one user has open at once, on this server.", ge=1)
+    stream_heartbeat_s: float = _setting(
+        15.0, "How often an event stream without events says that it is alive.", unit="s", ge=0.1, le=3600
+    )
+    stream_lifetime_s: float = _setting(
+        3600.0,
+        "How long an event stream stays open before its client has to ask again, with a credential that is still "
+        "valid.",
+        unit="s",
+        gt=0,
+    )
 
     # Sandboxes
     allow_weak_isolation: bool = _setting(

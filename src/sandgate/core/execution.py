@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus
 
 
@@ -41,12 +42,14 @@ class StepData:
 class ExecutionRequest:
     """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts.
 
-    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them.
+    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. With ``tap``
+    its output can be seen while it is written.
     """
 
     code: str
     timeout_s: float
     data: StepData | None = None
+    tap: OutputTap | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ counter taken from its randomness so that ids of one process and one millisecond
 import secrets
 import threading
 import time
+from datetime import datetime
 from typing import NewType
 
 EnvironmentId = NewType("EnvironmentId", str)
@@ -16,6 +17,7 @@ UserId = NewType("UserId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 WorkflowId = NewType("WorkflowId", str)
 RunId = NewType("RunId", str)
+SignalId = NewType("SignalId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -62,6 +64,11 @@ def make_id(prefix: str) -> str:
     return f"{prefix}-{_encode(millisecond, counter, secrets.randbits(_RANDOM_BITS))}"
 
 
+def first_id_at(prefix: str, at: datetime) -> str:
+    """What sorts before every identifier made at that time or later, and after every earlier one."""
+    return f"{prefix}-{_encode(max(0, int(at.timestamp() * 1000)), 0, 0)}"
+
+
 def make_environment_id() -> EnvironmentId:
     """A new ``env-…``."""
     return EnvironmentId(make_id("env"))
@@ -90,3 +97,8 @@ def make_workflow_id() -> WorkflowId:
 def make_run_id() -> RunId:
     """A new ``run-…``."""
     return RunId(make_id("run"))
+
+
+def make_signal_id() -> SignalId:
+    """A new ``signal-…``."""
+    return SignalId(make_id("signal"))

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from sandgate.core.execution import ErrorReport
-from sandgate.core.ids import RunId, UserId, WorkflowId
+from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.workflow import Json
 
 
@@ -57,6 +57,15 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
     **{status: frozenset() for status in _ENDED_STEPS},
 }
 
+# What a retry may do to a run that has ended, and to its steps; a step whose items go on is running at once.
+RUN_REOPENINGS: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.SUCCEEDED: frozenset(),
+    **{status: frozenset(RunStatus) - {status.PENDING} for status in _ENDED_RUNS - {RunStatus.SUCCEEDED}},
+}
+STEP_REOPENINGS: Mapping[StepStatus, frozenset[StepStatus]] = {
+    status: frozenset({StepStatus.PENDING, StepStatus.RUNNING}) for status in _ENDED_STEPS
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -99,7 +108,8 @@ StepKey = tuple[str, int | None]
 class StepRun:
     """A step of a run, or one item of a step with ``foreach``. A step without a row is ``pending``.
 
-    ``attempt`` counts from 1. ``losses`` counts attempts that ended because the machine did, not the code.
+    ``attempt`` counts from 1. ``losses`` counts attempts that ended because the machine did, not the code;
+    ``attempts_before`` those before the run was last retried. A row that is ``pending`` was opened anew by a retry.
     ``wake_at`` is when a waiting step goes on, or when it is given up.
     """
 
@@ -119,6 +129,7 @@ class StepRun:
     error: ErrorReport | None = None
     stdout: str = ""
     stderr: str = ""
+    attempts_before: int = 0
 
     @property
     def key(self) -> StepKey:
@@ -157,3 +168,21 @@ class HistoryEvent:
     item: int | None = None
     attempt: int | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SignalKind(StrEnum):
+    """What somebody asks of a run."""
+
+    CANCEL = "cancel"
+    DECIDE = "decide"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSignal:
+    """A durable word to whichever process works on a run; it is gone once what follows from it is written."""
+
+    signal_id: SignalId
+    run_id: RunId
+    kind: SignalKind
+    created_at: datetime
+    body: Mapping[str, Any] = field(default_factory=dict)

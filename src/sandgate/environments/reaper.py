@@ -1,7 +1,8 @@
 """Removes records whose time is over."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
@@ -12,18 +13,25 @@ from sandgate.telemetry.log import get_logger
 # Small batches, so that no write of a user waits for long behind one.
 _BATCH = 500
 _INTERVAL_S = 60.0
+_ROWS_OF_A_RUN = 20
+
+Prune = Callable[[datetime, int], Awaitable[int]]
+"""Removes what was over before a time, at most so much of it, and answers how much."""
 
 _log = get_logger(__name__)
 
 
 class Reaper:
-    """Prunes ended executions, revoked tokens that have expired, and first answers of idempotent requests."""
+    """Prunes what ended long ago (executions, runs, environments, deleted workflows), revoked tokens that have
+    expired, and first answers of idempotent requests.
+    """
 
     def __init__(self, store: Store, clock: Clock, settings: Settings, batch: int = _BATCH) -> None:
         self._store = store
         self._batch = batch
         self._clock = clock
         self._retention = timedelta(seconds=settings.execution_retention_s)
+        self._run_retention = timedelta(seconds=settings.run_retention_s)
         self._idempotency_retention = timedelta(seconds=settings.idempotency_retention_s)
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
@@ -40,11 +48,18 @@ class Reaper:
         now = self._clock.now()
         pruned = await self._store.credentials.prune_revoked(now)
         pruned += await self._store.idempotency.prune(now - self._idempotency_retention)
-        while True:
-            batch = await self._store.executions.prune(now - self._retention, self._batch)
-            pruned += batch
-            if batch < self._batch:
-                break
+        pruned += await self._prune_all(self._store.executions.prune, now - self._retention, self._batch)
+        retention, before = self._store.retention, now - self._run_retention
+        # A run brings many rows with it.
+        pruned += await self._prune_all(retention.prune_runs, before, max(1, self._batch // _ROWS_OF_A_RUN))
+        pruned += await self._prune_all(retention.prune_workflows, before, self._batch)
+        pruned += await self._prune_all(retention.prune_environments, before, self._batch)
         if pruned:
             _log.info("records pruned", count=pruned)
         return pruned
+
+    async def _prune_all(self, prune: Prune, before: datetime, batch: int) -> int:
+        pruned = 0
+        while (count := await prune(before, batch)) == batch:
+            pruned += count
+        return pruned + count

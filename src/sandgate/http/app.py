@@ -19,9 +19,11 @@ from sandgate.http.routes.docs import add_docs_routes
 from sandgate.http.routes.environments import add_environment_routes
 from sandgate.http.routes.executions import add_execution_routes
 from sandgate.http.routes.health import add_health_routes
+from sandgate.http.routes.runs import add_run_routes
 from sandgate.http.routes.templates import add_template_routes
 from sandgate.http.routes.users import add_user_routes
 from sandgate.http.routes.workflows import add_workflow_routes
+from sandgate.http.streaming import Streams
 from sandgate.store.base import IdempotencyStore
 from sandgate.workflows.base import Workflows
 
@@ -47,12 +49,15 @@ def create_app(
     keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s)
     api = Api(Gate(authenticator, keys, settings.max_body_bytes))
     metrics = HttpMetrics()
+    streams = Streams(settings)
+    metrics.add_gauge("sandgate_streams_open", "Event streams that are open.", lambda: streams.open_count)
     for name, (help_text, read) in (gauges or {}).items():
         metrics.add_gauge(name, help_text, read)
     add_execution_routes(api, environments)
     add_environment_routes(api, environments)
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)
+    add_run_routes(api, workflows, streams)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
     add_health_routes(api, Readiness(checks, clock), metrics)

@@ -35,10 +35,11 @@ class Boundary:
             await _decline(scope, receive, send)
             return
         started_at = time.perf_counter()
-        if scope["method"] == "HEAD":
+        is_head = scope["method"] == "HEAD"
+        if is_head:
             # Answered like GET; the server leaves the body out.
             scope = {**scope, "method": "GET"}
-        exchange = begin_exchange(scope)
+        exchange = begin_exchange(scope, wants_head_only=is_head)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
 
         async def send_dressed(message: Message) -> None:

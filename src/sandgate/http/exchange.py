@@ -20,9 +20,10 @@ _KEY = "sandgate.exchange"
 class Exchange:
     """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way."""
 
-    __slots__ = ("headers", "operation", "request_id", "status")
+    __slots__ = ("headers", "operation", "request_id", "status", "wants_head_only")
 
-    def __init__(self, headers: Sequence[Header]) -> None:
+    def __init__(self, headers: Sequence[Header], *, wants_head_only: bool = False) -> None:
+        self.wants_head_only = wants_head_only
         self.headers = dict(headers)
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else make_id("req")
@@ -39,9 +40,9 @@ class Exchange:
             raise MalformedRequest(f"The request has more than one header {', '.join(repeated)}; send one of each")
 
 
-def begin_exchange(scope: Scope) -> Exchange:
+def begin_exchange(scope: Scope, *, wants_head_only: bool = False) -> Exchange:
     """Read the head of a request and keep what was read with it."""
-    exchange = Exchange(scope["headers"])
+    exchange = Exchange(scope["headers"], wants_head_only=wants_head_only)
     scope[_KEY] = exchange
     return exchange
 

@@ -21,8 +21,9 @@ from sandgate.http.bodies import JSON_TYPE, check_media_type, parse_json, read_b
 from sandgate.http.exchange import Exchange, exchange_of
 from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.idempotency import IdempotentRequests
+from sandgate.http.streaming import EventStream
 
-Endpoint = Callable[..., Awaitable[BaseModel | Answer]]
+Endpoint = Callable[..., Awaitable[BaseModel | Answer | EventStream]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,11 @@ class Operation(APIRoute):
         if self._idempotent and IDEMPOTENCY_HEADER in exchange.headers:
             answer = await self._answer_once(exchange, arguments)
         else:
-            answer = await self._answer(arguments)
+            result = await self.endpoint(**arguments)
+            if isinstance(result, EventStream):
+                await result.serve(scope, receive, send)
+                return
+            answer = self._render(result)
         await answer.send(send)
 
     async def _read(self, scope: Scope, receive: Receive, exchange: Exchange) -> dict[str, Any]:
@@ -171,6 +176,11 @@ class Operation(APIRoute):
 
     async def _answer(self, arguments: dict[str, Any]) -> Answer:
         result = await self.endpoint(**arguments)
+        if isinstance(result, EventStream):
+            raise TypeError(f"{self.unique_id} streams, and cannot be asked for once")
+        return self._render(result)
+
+    def _render(self, result: BaseModel | Answer) -> Answer:
         if isinstance(result, Answer):
             return result
         return Answer(self._status, result.__pydantic_serializer__.to_json(result))

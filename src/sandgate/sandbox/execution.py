@@ -49,6 +49,7 @@ class ZygoteExecution:
     ) -> None:
         self._payload = wire.pack_code(request.code.encode(), _options(request))
         self._has_data = request.data is not None
+        self._tap = request.tap
         self._answer = b""
         self._outputs: bytes | None = None
         self._timeout_s = request.timeout_s
@@ -95,6 +96,8 @@ class ZygoteExecution:
         keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
         self._stdout = OutputStream(child.stdout, keep, drop, self._on_flood)
         self._stderr = OutputStream(child.stderr, keep, drop, self._on_flood)
+        if self._tap is not None:
+            self._tap.open({"stdout": self._stdout, "stderr": self._stderr})
         self._started = time.perf_counter()
         self._timers = [
             loop.call_later(self._timeout_s, self._end, ExecutionStatus.TIMED_OUT),

@@ -27,6 +27,7 @@ class OutputStream:
         self._dropped_bytes = 0
         self._watched = False
         self._open = True
+        self.on_kept: Callable[[bytes], None] | None = None
 
     @property
     def truncated(self) -> bool:
@@ -56,8 +57,11 @@ class OutputStream:
             return -1
         room = self._keep_bytes - self._kept_bytes
         if room > 0 and data:
-            self._parts.append(data[:room])
-            self._kept_bytes += min(room, len(data))
+            part = data[:room]
+            self._parts.append(part)
+            self._kept_bytes += len(part)
+            if self.on_kept is not None:
+                self.on_kept(part)
         self._dropped_bytes += max(0, len(data) - room)
         return len(data)
 

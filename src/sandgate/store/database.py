@@ -35,6 +35,11 @@ class Database:
         self._writer = Writer(self._writes, Link(self._connector.writer, self._connector.identity))
         self._readers = Readers(self._reads, self._make_read_link, read_threads)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether servers beside this one may use the database."""
+        return self._connector.writer.dialect.name == "postgresql"
+
     async def open(self, prepare: Callable[[Connection], None] = lambda _connection: None) -> None:
         """Make a file that does not exist, connect, and run ``prepare`` on the writer's connection.
 

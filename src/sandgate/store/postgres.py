@@ -1,5 +1,6 @@
 """Connections to PostgreSQL with deadlines of their own, so that a thread is never held for good."""
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,6 +8,7 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.pool import NullPool
 
 from sandgate.core.errors import ConfigurationError
+from sandgate.store import faults
 
 # A lost server or network is noticed within about 15 s, a statement gives up after as long.
 # Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
@@ -37,13 +39,36 @@ def make_engine(url: URL, *, for_reading: bool) -> Engine:
     """
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
-        connect_args={name: value for name, value in _CONNECT_ARGUMENTS.items() if name not in url.query},
+        connect_args=_connect_arguments(url),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT" if for_reading else "READ COMMITTED",
     )
     session = (*_SESSION, "SET default_transaction_read_only = on") if for_reading else _SESSION
     sa.event.listen(engine, "connect", lambda connection, _record: _set_up(connection, session))
     return engine
+
+
+async def listen(url: URL, channel: str, on_open: Callable[[], None], on_payload: Callable[[str], None]) -> None:
+    """Hear what is notified on a channel, on a connection of its own, until that is lost: ``UnreachableError``."""
+    # Not at the top: a server on SQLite needs no driver of PostgreSQL.
+    import psycopg
+
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        connection = await psycopg.AsyncConnection.connect(address, autocommit=True, **_connect_arguments(url))
+        try:
+            await connection.execute(f"LISTEN {channel}")
+            on_open()
+            async for notification in connection.notifies():
+                on_payload(notification.payload)
+        finally:
+            await connection.close()
+    except (psycopg.Error, OSError) as error:
+        raise faults.UnreachableError(faults.cause_of(error)) from error
+
+
+def _connect_arguments(url: URL) -> dict[str, Any]:
+    return {name: value for name, value in _CONNECT_ARGUMENTS.items() if name not in url.query}
 
 
 def _set_up(connection: Any, session: tuple[str, ...]) -> None:

@@ -1,9 +1,8 @@
 """Rows of runs, their steps and their history. ``apply`` is the hot path: every step ends in one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,12 +12,16 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
-from sandgate.store.base import RunChange, RunFilter
+from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
+from sandgate.store.clocks import database_now
 from sandgate.store.database import Database
-from sandgate.store.schema import run_history, run_steps, runs, workflows
-from sandgate.store.statements import HotStatement, changed, newest_first, page_of, page_parameters, upsert
+from sandgate.store.notes import publish
+from sandgate.store.run_lists import run_list
+from sandgate.store.schema import run_history, run_signals, run_steps, runs, workflows
+from sandgate.store.statements import HotStatement, changed, page_of, upsert
 
 _NO_ITEM = -1
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP_KEY = ("run_id", "step", "item")
 
 _columns = runs.c
@@ -43,6 +46,18 @@ _APPLY = (
     )
     .values({name: sa.bindparam(f"new_{name}", type_=_columns[name].type) for name in _CHANGING})
 )
+_REOPEN = (
+    sa.update(runs)
+    .where(_is_this, _columns.finished_at.is_not(None), _columns.fence == sa.bindparam("fence_before"))
+    .values(
+        fence=_columns.fence + 1,
+        lease_owner=sa.bindparam("owner"),
+        lease_until=sa.bindparam("until", type_=_columns.lease_until.type),
+        **{name: sa.bindparam(f"new_{name}", type_=_columns[name].type) for name in _CHANGING},
+    )
+)
+_FORGET_SIGNALS = sa.delete(run_signals).where(run_signals.c.signal_id == sa.bindparam("signal"))
+_FORGET_ALL_SIGNALS = sa.delete(run_signals).where(run_signals.c.run_id == sa.bindparam("wanted_id"))
 _PUT_STEP = HotStatement(
     upsert(
         run_steps,
@@ -79,6 +94,14 @@ _RENEW = (
     .where(_is_live, _columns.lease_owner == sa.bindparam("owner"))
     .values(lease_until=sa.bindparam("until", type_=_columns.lease_until.type))
 )
+_RELEASE = (
+    sa.update(runs)
+    .where(_is_this, _is_live, _columns.lease_owner == sa.bindparam("owner"))
+    .values(lease_until=sa.null())
+)
+_FREE_AT: Select[Any] = sa.select(
+    sa.func.min(sa.func.coalesce(_columns.lease_until, sa.literal(_LONG_AGO, _columns.lease_until.type)))
+).where(_is_live, sa.or_(_columns.lease_owner.is_(None), _columns.lease_owner != sa.bindparam("owner")))
 _HELD: Select[Any] = sa.select(_columns.run_id).where(_is_live, _columns.lease_owner == sa.bindparam("owner"))
 _FIND = sa.select(runs).where(_is_this)
 _is_of_workflow = _columns.workflow_id == sa.bindparam("workflow_id")
@@ -91,9 +114,22 @@ _BARE_STEPS: Select[Any] = (
     .where(_is_of_run)
     .order_by(run_steps.c.step, run_steps.c.item)
 )
-_HISTORY = (
-    sa.select(run_history).where(run_history.c.run_id == sa.bindparam("wanted_id")).order_by(run_history.c.number)
+_STEP = sa.select(run_steps).where(
+    _is_of_run, run_steps.c.step == sa.bindparam("step"), run_steps.c.item == sa.bindparam("item")
 )
+_HISTORY = (
+    sa.select(run_history)
+    .where(run_history.c.run_id == sa.bindparam("wanted_id"), run_history.c.number >= sa.bindparam("first"))
+    .order_by(run_history.c.number)
+)
+_BEGINNING: Select[Any] = sa.select(sa.func.max(run_history.c.number)).where(
+    run_history.c.run_id == sa.bindparam("wanted_id"),
+    run_history.c.kind == "step_started",
+    run_history.c.step == sa.bindparam("step"),
+    sa.func.coalesce(run_history.c.item, _NO_ITEM) == sa.bindparam("item"),
+    run_history.c.attempt == sa.bindparam("attempt"),
+)
+_HISTORY_PART = _HISTORY.limit(sa.bindparam("most"))
 
 
 class SqlRunStore:
@@ -102,9 +138,17 @@ class SqlRunStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, change: RunChange) -> bool:
-        """Add a run; False, and nothing written, when its workflow has been deleted."""
-        return await self._database.write(lambda connection: _insert(connection, change), repeatable=True)
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may work on runs of the same database."""
+        return self._database.is_shared
+
+    async def insert(self, change: RunChange, lease_s: float | None = None) -> bool:
+        """Add a run, held for ``lease_s`` (None: as its row says).
+
+        False, and nothing written, when its workflow has been deleted.
+        """
+        return await self._database.write(lambda connection: _insert(connection, change, lease_s), repeatable=True)
 
     async def apply(self, change: RunChange) -> bool:
         """Write a change if the row still has the fencing number and the lease's owner of ``change.run``.
@@ -115,22 +159,59 @@ class SqlRunStore:
         ends = not change.run.is_live
         return await self._database.write(lambda connection: _apply(connection, change), repeatable=not ends)
 
-    async def claim(self, owner: str, now: datetime, until: datetime, most: int, *, own: bool = False) -> Sequence[Run]:
+    async def reopen(self, change: RunChange, lease_s: float) -> bool:
+        """Write a change that makes an ended run live again, held by the owner in ``change.run`` for ``lease_s``.
+
+        Its fencing number has to be one more than that of the row; False, and nothing written, when it is not, when
+        the run is live, or when its workflow has been deleted.
+        """
+        return await self._database.write(lambda connection: _reopen(connection, change, lease_s))
+
+    async def claim(self, owner: str, now: datetime, lease_s: float, most: int, *, own: bool = False) -> Sequence[Run]:
         """Take live runs whose lease has run out, and with ``own`` also those that ``owner`` had before.
 
-        Each gets the next fencing number.
+        Each gets the next fencing number, and a lease of ``lease_s``.
         """
-        wanted = {"before": owner if own else None, "now": now, "most": most}
-        return await self._database.write(lambda connection: _claim(connection, wanted, owner, until))
+        before = owner if own else None
 
-    async def renew(self, owner: str, until: datetime) -> frozenset[RunId]:
-        """Hold what ``owner`` has until then; answers what that is."""
+        def work(connection: Connection) -> Sequence[Run]:
+            at = database_now(connection, now)
+            wanted = {"before": before, "now": at, "most": most}
+            return _claim(connection, wanted, owner, at + timedelta(seconds=lease_s))
+
+        return await self._database.write(work)
+
+    async def renew(self, owner: str, now: datetime, lease_s: float) -> frozenset[RunId]:
+        """Hold what ``owner`` has for another ``lease_s``; answers what that is."""
 
         def work(connection: Connection) -> frozenset[RunId]:
+            until = database_now(connection, now) + timedelta(seconds=lease_s)
             connection.execute(_RENEW, {"owner": owner, "until": until})
             return frozenset(RunId(row.run_id) for row in connection.execute(_HELD, {"owner": owner}))
 
         return await self._database.write(work, repeatable=True)
+
+    async def release(self, owner: str, run_ids: Collection[RunId]) -> None:
+        """Let the leases of these runs run out, as far as ``owner`` has them."""
+        rows: list[dict[str, Any]] = [{"wanted_id": run_id, "owner": owner} for run_id in run_ids]
+
+        def work(connection: Connection) -> None:
+            connection.execute(_RELEASE, rows)
+            publish(connection, RunNote(NoteKind.FREE, rows[0]["wanted_id"]))
+
+        if rows:
+            await self._database.write(work, repeatable=True)
+
+    async def find_free_in_s(self, owner: str, now: datetime) -> float | None:
+        """In how many seconds the first lease of anybody else runs out (0 or less: now); None when there is none."""
+
+        def work(connection: Connection) -> float | None:
+            free_at: datetime | None = connection.execute(_FREE_AT, {"owner": owner}).scalar_one()
+            if free_at is None:
+                return None
+            return (free_at - database_now(connection, now)).total_seconds()
+
+        return await self._database.read(work)
 
     async def find(self, run_id: RunId) -> Run | None:
         """The row."""
@@ -146,10 +227,7 @@ class SqlRunStore:
 
     async def list(self, wanted: RunFilter, page: PageRequest) -> Page[Run]:
         """A page, newest first."""
-        given = {"owner_id": wanted.owner_id, "workflow_id": wanted.workflow_id, "status": wanted.status}
-        parameters: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        statement = _list_statement(tuple(parameters), page.before_id is not None)
-        parameters |= page_parameters(page)
+        statement, parameters = run_list(wanted, page)
         rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return page_of(rows, page, _parse)
 
@@ -165,25 +243,35 @@ class SqlRunStore:
         rows = await self._database.read(lambda connection: connection.execute(statement, {"wanted_id": run_id}).all())
         return [_parse_step(row) for row in rows]
 
-    async def list_history(self, run_id: RunId) -> Sequence[HistoryEvent]:
-        """What happened, in order."""
-        parameters = {"wanted_id": run_id}
-        rows = await self._database.read(lambda connection: connection.execute(_HISTORY, parameters).all())
+    async def find_step(self, run_id: RunId, step: str, item: int | None) -> StepRun | None:
+        """One row of a step, or of one of its items."""
+        parameters = {"wanted_id": run_id, "step": step, "item": _NO_ITEM if item is None else item}
+        row = await self._database.read(lambda connection: connection.execute(_STEP, parameters).one_or_none())
+        return None if row is None else _parse_step(row)
+
+    async def list_history(self, run_id: RunId, first: int = 0, most: int | None = None) -> Sequence[HistoryEvent]:
+        """What happened, in order, from the entry with the number ``first`` on; at most so many entries."""
+        parameters: dict[str, Any] = {"wanted_id": run_id, "first": first}
+        statement = _HISTORY
+        if most is not None:
+            statement, parameters = _HISTORY_PART, parameters | {"most": most}
+        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return [HistoryEvent(**{**row._mapping, "run_id": RunId(row.run_id)}) for row in rows]
 
-
-@lru_cache
-def _list_statement(equal: tuple[str, ...], has_before: bool) -> Select[Any]:
-    base = sa.select(runs)
-    for name in equal:
-        base = base.where(_columns[name] == sa.bindparam(name))
-    return newest_first(base, _columns.run_id, PageRequest(before_id="" if has_before else None))
+    async def find_beginning(self, run_id: RunId, step: str, item: int | None, attempt: int) -> int | None:
+        """The number of the entry of the history that began an attempt."""
+        wanted_item = _NO_ITEM if item is None else item
+        parameters = {"wanted_id": run_id, "step": step, "item": wanted_item, "attempt": attempt}
+        return await self._database.read(lambda connection: connection.execute(_BEGINNING, parameters).scalar_one())
 
 
-def _insert(connection: Connection, change: RunChange) -> bool:
+def _insert(connection: Connection, change: RunChange, lease_s: float | None) -> bool:
     if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
         return False
-    _INSERT.run(connection, _row_of(change.run))
+    row = _row_of(change.run)
+    if lease_s is not None:
+        row["lease_until"] = database_now(connection, change.run.created_at) + timedelta(seconds=lease_s)
+    _INSERT.run(connection, row)
     _write_parts(connection, change)
     return True
 
@@ -193,6 +281,26 @@ def _apply(connection: Connection, change: RunChange) -> bool:
     parameters = {f"new_{name}": run[name] for name in _CHANGING}
     parameters |= {"wanted_id": run["run_id"], "held_fence": run["fence"], "held_by": run["lease_owner"]}
     if not changed(connection.execute(_APPLY, parameters)):
+        return False
+    _write_parts(connection, change)
+    if change.signals:
+        connection.execute(_FORGET_SIGNALS, [{"signal": signal_id} for signal_id in change.signals])
+    if not change.run.is_live:
+        connection.execute(_FORGET_ALL_SIGNALS, {"wanted_id": change.run.run_id})
+    if change.signals or not change.run.is_live:
+        publish(connection, RunNote(NoteKind.CHANGED, change.run.run_id))
+    return True
+
+
+def _reopen(connection: Connection, change: RunChange, lease_s: float) -> bool:
+    if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
+        return False
+    run = _row_of(change.run)
+    until = database_now(connection, change.history[0].at) + timedelta(seconds=lease_s)
+    parameters = {f"new_{name}": run[name] for name in _CHANGING}
+    parameters |= {"wanted_id": run["run_id"], "fence_before": run["fence"] - 1}
+    parameters |= {"owner": run["lease_owner"], "until": until}
+    if not changed(connection.execute(_REOPEN, parameters)):
         return False
     _write_parts(connection, change)
     return True

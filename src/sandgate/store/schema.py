@@ -148,6 +148,8 @@ runs = sa.Table(
     sa.Index("runs_by_workflow", "workflow_id", "run_id"),
     sa.Index("runs_by_status", "status", "run_id"),
     sa.Index("runs_by_owner_and_status", "owner_id", "status", "run_id"),
+    sa.Index("runs_by_workflow_and_status", "workflow_id", "status", "run_id"),
+    sa.Index("runs_by_name", "workflow_name", "owner_id", "run_id"),
 )
 
 # ``item`` is -1 for a step as a whole.
@@ -170,6 +172,7 @@ run_steps = sa.Table(
     sa.Column("error", JsonText),
     sa.Column("stdout", Utf8, nullable=False),
     sa.Column("stderr", Utf8, nullable=False),
+    sa.Column("attempts_before", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 run_history = sa.Table(
@@ -183,6 +186,18 @@ run_history = sa.Table(
     sa.Column("item", sa.BigInteger),
     sa.Column("attempt", sa.BigInteger),
     sa.Column("details", JsonText, nullable=False),
+)
+
+# Words to the process that works on a run; a row is deleted in the transaction that writes what follows from it.
+run_signals = sa.Table(
+    "run_signals",
+    metadata,
+    sa.Column("signal_id", ExactText, primary_key=True),
+    sa.Column("run_id", ExactText, nullable=False),
+    sa.Column("kind", ExactText, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("body", JsonText, nullable=False),
+    sa.Index("run_signals_by_run", "run_id", "signal_id"),
 )
 
 write_probe = sa.Table(
@@ -220,3 +235,7 @@ _partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "d
 # Few runs are live at a time, whatever the number of rows.
 _partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
 _partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")
+# What is removed when its time is over.
+_partial_index(runs, "runs_by_end", "finished_at", "finished_at IS NOT NULL")
+_partial_index(environments, "environments_by_end", "ended_at", "ended_at IS NOT NULL")
+_partial_index(workflows, "workflows_by_end", "deleted_at", "deleted_at IS NOT NULL")

@@ -10,7 +10,10 @@ from sandgate.store.base import (
     EnvironmentStore,
     ExecutionStore,
     IdempotencyStore,
+    RetentionStore,
+    RunNotes,
     RunStore,
+    SignalStore,
     UserStore,
     WorkflowStore,
 )
@@ -20,9 +23,12 @@ from sandgate.store.database import DEADLINE_S, Database
 from sandgate.store.environments import SqlEnvironmentStore
 from sandgate.store.executions import SqlExecutionStore
 from sandgate.store.idempotency import SqlIdempotencyStore
+from sandgate.store.notes import SqlRunNotes
+from sandgate.store.retention import SqlRetentionStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
 from sandgate.store.schema import write_probe
+from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
 from sandgate.store.workflows import SqlWorkflowStore
@@ -46,6 +52,9 @@ class SqlStore:
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    signals: SignalStore
+    notes: RunNotes
+    retention: RetentionStore
 
     def __init__(
         self,
@@ -65,6 +74,9 @@ class SqlStore:
         self.idempotency = SqlIdempotencyStore(self._database)
         self.workflows = SqlWorkflowStore(self._database)
         self.runs = SqlRunStore(self._database)
+        self.signals = SqlSignalStore(self._database)
+        self.notes = SqlRunNotes(location)
+        self.retention = SqlRetentionStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

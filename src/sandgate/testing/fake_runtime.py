@@ -16,6 +16,18 @@ _USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
 _QUEUE_LENGTH = 64
 
 
+class FakeSource:
+    """See ``OutputSource``."""
+
+    def __init__(self, text: bytes) -> None:
+        self.on_kept: Callable[[bytes], None] | None = None
+        self._text = text
+
+    def kept(self) -> bytes:
+        """See ``OutputSource``."""
+        return self._text
+
+
 class FakeExecution:
     """Ends when its code would, when its time is over, when it is cancelled, or with its sandbox."""
 
@@ -39,6 +51,11 @@ class FakeExecution:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
         outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
+        if self._request.tap is not None:
+            # All that it prints it prints at once.
+            limit = self._sandbox.spec.limits.output_bytes
+            streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
+            self._request.tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
             self._timer = self._loop.call_later(timeout_s, self.end, ExecutionStatus.TIMED_OUT, outcome)

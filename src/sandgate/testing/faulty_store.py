@@ -12,15 +12,29 @@ from sandgate.store.base import (
     EnvironmentStore,
     ExecutionStore,
     IdempotencyStore,
+    RetentionStore,
     RunChange,
+    RunNotes,
     RunStore,
+    SignalStore,
     Store,
     UserStore,
     WorkflowStore,
 )
 from sandgate.testing.faults import Faults, reach
 
-PARTS = ("environments", "executions", "users", "credentials", "idempotency", "workflows", "runs")
+PARTS = (
+    "environments",
+    "executions",
+    "users",
+    "credentials",
+    "idempotency",
+    "workflows",
+    "runs",
+    "signals",
+    "notes",
+    "retention",
+)
 
 # What a change of a run may add to its history.
 RUN_EVENTS = (
@@ -95,6 +109,12 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "runs.apply": tuple(f"runs.apply.{kind}" for kind in (*RUN_EVENTS, NO_EVENT)),
     "runs.claim": ("runs.claim.own", "runs.claim.free"),
     "runs.renew": ("runs.renew",),
+    "runs.release": ("runs.release",),
+    "runs.reopen": ("runs.reopen",),
+    "signals.insert": ("signals.insert",),
+    "retention.prune_runs": ("retention.prune_runs",),
+    "retention.prune_workflows": ("retention.prune_workflows",),
+    "retention.prune_environments": ("retention.prune_environments",),
 }
 
 # Every other one.
@@ -122,6 +142,12 @@ READS = frozenset(
         "runs.list_live",
         "runs.list_steps",
         "runs.list_history",
+        "runs.find_free_in_s",
+        "runs.find_step",
+        "runs.find_beginning",
+        "signals.list_held",
+        "signals.exists",
+        "notes.listen",
     }
 )
 
@@ -142,7 +168,7 @@ class _FaultyPart:
     def __getattr__(self, method: str) -> Any:
         inner = getattr(self._part, method)
         write = f"{self._name}.{method}"
-        if write in READS:
+        if write in READS or not callable(inner):
             return inner
         named_by = _BY_CONTENT.get(write)
 
@@ -168,6 +194,9 @@ class FaultyStore:
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    signals: SignalStore
+    notes: RunNotes
+    retention: RetentionStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store

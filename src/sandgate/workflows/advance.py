@@ -7,6 +7,7 @@ always. In a phase a step opens when all that it needs is over.
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from sandgate.core.errors import ExpressionError
@@ -42,7 +43,9 @@ class _Advance:
     def __init__(self, graph: Graph, state: RunState, now: datetime) -> None:
         self._graph = graph
         self._run = state.run
-        self._steps = dict(state.steps)
+        self._steps = {key: row for key, row in state.steps.items() if row.status is not StepStatus.PENDING}
+        # Opened anew by a retry: as if they had never been, but that their attempts are counted on.
+        self._attempts_before = {row.key: row.attempt for row in state.steps.values() if row.key not in self._steps}
         self._now = now
         self._changed: dict[StepKey, StepRun] = {}
         self._history: list[HistoryEvent] = []
@@ -245,7 +248,7 @@ class _Advance:
         if self._is_halted and phase is Phase.MAIN:
             self._skip(step)
             return
-        row = StepRun(self._run.run_id, step.name, started_at=self._now)
+        row = replace(self._fresh(step.name), started_at=self._now)
         try:
             if not wants_to_run(step, self._status_functions(step, phase), self._seen(), is_final=phase is Phase.FINAL):
                 self._skip(step)
@@ -270,12 +273,14 @@ class _Advance:
                 self._begin_attempt(row)
 
     def _wait(self, row: StepRun, wake_at: datetime | None) -> None:
-        waiting = replace(row, status=StepStatus.WAITING, attempt=1, wake_at=wake_at, started_at=self._now)
+        waiting = replace(
+            row, status=StepStatus.WAITING, attempt=row.attempt + 1, wake_at=wake_at, started_at=self._now
+        )
         self._put(waiting)
         self._note("step_waiting", waiting)
 
     def _begin_items(self, step: StepDefinition, parent: StepRun) -> None:
-        parent = replace(parent, status=StepStatus.RUNNING, attempt=1)
+        parent = replace(parent, status=StepStatus.RUNNING, attempt=parent.attempt + 1)
         self._put(parent)
         self._note("step_started", parent, {"items": parent.items})
         if parent.items:
@@ -291,8 +296,13 @@ class _Advance:
             self._end_parent(parent)
             return
         room = (step.max_parallel or total) - sum(row.is_live for row in rows)
-        for index in range(len(rows), min(total, len(rows) + room)):
-            self._begin(step, StepRun(self._run.run_id, step.name, index))
+        missing = (index for index in range(total) if (step.name, index) not in self._steps)
+        for index in list(islice(missing, max(0, room))):
+            self._begin(step, self._fresh(step.name, index))
+
+    def _fresh(self, name: str, item: int | None = None) -> StepRun:
+        before = self._attempts_before.get((name, item), 0)
+        return StepRun(self._run.run_id, name, item, attempt=before, attempts_before=before)
 
     def _begin_attempt(self, row: StepRun) -> None:
         begun = replace(
@@ -307,7 +317,7 @@ class _Advance:
         self._note("step_started", begun)
 
     def _skip(self, step: StepDefinition) -> None:
-        row = StepRun(self._run.run_id, step.name)
+        row = self._fresh(step.name)
         self._end(row, StepResult(StepStatus.SKIPPED, "skipped"))
 
     def _status_functions(self, step: StepDefinition, phase: Phase) -> StatusFunctions:

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from sandgate.core.errors import ExpressionError, MechanismFault, RequestRefused
 from sandgate.core.execution import ErrorReport, StepData, Termination
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.workflow import Json, StepDefinition
@@ -58,11 +59,13 @@ def _own_variables(row: StepRun) -> dict[str, str]:
     }
 
 
-async def run_attempt(sandboxes: StepSandboxes, step: StepDefinition, data: StepData) -> StepResult:
+async def run_attempt(
+    sandboxes: StepSandboxes, step: StepDefinition, data: StepData, tap: OutputTap | None = None
+) -> StepResult:
     """Run it to its end. Raises ``CancelledError`` once nothing of it runs any more."""
     timeout_s = DEFAULT_TIMEOUT_S if step.timeout_s is None else step.timeout_s
     try:
-        ended = await sandboxes.execute(step.config.get("template"), step.config["code"], timeout_s, data)
+        ended = await sandboxes.execute(step.config.get("template"), step.config["code"], timeout_s, data, tap)
     except MechanismFault as fault:
         return StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", fault.message, ""))
     except RequestRefused as refusal:

@@ -1,15 +1,18 @@
 """What the engine needs of others, and the use cases of workflows as the HTTP layer sees them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sandgate.core.execution import StepData, Termination
 from sandgate.core.ids import RunId, WorkflowId
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
-from sandgate.core.run import Run, RunStatus, StepRun
+from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
+from sandgate.store.base import RunFilter
+from sandgate.workflows.positions import Batch, Position
 
 
 class StepSandboxes(Protocol):
@@ -23,7 +26,9 @@ class StepSandboxes(Protocol):
         """A hint that an attempt with this template is about to be executed."""
         ...
 
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+    async def execute(
+        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
+    ) -> Termination:
         """Run code in a fresh sandbox (template None: the newest Python) and answer how it ended.
 
         When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
@@ -96,14 +101,30 @@ class Workflows(Protocol):
         """The newest run of a workflow, or one of its runs. Raises ``RunNotFound`` when there is none."""
         ...
 
-    async def list_runs(
-        self, caller: Principal, page: PageRequest, *, workflow_id: WorkflowId | None, status: RunStatus | None
-    ) -> Page[Run]:
-        """A page of runs."""
+    async def list_runs(self, caller: Principal, wanted: RunFilter, page: PageRequest) -> Page[Run]:
+        """A page of runs. Whose they are is not for the filter to say."""
+        ...
+
+    async def list_history(
+        self, caller: Principal, run_id: RunId, first: int, most: int
+    ) -> tuple[Sequence[HistoryEvent], int | None]:
+        """What happened to a run, oldest first, from an entry on; and where to go on, None at the end."""
+        ...
+
+    async def follow(self, caller: Principal, run_id: RunId, position: Position) -> AsyncGenerator[Batch, None]:
+        """What happens to a run and what its steps write, from a position on, to the end of the run."""
         ...
 
     async def cancel(self, caller: Principal, run_id: RunId) -> Run:
         """Kill what runs, let ``finally`` tidy up, and answer the run when it has ended. Raises ``RunEnded``."""
+        ...
+
+    async def retry(self, caller: Principal, run_id: RunId, from_step: str | None) -> Run:
+        """Let an ended run go on with what did not succeed, and from a step on that need not have failed.
+
+        Raises ``RunLive``, ``RunSucceeded``, ``InvalidRequest``, ``WorkflowNotFound`` when the workflow was deleted,
+        ``TooManyRuns``, ``ServiceDraining``.
+        """
         ...
 
     async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:

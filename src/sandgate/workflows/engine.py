@@ -5,35 +5,32 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
-from sandgate.core.execution import ErrorReport
-from sandgate.core.ids import RunId
+from sandgate.core.ids import RunId, SignalId
 from sandgate.core.run import Run, StepResult, StepRun, StepStatus
-from sandgate.store.base import RunChange, Store
+from sandgate.store.base import NoteKind, RunChange, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
 from sandgate.workflows.attempts import failure, prepare, run_attempt
 from sandgate.workflows.base import StepSandboxes
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
+from sandgate.workflows.leases import LeaseKeeper
 from sandgate.workflows.live import LiveRun
-from sandgate.workflows.state import Graph
+from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.reopening import reopen
+from sandgate.workflows.signals import event_of
+from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.watch import RunWatch
 
 LEASE_S = 10.0
-# How often a lease is renewed within its length.
-_RENEWALS = 5
-_MOST_CLAIMED = 10_000
-# Longer than a write may be under way after its caller has given up.
-_DOUBTFUL_S = 60.0
 _LONGEST_RETRY_DELAY_S = 2.0
 _CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
-_LAPSED = StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", "the database was away for too long", ""))
 
 _log = get_logger(__name__)
 
@@ -60,22 +57,24 @@ class Engine:
         self._clock = clock
         self._owner = owner
         self._slots = asyncio.Semaphore(most_steps)
-        self._lease_s = lease_s
         self._on_fault = on_fault
-        self._beginning: set[RunId] = set()
-        self._doubtful_until = clock.monotonic()
-        self._renewed_at = clock.monotonic()
         self._live: dict[RunId, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
+        self._taking_signals: asyncio.Task[None] | None = None
+        self._more_signals = False
+        self.watch = RunWatch()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it lets go of its runs."""
+        return self._stopping
 
     @property
     def live_count(self) -> int:
         """How many runs this process works on."""
         return len(self._live)
-
-    def _lease_until(self) -> datetime:
-        return self._clock.now() + timedelta(seconds=self._lease_s)
 
     def find(self, run_id: RunId) -> LiveRun | None:
         """A run that this process works on."""
@@ -83,11 +82,12 @@ class Engine:
 
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
-        await self._claim(own=True)
-        self._spawn(self._patrol_for_ever(), "patrol of runs")
+        await self._leases.claim_own()
+        self._spawn(self._leases.run(), "leases of runs")
+        self._spawn(self._store.notes.listen(self.hear), "notes of other servers")
 
     async def stop(self) -> None:
-        """Kill what runs, without a word in the records: the next start takes it up as lost."""
+        """Kill what runs, without a word in the records: the next start takes it up as lost, or another server."""
         self._stopping = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -96,28 +96,40 @@ class Engine:
             await asyncio.wait(tasks)
         for live in self._live.values():
             live.close()
+        self.watch.wake()
         await self._sandboxes.close()
+        await self._leases.release(self.held())
 
     async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
-        """Make a new run durable and start what can be; None when its workflow has been deleted.
-
-        When nobody knows whether it became durable, because the caller went away or the answer got lost, the patrol
-        finds it.
-        """
-        run = replace(run, lease_owner=self._owner, lease_until=self._lease_until())
+        """Make a new run durable and start what can be; None when its workflow has been deleted."""
+        run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
         self._expect(live, changes)
-        self._beginning.add(run.run_id)
+        change = RunChange(changes.run, changes.steps, changes.history)
+        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s))
+
+    async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
+        """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
+        live = LiveRun(replace(state.run, lease_owner=self._owner), graph)
+        live.steps = dict(state.steps)
+        changes = reopen(graph, live.state(), who, from_step, self._clock.now())
+        self._expect(live, changes)
+        change = RunChange(changes.run, changes.steps, changes.history)
+        return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
+
+    async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
         try:
-            if not await self._store.runs.insert(RunChange(changes.run, changes.steps, changes.history)):
+            if not await writing:
                 return None
-            self._live[run.run_id] = live
         except BaseException:
-            self._doubt()
+            # It may have been written all the same, whether the answer got lost or the caller went away, and would be
+            # held by nobody.
+            self._leases.stir(doubtful=True)
             raise
-        finally:
-            self._beginning.discard(run.run_id)
+        if not self._live:
+            self._leases.stir()
+        self._live[changes.run.run_id] = live
         self._follow(live, changes)
         return live
 
@@ -138,20 +150,84 @@ class Engine:
         self.post(live, word)
 
     def look(self) -> None:
-        """Look at the time, which may have been set meanwhile: let go on what is due."""
+        """Look at the time for every run."""
         now = self._clock.now()
         for live in list(self._live.values()):
             if live.run.wake_at is not None and live.run.wake_at <= now:
                 self.post(live)
 
+    # What others do
+
+    def hear(self, note: RunNote) -> None:
+        """Take a note: of another process, or of this one to itself."""
+        match note.kind:
+            case NoteKind.SIGNAL if note.run_id in self._live:
+                self._begin_to_take_signals()
+            case NoteKind.CHANGED:
+                self.watch.wake(note.run_id)
+            case NoteKind.FREE:
+                self._leases.stir(free=True)
+            case NoteKind.AGAIN:
+                self._begin_to_take_signals()
+                self._leases.stir(free=True)
+                self.watch.wake()
+            case _:
+                return
+
+    def _begin_to_take_signals(self) -> None:
+        self._more_signals = True
+        if self._taking_signals is None and not self._stopping:
+            self._taking_signals = self._spawn(self._take_all_signals(), "signals to runs")
+
+    async def _take_all_signals(self) -> None:
+        try:
+            while self._more_signals:
+                self._more_signals = False
+                await self.take_signals()
+        except StoreUnavailable as fault:
+            _log.warning("signals not read", reason=fault.message)
+        finally:
+            self._taking_signals = None
+
+    async def take_signals(self) -> None:
+        """Act on what is asked of the runs of this process. Raises ``StoreUnavailable``."""
+        for signal in await self._store.signals.list_held(self._owner):
+            live = self._live.get(signal.run_id)
+            if live is not None and live.hear(signal.signal_id):
+                self.post(live, event_of(signal))
+
+    def held(self) -> Collection[RunId]:
+        """The runs that this process works on."""
+        return self._live.keys()
+
+    async def hold(self) -> None:
+        """Let what runs live on: nobody else has begun it."""
+        await self._sandboxes.hold()
+
+    def let_go(self, run_id: RunId) -> None:
+        """Stop working on a run that is another process's, unless a write is about to notice that."""
+        live = self._live.get(run_id)
+        if live is not None and live.run.is_live and live.pump is None:
+            _log.warning("run was taken by another process", run_id=run_id)
+            self._drop(live)
+
     # One run
 
-    async def _take_over(self, run: Run) -> None:
+    async def take_over(self, run: Run) -> None:
+        """Go on with a run that nobody works on any more. Raises ``StoreUnavailable``."""
+        known = self._live.get(run.run_id)
+        if known is not None and known.run.fence == run.fence - 1:
+            # Its lease had run out here, and nobody else was quicker: it goes on as it is.
+            known.run = replace(known.run, fence=run.fence, lease_until=run.lease_until)
+            return
+        if known is not None:
+            self._drop(known)
         raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
         try:
             graph = Graph(parse_definition(raw))
         except InvalidDefinition as problem:
             _log.error("run cannot be taken over", run_id=run.run_id, reason=problem.message)
+            self._leases.keep_unfit(run.run_id)
             return
         live = LiveRun(run, graph)
         rows = await self._store.runs.list_steps(run.run_id, with_output=False)
@@ -159,17 +235,18 @@ class Engine:
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
         self.post(live, TakenOver())
+        self._begin_to_take_signals()
 
     async def _pump(self, live: LiveRun) -> None:
         """Take what has happened until nothing is left; whatever comes meanwhile is the next batch."""
         try:
             while live.due and live.run.run_id in self._live:
                 events, live.events, live.due = live.events, [], False
+                signals, live.signals = live.signals, []
                 changes = advance(live.graph, live.state(), events, self._clock.now())
                 self._expect(live, changes)
-                if not await self._write(live, changes):
+                if not await self._write(live, changes, signals):
                     self._drop(live)
-                    self._doubt()
                     return
                 self._follow(live, changes)
         finally:
@@ -180,14 +257,14 @@ class Engine:
         for row in changes.start:
             self._sandboxes.expect(live.graph.steps[row.step].config.get("template"))
 
-    async def _write(self, live: LiveRun, changes: Changes) -> bool:
+    async def _write(self, live: LiveRun, changes: Changes, signals: Sequence[SignalId]) -> bool:
         """Until it is written; False when the run is no longer this process's."""
-        if changes.run == live.run and not changes.steps:
+        if changes.run == live.run and not changes.steps and not signals:
             return True
+        change = RunChange(changes.run, changes.steps, changes.history, signals)
         delay_s = 0.05
         while True:
             try:
-                change = RunChange(changes.run, changes.steps, changes.history)
                 return await self._store.runs.apply(change) or await self._has_ended_so(changes)
             except StoreUnavailable as fault:
                 _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
@@ -199,11 +276,8 @@ class Engine:
         if changes.run.is_live:
             return False
         found = await self._store.runs.find(changes.run.run_id)
-        return found is not None and (found.status, found.fence, found.events) == (
-            changes.run.status,
-            changes.run.fence,
-            changes.run.events,
-        )
+        wanted = (changes.run.status, changes.run.fence, changes.run.events)
+        return found is not None and (found.status, found.fence, found.events) == wanted
 
     def _follow(self, live: LiveRun, changes: Changes) -> None:
         """What is written holds: start, kill, wake up, or be done."""
@@ -215,8 +289,10 @@ class Engine:
             task = live.attempts.get(key)
             if task is not None:
                 task.cancel()
+        numbers = {(event.step, event.item): event.number for event in changes.history if event.kind == "step_started"}
         for row in changes.start:
-            live.attempts[row.key] = self._spawn(self._attempt(live, row), f"{row.run_id} {row.step}")
+            live.outputs[row.key] = output = LiveOutput(numbers.get(row.key, changes.run.events), live.wake)
+            live.attempts[row.key] = self._spawn(self._attempt(live, row, output), f"{row.run_id} {row.step}")
         self._set_timer(live)
 
     def _set_timer(self, live: LiveRun) -> None:
@@ -237,101 +313,34 @@ class Engine:
             else:
                 self._set_timer(live)
 
-    async def _attempt(self, live: LiveRun, row: StepRun) -> None:
+    async def _attempt(self, live: LiveRun, row: StepRun, output: LiveOutput) -> None:
         try:
             async with self._slots:
-                result = await self._execute(live, row)
+                result = await self._execute(live, row, output)
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
-            result = _LAPSED if live.lapsed else _CANCELLED
+            result = _CANCELLED
+        finally:
+            output.end()
+            if live.outputs.get(row.key) is output:
+                del live.outputs[row.key]
         if live.attempts.get(row.key) is asyncio.current_task():
             del live.attempts[row.key]
         self.post(live, AttemptEnded(row.key, row.attempt, result))
 
-    async def _execute(self, live: LiveRun, row: StepRun) -> StepResult:
+    async def _execute(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
         try:
             data = prepare(live.graph, live.state(), row)
         except ExpressionError as problem:
             return failure("ExpressionError", problem.message)
-        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data)
+        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data, output.tap)
 
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
-
-    # All runs
-
-    async def _patrol_for_ever(self) -> None:
-        """Hold the leases, and take what others let go."""
-        while True:
-            await asyncio.sleep(self._lease_s / _RENEWALS)
-            await self.patrol()
-
-    async def patrol(self) -> None:
-        """Do that once."""
-        try:
-            await self._renew()
-            await self._claim(own=False)
-        except (StoreUnavailable, TimeoutError) as fault:
-            _log.warning("leases not renewed", reason=str(fault))
-            self._watch_leases()
-        self.look()
-
-    def _watch_leases(self) -> None:
-        """Kill what runs without a lease: another process may have begun it again."""
-        if self._clock.monotonic() - self._renewed_at <= self._lease_s:
-            return
-        for live in self._live.values():
-            live.lapse()
-
-    async def _claim(self, *, own: bool) -> None:
-        now, until = self._clock.now(), self._lease_until()
-        async with asyncio.timeout(None if own else self._lease_s):
-            claimed = await self._store.runs.claim(self._owner, now, until, _MOST_CLAIMED, own=own)
-        for run in claimed:
-            live = self._live.get(run.run_id)
-            if live is not None and live.run.fence == run.fence - 1:
-                # Its lease had run out, and nobody else was quicker: it goes on as it is.
-                live.run = replace(live.run, fence=run.fence, lease_until=run.lease_until)
-                continue
-            if live is not None:
-                self._drop(live)
-            await self._take_over(run)
-
-    async def _renew(self) -> None:
-        """Give up whatever another process has taken; take up what is this one's without its knowing."""
-        held, asked_at = frozenset(self._live), self._clock.monotonic()
-        if not held and asked_at > self._doubtful_until:
-            self._renewed_at = asked_at
-            return
-        # Whoever waits for longer does not see the lease run out. What is given up here may be done all the same.
-        async with asyncio.timeout(self._lease_s / 2):
-            kept = await self._store.runs.renew(self._owner, self._lease_until())
-        self._renewed_at = asked_at
-        for live in self._live.values():
-            live.lapsed = False
-        for run_id in held - kept:
-            lost = self._live.get(run_id)
-            if lost is not None and lost.run.is_live and lost.pump is None:
-                _log.warning("run was taken by another process", run_id=run_id)
-                self._drop(lost)
-        for run_id in kept - held:
-            await self._take_up(run_id)
-        await self._sandboxes.hold()
-
-    def _doubt(self) -> None:
-        """There may be a run that has this process's lease without its knowing."""
-        self._doubtful_until = self._clock.monotonic() + _DOUBTFUL_S
-
-    async def _take_up(self, run_id: RunId) -> None:
-        """Work on a run that has this process's lease, but whose beginning or whose fate got lost on the way."""
-        if run_id in self._live or run_id in self._beginning:
-            return
-        run = await self._store.runs.find(run_id)
-        if run is not None and run.is_live and run.lease_owner == self._owner and run_id not in self._live:
-            await self._take_over(run)
+        self.watch.wake(live.run.run_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)

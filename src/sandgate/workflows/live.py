@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sandgate.core.ids import SignalId
 from sandgate.core.run import Run, StepKey, StepRun
 from sandgate.workflows.events import Changes, Event
+from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.state import Graph, RunState
 
 
@@ -20,10 +22,20 @@ class LiveRun:
         self.due = False
         self.pump: asyncio.Task[None] | None = None
         self.attempts: dict[StepKey, asyncio.Task[None]] = {}
+        self.outputs: dict[StepKey, LiveOutput] = {}
+        self.signals: list[SignalId] = []
+        self._heard: set[SignalId] = set()
         self.timer: asyncio.TimerHandle | None = None
         self.closed = False
-        self.lapsed = False
         self._changed: asyncio.Future[None] | None = None
+
+    def hear(self, signal_id: SignalId) -> bool:
+        """Take a signal into the next batch; False when that was done before."""
+        if signal_id in self._heard:
+            return False
+        self._heard.add(signal_id)
+        self.signals.append(signal_id)
+        return True
 
     def state(self) -> RunState:
         """What is, for the rules."""
@@ -34,7 +46,7 @@ class LiveRun:
         self.run = changes.run
         for row in changes.steps:
             self.steps[row.key] = replace(row, stdout="", stderr="") if row.stdout or row.stderr else row
-        self._wake()
+        self.wake()
 
     def close(self) -> None:
         """Kill what runs, and let nobody wait any longer."""
@@ -43,13 +55,7 @@ class LiveRun:
             self.timer.cancel()
         for task in self.attempts.values():
             task.cancel()
-        self._wake()
-
-    def lapse(self) -> None:
-        """Kill what runs, as lost: whether the run is still this process's is not known."""
-        self.lapsed = True
-        for task in self.attempts.values():
-            task.cancel()
+        self.wake()
 
     async def wait_for_change(self) -> None:
         """Wait until something was written, or the run is no longer worked on here."""
@@ -72,7 +78,8 @@ class LiveRun:
         """What is under way."""
         return tuple(self.attempts)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let those look who wait for a change."""
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
         self._changed = None

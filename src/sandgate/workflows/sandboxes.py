@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
 from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
@@ -65,12 +66,14 @@ class RuntimeStepSandboxes:
         waiting.append(making)
         asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
-    async def execute(self, template: str | None, code: str, timeout_s: float, data: StepData) -> Termination:
+    async def execute(
+        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
+    ) -> Termination:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
         self._used[sandbox.environment_id] = sandbox
         try:
-            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
+            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data, tap)).wait()
         except asyncio.CancelledError:
             await asyncio.shield(self._destroy_later(sandbox.environment_id))
             raise

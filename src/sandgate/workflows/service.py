@@ -1,6 +1,6 @@
 """The use cases of workflows and their runs."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,10 +8,8 @@ from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
 from sandgate.core.errors import (
     Forbidden,
-    RunEnded,
     RunNotFound,
     ServiceDraining,
-    StepNotWaiting,
     TooManyRuns,
     WorkflowChanged,
     WorkflowNotFound,
@@ -20,20 +18,20 @@ from sandgate.core.errors import (
 from sandgate.core.ids import RunId, WorkflowId, make_run_id, make_workflow_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
-from sandgate.core.run import Run, RunStatus, StepStatus
-from sandgate.core.workflow import Json, StepType, Workflow, WorkflowDefinition
+from sandgate.core.run import HistoryEvent, Run, RunStatus
+from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.store.base import RunFilter, Store
 from sandgate.workflows.base import RunView, StepSandboxes
+from sandgate.workflows.control import RunControl
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.events import Decided
+from sandgate.workflows.feed import RunFeed
 from sandgate.workflows.inputs import check_inputs
-from sandgate.workflows.live import LiveRun
+from sandgate.workflows.positions import Batch, Position
 from sandgate.workflows.state import Graph
 from sandgate.workflows.supported import check_supported
 
-# A cancel answers when the run has ended; what tidies up may take longer than anybody waits for an answer.
-_CANCEL_WAIT_S = 30.0
 _SHOWN_RUNS = 10
 _GRAPHS_KEPT = 256
 
@@ -48,6 +46,7 @@ class WorkflowService:
         self._engine = engine
         self._sandboxes = sandboxes
         self._clock = clock
+        self._control = RunControl(store, engine, clock)
         self._most_runs = settings.max_runs
         self._graphs: dict[tuple[WorkflowId, int], Graph] = {}
         self._draining = False
@@ -109,22 +108,15 @@ class WorkflowService:
                 f"Workflow {workflow_id} has runs that are not over; cancel them, or delete it with ?force=true",
                 {"run_ids": list(live[:_SHOWN_RUNS])},
             )
-        for found in filter(None, map(self._engine.find, live)):
-            self._engine.cancel(found, caller.name)
+        found = [await self._store.runs.find(run_id) for run_id in live]
+        await self._control.cancel_all([run for run in found if run is not None], caller.name)
 
     async def start(self, caller: Principal, workflow_id: WorkflowId, inputs: Mapping[str, Json], wait_s: float) -> Run:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        if self._draining:
-            raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
         graph = self._graph(workflow_id, workflow.version, workflow.definition)
         given = check_inputs(graph.definition, inputs)
-        if self._engine.live_count >= self._most_runs:
-            raise TooManyRuns(
-                f"The server works on {self._most_runs} runs, which is the most allowed; wait until one ends",
-                {"limit": self._most_runs},
-                retry_after_s=5,
-            )
+        self._check_has_room()
         live = await self._engine.begin(self._new_run(workflow, given, graph), graph)
         if live is None:
             raise workflow_not_found(workflow_id)
@@ -149,43 +141,54 @@ class WorkflowService:
             raise run_not_found(run_id)
         return await self._view(run)
 
-    async def list_runs(
-        self, caller: Principal, page: PageRequest, *, workflow_id: WorkflowId | None, status: RunStatus | None
-    ) -> Page[Run]:
+    async def list_runs(self, caller: Principal, wanted: RunFilter, page: PageRequest) -> Page[Run]:
         """See ``Workflows``."""
-        wanted = RunFilter(None if caller.is_admin else caller.user_id, workflow_id, status)
-        return await self._store.runs.list(wanted, page)
+        return await self._store.runs.list(replace(wanted, owner_id=None if caller.is_admin else caller.user_id), page)
+
+    async def list_history(
+        self, caller: Principal, run_id: RunId, first: int, most: int
+    ) -> tuple[Sequence[HistoryEvent], int | None]:
+        """See ``Workflows``."""
+        run = await self._find_run(caller, run_id)
+        events = await self._store.runs.list_history(run.run_id, first, most + 1)
+        return events[:most], first + most if len(events) > most else None
+
+    async def follow(self, caller: Principal, run_id: RunId, position: Position) -> AsyncGenerator[Batch, None]:
+        """See ``Workflows``."""
+        run = await self._find_run(caller, run_id)
+        return RunFeed(self._store, self._engine, run.run_id, position).batches()
 
     async def cancel(self, caller: Principal, run_id: RunId) -> Run:
         """See ``Workflows``."""
         run = await self._find_run(caller, run_id)
         _check_can_write(caller)
-        live = self._live(run)
-        self._engine.cancel(live, caller.name)
-        await live.wait_for_end(_CANCEL_WAIT_S)
-        return live.run
+        return await self._control.cancel(run, caller.name)
 
     async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:
         """See ``Workflows``."""
         run = await self._find_run(caller, run_id)
         _check_can_write(caller)
-        live = self._live(run)
-        self._check_may_decide(caller, live, step)
-        self._engine.decide(live, Decided(step, approved, caller.name, comment))
-        while not live.closed and live.steps[step, None].is_live:
-            await live.wait_for_change()
-        return await self._view(live.run)
+        graph = await self._graph_of(run)
+        await self._control.decide(run, graph, caller, Decided(step, approved, caller.name, comment))
+        return await self._view(await self._find_run(caller, run_id))
 
-    def _check_may_decide(self, caller: Principal, live: LiveRun, step: str) -> None:
-        row = live.steps.get((step, None))
-        wanted = live.graph.steps.get(step)
-        is_approval = wanted is not None and wanted.type is StepType.APPROVAL
-        if wanted is None or not is_approval or row is None or row.status is not StepStatus.WAITING:
-            status = None if wanted is None else StepStatus.PENDING.value if row is None else row.status.value
-            raise StepNotWaiting(f"Step {step!r} does not wait for an approval", {"status": status})
-        approvers = wanted.config.get("approvers")
-        if approvers and caller.name not in approvers:
-            raise Forbidden(f"Step {step} is for others to decide: {', '.join(approvers)}")
+    async def retry(self, caller: Principal, run_id: RunId, from_step: str | None) -> Run:
+        """See ``Workflows``."""
+        run = await self._find_run(caller, run_id)
+        _check_can_write(caller)
+        self._check_has_room()
+        graph = await self._graph_of(run)
+        return await self._control.retry(run, graph, caller.name, from_step, workflow_not_found(run.workflow_id))
+
+    def _check_has_room(self) -> None:
+        if self._draining:
+            raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
+        if self._engine.live_count >= self._most_runs:
+            raise TooManyRuns(
+                f"The server works on {self._most_runs} runs, which is the most allowed; wait until one ends",
+                {"limit": self._most_runs},
+                retry_after_s=5,
+            )
 
     def _new_run(self, workflow: Workflow, inputs: Mapping[str, Json], graph: Graph) -> Run:
         now = self._clock.now()
@@ -213,13 +216,18 @@ class WorkflowService:
         return graph
 
     async def _view(self, run: Run) -> RunView:
+        graph = await self._graph_of(run)
+        return RunView(run, graph.definition, await self._store.runs.list_steps(run.run_id))
+
+    async def _graph_of(self, run: Run) -> Graph:
         live = self._engine.find(run.run_id)
         if live is not None:
-            definition = live.graph.definition
-        else:
-            raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
-            definition = self._graph(run.workflow_id, run.workflow_version, raw).definition
-        return RunView(run, definition, await self._store.runs.list_steps(run.run_id))
+            return live.graph
+        known = self._graphs.get((run.workflow_id, run.workflow_version))
+        if known is not None:
+            return known
+        raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
+        return self._graph(run.workflow_id, run.workflow_version, raw)
 
     async def _find_run(self, caller: Principal, run_id: RunId) -> Run:
         live = self._engine.find(run_id)
@@ -227,14 +235,6 @@ class WorkflowService:
         if run is None or not (caller.is_admin or run.owner_id == caller.user_id):
             raise run_not_found(run_id)
         return run
-
-    def _live(self, run: Run) -> LiveRun:
-        live = self._engine.find(run.run_id)
-        if live is None:
-            raise RunEnded(
-                f"Run {run.run_id} is over ({run.status}), or another server works on it", {"status": run.status.value}
-            )
-        return live
 
     async def _get_to_change(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
         workflow = await self.get(caller, workflow_id)

@@ -1,11 +1,11 @@
 """What every database promises about workflows and runs."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sandgate.core.ids import UserId, make_run_id, make_workflow_id
+from sandgate.core.ids import RunId, UserId, first_id_at, make_run_id, make_workflow_id
 from sandgate.core.page import PageRequest
-from sandgate.core.run import Run, RunStatus, StepStatus
+from sandgate.core.run import LIVE_RUN_STATUSES, Run, RunStatus, StepStatus
 from sandgate.core.workflow import Workflow
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.sql_store import SqlStore
@@ -105,8 +105,8 @@ async def test_a_change_is_written_as_one(store: SqlStore) -> None:
 async def test_who_lost_a_run_cannot_write(store: SqlStore) -> None:
     """Neither with an older fencing number nor under another name; and nobody writes to a run that has ended."""
     run = await _run(store)
-    (taken,) = await store.runs.claim("two", run.lease_until or NOW, LATER, 10)
-    assert (taken.fence, taken.lease_owner, taken.lease_until) == (2, "two", LATER)
+    (taken,) = await store.runs.claim("two", LATER, 60, 10)
+    assert (taken.fence, taken.lease_owner) == (2, "two")
     assert await store.runs.find(run.run_id) == taken
     for stale in (run, replace(taken, fence=1), replace(taken, lease_owner="one")):
         assert not await store.runs.apply(RunChange(_ended(stale), [a_step(run)], [an_event(run, 0)]))
@@ -119,22 +119,88 @@ async def test_who_lost_a_run_cannot_write(store: SqlStore) -> None:
 
 async def test_only_free_runs_are_claimed(store: SqlStore) -> None:
     """Those whose lease has run out, and one's own; none that has ended, and no more than asked for."""
-    runs = [await _run(store) for _ in range(3)]
-    assert await store.runs.apply(RunChange(_ended(runs[0])))
-    assert await store.runs.claim("two", NOW, LATER, 10) == []
-    mine = await store.runs.claim("one", NOW, LATER, 1, own=True)
+    workflow = await _workflow(store)
+    runs = [a_run(workflow.workflow_id) for _ in range(3)]
+    for run in runs:
+        assert await store.runs.insert(RunChange(run), lease_s=60)
+    held = await store.runs.find(runs[0].run_id)
+    assert held is not None
+    assert await store.runs.apply(RunChange(_ended(held)))
+    assert await store.runs.claim("two", NOW, 60, 10) == []
+    mine = await store.runs.claim("one", NOW, 60, 1, own=True)
     assert [run.run_id for run in mine] == [runs[1].run_id]
-    assert [run.fence for run in await store.runs.claim("one", NOW, LATER, 10, own=True)] == [3, 2]
-    assert [run.run_id for run in await store.runs.claim("two", LATER, LATER, 10)] == [r.run_id for r in runs[1:]]
+    assert [run.fence for run in await store.runs.claim("one", NOW, 60, 10, own=True)] == [3, 2]
+    await store.runs.release("two", [run.run_id for run in runs])
+    assert await store.runs.claim("two", NOW, 60, 10) == []
+    await store.runs.release("one", [run.run_id for run in runs])
+    assert [run.run_id for run in await store.runs.claim("two", NOW, 60, 10)] == [r.run_id for r in runs[1:]]
+
+
+async def test_leases_are_timed_by_the_clock_that_all_share(store: SqlStore) -> None:
+    """Where several processes use a database, what a process thinks of the time decides nothing."""
+    run = a_run((await _workflow(store)).workflow_id)
+    assert await store.runs.insert(RunChange(run), lease_s=60)
+    far_ahead = NOW + timedelta(days=10_000)
+    free_in_s = await store.runs.find_free_in_s("two", far_ahead)
+    assert free_in_s is not None
+    assert (free_in_s > 0) == store.runs.is_shared
+    assert (await store.runs.claim("two", far_ahead, 60, 10) == []) == store.runs.is_shared
+    assert await store.runs.find_free_in_s("one" if store.runs.is_shared else "two", NOW) is None
 
 
 async def test_renewing_tells_what_is_still_held(store: SqlStore) -> None:
     """A run that was taken by another process is not among it."""
     kept, lost = await _run(store), await _run(store)
-    await store.runs.claim("two", LATER, LATER, 10)
-    assert [run.run_id for run in await store.runs.claim("one", LATER, LATER, 1)] == [kept.run_id]
-    assert await store.runs.renew("one", LATER + timedelta(seconds=5)) == {kept.run_id}
-    assert lost.run_id in await store.runs.renew("two", LATER)
+    await store.runs.claim("two", LATER, -1, 10)
+    assert [run.run_id for run in await store.runs.claim("one", LATER, 60, 1)] == [kept.run_id]
+    assert await store.runs.renew("one", LATER, 60) == {kept.run_id}
+    assert lost.run_id in await store.runs.renew("two", LATER, 60)
+
+
+async def test_an_ended_run_is_opened_again_once(store: SqlStore) -> None:
+    """By one of those who try, with the next fencing number and a lease; not while it is live, nor without workflow."""
+    workflow = await _workflow(store)
+    run = await _run(store, workflow)
+    again = replace(run, fence=2, lease_owner="two", finished_at=None, status=RunStatus.RUNNING, events=1)
+    change = RunChange(again, [a_step(run)], [an_event(run, 0)])
+    assert not await store.runs.reopen(change, 60)
+    assert await store.runs.apply(RunChange(_ended(run)))
+    assert await store.runs.reopen(change, 60)
+    assert not await store.runs.reopen(change, 60)
+    found = await store.runs.find(run.run_id)
+    assert found is not None
+    assert (found.fence, found.lease_owner, found.finished_at, found.events) == (2, "two", None, 1)
+    assert not await store.runs.apply(RunChange(run))
+    assert await store.runs.apply(RunChange(_ended(found)))
+    assert await store.workflows.delete(workflow.workflow_id, NOW, even_if_live=False)
+    assert not await store.runs.reopen(RunChange(replace(again, fence=3), (), [an_event(run, 1)]), 60)
+
+
+async def test_history_is_read_in_parts(store: SqlStore) -> None:
+    """From any number on; and one row of a step by its name and item."""
+    run = a_run((await _workflow(store)).workflow_id, events=4)
+    history = [an_event(run, number) for number in range(4)]
+    steps = [a_step(run, step="b", items=1), a_step(run, step="b", item=0, attempts_before=1)]
+    assert await store.runs.insert(RunChange(run, steps, history))
+    assert await store.runs.list_history(run.run_id, 1, 2) == history[1:3]
+    assert await store.runs.list_history(run.run_id, 3) == history[3:]
+    assert await store.runs.list_history(run.run_id, 4, 1) == []
+    assert [await store.runs.find_step(run.run_id, "b", item) for item in (None, 0, 1)] == [*steps, None]
+
+
+async def test_the_beginning_of_an_attempt_is_found(store: SqlStore) -> None:
+    """Of a step, and of an item."""
+    run = a_run((await _workflow(store)).workflow_id)
+    history = [
+        an_event(run, 0, kind="step_started", attempt=1),
+        an_event(run, 1, attempt=1),
+        an_event(run, 2, kind="step_started", attempt=1, item=0),
+        an_event(run, 3, kind="step_started", attempt=2),
+    ]
+    assert await store.runs.insert(RunChange(run, (), history))
+    wanted = [(None, 1), (0, 1), (None, 2), (1, 1), (None, 3)]
+    found = [await store.runs.find_beginning(run.run_id, "a", item, attempt) for item, attempt in wanted]
+    assert found == [0, 2, 3, None, None]
 
 
 async def test_runs_are_listed_by_owner_workflow_and_status(store: SqlStore) -> None:
@@ -151,7 +217,31 @@ async def test_runs_are_listed_by_owner_workflow_and_status(store: SqlStore) -> 
     assert await listed() == [ended, runs[1], runs[0]]
     assert await listed(owner_id=UserId("user-nobody")) == []
     assert await listed(workflow_id=workflow.workflow_id) == [ended, runs[0]]
-    assert await listed(owner_id=OWNER, status=RunStatus.SUCCEEDED, workflow_id=workflow.workflow_id) == [ended]
+    succeeded = frozenset({RunStatus.SUCCEEDED})
+    assert await listed(owner_id=OWNER, statuses=succeeded, workflow_id=workflow.workflow_id) == [ended]
+    assert await listed(statuses=LIVE_RUN_STATUSES) == [runs[1], runs[0]]
+    assert await listed(statuses=succeeded | LIVE_RUN_STATUSES, workflow_name="report") == [ended, runs[1], runs[0]]
+    assert await listed(workflow_name="other") == []
     assert await store.runs.find_newest(workflow.workflow_id) == ended
     assert await store.runs.find_newest(make_workflow_id()) is None
     assert await store.runs.list_live(workflow.workflow_id) == [runs[0].run_id]
+
+
+async def test_runs_are_listed_by_when_they_were_made(store: SqlStore) -> None:
+    """From one time on, and up to another, which is no longer part of it."""
+    workflow = await _workflow(store)
+    times = [NOW + timedelta(days=day) for day in range(3)]
+    runs = [
+        a_run(workflow.workflow_id, run_id=RunId(first_id_at("run", at + timedelta(minutes=5))), created_at=at)
+        for at in times
+    ]
+    for run in runs:
+        assert await store.runs.insert(RunChange(run))
+
+    async def listed(after: datetime | None, before: datetime | None) -> list[Run]:
+        wanted = RunFilter(created_after=after, created_before=before)
+        return list((await store.runs.list(wanted, PageRequest())).items)
+
+    assert await listed(times[1], None) == runs[:0:-1]
+    assert await listed(None, times[1]) == runs[:1]
+    assert await listed(times[0], times[2]) == runs[1::-1]

@@ -164,7 +164,8 @@ class _App:
         self.serve = create_app(
             **self._parts,
             checks={"database": self._check_database, "launcher": self._check_launcher},
-            settings=Settings(),
+            # Streams of runs that wait end soon.
+            settings=Settings(stream_lifetime_s=0.05),
             gauges={"sandgate_environments_live": ("Live environments.", self._count)},
         )
 

@@ -56,6 +56,10 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", f"{WORKFLOW}/status"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{ORCHESTRATOR}/runs"): Rule(401, 200, 200, 200),
     ("GET", RUN): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/history"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/events"): Rule(401, 404, 200, 200, 404),
+    # It waits: 409 says that the caller got as far as that.
+    ("POST", f"{RUN}/retry"): Rule(401, 404, 409, 409, 404),
     ("POST", f"{RUN}/cancel"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/approve"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/reject"): Rule(401, 404, 200, 200, 404),

@@ -114,6 +114,7 @@ async def test_creating_operations_take_a_key(site: Site) -> None:
         "create_user",
         "create_workflow",
         "start_workflow",
+        "retry_run",
     }
 
 

@@ -84,7 +84,8 @@ class Orchestra:
 
     async def patrol(self) -> None:
         """What the engine does now and then, now."""
-        await self.engine.patrol()
+        self.engine._leases.stir(free=True)
+        await self.engine._leases.go_round()
 
     async def make(self, *steps: dict[str, Any], **more: Any) -> WorkflowId:
         """A workflow."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sandgate.core.errors.base import Conflict, RequestRefused
+from sandgate.core.errors.base import Conflict, RequestRefused, TooManyRequests
 
 
 class InvalidRequest(RequestRefused):
@@ -64,3 +64,9 @@ class IdempotencyInProgress(Conflict):
     """The first request with this key has not been answered yet."""
 
     code = "IDEMPOTENCY_IN_PROGRESS"
+
+
+class TooManyStreams(TooManyRequests):
+    """As many event streams are open, of the caller or of all, as the settings allow."""
+
+    code = "TOO_MANY_STREAMS"

@@ -66,6 +66,18 @@ class RunEnded(Conflict):
     code = "RUN_ENDED"
 
 
+class RunLive(Conflict):
+    """The run has not ended; ``details`` has ``status``."""
+
+    code = "RUN_LIVE"
+
+
+class RunSucceeded(Conflict):
+    """The run succeeded, so that there is nothing to retry."""
+
+    code = "RUN_SUCCEEDED"
+
+
 class StepNotWaiting(Conflict):
     """The step does not wait for anybody's approval; ``details`` has ``status``, None when there is no such step."""
 

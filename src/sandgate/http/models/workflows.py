@@ -30,7 +30,7 @@ _WORKFLOW = {
     "owner_id": _OWNER_ID,
     "definition": _DEFINITION,
 }
-_RUN = {
+RUN_EXAMPLE = {
     "workflow_id": _WORKFLOW_ID,
     "run_id": _RUN_ID,
     "status": "succeeded",
@@ -129,13 +129,6 @@ class ListWorkflows(PageQuery):
     name: Annotated[str | None, Field(max_length=128)] = None
 
 
-class ListRuns(PageQuery):
-    """Which runs are wanted."""
-
-    workflow_id: Annotated[str | None, Field(max_length=80)] = None
-    status: Literal["pending", "running", "waiting", "succeeded", "failed", "cancelled", "timed_out"] | None = None
-
-
 class WorkflowAnswer(BaseModel):
     """A workflow; `steps` and `definition` are as they were sent."""
 
@@ -196,7 +189,7 @@ class PlanAnswer(BaseModel):
 class RunAnswer(BaseModel):
     """A run of a workflow."""
 
-    model_config = with_example(_RUN)
+    model_config = with_example(RUN_EXAMPLE)
 
     workflow_id: str
     run_id: str
@@ -214,15 +207,6 @@ class RunAnswer(BaseModel):
     def of(cls, run: Run) -> "RunAnswer":
         """From the record."""
         return cls(**_facts(run))
-
-
-class RunsAnswer(BaseModel):
-    """A page of runs, newest first."""
-
-    model_config = with_example({"runs": [_RUN], "next_cursor": None})
-
-    runs: list[RunAnswer]
-    next_cursor: Cursor
 
 
 class ItemAnswer(BaseModel):
@@ -276,7 +260,7 @@ class StepAnswer(BaseModel):
 class RunStatusAnswer(RunAnswer):
     """A run and how far each of its steps is."""
 
-    model_config = with_example(_RUN | {"steps": [_STEP]})
+    model_config = with_example(RUN_EXAMPLE | {"steps": [_STEP]})
 
     steps: list[StepAnswer]
 

@@ -1,22 +1,18 @@
-"""Making, reading, changing and starting workflows, and their runs."""
+"""Making, reading, changing and starting workflows."""
 
 from typing import Annotated
 
 from fastapi import Query
 
 from sandgate.core import errors
-from sandgate.core.run import RunStatus
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.models.workflows import (
-    Decide,
     Definition,
     DeleteQuery,
-    ListRuns,
     ListWorkflows,
     PlanAnswer,
     RunAnswer,
-    RunsAnswer,
     RunStatusAnswer,
     SchemaAnswer,
     StartQuery,
@@ -27,7 +23,7 @@ from sandgate.http.models.workflows import (
     WorkflowsAnswer,
 )
 from sandgate.http.pagination import next_cursor
-from sandgate.http.paths import RunPath, StepPath, WorkflowPath, parse_run_id, parse_workflow_id
+from sandgate.http.paths import WorkflowPath, parse_run_id
 from sandgate.workflows.base import Workflows
 from sandgate.workflows.plan import make_plan
 from sandgate.workflows.schema import definition_schema
@@ -35,7 +31,6 @@ from sandgate.workflows.schema import definition_schema
 _ORCHESTRATOR = "/api/v1/orchestrator"
 _WORKFLOWS = f"{_ORCHESTRATOR}/workflows"
 _WORKFLOW = f"{_WORKFLOWS}/{{workflow_id}}"
-_RUN = f"{_ORCHESTRATOR}/runs/{{run_id}}"
 _TAG = "workflows"
 
 
@@ -44,8 +39,6 @@ def add_workflow_routes(api: Api, workflows: Workflows) -> None:
     _add_collection_routes(api, workflows)
     _add_item_routes(api, workflows)
     _add_start_routes(api, workflows)
-    _add_run_routes(api, workflows)
-    _add_decision_routes(api, workflows)
 
 
 def _add_collection_routes(api: Api, workflows: Workflows) -> None:
@@ -136,43 +129,3 @@ def _add_start_routes(api: Api, workflows: Workflows) -> None:
         """How far the newest run of a workflow is, step by step, or the run that `run_id` names."""
         run_id = None if query.run_id is None else parse_run_id(query.run_id)
         return RunStatusAnswer.of_view(await workflows.view_newest(caller, workflow_id, run_id))
-
-
-def _add_run_routes(api: Api, workflows: Workflows) -> None:
-    @api.operation("GET", f"{_ORCHESTRATOR}/runs", tag=_TAG, errors=(errors.WorkflowNotFound,))
-    async def list_runs(caller: Caller, query: Annotated[ListRuns, Query()]) -> RunsAnswer:
-        """List your runs, newest first; an admin's list holds everybody's."""
-        workflow_id = None if query.workflow_id is None else parse_workflow_id(query.workflow_id)
-        status = None if query.status is None else RunStatus(query.status)
-        page = await workflows.list_runs(caller, query.page_request("run"), workflow_id=workflow_id, status=status)
-        return RunsAnswer(runs=[RunAnswer.of(run) for run in page.items], next_cursor=next_cursor(page))
-
-    @api.operation("GET", _RUN, tag=_TAG, errors=(errors.RunNotFound,))
-    async def get_run(caller: Caller, run_id: RunPath) -> RunStatusAnswer:
-        """Get one run and how far each of its steps is."""
-        return RunStatusAnswer.of_view(await workflows.view(caller, run_id))
-
-    @api.operation("POST", f"{_RUN}/cancel", tag=_TAG, errors=(errors.RunNotFound, errors.Forbidden, errors.RunEnded))
-    async def cancel_run(caller: Caller, run_id: RunPath) -> RunAnswer:
-        """Kill what runs, let `finally` tidy up, and answer the run once it has ended."""
-        return RunAnswer.of(await workflows.cancel(caller, run_id))
-
-
-def _add_decision_routes(api: Api, workflows: Workflows) -> None:
-    refusals = (errors.RunNotFound, errors.Forbidden, errors.RunEnded, errors.StepNotWaiting)
-
-    @api.operation("POST", f"{_RUN}/steps/{{step}}/approve", tag=_TAG, errors=refusals)
-    async def approve_step(
-        caller: Caller, run_id: RunPath, step: StepPath, body: Decide | None = None
-    ) -> RunStatusAnswer:
-        """Let a run go on that waits for an approval."""
-        comment = "" if body is None else body.comment
-        return RunStatusAnswer.of_view(await workflows.decide(caller, run_id, step, approved=True, comment=comment))
-
-    @api.operation("POST", f"{_RUN}/steps/{{step}}/reject", tag=_TAG, errors=refusals)
-    async def reject_step(
-        caller: Caller, run_id: RunPath, step: StepPath, body: Decide | None = None
-    ) -> RunStatusAnswer:
-        """Refuse an approval: the step fails."""
-        comment = "" if body is None else body.comment
-        return RunStatusAnswer.of_view(await workflows.decide(caller, run_id, step, approved=False, comment=comment))

@@ -10,6 +10,8 @@ from typing import Protocol
 from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
+from sandgate.store.base.retention import RetentionStore
+from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
@@ -18,10 +20,15 @@ __all__ = [
     "EnvironmentStore",
     "ExecutionStore",
     "IdempotencyStore",
+    "NoteKind",
+    "RetentionStore",
     "RunChange",
     "RunFilter",
+    "RunNote",
+    "RunNotes",
     "RunStore",
     "SavedAnswer",
+    "SignalStore",
     "Store",
     "UserStore",
     "WorkflowStore",
@@ -38,6 +45,9 @@ class Store(Protocol):
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    signals: SignalStore
+    notes: RunNotes
+    retention: RetentionStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""

@@ -1,11 +1,11 @@
 """Rows of workflows and of their runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from sandgate.core.ids import RunId, UserId, WorkflowId
+from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun
 from sandgate.core.workflow import Json, Workflow
@@ -45,23 +45,41 @@ class RunFilter:
 
     owner_id: UserId | None = None
     workflow_id: WorkflowId | None = None
-    status: RunStatus | None = None
+    statuses: frozenset[RunStatus] | None = None
+    workflow_name: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunChange:
-    """What one transaction writes: the run's new row, the steps that changed, and what to add to its history."""
+    """What one transaction writes: the run's new row, the steps that changed, what to add to its history, and the
+    signals that it follows from, which are deleted.
+    """
 
     run: Run
     steps: Sequence[StepRun] = ()
     history: Sequence[HistoryEvent] = ()
+    signals: Sequence[SignalId] = ()
 
 
 class RunStore(Protocol):
-    """Rows of runs, their steps and their history."""
+    """Rows of runs, their steps and their history.
 
-    async def insert(self, change: RunChange) -> bool:
-        """Add a run; False, and nothing written, when its workflow has been deleted."""
+    Leases are timed by the clock of the database where several processes can share it (PostgreSQL), and by the
+    caller's ``now`` where one process has it for itself (SQLite).
+    """
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may work on runs of the same database."""
+        ...
+
+    async def insert(self, change: RunChange, lease_s: float | None = None) -> bool:
+        """Add a run, held for ``lease_s`` (None: as its row says).
+
+        False, and nothing written, when its workflow has been deleted.
+        """
         ...
 
     async def apply(self, change: RunChange) -> bool:
@@ -71,15 +89,31 @@ class RunStore(Protocol):
         """
         ...
 
-    async def claim(self, owner: str, now: datetime, until: datetime, most: int, *, own: bool = False) -> Sequence[Run]:
-        """Take live runs whose lease has run out, and with ``own`` also those that ``owner`` had before.
+    async def reopen(self, change: RunChange, lease_s: float) -> bool:
+        """Write a change that makes an ended run live again, held by the owner in ``change.run`` for ``lease_s``.
 
-        Each gets the next fencing number.
+        Its fencing number has to be one more than that of the row; False, and nothing written, when it is not, when
+        the run is live, or when its workflow has been deleted.
         """
         ...
 
-    async def renew(self, owner: str, until: datetime) -> frozenset[RunId]:
-        """Hold what ``owner`` has until then; answers what that is."""
+    async def claim(self, owner: str, now: datetime, lease_s: float, most: int, *, own: bool = False) -> Sequence[Run]:
+        """Take live runs whose lease has run out, and with ``own`` also those that ``owner`` had before.
+
+        Each gets the next fencing number, and a lease of ``lease_s``.
+        """
+        ...
+
+    async def renew(self, owner: str, now: datetime, lease_s: float) -> frozenset[RunId]:
+        """Hold what ``owner`` has for another ``lease_s``; answers what that is."""
+        ...
+
+    async def release(self, owner: str, run_ids: Collection[RunId]) -> None:
+        """Let the leases of these runs run out, as far as ``owner`` has them."""
+        ...
+
+    async def find_free_in_s(self, owner: str, now: datetime) -> float | None:
+        """In how many seconds the first lease of anybody else runs out (0 or less: now); None when there is none."""
         ...
 
     async def find(self, run_id: RunId) -> Run | None:
@@ -102,6 +136,14 @@ class RunStore(Protocol):
         """All rows of steps; without output their ``stdout`` and ``stderr`` are empty."""
         ...
 
-    async def list_history(self, run_id: RunId) -> Sequence[HistoryEvent]:
-        """What happened, in order."""
+    async def find_step(self, run_id: RunId, step: str, item: int | None) -> StepRun | None:
+        """One row of a step, or of one of its items."""
+        ...
+
+    async def list_history(self, run_id: RunId, first: int = 0, most: int | None = None) -> Sequence[HistoryEvent]:
+        """What happened, in order, from the entry with the number ``first`` on; at most so many entries."""
+        ...
+
+    async def find_beginning(self, run_id: RunId, step: str, item: int | None, attempt: int) -> int | None:
+        """The number of the entry of the history that began an attempt."""
         ...

@@ -1,0 +1,82 @@
+"""Removes rows whose time is over, in batches."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Select
+
+from sandgate.store.database import Database
+from sandgate.store.schema import (
+    environments,
+    executions,
+    run_history,
+    run_signals,
+    run_steps,
+    runs,
+    workflow_versions,
+    workflows,
+)
+
+# What goes with a run, and with a workflow. Each table names its owner in the column of the same name.
+OF_A_RUN: Sequence[sa.Table] = (run_steps, run_history, run_signals, runs)
+OF_A_WORKFLOW: Sequence[sa.Table] = (workflow_versions, workflows)
+OF_AN_ENVIRONMENT: Sequence[sa.Table] = (environments,)
+
+
+def _oldest(column: sa.Column[Any], key: sa.Column[Any]) -> Select[Any]:
+    """The keys of the rows that were over before a time, oldest first; locked, so that none is opened again."""
+    return (
+        sa.select(key)
+        .where(column.is_not(None), column < sa.bindparam("before", type_=column.type))
+        .order_by(column)
+        .limit(sa.bindparam("most"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+_RUNS = _oldest(runs.c.finished_at, runs.c.run_id)
+_WORKFLOWS = _oldest(workflows.c.deleted_at, workflows.c.workflow_id).where(
+    ~sa.exists().where(runs.c.workflow_id == workflows.c.workflow_id)
+)
+_ENVIRONMENTS = _oldest(environments.c.ended_at, environments.c.environment_id).where(
+    ~sa.exists().where(executions.c.environment_id == environments.c.environment_id)
+)
+
+
+def _deletes(tables: Sequence[sa.Table], key: str) -> Sequence[sa.Delete]:
+    return [sa.delete(table).where(table.c[key].in_(sa.bindparam("keys", expanding=True))) for table in tables]
+
+
+_DELETE_RUNS = _deletes(OF_A_RUN, "run_id")
+_DELETE_WORKFLOWS = _deletes(OF_A_WORKFLOW, "workflow_id")
+_DELETE_ENVIRONMENTS = _deletes(OF_AN_ENVIRONMENT, "environment_id")
+
+
+class SqlRetentionStore:
+    """See :class:`sandgate.store.base.RetentionStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def prune_runs(self, finished_before: datetime, most: int) -> int:
+        """Runs that ended before, with all that belongs to them."""
+        return await self._prune(_RUNS, _DELETE_RUNS, finished_before, most)
+
+    async def prune_workflows(self, deleted_before: datetime, most: int) -> int:
+        """Workflows that were deleted before, with their versions, once no run of them is left."""
+        return await self._prune(_WORKFLOWS, _DELETE_WORKFLOWS, deleted_before, most)
+
+    async def prune_environments(self, ended_before: datetime, most: int) -> int:
+        """Environments that ended before, once no execution of them is left."""
+        return await self._prune(_ENVIRONMENTS, _DELETE_ENVIRONMENTS, ended_before, most)
+
+    async def _prune(self, find: Select[Any], deletes: Sequence[sa.Delete], before: datetime, most: int) -> int:
+        def work(connection: Connection) -> int:
+            keys = connection.execute(find, {"before": before, "most": most}).scalars().all()
+            for statement in deletes if keys else ():
+                connection.execute(statement, {"keys": keys})
+            return len(keys)
+
+        return await self._database.write(work, repeatable=True)

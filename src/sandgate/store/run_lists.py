@@ -1,0 +1,68 @@
+"""Lists of runs: each combination of filters is a statement of its own, with an index that serves it."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Select
+
+from sandgate.core.ids import first_id_at
+from sandgate.core.page import PageRequest
+from sandgate.core.run import LIVE_RUN_STATUSES
+from sandgate.store.base import RunFilter
+from sandgate.store.schema import runs
+from sandgate.store.statements import newest_first, page_parameters
+
+_columns = runs.c
+# Identifiers are made when rows are, but by a clock of their own.
+_ID_SLACK = timedelta(hours=1)
+
+
+def run_list(wanted: RunFilter, page: PageRequest) -> tuple[Select[Any], dict[str, Any]]:
+    """The statement of a page, newest first, and its parameters."""
+    parameters = _list_parameters(wanted)
+    live = wanted.statuses is not None and wanted.statuses <= LIVE_RUN_STATUSES
+    statement = _list_statement(tuple(parameters), live, page.before_id is not None)
+    return statement, parameters | page_parameters(page)
+
+
+def _list_parameters(wanted: RunFilter) -> dict[str, Any]:
+    """What a list is narrowed by; the bounds of identifiers spare reading all that is newer, or older."""
+    given: dict[str, Any] = {
+        "owner_id": wanted.owner_id,
+        "workflow_id": wanted.workflow_id,
+        "workflow_name": wanted.workflow_name,
+        "created_after": wanted.created_after,
+        "created_before": wanted.created_before,
+    }
+    if wanted.created_after is not None:
+        given["first_id"] = first_id_at("run", wanted.created_after - _ID_SLACK)
+    if wanted.created_before is not None:
+        given["last_id"] = first_id_at("run", wanted.created_before + _ID_SLACK)
+    if wanted.statuses is not None:
+        statuses = sorted(wanted.statuses)
+        given["statuses" if len(statuses) != 1 else "status"] = statuses if len(statuses) != 1 else statuses[0]
+    return {key: value for key, value in given.items() if value is not None}
+
+
+_CONDITIONS: Mapping[str, sa.ColumnElement[bool]] = {
+    "statuses": _columns.status.in_(sa.bindparam("statuses", expanding=True)),
+    "created_after": _columns.created_at >= sa.bindparam("created_after", type_=_columns.created_at.type),
+    "created_before": _columns.created_at < sa.bindparam("created_before", type_=_columns.created_at.type),
+    "first_id": _columns.run_id >= sa.bindparam("first_id"),
+    "last_id": _columns.run_id < sa.bindparam("last_id"),
+}
+
+
+@lru_cache
+def _list_statement(given: tuple[str, ...], is_live: bool, has_before: bool) -> Select[Any]:
+    base = sa.select(runs)
+    for name in given:
+        condition = _CONDITIONS.get(name)
+        base = base.where(_columns[name] == sa.bindparam(name) if condition is None else condition)
+    if is_live:
+        # Says nothing new, and lets the index of the few that are live serve.
+        base = base.where(_columns.finished_at.is_(None))
+    return newest_first(base, _columns.run_id, PageRequest(before_id="" if has_before else None))

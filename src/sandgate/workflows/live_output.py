@@ -1,0 +1,118 @@
+"""The output of attempts that run now, as text that any number of followers reads at its own pace."""
+
+import codecs
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Protocol
+
+from sandgate.core.output_tap import OutputTap
+
+STREAMS = ("stdout", "stderr")
+
+
+class TextFilter(Protocol):
+    """What text goes through on its way to followers; it may hold back what it cannot judge yet.
+
+    Whole output has to come out the same as what is recorded of it, whatever the parts in which it came.
+    """
+
+    def feed(self, text: str) -> str:
+        """What can be shown, now that this has come."""
+        ...
+
+    def finish(self) -> str:
+        """What was held back, now that nothing more comes."""
+        ...
+
+
+class AsItIs:
+    """Shows everything at once."""
+
+    def feed(self, text: str) -> str:
+        """See ``TextFilter``."""
+        return text
+
+    def finish(self) -> str:
+        """See ``TextFilter``."""
+        return ""
+
+
+class GrowingText:
+    """Bytes in, text out: decoded as a record of the whole is, whatever is cut where."""
+
+    def __init__(self, text_filter: TextFilter) -> None:
+        self._filter = text_filter
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._parts: list[str] = []
+        self._starts: list[int] = []
+        self._length = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what was written."""
+        self._add(self._filter.feed(self._decoder.decode(data)))
+
+    def finish(self) -> None:
+        """Take it that nothing more will be written."""
+        rest = self._decoder.decode(b"", final=True)
+        self._add(self._filter.feed(rest) + self._filter.finish())
+
+    def read(self, offset: int, most: int) -> str:
+        """The text from a character on, about ``most`` of it; empty when there is none yet."""
+        if offset >= self._length:
+            return ""
+        first = bisect_right(self._starts, offset) - 1
+        found = self._parts[first][offset - self._starts[first] :][:most]
+        for part in self._parts[first + 1 :]:
+            if len(found) >= most:
+                break
+            found += part[: most - len(found)]
+        return found
+
+    def _add(self, text: str) -> None:
+        if text:
+            self._starts.append(self._length)
+            self._parts.append(text)
+            self._length += len(text)
+
+
+class LiveOutput:
+    """The output of one attempt. ``number`` is that of the entry of the run's history that began it.
+
+    Nothing is decoded or kept here before somebody follows; what is kept then is what would be recorded.
+    """
+
+    def __init__(
+        self, number: int, on_more: Callable[[], None], make_filter: Callable[[], TextFilter] = AsItIs
+    ) -> None:
+        self.number = number
+        self.tap = OutputTap()
+        self._on_more = on_more
+        self._make_filter = make_filter
+        self._texts: dict[str, GrowingText] = {}
+        self._ended = False
+
+    def follow(self) -> None:
+        """Begin to keep text, from its beginning on."""
+        if not self._texts:
+            self._texts = {name: GrowingText(self._make_filter()) for name in STREAMS}
+            self.tap.listen(self._take)
+            if self._ended:
+                self._finish()
+
+    def read(self, stream: str, offset: int, most: int) -> str:
+        """Text of a stream from a character on; empty when there is none yet."""
+        return self._texts[stream].read(offset, most)
+
+    def end(self) -> None:
+        """The attempt is over, and all of its output has been read."""
+        self._ended = True
+        if self._texts:
+            self._finish()
+
+    def _take(self, stream: str, data: bytes) -> None:
+        self._texts[stream].feed(data)
+        self._on_more()
+
+    def _finish(self) -> None:
+        for text in self._texts.values():
+            text.finish()
