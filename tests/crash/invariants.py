@@ -22,6 +22,7 @@ from sandgate.workflows.state import Graph, Phase
 Row = Mapping[str, Any]
 Key = tuple[str, int | None]
 _NO_ITEM = -1
+_RETRIED = "run_retried"
 _PARTS = (run_steps, run_history)
 
 
@@ -76,7 +77,8 @@ def read_rows(location: Location) -> tuple[list[RunRows], Mapping[str, list[Row]
             parts.setdefault((table.name, row["run_id"]), []).append(row)
     found = []
     for run in tables["runs"]:
-        steps = parts.get(("run_steps", run["run_id"]), [])
+        # A row that is pending says what a missing one says: a retry leaves such, to count attempts on.
+        steps = [row for row in parts.get(("run_steps", run["run_id"]), []) if row["status"] != StepStatus.PENDING]
         history = sorted(parts.get(("run_history", run["run_id"]), []), key=lambda row: row["number"])
         by_key = {(row["step"], None if row["item"] == _NO_ITEM else row["item"]): row for row in steps}
         found.append(RunRows(run, graphs[run["workflow_id"], run["workflow_version"]], by_key, history))
@@ -112,6 +114,8 @@ def _attempts_follow(rows: RunRows) -> Iterator[str]:
     running: set[Key] = set()
     ended: dict[Key, str] = {}
     for event in rows.history:
+        if event["kind"] == _RETRIED:
+            ended = {key: end for key, end in ended.items() if not _is_done_again(key, end, event)}
         if event["step"] is None:
             continue
         key, kind = (event["step"], event["item"]), event["kind"]
@@ -136,12 +140,19 @@ def _attempts_follow(rows: RunRows) -> Iterator[str]:
             yield f"the row of {key} says {row['status']}, the history {ended[key]}"
         if row["attempt"] < attempts.get(key, 0):
             yield f"the row of {key} counts {row['attempt']} attempts, the history {attempts[key]}"
-    yield from (f"{key} has no row" for key in {*attempts, *ended} - set(rows.steps))
+    yield from (f"{key} has no row" for key in {*running, *ended} - set(rows.steps))
+
+
+def _is_done_again(key: Key, end: str, event: Row) -> bool:
+    """Whether a retry begins a step or an item anew: what succeeded of a step that did not stays."""
+    return key[0] in event["details"]["steps"] and (key[1] is None or end != StepStatus.SUCCEEDED)
 
 
 def _needs_come_first(rows: RunRows) -> Iterator[str]:
     over: set[str] = set()
     for event in rows.history:
+        if event["kind"] == _RETRIED:
+            over -= set(event["details"]["steps"])
         name = event["step"]
         if name is None:
             continue
