@@ -76,7 +76,8 @@ _FREE = (
             _columns.lease_owner == sa.bindparam("before"),
         ),
     )
-    .order_by(_columns.run_id)
+    # In the order of the index of live runs; in that of identifiers all rows would be looked at.
+    .order_by(_columns.lease_until, _columns.run_id)
     .limit(sa.bindparam("most"))
     .with_for_update(skip_locked=True)
 )
