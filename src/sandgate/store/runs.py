@@ -315,7 +315,7 @@ def _write_parts(connection: Connection, change: RunChange) -> None:
 
 
 def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: datetime) -> Sequence[Run]:
-    rows = connection.execute(_FREE, wanted).all()
+    rows = sorted(connection.execute(_FREE, wanted), key=lambda row: str(row.run_id))
     if rows:
         taken = [{"wanted_id": row.run_id, "owner": owner, "until": until} for row in rows]
         connection.execute(_TAKE, taken)
