@@ -63,6 +63,7 @@ class Forker:
         self._standard = standard
         self._fork = fork
         self._number = 0
+        self._held = False
         self._parent = os.getppid()
         self._pid: Optional[int] = None
         self._signals = system.open_child_signals()
@@ -149,6 +150,10 @@ class Forker:
         # A kill that crossed the message of the child's end on its way must not hit the next child.
         if kind == wire.KILL and number == self._number:
             self.kill_all()
+        elif kind == wire.HOLD:
+            self._held = True
+        elif kind == wire.NEXT:
+            self._held = False
         elif kind == wire.RESET:
             self._reset(message)
         return True
@@ -158,13 +163,14 @@ class Forker:
         self.kill_all()
         self._bury_rest()
         self._pid = None
+        self._held = False
         self._number = 0
         os.write(self._control, message)
 
     def serve(self) -> None:
-        """Keep a child ready until everybody has let go of the slot."""
+        """Keep a child ready, unless told otherwise, until everybody has let go of the slot."""
         while True:
-            waits = self._pid is not None or self.fork()
+            waits = self._held or self._pid is not None or self.fork()
             signalled, spoken_to = self._watch.wait(-1 if waits else _RETRY_MS)
             if signalled and not self.on_signal():
                 return

@@ -115,6 +115,7 @@ def _launcher_config(
         standard=isolation is Isolation.STANDARD,
         templates=tuple(templates),
         spares=settings.spare_sandboxes,
+        most_spares=settings.most_spare_sandboxes if settings.spare_sandboxes else 0,
     )
 
 

@@ -43,13 +43,15 @@ class ExecutionRequest:
     """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts.
 
     With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. With ``tap``
-    its output can be seen while it is written.
+    its output can be seen while it is written. ``is_last``: the sandbox is about to be ended, so that nothing need be
+    got ready for another one.
     """
 
     code: str
     timeout_s: float
     data: StepData | None = None
     tap: OutputTap | None = None
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from sandgate.telemetry.log import get_logger
 # How long writes that are still tried again may go on when the service stops.
 _SETTLE_S = 5.0
 
+_NOT_WRITTEN = Ending(EnvironmentStatus.FAILED, "its record could not be written")
 _STOPPED = Ending(EnvironmentStatus.TERMINATED, "the service was stopped")
 _DELETED = Ending(EnvironmentStatus.TERMINATED, None, deleted=True)
 # What has ended by itself, or with the service, can still be deleted.
@@ -268,14 +269,15 @@ class EnvironmentService:
         )
 
     async def _insert_and_launch(self, row: Environment) -> None:
-        inserted = False
-        try:
-            await self._store.environments.insert(row)
-            inserted = True
-        finally:
-            if not inserted:
-                self._quota.give_back(row.owner_id)
+        """The sandbox is made while the row is written. Raises ``StoreUnavailable``, and then it is ended again."""
         live = self._lifecycle.launch(row)
+        try:
+            # In the queue of writes before anything that the sandbox's task has to write about the row.
+            await self._store.environments.insert(row)
+        except BaseException:
+            # The row may be there all the same; its end is written when the database can be.
+            self._lifecycle.end(live, _NOT_WRITTEN)
+            raise
         if self._draining:
             self._lifecycle.end(live, _STOPPED)
         _log.info("environment created", environment_id=row.environment_id, template=row.template)

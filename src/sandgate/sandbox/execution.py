@@ -42,12 +42,13 @@ class WaitingChild:
 
 
 class ZygoteExecution:
-    """See :class:`sandgate.sandbox.base.RunningExecution`."""
+    """See :class:`sandgate.sandbox.base.RunningExecution`. ``is_last``: none is expected to follow in the sandbox."""
 
     def __init__(
         self, request: ExecutionRequest, limits: Limits, was_out_of_memory: Callable[[int], Awaitable[bool]]
     ) -> None:
         self._payload = wire.pack_code(request.code.encode(), _options(request))
+        self.is_last = request.is_last
         self._has_data = request.data is not None
         self._tap = request.tap
         self._answer = b""

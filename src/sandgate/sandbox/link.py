@@ -21,6 +21,9 @@ QUEUE_LIMIT = 256
 _IDLE_SLOT_S = 10.0
 _RETRY_S = 0.02
 _ADOPT_LIMIT_S = 5.0
+# How long the next child waits while the runtime has more urgent things to do than to make it.
+_HOLD_S = 0.02
+_MOST_HOLDS = 10
 # With nothing running, a sandbox that offers no child for so long will not come back.
 _STALL_LIMIT_S = 30.0
 
@@ -29,7 +32,8 @@ class SandboxLink:
     """See :class:`sandgate.sandbox.base.Sandbox`.
 
     ``add_slot()`` makes another slot and answers its control socket, ``count_kills()`` answers how often the kernel ran
-    out of memory in this sandbox, ``extend(seconds)`` moves its end.
+    out of memory in this sandbox, ``extend(seconds)`` moves its end, ``is_busy()`` tells whether the machine has more
+    urgent things to do than to make a child that nobody has asked for yet.
     """
 
     def __init__(
@@ -41,12 +45,15 @@ class SandboxLink:
         add_slot: Callable[[], Awaitable[socket.socket]],
         count_kills: Callable[[], Awaitable[int]],
         extend: Callable[[float], Awaitable[None]],
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._environment_id = environment_id
         self._limits = limits
         self._add_slot = add_slot
         self._count_kills = count_kills
         self._extend = extend
+        self._is_busy = is_busy
+        self._holding: asyncio.TimerHandle | None = None
         self._first = Slot(control, self._on_ready, self._on_slot_lost)
         self._slots = [self._first]
         self._waiting: deque[ZygoteExecution] = deque()
@@ -86,6 +93,7 @@ class SandboxLink:
             self._start(ready, execution)
         else:
             self._waiting.append(execution)
+            self._ask_for_next()
             self._ask_for_slots()
             self._watch_for_stall()
         return execution
@@ -127,7 +135,25 @@ class SandboxLink:
         others = [other.running for other in self._slots if other.running is not None]
         for each in [*others, execution] if others else ():
             each.share()
-        slot.start(execution, self._kills)
+        busy = self._is_busy()
+        slot.start(execution, self._kills, hold=busy or execution.is_last)
+        if busy and not execution.is_last and self._holding is None:
+            self._hold(_MOST_HOLDS)
+
+    def _hold(self, times: int) -> None:
+        self._holding = asyncio.get_running_loop().call_later(_HOLD_S, self._end_hold, times - 1)
+
+    def _end_hold(self, times: int) -> None:
+        """The next children may come, unless there is still something more urgent."""
+        self._holding = None
+        if times and self._is_busy():
+            self._hold(times)
+        else:
+            self._ask_for_next()
+
+    def _ask_for_next(self) -> None:
+        for slot in self._slots:
+            slot.ask_for_next()
 
     def _watch_for_stall(self) -> None:
         if self._watch is None and self._failure is None:
@@ -177,7 +203,7 @@ class SandboxLink:
         if self._failure is not None:
             return
         self._failure = reason
-        for timer in (self._sweep, self._watch):
+        for timer in (self._sweep, self._watch, self._holding):
             if timer is not None:
                 timer.cancel()
         for slot in self._slots:

@@ -29,6 +29,7 @@ class Slot:
         self._child: WaitingChild | None = None
         self._running: ZygoteExecution | None = None
         self._number = 0
+        self._held = False
         self._reset: asyncio.Future[None] | None = None
         self.idle_since = 0.0
         asyncio.get_running_loop().add_reader(control.fileno(), self._on_readable)
@@ -43,11 +44,15 @@ class Slot:
         """The execution that has its child."""
         return self._running
 
-    def start(self, execution: ZygoteExecution, kills_before: int) -> None:
-        """Hand the waiting child to an execution."""
+    def start(self, execution: ZygoteExecution, kills_before: int, *, hold: bool = False) -> None:
+        """Hand the waiting child to an execution; with ``hold`` the next one comes only when it is asked for."""
         child = self._child
         if child is None:
             raise RuntimeError("a slot was started without a waiting child")
+        if hold and not self._held:
+            # Before the code: so the forker reads it before it can see the end of the child.
+            self._held = True
+            self._say(wire.HOLD, child.number)
         self._child = None
         self._running = execution
         execution.start(child, kills_before, lambda: self._kill(child.number))
@@ -57,6 +62,7 @@ class Slot:
         self._reset = asyncio.get_running_loop().create_future()
         self._nonce = time.monotonic_ns()
         self._number = 0
+        self._held = False
         try:
             self._control.send(wire.pack_numbered(wire.RESET, self._nonce))
             async with asyncio.timeout(limit_s):
@@ -67,8 +73,17 @@ class Slot:
             self._reset = None
 
     def _kill(self, number: int) -> None:
+        self._say(wire.KILL, number)
+
+    def ask_for_next(self) -> None:
+        """Let a slot that was told to hold have its next child."""
+        if self._held:
+            self._held = False
+            self._say(wire.NEXT, self._number)
+
+    def _say(self, kind: bytes, number: int) -> None:
         try:
-            self._control.send(wire.pack_numbered(wire.KILL, number))
+            self._control.send(wire.pack_numbered(kind, number))
         except OSError:
             # It is gone already, which is about to be noticed.
             return

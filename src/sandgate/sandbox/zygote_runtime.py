@@ -34,6 +34,7 @@ class ZygoteRuntime:
         self._socket_path = socket_path
         self._links: dict[EnvironmentId, SandboxLink] = {}
         self._doubtful: set[EnvironmentId] = set()
+        self._creating = 0
         self._client = LauncherClient(self._on_ended, self._on_lost)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
@@ -156,7 +157,10 @@ class ZygoteRuntime:
             )
 
         control = _only_socket(answer)
-        link = SandboxLink(environment_id, control, limits, add_slot=add_slot, count_kills=count_kills, extend=extend)
+        link = SandboxLink(
+            environment_id, control, limits,
+            add_slot=add_slot, count_kills=count_kills, extend=extend, is_busy=lambda: self._creating > 0,
+        )  # fmt: skip
         self._links[environment_id] = link
         return link
 
@@ -171,6 +175,7 @@ class ZygoteRuntime:
     async def create(self, spec: SandboxSpec) -> SandboxLink:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         self._doubtful.discard(spec.environment_id)
+        self._creating += 1
         try:
             answer = await self._client.request(
                 "create",
@@ -186,6 +191,8 @@ class ZygoteRuntime:
         except LauncherUnavailable:
             self._doubtful.add(spec.environment_id)
             raise
+        finally:
+            self._creating -= 1
         return self._link(spec.environment_id, spec.limits, answer)
 
     async def _abandon(self, environment_id: EnvironmentId) -> None:

@@ -73,7 +73,7 @@ class RuntimeStepSandboxes:
         sandbox = await self._take(template or _NEWEST)
         self._used[sandbox.environment_id] = sandbox
         try:
-            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data, tap)).wait()
+            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data, tap, is_last=True)).wait()
         except asyncio.CancelledError:
             await asyncio.shield(self._destroy_later(sandbox.environment_id))
             raise

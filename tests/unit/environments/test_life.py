@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
+from sandgate.core.environment import Environment
 from sandgate.core.errors import (
     EnvironmentNotFound,
     EnvironmentNotRunning,
     Forbidden,
     IsolationUnavailable,
     SandboxFailed,
+    StoreUnavailable,
     TemplateUnavailable,
     TooManyEnvironments,
     UnknownTemplate,
@@ -218,3 +220,18 @@ async def test_unknown_ids_are_not_found(world: World) -> None:
     ):
         with pytest.raises(EnvironmentNotFound):
             await attempt
+
+
+async def test_a_row_that_cannot_be_written_leaves_no_sandbox(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandbox is made while the row is written; whoever asked is told, and nothing of it stays."""
+
+    async def refuse(row: Environment) -> None:
+        raise StoreUnavailable(f"{row.environment_id} cannot be written")
+
+    monkeypatch.setattr(world.store.environments, "insert", refuse)
+    with pytest.raises(StoreUnavailable):
+        await world.create()
+    await world.until(lambda: world.service.live_count == 0)
+    assert not world.runtime.sandboxes
+    monkeypatch.undo()
+    assert await world.create_running()

@@ -27,8 +27,9 @@ class LauncherConfig:
 
     ``run_folder`` is the launcher's own; ``tree_name`` names its control groups, so that a later start of the same
     server finds what an earlier one left; only ``gateway_uid`` (and root) may connect. ``spares`` sandboxes of each
-    template in use are kept ready. A zygote is given ``start_limit_s`` to import what its template asks for, a sandbox
-    ``build_limit_s`` from there; both together stay below what the gateway waits for a sandbox.
+    template in use are kept ready, up to ``most_spares`` after many were asked for at once. A zygote is given
+    ``start_limit_s`` to import what its template asks for, a sandbox ``build_limit_s`` from there; both together stay
+    below what the gateway waits for a sandbox.
     """
 
     run_folder: Path
@@ -39,6 +40,7 @@ class LauncherConfig:
     standard: bool
     templates: tuple[TemplateConfig, ...]
     spares: int = 0
+    most_spares: int = 0
     start_limit_s: float = 30.0
     build_limit_s: float = 10.0
 

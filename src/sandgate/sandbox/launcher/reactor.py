@@ -7,6 +7,22 @@ import time
 from collections.abc import Callable
 
 Callback = Callable[[], None]
+# So many cancelled timers may lie about before they are cleared away.
+_MOST_CANCELLED = 256
+
+
+class Timer:
+    """A callback that is due at a moment of ``time.monotonic``, unless it is cancelled before."""
+
+    __slots__ = ("_order", "callback", "moment")
+
+    def __init__(self, moment: float, order: int, callback: Callback) -> None:
+        self.moment = moment
+        self.callback: Callback | None = callback
+        self._order = order
+
+    def __lt__(self, other: "Timer") -> bool:
+        return (self.moment, self._order) < (other.moment, other._order)
 
 
 class Reactor:
@@ -14,8 +30,9 @@ class Reactor:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._timers: list[tuple[float, int, Callback]] = []
+        self._timers: list[Timer] = []
         self._order = itertools.count()
+        self._cancelled = 0
         self._stopped = False
 
     def watch(self, descriptor: int, callback: Callback) -> None:
@@ -29,13 +46,31 @@ class Reactor:
         except (KeyError, ValueError):
             return
 
-    def call_at(self, moment: float, callback: Callback) -> None:
-        """Call back once, at a moment of ``time.monotonic``; a callback sees for itself whether it still applies."""
-        heapq.heappush(self._timers, (moment, next(self._order), callback))
+    def call_at(self, moment: float, callback: Callback) -> Timer:
+        """Call back once, at a moment of ``time.monotonic``."""
+        timer = Timer(moment, next(self._order), callback)
+        heapq.heappush(self._timers, timer)
+        return timer
 
-    def call_later(self, seconds: float, callback: Callback) -> None:
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
         """Call back once, so many seconds from now."""
-        self.call_at(time.monotonic() + seconds, callback)
+        return self.call_at(time.monotonic() + seconds, callback)
+
+    def cancel(self, timer: Timer) -> None:
+        """Do not call back, and let go of what the callback holds; one that has been called is no error."""
+        if timer.callback is None:
+            return
+        timer.callback = None
+        self._cancelled += 1
+        if self._cancelled > max(_MOST_CANCELLED, len(self._timers) // 2):
+            self._timers = [waiting for waiting in self._timers if waiting.callback is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+
+    @property
+    def timer_count(self) -> int:
+        """How many timers are kept, cancelled ones that have not been cleared away among them."""
+        return len(self._timers)
 
     def stop(self) -> None:
         """Leave :meth:`run` after the callbacks of this round."""
@@ -44,10 +79,17 @@ class Reactor:
     def run(self) -> None:
         """Wait and call back until stopped."""
         while not self._stopped:
-            timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+            timeout = max(0.0, self._timers[0].moment - time.monotonic()) if self._timers else None
             for key, _events in self._selector.select(timeout):
                 # A callback of this round may have made a later one pointless, and given its number to another.
                 if self._selector.get_map().get(key.fd) is key:
                     key.data()
-            while self._timers and self._timers[0][0] <= time.monotonic():
-                heapq.heappop(self._timers)[2]()
+            while self._timers and self._timers[0].moment <= time.monotonic():
+                self._call(heapq.heappop(self._timers))
+
+    def _call(self, timer: Timer) -> None:
+        callback, timer.callback = timer.callback, None
+        if callback is None:
+            self._cancelled -= 1
+        else:
+            callback()

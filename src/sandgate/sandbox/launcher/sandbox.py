@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from sandgate.core.limits import Limits
 from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
 from sandgate.sandbox.launcher.protocol import EXPIRED
-from sandgate.sandbox.launcher.reactor import Reactor
+from sandgate.sandbox.launcher.reactor import Reactor, Timer
 from sandgate.sandbox.launcher.slot import Slot
 from sandgate.sandbox.launcher.zygote import Zygote
 
@@ -53,7 +52,7 @@ class Sandbox:
         self._on_gone = on_gone
         self._slots: list[Slot] = []
         self._added: dict[Slot, Callable[[Slot | None], None]] = {}
-        self._deadline = 0.0
+        self._expiry: Timer | None = None
         self._first_dead = False
 
     @property
@@ -138,12 +137,12 @@ class Sandbox:
 
     def extend(self, lifetime_s: float) -> None:
         """End it so many seconds from now, unless this is called again."""
-        deadline = self._deadline = time.monotonic() + lifetime_s
-        self._reactor.call_at(deadline, lambda: self._expire(deadline))
+        self._forget_expiry()
+        self._expiry = self._reactor.call_later(lifetime_s, lambda: self.kill(EXPIRED))
 
-    def _expire(self, deadline: float) -> None:
-        if deadline == self._deadline:
-            self.kill(EXPIRED)
+    def _forget_expiry(self) -> None:
+        if self._expiry is not None:
+            self._reactor.cancel(self._expiry)
 
     def kill(self, reason: str) -> None:
         """End it. The first reason stands."""
@@ -151,6 +150,7 @@ class Sandbox:
             return
         self.ending = True
         self.reason = reason
+        self._forget_expiry()
         for slot in list(self._slots):
             slot.kill(reason)
 

@@ -26,7 +26,7 @@ from sandgate.sandbox.launcher.ids import HostIds
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.sandbox import Sandbox
 from sandgate.sandbox.launcher.slot import Slot
-from sandgate.sandbox.launcher.spares import Spares
+from sandgate.sandbox.launcher.spares import Demand, Spares
 from sandgate.sandbox.launcher.zygote import Zygote
 from sandgate.sandbox.seccomp import build_filter
 from sandgate_agent import system
@@ -257,7 +257,10 @@ class Launcher:
     def _find_spares(self, template: str) -> Spares:
         if template not in self._spares:
             self._spares[template] = Spares(
-                self._config.spares, self._reactor, lambda limits: self._make_spare(template, limits)
+                Demand(self._config.spares, self._config.most_spares),
+                self._reactor,
+                lambda limits: self._make_spare(template, limits),
+                lambda: bool(self._creating),
             )
         return self._spares[template]
 

@@ -53,7 +53,7 @@ class Slot:
         self.zygote.clone(request, [control.detach(), sync.detach(), *namespaces], self._on_cloned)
         self._reactor.watch(self._sync.fileno(), self._on_sync)
         patience_s = self.zygote.patience_s
-        self._reactor.call_later(patience_s, lambda: self._check_built(patience_s))
+        self._building = self._reactor.call_later(patience_s, lambda: self._check_built(patience_s))
 
     def _on_cloned(self, pidfd: int) -> None:
         """The forker exists and waits: confine it, give it its ids, let it go on."""
@@ -98,6 +98,7 @@ class Slot:
         self._reactor.forget(self._sync.fileno())
         if message == wire.READY and not self._killed:
             self.ready = True
+            self._reactor.cancel(self._building)
             self._on_ready(self)
         elif self._pidfd >= 0:
             text = printable(message.decode("utf-8", "replace")) if message else "its process 1 ended while it was made"
@@ -149,6 +150,7 @@ class Slot:
         if self._dead:
             return
         self._dead = True
+        self._reactor.cancel(self._building)
         self._reactor.forget(self._sync.fileno())
         self._sync.close()
         self.control.close()

@@ -1,9 +1,11 @@
 """Sandboxes that are made before anybody asks for them.
 
 The first process that is put into a control group after a pause waits for a grace period of the kernel, some 10 to
-20 ms; a spare has that behind it. Spares are made one at a time, so that they get in nobody's way.
+20 ms; a spare has that behind it. Spares are made one at a time and while nobody waits for a sandbox that is being
+made, so that they get in nobody's way.
 """
 
+import time
 from collections.abc import Callable
 
 from sandgate.core.limits import Limits
@@ -11,32 +13,77 @@ from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.sandbox import Sandbox
 
 _PAUSE_S = 0.001
+_BUSY_PAUSE_S = 0.005
 _AFTER_FAILURE_S = 5.0
+
+
+class Demand:
+    """How many spares are wanted: as many as were asked for within a second, and after a quiet minute half as many."""
+
+    WINDOW_S = 1.0
+    QUIET_S = 60.0
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least = least
+        self._most = max(least, most)
+        self._window_from = 0.0
+        self._asked = 0
+        self._raised_at = 0.0
+        self.wanted = least
+
+    def ask(self, now: float) -> None:
+        """One was asked for."""
+        if now - self._window_from > self.WINDOW_S:
+            self._window_from, self._asked = now, 0
+        self._asked += 1
+        if self._asked >= self.wanted:
+            self.wanted = max(self.wanted, min(self._asked, self._most))
+            self._raised_at = now
+
+    def settle(self, now: float) -> float | None:
+        """Want fewer when it has been quiet; the seconds until it is worth while to look again, None for never."""
+        if now - self._raised_at >= self.QUIET_S:
+            self.wanted = max(self._least, self.wanted // 2)
+            self._raised_at = now
+        return None if self.wanted == self._least else self._raised_at + self.QUIET_S - now
+
+    def stop(self) -> None:
+        """Want none from now on."""
+        self._least = self._most = self.wanted = 0
 
 
 class Spares:
     """The spares of one template, all with the limits that were asked for last.
 
-    ``make(limits)`` starts one and answers it, or None when none can be made now.
+    ``make(limits)`` starts one and answers it, or None when none can be made now. ``is_busy()`` tells whether somebody
+    waits for a sandbox.
     """
 
-    def __init__(self, wanted: int, reactor: Reactor, make: Callable[[Limits], Sandbox | None]) -> None:
-        self._wanted = wanted
+    def __init__(
+        self,
+        demand: Demand,
+        reactor: Reactor,
+        make: Callable[[Limits], Sandbox | None],
+        is_busy: Callable[[], bool],
+    ) -> None:
+        self._demand = demand
         self._reactor = reactor
         self._make = make
+        self._is_busy = is_busy
         self._limits: Limits | None = None
         self._ready: list[Sandbox] = []
         self._making: Sandbox | None = None
         self._scheduled = False
+        self._settling = False
 
     def take(self, limits: Limits) -> Sandbox | None:
         """A ready one with these limits, if there is one; from now on spares have these limits."""
+        self._demand.ask(time.monotonic())
         if self._limits != limits:
             self._limits = limits
-            for spare in self._ready:
-                spare.kill("it is a spare with limits that nobody asks for any more")
-            self._ready.clear()
+            self._drop(len(self._ready), "it is a spare with limits that nobody asks for any more")
         self._schedule(_PAUSE_S)
+        self._settle()
         while self._ready:
             spare = self._ready.pop()
             # One that is dying is there until its last trace is gone.
@@ -44,14 +91,35 @@ class Spares:
                 return spare
         return None
 
+    def _drop(self, count: int, reason: str) -> None:
+        for spare in self._ready[:count]:
+            spare.kill(reason)
+        del self._ready[:count]
+
+    def _settle(self) -> None:
+        if not self._settling:
+            self._settling = True
+            self._reactor.call_later(Demand.QUIET_S, self._look_at_demand)
+
+    def _look_at_demand(self) -> None:
+        self._settling = False
+        again_s = self._demand.settle(time.monotonic())
+        self._drop(max(0, len(self._ready) - self._demand.wanted), "it is a spare that has not been needed for a while")
+        if again_s is not None:
+            self._settling = True
+            self._reactor.call_later(again_s, self._look_at_demand)
+
     def _schedule(self, seconds: float) -> None:
-        if not self._scheduled and self._wanted:
+        if not self._scheduled and self._demand.wanted:
             self._scheduled = True
             self._reactor.call_later(seconds, self._refill)
 
     def _refill(self) -> None:
         self._scheduled = False
-        if self._making is not None or self._limits is None or len(self._ready) >= self._wanted:
+        if self._making is not None or self._limits is None or len(self._ready) >= self._demand.wanted:
+            return
+        if self._is_busy():
+            self._schedule(_BUSY_PAUSE_S)
             return
         self._making = self._make(self._limits)
         if self._making is None:
@@ -76,4 +144,4 @@ class Spares:
 
     def stop(self) -> None:
         """Make no more."""
-        self._wanted = 0
+        self._demand.stop()

@@ -1,0 +1,54 @@
+"""The launcher's timers."""
+
+import weakref
+
+from sandgate.sandbox.launcher.reactor import Reactor
+
+
+class _Kept:
+    def __call__(self) -> None:
+        raise AssertionError("a cancelled timer was called")
+
+
+def test_timers_come_in_their_order() -> None:
+    """By moment, and those of one moment in the order in which they were set."""
+    reactor, seen = Reactor(), []
+    reactor.call_at(0.0, lambda: seen.append("first"))
+    reactor.call_at(0.0, lambda: seen.append("second"))
+    reactor.call_at(-1.0, lambda: seen.append("earliest"))
+    reactor.call_later(0.0, reactor.stop)
+    reactor.run()
+    assert seen == ["earliest", "first", "second"]
+
+
+def test_a_cancelled_timer_is_not_called_and_lets_go_at_once() -> None:
+    """What its callback holds is not kept until its moment."""
+    reactor, kept = Reactor(), _Kept()
+    gone = weakref.ref(kept)
+    timer = reactor.call_later(0.0, kept)
+    del kept
+    reactor.cancel(timer)
+    reactor.cancel(timer)
+    assert gone() is None
+    reactor.call_later(0.0, reactor.stop)
+    reactor.run()
+
+
+def test_a_hundred_thousand_cancelled_timers_take_no_room() -> None:
+    """Environments that were deleted long before their time leave nothing behind."""
+    reactor = Reactor()
+    for _sandbox in range(100_000):
+        reactor.cancel(reactor.call_later(3600.0, lambda: None))
+    assert reactor.timer_count < 1000
+
+
+def test_cancelling_does_not_lose_the_others() -> None:
+    """Also when the cancelled ones are cleared away."""
+    reactor, seen = Reactor(), []
+    for number in range(1000):
+        timer = reactor.call_at(float(number - 1000), lambda number=number: seen.append(number))  # type: ignore[misc]
+        if number % 4:
+            reactor.cancel(timer)
+    reactor.call_later(0.0, reactor.stop)
+    reactor.run()
+    assert seen == list(range(0, 1000, 4))
