@@ -18,6 +18,7 @@ KEPT = {
     "execution_id": "EXECUTION_ID",
     "user_id": "USER_ID",
     "workflow_id": "WORKFLOW_ID",
+    "run_id": "RUN_ID",
     "api_key_id": "API_KEY_ID",
     "api_key": "API_KEY",
 }
@@ -54,7 +55,9 @@ class Shell:
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = (
+            {"events": done.stdout} if done.stdout.startswith("retry:") else json.loads(done.stdout)
+        )
         self._keep(answer)
         return answer
 

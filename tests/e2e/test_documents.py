@@ -1,5 +1,6 @@
 """What the documents tell a user to type works, word for word, against a real server."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,26 @@ def test_the_guide_to_the_api_can_be_followed(server: Server, tmp_path: Path) ->
     assert executions[0]["stdout"] == "Hello, World!\n"
     assert executions[1]["error"]["name"] == "ValueError"
     assert answers[-1] == {"status": "revoked"}
+
+
+def test_the_guide_to_workflows_can_be_followed(server: Server, tmp_path: Path) -> None:
+    """Every command of docs/workflows.md succeeds; the run that failed is told to its end, found, and retried."""
+    shell = Shell(f"http://127.0.0.1:{server.port}", tmp_path, {"TOKEN": server.token})
+    answers = [shell.run(command) for command in commands(ROOT / "docs/workflows.md")]
+    (started,) = [answer for answer in answers if answer.get("status") == "failed"]
+    (events,) = [answer["events"] for answer in answers if isinstance(answer.get("events"), str)]
+    assert 'event: stdout\ndata: {"step":"try","item":null,"attempt":1,"text":"1\\n"}' in events
+    assert events.rstrip().rpartition("\n\n")[2].split("\n")[1] == "event: end"
+    (listed,) = [answer["runs"] for answer in answers if "runs" in answer]
+    assert [run["run_id"] for run in listed] == [started["run_id"]]
+    with server.connect() as connection:
+        path = f"/api/v1/orchestrator/workflows/{started['workflow_id']}/status"
+        shown = connection.expect(200, "GET", path)
+        deadline = time.monotonic() + 20
+        while shown["status"] in ("running", "waiting") and time.monotonic() < deadline:
+            shown = connection.expect(200, "GET", path)
+    assert (shown["run_id"], shown["status"]) == (started["run_id"], "succeeded")
+    assert [step["attempts"] for step in shown["steps"]] == [1, 2]
 
 
 def test_the_commands_of_the_readme_can_be_typed(server: Server, tmp_path: Path) -> None:

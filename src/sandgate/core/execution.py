@@ -42,16 +42,16 @@ class StepData:
 class ExecutionRequest:
     """What a sandbox is asked to run. ``timeout_s`` is counted from the moment the code starts.
 
-    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. With ``tap``
-    its output can be seen while it is written. ``is_last``: the sandbox is about to be ended, so that nothing need be
-    got ready for another one.
+    With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. ``is_last``:
+    the sandbox is about to be ended, so that nothing need be got ready for another one. With ``tap`` the output can be
+    seen while it is written.
     """
 
     code: str
     timeout_s: float
     data: StepData | None = None
-    tap: OutputTap | None = None
     is_last: bool = False
+    tap: OutputTap | None = None
 
 
 @dataclass(frozen=True, slots=True)

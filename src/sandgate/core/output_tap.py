@@ -37,6 +37,11 @@ class OutputTap:
         self._listener = listener
         self._connect()
 
+    def kept(self, name: str) -> bytes:
+        """What is kept of a stream so far; empty before the execution has begun."""
+        source = self._sources.get(name)
+        return b"" if source is None else source.kept()
+
     def _connect(self) -> None:
         listener = self._listener
         if listener is None:

@@ -76,8 +76,8 @@ _FREE = (
             _columns.lease_owner == sa.bindparam("before"),
         ),
     )
-    # In the order of the index of live runs; in that of identifiers all rows would be looked at.
-    .order_by(_columns.lease_until, _columns.run_id)
+    # Not the bare column, whose index would be walked from one end to the other in search of the few that are live.
+    .order_by(sa.func.coalesce(_columns.run_id, ""))
     .limit(sa.bindparam("most"))
     .with_for_update(skip_locked=True)
 )
@@ -228,6 +228,8 @@ class SqlRunStore:
 
     async def list(self, wanted: RunFilter, page: PageRequest) -> Page[Run]:
         """A page, newest first."""
+        if wanted.statuses is not None and not wanted.statuses:
+            return Page((), None)
         statement, parameters = run_list(wanted, page)
         rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return page_of(rows, page, _parse)
@@ -315,7 +317,7 @@ def _write_parts(connection: Connection, change: RunChange) -> None:
 
 
 def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: datetime) -> Sequence[Run]:
-    rows = sorted(connection.execute(_FREE, wanted), key=lambda row: str(row.run_id))
+    rows = connection.execute(_FREE, wanted).all()
     if rows:
         taken = [{"wanted_id": row.run_id, "owner": owner, "until": until} for row in rows]
         connection.execute(_TAKE, taken)

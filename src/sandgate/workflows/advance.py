@@ -218,11 +218,15 @@ class _Advance:
     def _phase(self) -> Phase | None:
         """The first phase that is not over; None when all are."""
         for phase, steps in self._graph.phases.items():
-            if phase is Phase.ON_ERROR and not self._wants_on_error():
+            if phase is Phase.ON_ERROR and not self._wants_on_error() and not self._any_live(steps):
                 continue
             if not all(is_over(self._steps.get((step.name, None))) for step in steps):
                 return phase
         return None
+
+    def _any_live(self, steps: Sequence[StepDefinition]) -> bool:
+        """Whether something of them has begun and has yet to die, though nothing more of them is wanted."""
+        return any(row is not None and row.is_live for step in steps for row in [self._steps.get((step.name, None))])
 
     def _wants_on_error(self) -> bool:
         return self._run.cancel_asked_at is None and self._main_failed()

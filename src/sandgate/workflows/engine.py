@@ -59,6 +59,7 @@ class Engine:
         self._slots = asyncio.Semaphore(most_steps)
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
+        self._beginning: set[RunId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
@@ -119,6 +120,8 @@ class Engine:
         return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
 
     async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
+        run_id = changes.run.run_id
+        self._beginning.add(run_id)
         try:
             if not await writing:
                 return None
@@ -127,9 +130,11 @@ class Engine:
             # held by nobody.
             self._leases.stir(doubtful=True)
             raise
+        finally:
+            self._beginning.discard(run_id)
         if not self._live:
             self._leases.stir()
-        self._live[changes.run.run_id] = live
+        self._live[run_id] = live
         self._follow(live, changes)
         return live
 
@@ -197,8 +202,8 @@ class Engine:
                 self.post(live, event_of(signal))
 
     def held(self) -> Collection[RunId]:
-        """The runs that this process works on."""
-        return self._live.keys()
+        """The runs that this process works on, or is about to."""
+        return self._live.keys() | self._beginning
 
     async def hold(self) -> None:
         """Let what runs live on: nobody else has begun it."""
@@ -320,7 +325,7 @@ class Engine:
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
-            result = _CANCELLED
+            result = replace(_CANCELLED, stdout=output.whole("stdout"), stderr=output.whole("stderr"))
         finally:
             output.end()
             if live.outputs.get(row.key) is output:

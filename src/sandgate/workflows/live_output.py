@@ -1,6 +1,7 @@
 """The output of attempts that run now, as text that any number of followers reads at its own pace."""
 
 import codecs
+import sys
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Protocol
@@ -96,20 +97,27 @@ class LiveOutput:
         if not self._texts:
             self._texts = {name: GrowingText(self._make_filter()) for name in STREAMS}
             self.tap.listen(self._take)
-            if self._ended:
-                self._finish()
 
     def read(self, stream: str, offset: int, most: int) -> str:
         """Text of a stream from a character on; empty when there is none yet."""
         return self._texts[stream].read(offset, most)
 
+    def whole(self, stream: str) -> str:
+        """All that there is of a stream, for the record of an attempt that was killed."""
+        text = GrowingText(self._make_filter())
+        text.feed(self.tap.kept(stream))
+        text.finish()
+        return text.read(0, sys.maxsize)
+
     def end(self) -> None:
-        """The attempt is over, and all of its output has been read."""
+        """The attempt is over; what comes of its output from now on is of no account."""
         self._ended = True
         if self._texts:
             self._finish()
 
     def _take(self, stream: str, data: bytes) -> None:
+        if self._ended:
+            return
         self._texts[stream].feed(data)
         self._on_more()
 

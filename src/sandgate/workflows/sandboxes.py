@@ -73,7 +73,8 @@ class RuntimeStepSandboxes:
         sandbox = await self._take(template or _NEWEST)
         self._used[sandbox.environment_id] = sandbox
         try:
-            ended = await sandbox.execute(ExecutionRequest(code, timeout_s, data, tap, is_last=True)).wait()
+            request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap)
+            ended = await sandbox.execute(request).wait()
         except asyncio.CancelledError:
             await asyncio.shield(self._destroy_later(sandbox.environment_id))
             raise

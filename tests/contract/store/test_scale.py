@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId
+from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, WorkflowId
 from sandgate.core.page import PageRequest
+from sandgate.core.run import LIVE_RUN_STATUSES, RunStatus
 from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
-from sandgate.store.base import EnvironmentFilter
+from sandgate.store.base import EnvironmentFilter, RunFilter
 from sandgate.store.connections import connector_for
 from sandgate.store.revisions import migrate
 from sandgate.store.sql_store import SqlStore
@@ -26,6 +27,11 @@ PAGE = PageRequest()
 MIDDLE = PageRequest(before_id="env-000000000500")
 ENVIRONMENT = EnvironmentId("env-000000000007")
 EXPIRED = frozenset({EnvironmentStatus.EXPIRED})
+
+WORKFLOW = WorkflowId("workflow-000000000007")
+RUN = RunId("run-000000000900")
+# When leases run out, in microseconds.
+FAR = 10**17
 
 # The same in both databases. The live rows are the oldest, which is the worst for lists that begin with the newest.
 _NUMBERS = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows})"
@@ -46,6 +52,24 @@ FILLING = (
         SELECT {_ID.format(prefix="user")}, 'name-' || n, 'user', 'hash', {{false}}, n, n FROM numbers""",
     f"""INSERT INTO api_keys {_NUMBERS}
         SELECT {_ID.format(prefix="key")}, '{OWNER}', 'label', {{blob}}, n, NULL, NULL FROM numbers""",
+    f"""INSERT INTO workflows {_NUMBERS}
+        SELECT {_ID.format(prefix="workflow")}, '{OWNER}', 'name', 1, n, n, CASE WHEN n & 1 = 0 THEN n END, '{{{{}}}}'
+          FROM numbers""",
+    f"""INSERT INTO workflow_versions {_NUMBERS}
+        SELECT {_ID.format(prefix="workflow")}, 1, n, '{{{{}}}}' FROM numbers""",
+    f"""INSERT INTO run_signals {_NUMBERS}
+        SELECT {_ID.format(prefix="signal")}, {_ID.format(prefix="run")}, 'cancel', n, '{{{{}}}}' FROM numbers""",
+    f"""INSERT INTO runs {_NUMBERS}
+        SELECT {_ID.format(prefix="run")}, '{WORKFLOW}', '{OWNER}', CASE WHEN n & 511 = 0 THEN 'rare' ELSE 'usual' END,
+               1, CASE WHEN n <= 30 THEN 'running' WHEN n & 511 = 0 THEN 'failed' ELSE 'succeeded' END, n, n,
+               CASE WHEN n > 30 THEN n END, NULL, NULL, NULL, 2, 1, 'one', {FAR}, NULL, '{{{{}}}}'
+          FROM numbers""",
+    f"""INSERT INTO run_steps {_NUMBERS}
+        SELECT {_ID.format(prefix="run")}, 'a', -1, 'succeeded', 1, 0, NULL, n, n, NULL, 1, 0, NULL, NULL, {{blob}},
+               {{blob}}, 0
+          FROM numbers""",
+    f"""INSERT INTO run_history {_NUMBERS}
+        SELECT '{RUN}', n, n, 'step_started', 'a', NULL, n, '{{{{}}}}' FROM numbers""",
     f"INSERT INTO revoked_tokens {_NUMBERS} SELECT 'token-' || n, n FROM numbers",
     f"INSERT INTO idempotency {_NUMBERS} SELECT '{OWNER}', 'key-' || n, {{blob}}, 200, n, {{blob}} FROM numbers",
 )
@@ -81,6 +105,34 @@ CALLS: dict[str, Call] = {
     "pruning of nothing": lambda store: store.executions.prune(NOW - timedelta(days=90_000 // 5), 100),
     "pruning of a batch": lambda store: store.executions.prune(NOW, 20),
     "lost executions": lambda store: store.executions.mark_lost(NOW),
+    "run": lambda store: store.runs.find(RUN),
+    "newest run": lambda store: store.runs.find_newest(WORKFLOW),
+    "runs": lambda store: store.runs.list(RunFilter(), PAGE),
+    "runs of an owner": lambda store: store.runs.list(RunFilter(OWNER), PAGE),
+    "runs of a workflow": lambda store: store.runs.list(RunFilter(OWNER, WORKFLOW), PAGE),
+    "live runs": lambda store: store.runs.list(RunFilter(statuses=LIVE_RUN_STATUSES), PAGE),
+    "live runs of an owner": lambda store: store.runs.list(RunFilter(OWNER, statuses=LIVE_RUN_STATUSES), PAGE),
+    "succeeded runs": lambda store: store.runs.list(RunFilter(statuses=frozenset({RunStatus.SUCCEEDED})), PAGE),
+    "cancelled runs of a workflow": lambda store: store.runs.list(
+        RunFilter(OWNER, WORKFLOW, frozenset({RunStatus.CANCELLED})), PAGE
+    ),
+    "runs of a name that is not used": lambda store: store.runs.list(RunFilter(OWNER, workflow_name="unknown"), PAGE),
+    "runs of a rare name": lambda store: store.runs.list(
+        RunFilter(OWNER, workflow_name="rare"), PageRequest(before_id="run-000000002000")
+    ),
+    "runs of last year": lambda store: store.runs.list(
+        RunFilter(OWNER, created_after=NOW, created_before=NOW + timedelta(days=365)), PAGE
+    ),
+    "steps": lambda store: store.runs.list_steps(RUN),
+    "one step": lambda store: store.runs.find_step(RUN, "a", None),
+    "part of a history": lambda store: store.runs.list_history(RUN, 500, 50),
+    "claim of nothing": lambda store: store.runs.claim("two", NOW, 10, 100),
+    "first lease that runs out": lambda store: store.runs.find_free_in_s("two", NOW),
+    "leases": lambda store: store.runs.renew("one", NOW, 10),
+    "pruning of no run": lambda store: store.retention.prune_runs(NOW - timedelta(days=90_000 // 5), 20),
+    "pruning of runs": lambda store: store.retention.prune_runs(NOW, 20),
+    "pruning of a few workflows": lambda store: store.retention.prune_workflows(NOW, 20),
+    "pruning of a few environments": lambda store: store.retention.prune_environments(NOW, 20),
     "user": lambda store: store.users.find(OWNER),
     "user by name": lambda store: store.users.find_by_name("name-7"),
     "users": lambda store: store.users.list(PAGE),

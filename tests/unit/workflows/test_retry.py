@@ -122,10 +122,23 @@ def _one_failed_of_three() -> Walk:
     return walk
 
 
+def test_a_cancel_waits_for_what_tidies_up_after_an_error() -> None:
+    """A run does not end before the step of ``on_error`` that it kills has."""
+    walk = Walk(a_definition(a_step("a"), on_error=(a_step("e"), a_step("f", "e"))))
+    walk.feed()
+    walk.end(("a", None), FAILED)
+    walk.feed(CancelAsked("somebody"))
+    assert walk.run.is_live
+    assert walk.killed == [("e", None)]
+    walk.end(("e", None), CANCELLED)
+    assert walk.words()[-1] == "run_cancelled"
+    assert not any(row.is_live for row in walk.steps.values())
+
+
 def test_items_that_succeeded_stay() -> None:
     """Only those that did not are done again; the step after them and ``finally`` follow."""
     walk = _one_failed_of_three()
-    assert walk.run.status is RunStatus.FAILED
+    assert walk.words()[-1] == "run_failed"
     before = walk.history[:]
     _retry(walk)
     assert list(walk.running) == [("b", 1)]
@@ -168,7 +181,7 @@ def test_a_time_limit_is_counted_anew() -> None:
     walk.feed()
     walk.pass_time(6)
     walk.end(("a", None), CANCELLED)
-    assert walk.run.status is RunStatus.TIMED_OUT
+    assert walk.words()[-1] == "run_timed_out"
     walk.now += (walk.now - walk.run.created_at) * 10
     _retry(walk)
     walk.end(("a", None), SUCCEEDED)

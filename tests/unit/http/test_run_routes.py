@@ -1,0 +1,168 @@
+"""Runs over HTTP: followed, listed, retried, and looked at."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.http.site import Site
+
+WORKFLOWS = "/api/v1/orchestrator/workflows"
+RUNS = "/api/v1/orchestrator/runs"
+KEY = {"Idempotency-Key": "key-1"}
+
+
+def _code(name: str, text: str = "pass", **more: Any) -> dict[str, Any]:
+    return {"name": name, "type": "code_execution", "config": {"code": text}, **more}
+
+
+async def _workflow(site: Site, *steps: dict[str, Any], **more: Any) -> str:
+    answer = await site.post(WORKFLOWS, {"name": "w", "steps": list(steps), **more})
+    assert answer.status_code == 201, answer.text
+    return f"{WORKFLOWS}/{answer.json()['workflow_id']}"
+
+
+async def _run(site: Site, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    answer = await site.post(f"{await _workflow(site, *steps, **more)}/start?wait=20", {})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_an_ended_run_is_told_as_events(site: Site) -> None:
+    """In the form of the standard: an id, a name and one line of JSON each; and again from any of them on."""
+    run = await _run(site, _code("a", "print('hello')"))
+    answer = await site.get(f"{RUNS}/{run['run_id']}/events")
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    blocks = answer.text.split("\n\n")
+    assert blocks[0] == "retry: 1000"
+    assert blocks[2] == 'id: 1:0.6.0\nevent: stdout\ndata: {"step":"a","item":null,"attempt":1,"text":"hello\\n"}'
+    assert [block.split("\n")[1] for block in blocks[1:-1]] == [
+        "event: step_started", "event: stdout", "event: step_succeeded", "event: run_succeeded", "event: end",
+    ]  # fmt: skip
+    path = f"{RUNS}/{run['run_id']}/events"
+    for resumed in ({"headers": {"Last-Event-ID": "1:0.6.0"}}, {"params": {"after": "1:0.6.0"}}):
+        again = await site.get(path, **resumed)  # type: ignore[arg-type]
+        assert again.text.split("\n\n")[1:] == blocks[3:]
+    stronger = await site.get(path, headers={"Last-Event-ID": "3"}, params={"after": "0"})
+    assert stronger.text.split("\n\n")[1:] == blocks[5:]
+
+
+@pytest.mark.parametrize(
+    "after", ["x", "-1", "1:", "1:0.0", "1:0.0.0;", "01", "9" * 16, "1:" + "0.0.0," * 200 + "0.0.0"]
+)
+async def test_an_id_that_is_none_is_refused(site: Site, after: str) -> None:
+    """With the field that holds it."""
+    run = await _run(site, _code("a"))
+    path = f"{RUNS}/{run['run_id']}/events"
+    for named, field in (
+        ({"headers": {"Last-Event-ID": after}}, "Last-Event-ID"),
+        ({"params": {"after": after}}, "after"),
+    ):
+        answer = await site.get(path, **named)  # type: ignore[arg-type]
+        assert answer.status_code == 400
+        assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+
+
+async def test_only_the_head_is_sent_when_only_the_head_is_wanted(site: Site) -> None:
+    """A HEAD does not wait for the end of a run."""
+    run = await _run(site, _code("a", "print('hello')"))
+    answer = await site.send("HEAD", f"{RUNS}/{run['run_id']}/events")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_a_history_is_read_in_pages(site: Site) -> None:
+    """Oldest first; each page says where the next one begins."""
+    run = await _run(site, _code("a"), _code("b"))
+    read: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        query = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
+        page = (await site.get(f"{RUNS}/{run['run_id']}/history", params=query)).json()
+        read += page["events"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+        assert len(page["events"]) == 2
+    assert [event["number"] for event in read] == list(range(5))
+    assert [event["kind"] for event in read][-1] == "run_succeeded"
+    wrong = await site.get(f"{RUNS}/{run['run_id']}/history", params={"cursor": "eA"})
+    assert wrong.status_code == 400
+
+
+async def test_runs_are_found_by_what_is_known_of_them(site: Site) -> None:
+    """Each filter, and several together; what is no value of one is refused."""
+    good = await _run(site, _code("a"))
+    bad = await _run(site, _code("a", "raise ValueError('x')"))
+
+    async def found(**query: Any) -> list[str]:
+        answer = await site.get(RUNS, params=query)
+        assert answer.status_code == 200, answer.text
+        return [run["run_id"] for run in answer.json()["runs"]]
+
+    both = [bad["run_id"], good["run_id"]]
+    assert await found() == both
+    assert await found(status="failed") == both[:1]
+    assert await found(status=["failed", "succeeded"], name="w") == both
+    assert await found(name="other") == []
+    assert await found(workflow_id=good["workflow_id"], status="succeeded") == both[1:]
+    assert await found(created_before="2026-01-01T00:00:00Z") == []
+    assert await found(created_after="2026-01-01T00:00:00+00:00") == both
+    assert await found(created_after="2027-01-01T00:00:00Z") == []
+    for wrong in ({"status": "ended"}, {"created_after": "yesterday"}, {"created_before": "2026-01-01T00:00:00"}):
+        assert (await site.get(RUNS, params=wrong)).status_code == 400
+    for odd in ("0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00", "2026-01-01", ""):
+        assert (await site.get(RUNS, params={"created_after": odd})).status_code == 400
+
+
+async def test_a_failed_run_is_retried(site: Site) -> None:
+    """The same run, from what failed or from the step that is named; what cannot be is refused."""
+    run = await _run(site, _code("a"), _code("b", "raise ValueError('x')"))
+    path = f"{RUNS}/{run['run_id']}"
+    answer = await site.post(f"{path}/retry")
+    assert (answer.status_code, answer.json()["run_id"]) == (200, run["run_id"])
+    live = site.workflows._engine.find(run["run_id"])
+    if live is not None:
+        await live.wait_for_end(10)
+    shown = (await site.get(path)).json()
+    assert [step["attempts"] for step in shown["steps"]] == [1, 2]
+    assert (await site.post(f"{path}/retry", {"from": "c"})).status_code == 400
+    assert (await site.post(f"{path}/retry", {"form": "a"})).status_code == 400
+    assert (await site.post(f"{path}/retry", {"from": "a"})).status_code == 200
+    good = await _run(site, _code("a"))
+    refused = await site.post(f"{RUNS}/{good['run_id']}/retry")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "RUN_SUCCEEDED")
+
+
+async def test_a_start_that_is_sent_again_starts_once(site: Site) -> None:
+    """The same key and body give the first answer, whatever has become of the run; another body is a conflict."""
+    workflow = await _workflow(site, _code("a"), inputs={"x": {}})
+    first = await site.post(f"{workflow}/start?wait=20", {"inputs": {"x": "1"}}, headers=KEY)
+    again = await site.post(f"{workflow}/start", {"inputs": {"x": "1"}}, headers=KEY)
+    assert (first.status_code, again.content, first.json()["status"]) == (200, first.content, "succeeded")
+    other = await site.post(f"{workflow}/start", {"inputs": {"x": "2"}}, headers=KEY)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "IDEMPOTENCY_KEY_REUSED")
+    assert len((await site.get(RUNS)).json()["runs"]) == 1
+    for wait in ("61", "-1", "x", "nan", "inf"):
+        assert (await site.post(f"{workflow}/start?wait={wait}", {})).status_code == 400
+
+
+async def test_the_status_of_a_workflow_has_what_the_reference_says(site: Site) -> None:
+    """Each field by its name, of the newest run and of one that is named."""
+    workflow = await _workflow(site, _code("a", "print('x')"), _code("b", "raise ValueError('no')"), _code("c"))
+    run = (await site.post(f"{workflow}/start?wait=20", {})).json()
+    for query in ("", f"?run_id={run['run_id']}"):
+        status = (await site.get(f"{workflow}/status{query}")).json()
+        assert {name: status[name] for name in ("workflow_id", "run_id", "status")} == {
+            "workflow_id": run["workflow_id"], "run_id": run["run_id"], "status": "failed",
+        }  # fmt: skip
+        a, b, c = status["steps"]
+        wanted = {"name", "status", "attempts", "started_at", "finished_at", "outputs", "stdout", "stderr", "error"}
+        assert all(wanted <= set(step) for step in (a, b, c))
+        assert (a["name"], a["status"], a["attempts"], a["outputs"], a["stdout"], a["error"]) == (
+            "a", "succeeded", 1, {}, "x\n", None,
+        )  # fmt: skip
+        assert a["started_at"].endswith("Z")
+        assert a["finished_at"].endswith("Z")
+        assert (b["status"], b["error"]["name"], b["error"]["value"]) == ("failed", "ValueError", "no")
+        assert "ValueError: no" in b["stderr"]
+        assert (c["status"], c["attempts"], c["started_at"], c["stdout"], c["stderr"]) == ("skipped", 0, None, "", "")
