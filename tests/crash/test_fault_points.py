@@ -35,12 +35,19 @@ UNREACHED = {
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultyServer]:
     """One for all: the supervisor starts the gateway again after every kill."""
-    with FaultyServer(
-        {"SANDGATE_DRAIN_GRACE_S": "0.3", "SANDGATE_SPARE_SANDBOXES": str(SPARES), "SANDGATE_RUN_LEASE_S": "2"}
-    ) as running:
+    settings = {
+        "SANDGATE_DRAIN_GRACE_S": "0.3",
+        "SANDGATE_SPARE_SANDBOXES": str(SPARES),
+        "SANDGATE_MOST_SPARE_SANDBOXES": str(SPARES),
+        "SANDGATE_RUN_LEASE_S": "2",
+    }
+    with FaultyServer(settings) as running:
         yield running
         with closing(Client(running)) as client:
             assert client.live_runs() == []
+            # Made for requests whose answers got lost.
+            for row in client.ask("GET", f"{ENVIRONMENTS}?limit=200").json()["environments"]:
+                assert client.ask("DELETE", f"{ENVIRONMENTS}/{row['environment_id']}").status in (200, 404)
         running.until_few_sandboxes(SPARES)
 
 
@@ -99,6 +106,13 @@ def _change_workflow(client: Client) -> None:
     assert client.ask("DELETE", f"{WORKFLOWS}/{workflow_id}?force=true").status in (200, 404)
 
 
+def _hold(client: Client, server: FaultyServer) -> None:
+    """A run that waits until its lease has been renewed."""
+    run_id = client.start(client.make("approval"))
+    server.until_fired()
+    client.approve(run_id)
+
+
 def _retry(client: Client) -> None:
     """A run that has failed is tried again, and fails again."""
     run_id = client.start(client.make("retry"))
@@ -115,6 +129,8 @@ def _trigger(point: str) -> Callable[[Client, FaultyServer], object]:
             return lambda _client, server: server.kill_one(GATEWAY)
         case (("environments" | "executions"), _):
             return _use_environments
+        case _, "runs.renew":
+            return lambda client, server: _hold(client, server)
         case _, ("runs.reopen" | "runs.apply.run_retried"):
             return lambda client, _server: _retry(client)
         case "idempotency", _:
