@@ -64,6 +64,8 @@ class Forker:
         self._fork = fork
         self._number = 0
         self._held = False
+        # How the last child ended, until there is another one.
+        self._end_message = b""
         self._parent = os.getppid()
         self._pid: Optional[int] = None
         self._signals = system.open_child_signals()
@@ -86,6 +88,7 @@ class Forker:
             self._ends.close()
             return False
         self._pid = pid
+        self._end_message = b""
         self._number += 1
         self._ends.hand_over(self._number)
         return True
@@ -127,7 +130,8 @@ class Forker:
         while self._burial.bury_next() > 0:
             left = self._burial.usage()
             usage = usage[0] + left[0], usage[1] + left[1], max(usage[2], left[2])
-        os.write(self._control, wire.pack_exited(self._number, status, *usage))
+        self._end_message = wire.pack_exited(self._number, status, *usage)
+        os.write(self._control, self._end_message)
 
     def on_signal(self) -> bool:
         """Bury what has ended: orphans silently, the child with a message. False when the zygote is gone."""
@@ -154,6 +158,10 @@ class Forker:
             self._held = True
         elif kind == wire.NEXT:
             self._held = False
+        elif kind == wire.RESUME:
+            os.write(self._control, message)
+            if self._end_message:
+                os.write(self._control, self._end_message)
         elif kind == wire.RESET:
             self._reset(message)
         return True
@@ -164,6 +172,7 @@ class Forker:
         self._bury_rest()
         self._pid = None
         self._held = False
+        self._end_message = b""
         self._number = 0
         os.write(self._control, message)
 

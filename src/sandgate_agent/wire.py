@@ -6,8 +6,8 @@ does not fit raises ``WireError`` and nothing else.
 Channels
     launcher - zygote   SOCK_SEQPACKET: ``CLONE`` with JSON behind it and descriptors, ``CLONED`` with a pidfd
     launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
-    gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``, ``HOLD``, ``NEXT`` one way; ``CHILD`` with three
-                        descriptors, ``EXITED``, ``RESET`` the other way
+    gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``, ``RESUME``, ``HOLD``, ``NEXT`` one way; ``CHILD``
+                        with three descriptors, ``EXITED``, ``RESET``, ``RESUME`` the other way
     gateway - child     SOCK_STREAM: the code one way, the report of an uncaught exception the other way
 """
 
@@ -38,6 +38,8 @@ SETUP_LIMIT = 64 * 1024
 
 KILL = b"K"
 RESET = b"A"
+# Say again how the last child ended, if it has.
+RESUME = b"U"
 # Fork no next child until told to; fork it.
 HOLD = b"H"
 NEXT = b"N"

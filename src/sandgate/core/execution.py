@@ -44,13 +44,15 @@ class ExecutionRequest:
 
     With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. ``is_last``:
     the sandbox is about to be ended, so that nothing need be got ready for another one. With ``tap`` the output can be
-    seen while it is written.
+    seen while it is written. With ``tag`` a later gateway may take the execution up if this one dies: see
+    ``Runtime.resume``.
     """
 
     code: str
     timeout_s: float
     data: StepData | None = None
     is_last: bool = False
+    tag: str | None = None
     tap: OutputTap | None = None
 
 

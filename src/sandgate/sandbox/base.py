@@ -63,6 +63,14 @@ class Sandbox(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An execution of an earlier gateway that was taken up, and its sandbox."""
+
+    sandbox: Sandbox
+    execution: RunningExecution
+
+
 class Runtime(Protocol):
     """What makes and ends sandboxes of one isolation class."""
 
@@ -79,10 +87,24 @@ class Runtime(Protocol):
         ...
 
     async def adopt(self, expected: Mapping[EnvironmentId, Limits]) -> Sequence[Sandbox]:
-        """Take over the sandboxes that an earlier gateway left running; those not expected are ended.
+        """Take over the sandboxes that an earlier gateway left running.
 
-        What an earlier gateway was running in them is killed: its answer has nobody to go to.
+        What an earlier gateway was running in them is killed, because its answer has nobody to go to; but an
+        execution with a tag goes on in its sandbox until :meth:`resume` or :meth:`discard` decides. All other
+        sandboxes that are not expected are ended.
         """
+        ...
+
+    async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
+        """Take up the execution with the request's tag, as if this gateway had begun it; None when there is none.
+
+        Its time limit counts from its true beginning. The sandbox is the caller's from then on, as after
+        :meth:`create`.
+        """
+        ...
+
+    async def discard(self) -> None:
+        """End every sandbox whose tagged execution was not taken up."""
         ...
 
     async def create(self, spec: SandboxSpec) -> Sandbox:

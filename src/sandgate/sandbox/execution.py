@@ -42,13 +42,17 @@ class WaitingChild:
 
 
 class ZygoteExecution:
-    """See :class:`sandgate.sandbox.base.RunningExecution`. ``is_last``: none is expected to follow in the sandbox."""
+    """See :class:`sandgate.sandbox.base.RunningExecution`. ``is_last``: none is expected to follow in the sandbox.
+
+    ``tag`` is what a later gateway may take it up by.
+    """
 
     def __init__(
         self, request: ExecutionRequest, limits: Limits, was_out_of_memory: Callable[[int], Awaitable[bool]]
     ) -> None:
         self._payload = wire.pack_code(request.code.encode(), _options(request))
         self.is_last = request.is_last
+        self.tag = request.tag
         self._has_data = request.data is not None
         self._tap = request.tap
         self._answer = b""
@@ -90,21 +94,28 @@ class ZygoteExecution:
 
     def start(self, child: WaitingChild, kills_before: int, kill: Callable[[], None]) -> None:
         """Give the child its code. ``kill`` kills it and all that it has started."""
+        self._kills_before = kills_before
+        self._take(child, kill, 0.0)
+        self._send()
+
+    def resume(self, child: WaitingChild, age_s: float, kill: Callable[[], None]) -> None:
+        """Go on with a child that an earlier gateway gave its code so many seconds ago."""
+        self._take(child, kill, age_s)
+
+    def _take(self, child: WaitingChild, kill: Callable[[], None], age_s: float) -> None:
         loop = asyncio.get_running_loop()
         self._child = child
         self._kill = kill
-        self._kills_before = kills_before
         keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
         self._stdout = OutputStream(child.stdout, keep, drop, self._on_flood)
         self._stderr = OutputStream(child.stderr, keep, drop, self._on_flood)
         if self._tap is not None:
             self._tap.open({"stdout": self._stdout, "stderr": self._stderr})
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - age_s
         self._timers = [
-            loop.call_later(self._timeout_s, self._end, ExecutionStatus.TIMED_OUT),
+            loop.call_later(max(0.0, self._timeout_s - age_s), self._end, ExecutionStatus.TIMED_OUT),
             loop.call_later(_WATCH_AFTER_S, self._watch),
         ]
-        self._send()
 
     def _send(self) -> None:
         """Write code until the socket is full, and go on when it is not."""

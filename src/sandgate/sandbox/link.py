@@ -14,7 +14,7 @@ from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExec
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
-from sandgate.sandbox.execution import ZygoteExecution
+from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate.sandbox.slot import Slot
 
 QUEUE_LIMIT = 256
@@ -32,8 +32,9 @@ class SandboxLink:
     """See :class:`sandgate.sandbox.base.Sandbox`.
 
     ``add_slot()`` makes another slot and answers its control socket, ``count_kills()`` answers how often the kernel ran
-    out of memory in this sandbox, ``extend(seconds)`` moves its end, ``is_busy()`` tells whether the machine has more
-    urgent things to do than to make a child that nobody has asked for yet.
+    out of memory in this sandbox, ``extend(seconds)`` moves its end, ``keep(tag, child)`` has a child's ends
+    kept for a later gateway, ``is_busy()`` tells whether the machine has more urgent things to do than to make a child
+    that nobody has asked for yet.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class SandboxLink:
         add_slot: Callable[[], Awaitable[socket.socket]],
         count_kills: Callable[[], Awaitable[int]],
         extend: Callable[[float], Awaitable[None]],
+        keep: Callable[[str, WaitingChild], None] = lambda _tag, _child: None,
         is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._environment_id = environment_id
@@ -52,6 +54,7 @@ class SandboxLink:
         self._add_slot = add_slot
         self._count_kills = count_kills
         self._extend = extend
+        self._keep = keep
         self._is_busy = is_busy
         self._holding: asyncio.TimerHandle | None = None
         self._first = Slot(control, self._on_ready, self._on_slot_lost)
@@ -77,6 +80,13 @@ class SandboxLink:
     async def adopt(self) -> None:
         """Make the sandbox forget what it ran for an earlier gateway. Raises ``SandboxFailed``."""
         await self._first.reset(_ADOPT_LIMIT_S)
+
+    async def resume(self, request: ExecutionRequest, child: WaitingChild, age_s: float) -> ZygoteExecution:
+        """Go on with what an earlier gateway ran in the first slot. Raises ``SandboxFailed``."""
+        execution = ZygoteExecution(request, self._limits, self._was_out_of_memory)
+        execution.resume(child, age_s, lambda: self._first.kill(child.number))
+        await self._first.resume(execution, child, _ADOPT_LIMIT_S)
+        return execution
 
     def execute(self, request: ExecutionRequest) -> ZygoteExecution:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
@@ -136,7 +146,9 @@ class SandboxLink:
         for each in [*others, execution] if others else ():
             each.share()
         busy = self._is_busy()
-        slot.start(execution, self._kills, hold=busy or execution.is_last)
+        tag = execution.tag
+        keep = None if tag is None else lambda child: self._keep(tag, child)
+        slot.start(execution, self._kills, hold=busy or execution.is_last, keep=keep)
         if busy and not execution.is_last and self._holding is None:
             self._hold(_MOST_HOLDS)
 

@@ -44,27 +44,51 @@ class Slot:
         """The execution that has its child."""
         return self._running
 
-    def start(self, execution: ZygoteExecution, kills_before: int, *, hold: bool = False) -> None:
-        """Hand the waiting child to an execution; with ``hold`` the next one comes only when it is asked for."""
+    def start(
+        self,
+        execution: ZygoteExecution,
+        kills_before: int,
+        *,
+        hold: bool = False,
+        keep: Callable[[WaitingChild], None] | None = None,
+    ) -> None:
+        """Hand the waiting child to an execution.
+
+        With ``hold`` the next child comes only when it is asked for; ``keep`` is given the child before its code is.
+        """
         child = self._child
         if child is None:
             raise RuntimeError("a slot was started without a waiting child")
+        if keep is not None:
+            # Before the code: whoever comes after this gateway finds the execution if it has begun.
+            keep(child)
         if hold and not self._held:
             # Before the code: so the forker reads it before it can see the end of the child.
             self._held = True
             self._say(wire.HOLD, child.number)
         self._child = None
         self._running = execution
-        execution.start(child, kills_before, lambda: self._kill(child.number))
+        execution.start(child, kills_before, lambda: self.kill(child.number))
 
     async def reset(self, limit_s: float) -> None:
         """Make a slot that an earlier gateway had forget what it ran. Raises ``SandboxFailed``."""
-        self._reset = asyncio.get_running_loop().create_future()
-        self._nonce = time.monotonic_ns()
         self._number = 0
         self._held = False
+        await self._ask_anew(wire.RESET, limit_s)
+
+    async def resume(self, execution: ZygoteExecution, child: WaitingChild, limit_s: float) -> None:
+        """Go on with what an earlier gateway ran as its last in this slot. Raises ``SandboxFailed``."""
+        self._number = child.number
+        self._held = True
+        self._running = execution
+        await self._ask_anew(wire.RESUME, limit_s)
+
+    async def _ask_anew(self, kind: bytes, limit_s: float) -> None:
+        """Skip what was said to an earlier gateway, up to the answer to this."""
+        self._reset = asyncio.get_running_loop().create_future()
+        self._awaited = wire.pack_numbered(kind, time.monotonic_ns())
         try:
-            self._control.send(wire.pack_numbered(wire.RESET, self._nonce))
+            self._control.send(self._awaited)
             async with asyncio.timeout(limit_s):
                 await self._reset
         except (OSError, TimeoutError):
@@ -72,7 +96,8 @@ class Slot:
         finally:
             self._reset = None
 
-    def _kill(self, number: int) -> None:
+    def kill(self, number: int) -> None:
+        """Kill the child of this number and all that it has started, if it is the one that runs."""
         self._say(wire.KILL, number)
 
     def ask_for_next(self) -> None:
@@ -123,7 +148,7 @@ class Slot:
         kind, number = wire.parse_numbered(message)
         if kind != wire.CHILD or number != self._number + 1 or self._child or self._running:
             raise wire.WireError("expected the next child")
-        self._child = _open_child(number, received)
+        self._child = open_child(number, received)
         self._number = number
         self._on_ready(self)
 
@@ -131,7 +156,7 @@ class Slot:
         """Skip whatever was said to the earlier gateway."""
         for descriptor in received:
             os.close(descriptor)
-        if message == wire.pack_numbered(wire.RESET, self._nonce) and self._reset is not None:
+        if message == self._awaited and self._reset is not None:
             self._reset.set_result(None)
 
     def _lose(self) -> None:
@@ -155,7 +180,7 @@ class Slot:
         return True
 
 
-def _open_child(number: int, received: list[int]) -> WaitingChild:
+def open_child(number: int, received: list[int]) -> WaitingChild:
     """The child behind these descriptors, which are taken over. Raises ``WireError``, and then none is."""
     if len(received) != _CHILD_DESCRIPTORS:
         raise wire.WireError(f"expected {_CHILD_DESCRIPTORS} descriptors of a child, got {len(received)}")

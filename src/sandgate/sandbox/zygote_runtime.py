@@ -9,13 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed
+from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
-from sandgate.sandbox.base import SandboxSpec
+from sandgate.sandbox.base import Resumed, SandboxSpec
+from sandgate.sandbox.execution import WaitingChild
 from sandgate.sandbox.launcher.client import Answer, LauncherClient
 from sandgate.sandbox.launcher.protocol import PROTOCOL_VERSION
 from sandgate.sandbox.link import SandboxLink
+from sandgate.sandbox.slot import open_child
+from sandgate_agent import wire
 
 _ASK_LIMIT_S = 5.0
 _CREATE_LIMIT_S = 45.0
@@ -35,6 +39,8 @@ class ZygoteRuntime:
         self._links: dict[EnvironmentId, SandboxLink] = {}
         self._doubtful: set[EnvironmentId] = set()
         self._creating = 0
+        # By tag: executions of an earlier gateway that can be taken up.
+        self._kept: dict[str, tuple[EnvironmentId, Answer]] = {}
         self._client = LauncherClient(self._on_ended, self._on_lost)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
@@ -120,20 +126,29 @@ class ZygoteRuntime:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         adopted = []
         for environment_id in await self._list():
-            link = (
-                await self._adopt_one(environment_id, expected[environment_id]) if environment_id in expected else None
-            )
+            answer = await self._ask_to_adopt(environment_id)
+            limits = expected.get(environment_id)
+            link = None
+            if answer is not None and "kept" in answer.values:
+                self._kept[answer.values["kept"]["tag"]] = environment_id, answer
+                continue
+            if answer is not None and limits is not None:
+                link = await self._adopt_one(environment_id, limits, answer)
+            elif answer is not None:
+                _close_all(answer.descriptors)
             if link is None:
                 await self.destroy(environment_id)
             else:
                 adopted.append(link)
         return adopted
 
-    async def _adopt_one(self, environment_id: EnvironmentId, limits: Limits) -> SandboxLink | None:
+    async def _ask_to_adopt(self, environment_id: EnvironmentId) -> Answer | None:
         try:
-            answer = await self._client.request("adopt", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
+            return await self._client.request("adopt", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
         except SandboxFailed:
             return None
+
+    async def _adopt_one(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink | None:
         link = self._link(environment_id, limits, answer)
         try:
             await link.adopt()
@@ -142,6 +157,34 @@ class ZygoteRuntime:
             link.fail(error.message)
             return None
         return link
+
+    async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        environment_id, answer = self._kept.pop(request.tag or "", (None, None))
+        if environment_id is None or answer is None:
+            return None
+        kept, ends = answer.values["kept"], answer.descriptors
+        try:
+            child = open_child(kept["child"], ends[1:])
+        except wire.WireError:
+            _close_all(ends)
+            await self.destroy(environment_id)
+            return None
+        del ends[1:]
+        link = self._link(environment_id, limits, answer)
+        try:
+            return Resumed(link, await link.resume(request, child, kept["age_s"]))
+        except SandboxFailed as error:
+            link.fail(error.message)
+            await self.destroy(environment_id)
+            return None
+
+    async def discard(self) -> None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        while self._kept:
+            _tag, (environment_id, answer) = self._kept.popitem()
+            _close_all(answer.descriptors)
+            await self.destroy(environment_id)
 
     def _link(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink:
         async def add_slot() -> socket.socket:
@@ -156,10 +199,14 @@ class ZygoteRuntime:
                 "extend", limit_s=_ASK_LIMIT_S, environment_id=environment_id, lifetime_s=lifetime_s
             )
 
+        def keep(tag: str, child: WaitingChild) -> None:
+            ends = [child.channel.fileno(), child.stdout, child.stderr]
+            self._client.notify("keep", ends, environment_id=environment_id, tag=tag, child=child.number)
+
         control = _only_socket(answer)
         link = SandboxLink(
             environment_id, control, limits,
-            add_slot=add_slot, count_kills=count_kills, extend=extend, is_busy=lambda: self._creating > 0,
+            add_slot=add_slot, count_kills=count_kills, extend=extend, keep=keep, is_busy=lambda: self._creating > 0,
         )  # fmt: skip
         self._links[environment_id] = link
         return link
@@ -226,6 +273,11 @@ class ZygoteRuntime:
                 await self._client.request("shutdown", limit_s=_DESTROY_LIMIT_S)
         self._links.clear()
         self._client.close()
+
+
+def _close_all(ends: Sequence[int]) -> None:
+    for end in ends:
+        os.close(end)
 
 
 def _only_socket(answer: Answer) -> socket.socket:

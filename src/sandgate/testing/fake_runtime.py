@@ -9,7 +9,7 @@ from sandgate.core.execution import ExecutionRequest, Termination, Usage
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus, Isolation
-from sandgate.sandbox.base import SandboxSpec
+from sandgate.sandbox.base import Resumed, SandboxSpec
 from sandgate.testing.fake_code import Outcome, interpret
 
 _USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
@@ -97,6 +97,7 @@ class FakeSandbox:
         self.spec = spec
         self.on_end = on_end
         self._failure: str | None = None
+        self.tagged: dict[str, FakeExecution] = {}
         self._running: set[FakeExecution] = set()
         self._queue: deque[FakeExecution] = deque()
         self._timer = self._lifetime(spec.lifetime_s)
@@ -118,6 +119,8 @@ class FakeSandbox:
         if len(self._queue) >= _QUEUE_LENGTH:
             raise TooManyExecutions(f"{_QUEUE_LENGTH} executions of {self.environment_id} are queued already")
         execution = FakeExecution(self, request)
+        if request.tag is not None:
+            self.tagged = {request.tag: execution}
         if len(self._running) < self.spec.limits.concurrent_executions:
             self._start(execution)
         else:
@@ -185,6 +188,7 @@ class FakeRuntime:
         self.making = 0
         self.most_making = 0
         self._isolation = isolation
+        self._kept: dict[str, FakeSandbox] = {}
         self._on_end: Callable[[EnvironmentId, str], None] | None = None
 
     @property
@@ -200,12 +204,26 @@ class FakeRuntime:
     async def adopt(self, expected: Mapping[EnvironmentId, Limits]) -> Sequence[FakeSandbox]:
         """See ``Runtime``."""
         self._check()
-        for environment_id in set(self.sandboxes) - set(expected):
+        self._kept = {tag: sandbox for sandbox in self.sandboxes.values() for tag in sandbox.tagged}
+        kept = {sandbox.environment_id for sandbox in self._kept.values()}
+        for environment_id in set(self.sandboxes) - set(expected) - kept:
             await self.destroy(environment_id)
         for sandbox in self.sandboxes.values():
             sandbox.lose_executions()
             sandbox.on_end = self._ended
-        return list(self.sandboxes.values())
+        return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
+
+    async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:  # noqa: ARG002 - it has them
+        """See ``Runtime``."""
+        tag = request.tag or ""
+        sandbox = self._kept.pop(tag, None)
+        return None if sandbox is None else Resumed(sandbox, sandbox.tagged[tag])
+
+    async def discard(self) -> None:
+        """See ``Runtime``."""
+        while self._kept:
+            _tag, sandbox = self._kept.popitem()
+            await self.destroy(sandbox.environment_id)
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
         """See ``Runtime``."""

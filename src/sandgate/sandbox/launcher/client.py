@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,13 @@ from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.address import connect
 
 _READS_AT_ONCE = 64
+# A control socket, and what was kept of an execution.
+_MOST_DESCRIPTORS = 4
+
+
+def _close_all(ends: Sequence[int]) -> None:
+    for end in ends:
+        os.close(end)
 
 
 class Answer:
@@ -40,7 +47,7 @@ class LauncherClient:
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
         self._socket: socket.socket | None = None
-        self._unsent: deque[bytes] = deque()
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
 
     def connect(self, path: Path) -> None:
         """Connect. Raises ``LauncherUnavailable``."""
@@ -61,7 +68,7 @@ class LauncherClient:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[number] = (Answer(), future)
         try:
-            self._unsent.append(protocol.pack({"verb": verb, "number": number, **fields}))
+            self._unsent.append((protocol.pack({"verb": verb, "number": number, **fields}), []))
             self._send()
             async with asyncio.timeout(limit_s):
                 return await future
@@ -71,6 +78,13 @@ class LauncherClient:
             self._pending.pop(number, None)
             self._close_unclaimed(future)
 
+    def notify(self, verb: str, ends: Sequence[int], **fields: Any) -> None:
+        """Tell something that has no answer, with copies of descriptors; without a launcher it is told to nobody."""
+        if self._socket is not None:
+            copies = [os.dup(end) for end in ends]
+            self._unsent.append((protocol.pack({"verb": verb, "number": 0, **fields}), copies))
+            self._send()
+
     def _send(self) -> None:
         """Send what waits, as far as the launcher takes it, and go on when it takes more."""
         if self._socket is None:
@@ -78,8 +92,8 @@ class LauncherClient:
         loop = asyncio.get_running_loop()
         try:
             while self._unsent:
-                self._socket.send(self._unsent[0])
-                self._unsent.popleft()
+                descriptors.send(self._socket, *self._unsent[0])
+                _close_all(self._unsent.popleft()[1])
         except BlockingIOError:
             loop.add_writer(self._socket.fileno(), self._send)
         except OSError:
@@ -91,15 +105,14 @@ class LauncherClient:
         """An answer that came while its caller was being cancelled has nobody to close its descriptors."""
         task = asyncio.current_task()
         if future.done() and not future.cancelled() and not future.exception() and task and task.cancelling():
-            for descriptor in future.result().descriptors:
-                os.close(descriptor)
+            _close_all(future.result().descriptors)
 
     def _on_readable(self) -> None:
         for _read in range(_READS_AT_ONCE):
             if self._socket is None:
                 return
             try:
-                data, received = descriptors.receive(self._socket, 4)
+                data, received = descriptors.receive(self._socket, _MOST_DESCRIPTORS)
             except BlockingIOError:
                 return
             except OSError:
@@ -115,8 +128,7 @@ class LauncherClient:
             return
         answer, future = self._pending.get(message["number"], (None, None))
         if answer is None or future is None or future.done():
-            for descriptor in received:
-                os.close(descriptor)
+            _close_all(received)
             return
         answer.parts.append(message)
         answer.descriptors.extend(received)
@@ -142,7 +154,8 @@ class LauncherClient:
         loop.remove_writer(self._socket.fileno())
         self._socket.close()
         self._socket = None
-        self._unsent.clear()
+        while self._unsent:
+            _close_all(self._unsent.popleft()[1])
         for _answer, future in self._pending.values():
             if not future.done():
                 future.set_exception(LauncherUnavailable("The launcher went away; it is being started again."))

@@ -3,7 +3,9 @@
 The socket is of type SOCK_SEQPACKET: one message, one datagram, JSON in UTF-8. A request is
 ``{"verb", "number", …}``, an answer ``{"number", "ok": true, …}`` or ``{"number", "ok": false, "error"}``, and what
 happens unasked ``{"event": "ended", "environment_id", "reason"}``. The answers to ``create``, ``adopt`` and
-``add_slot`` carry one descriptor: the gateway's end of the control socket of the first slot, or of the added one.
+``add_slot`` carry one descriptor: the gateway's end of the control socket of the first slot, or of the added one. The
+answer to ``adopt`` also has what was kept for an earlier gateway, ``{"kept": {"tag", "child", "age_s"}}``, and then
+three descriptors more. ``keep`` is a notice: it has no answer.
 """
 
 import json
@@ -14,12 +16,13 @@ from typing import Any
 
 from sandgate.core.limits import Limits
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MESSAGE_LIMIT = 64 * 1024
 EXPIRED = "expired"
 
 _ENVIRONMENT_ID = re.compile(r"env-[0-9a-z]{12,40}")
 _TEMPLATE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_TAG = re.compile(r"[A-Za-z0-9_.:|-]{1,250}")
 _LARGEST = 2**53
 _LONGEST_LIFETIME_S = 2 * 86_400.0
 
@@ -58,6 +61,18 @@ class AddSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Hold the three descriptors of an execution's child for the next gateway, should this one die.
+
+    ``tag`` is what that gateway knows the execution by. What was kept for the sandbox before is let go of.
+    """
+
+    environment_id: str
+    tag: str
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
 class Destroy:
     """End a sandbox; answered when nothing of it runs any more."""
 
@@ -89,7 +104,7 @@ class Shutdown:
     """End every sandbox and zygote, remove what was made, and exit."""
 
 
-Request = Hello | Create | Adopt | AddSlot | Destroy | Extend | Usage | ListSandboxes | Shutdown
+Request = Hello | Create | Adopt | AddSlot | Keep | Destroy | Extend | Usage | ListSandboxes | Shutdown
 
 
 def _text(message: Mapping[str, Any], field: str, pattern: re.Pattern[str]) -> str:
@@ -113,6 +128,13 @@ def _lifetime(message: Mapping[str, Any]) -> float:
     return float(value)
 
 
+def _child(message: Mapping[str, Any]) -> int:
+    value = message.get("child")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _LARGEST:
+        raise ProtocolError("child is not a positive whole number")
+    return value
+
+
 def _limits(message: Mapping[str, Any]) -> Limits:
     value = message.get("limits")
     names = set(Limits.__slots__)
@@ -131,6 +153,7 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Request]] = {
     ),
     "adopt": lambda message: Adopt(_environment_id(message)),
     "add_slot": lambda message: AddSlot(_environment_id(message)),
+    "keep": lambda message: Keep(_environment_id(message), _text(message, "tag", _TAG), _child(message)),
     "destroy": lambda message: Destroy(_environment_id(message)),
     "extend": lambda message: Extend(_environment_id(message), _lifetime(message)),
     "usage": lambda message: Usage(_environment_id(message)),

@@ -2,8 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandgate.core.limits import Limits
@@ -17,6 +19,25 @@ _REMOVE_AGAIN_S = 0.002
 _LOCKED_BYTES = 65_536
 # What a slot joins, the user namespace first: it brings the power to enter the rest.
 _JOINED = ("user", "mnt", "net", "ipc", "uts", "cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An execution that the next gateway can take up: what it knows it by, its child's number, and its descriptors."""
+
+    tag: str
+    child: int
+    since: float
+    descriptors: Sequence[int]
+
+    def age_s(self) -> float:
+        """How long ago it was begun."""
+        return time.monotonic() - self.since
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
 
 class Sandbox:
@@ -53,6 +74,7 @@ class Sandbox:
         self._slots: list[Slot] = []
         self._added: dict[Slot, Callable[[Slot | None], None]] = {}
         self._expiry: Timer | None = None
+        self._kept: Kept | None = None
         self._first_dead = False
 
     @property
@@ -144,6 +166,17 @@ class Sandbox:
         if self._expiry is not None:
             self._reactor.cancel(self._expiry)
 
+    @property
+    def kept(self) -> Kept | None:
+        """The execution that the next gateway can take up."""
+        return self._kept
+
+    def keep(self, kept: Kept | None) -> None:
+        """Let go of what was kept before, and keep this."""
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = kept
+
     def kill(self, reason: str) -> None:
         """End it. The first reason stands."""
         if self.ending:
@@ -151,6 +184,7 @@ class Sandbox:
         self.ending = True
         self.reason = reason
         self._forget_expiry()
+        self.keep(None)
         for slot in list(self._slots):
             slot.kill(reason)
 

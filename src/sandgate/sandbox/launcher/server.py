@@ -5,12 +5,12 @@ sandboxes in its process namespace.
 """
 
 import os
-import resource
 import secrets
 import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -24,12 +24,15 @@ from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig
 from sandgate.sandbox.launcher.ids import HostIds
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate.sandbox.launcher.sandbox import Sandbox
+from sandgate.sandbox.launcher.sandbox import Kept, Sandbox
 from sandgate.sandbox.launcher.slot import Slot
 from sandgate.sandbox.launcher.spares import Demand, Spares
 from sandgate.sandbox.launcher.zygote import Zygote
 from sandgate.sandbox.seccomp import build_filter
 from sandgate_agent import system
+
+# An execution's socket and its two pipes.
+_KEPT_DESCRIPTORS = 3
 
 
 def log(text: str) -> None:
@@ -175,11 +178,11 @@ class Launcher:
         if connection is None:
             return
         try:
-            data = connection.recv(protocol.MESSAGE_LIMIT)
+            data, received = descriptors.receive(connection, _KEPT_DESCRIPTORS + 1)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, received = b"", []
         if not data:
             self._disconnect()
             return
@@ -189,7 +192,20 @@ class Launcher:
             log(f"refused a request: {error}")
             self._disconnect()
             return
-        self._do(number, request)
+        if isinstance(request, protocol.Keep):
+            received = self._keep(request, received)
+        else:
+            self._do(number, request)
+        for surplus in received:
+            os.close(surplus)
+
+    def _keep(self, request: protocol.Keep, received: list[int]) -> list[int]:
+        """Keep an execution's descriptors for the next gateway; answers those that nobody wants."""
+        sandbox = self._sandboxes.get(request.environment_id)
+        if sandbox is None or sandbox.ending or len(received) != _KEPT_DESCRIPTORS:
+            return received
+        sandbox.keep(Kept(request.tag, request.child, time.monotonic(), received))
+        return []
 
     def _do(self, number: int, request: protocol.Request) -> None:
         match request:
@@ -289,7 +305,11 @@ class Launcher:
         sandbox = self._sandboxes.get(environment_id)
         if sandbox is None or sandbox.ending or not sandbox.ready:
             return self._refuse(number, "there is no such sandbox")
-        return self._answer(number, {}, [sandbox.control])
+        kept = sandbox.kept
+        if kept is None:
+            return self._answer(number, {}, [sandbox.control])
+        facts = {"tag": kept.tag, "child": kept.child, "age_s": kept.age_s()}
+        return self._answer(number, {"kept": facts}, [sandbox.control, *kept.descriptors])
 
     def _add_slot(self, number: int, environment_id: str) -> None:
         sandbox = self._sandboxes.get(environment_id)
@@ -372,26 +392,3 @@ class Launcher:
             if sandbox.zygote is zygote:
                 sandbox.on_zygote_end()
         self._go_on_with_shutdown()
-
-
-def main() -> int:
-    """Read the configuration from standard input and serve."""
-    config = LauncherConfig.from_json(sys.stdin.read())
-    system.set_process_name("sg-launcher")
-    # Each sandbox costs three descriptors; what runs inside has limits of its own.
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    launcher = Launcher(config)
-    try:
-        launcher.open()
-    except (MechanismFault, OSError) as error:
-        log(f"cannot start: {error}")
-        return 1
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    launcher.run()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

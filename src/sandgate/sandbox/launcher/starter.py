@@ -40,7 +40,7 @@ def start(config: LauncherConfig, log_path: Path, user_id: int | None = None) ->
     log = _open_log(log_path)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sandgate.sandbox.launcher.server"],
+            [sys.executable, "-m", "sandgate.sandbox.launcher.main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -1,0 +1,32 @@
+"""The launcher as a program."""
+
+import resource
+import sys
+
+from sandgate.core.errors import MechanismFault
+from sandgate.sandbox.launcher.config import LauncherConfig
+from sandgate.sandbox.launcher.server import Launcher, log
+from sandgate_agent import system
+
+
+def main() -> int:
+    """Read the configuration from standard input and serve."""
+    config = LauncherConfig.from_json(sys.stdin.read())
+    system.set_process_name("sg-launcher")
+    # Each sandbox costs three descriptors; what runs inside has limits of its own.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    launcher = Launcher(config)
+    try:
+        launcher.open()
+    except (MechanismFault, OSError) as error:
+        log(f"cannot start: {error}")
+        return 1
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    launcher.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

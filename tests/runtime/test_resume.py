@@ -1,0 +1,132 @@
+"""Code that goes on while its gateway is gone."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sandgate.core.execution import ExecutionRequest, StepData
+from sandgate.core.ids import EnvironmentId, make_environment_id
+from sandgate.core.limits import Limits
+from sandgate.core.states import ExecutionStatus, Isolation
+from tests.runtime.hosts import Bench, LauncherHost, available_versions, until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TEMPLATE = f"python-{available_versions()[-1]}"
+TAG = "run-1|step|-|1"
+both = pytest.mark.parametrize(
+    "isolation", [pytest.param(Isolation.STANDARD, marks=pytest.mark.needs_root_namespaces), Isolation.PROCESS]
+)
+
+
+def request_of(code: str = "", timeout_s: float = 100.0, tag: str = TAG) -> ExecutionRequest:
+    """What a later gateway knows of the execution."""
+    return ExecutionRequest(code, timeout_s, StepData({"n": 1}, {}), is_last=True, tag=tag)
+
+
+async def run_and_kill(host: LauncherHost, environment_id: EnvironmentId, code: str, word: bytes) -> None:
+    """Begin code in a gateway, and kill the gateway once it has said a word."""
+    arguments = [str(host.config.socket_path), host.isolation, TEMPLATE, environment_id, TAG, code]
+    gateway = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.runtime.kept_gateway", *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    assert gateway.stdout is not None
+    while await gateway.stdout.readline() != word:
+        assert gateway.returncode is None
+    gateway.kill()
+    await gateway.wait()
+
+
+async def connect(host: LauncherHost) -> Bench:
+    """The next gateway, which knows of no environments."""
+    bench = Bench(host, host.runtime())
+    await bench.runtime.start(bench.on_end)
+    assert await bench.runtime.adopt({}) == []
+    return bench
+
+
+def host_of(isolation: Isolation, request: pytest.FixtureRequest) -> LauncherHost:
+    """The launcher of a class."""
+    host: LauncherHost = request.getfixturevalue(f"{isolation}_host")
+    return host
+
+
+@both
+async def test_it_is_taken_up_and_ends(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """What it prints and hands on after the kill of its gateway arrives, once."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    code = "import time\nwhile time.time() < {}: time.sleep(0.002)\nprint('after')\noutputs['n'] = inputs['n'] + 1"
+    await run_and_kill(host, environment_id, code.format(time.time() + 2.5), b"begun\n")
+    bench = await connect(host)
+    resumed = await bench.runtime.resume(request_of(), Limits())
+    assert resumed is not None
+    assert resumed.sandbox.environment_id == environment_id
+    assert await bench.runtime.resume(request_of(), Limits()) is None
+    ended = await resumed.execution.wait()
+    assert (ended.status, ended.stdout, ended.outputs) == (ExecutionStatus.COMPLETED, b"after\n", b'{"n": 2}')
+    await bench.runtime.destroy(environment_id)
+    await until(lambda: host.processes() == {})
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+@pytest.mark.parametrize("word", [b"begun\n", b"ended\n"])
+async def test_its_end_is_told_again(isolation: Isolation, word: bytes, request: pytest.FixtureRequest) -> None:
+    """Whether or not the gateway that was killed had heard of the end."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    await run_and_kill(host, environment_id, "import sys; sys.exit(3)", word)
+    bench = await connect(host)
+    resumed = await bench.runtime.resume(request_of(), Limits())
+    assert resumed is not None
+    ended = await resumed.execution.wait()
+    assert (ended.status, ended.exit_code) == (ExecutionStatus.FAILED, 3)
+    # The sandbox is as good as any.
+    assert await bench.works(resumed.sandbox)
+    await bench.runtime.destroy(environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_its_time_counts_from_its_beginning(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """Nobody gains time by the death of a gateway."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    await run_and_kill(host, environment_id, "import time; time.sleep(1000)", b"begun\n")
+    bench = await connect(host)
+    await asyncio.sleep(1.0)  # waits: the time that has to be over
+    began = time.monotonic()
+    resumed = await bench.runtime.resume(request_of(timeout_s=1.0), Limits())
+    assert resumed is not None
+    ended = await resumed.execution.wait()
+    assert ended.status is ExecutionStatus.TIMED_OUT
+    assert time.monotonic() - began < 0.9
+    await bench.runtime.destroy(environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_it_can_be_cancelled(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """A kill reaches it as before."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    await run_and_kill(host, environment_id, "import time; time.sleep(1000)", b"begun\n")
+    bench = await connect(host)
+    resumed = await bench.runtime.resume(request_of(), Limits())
+    assert resumed is not None
+    resumed.execution.cancel()
+    assert (await resumed.execution.wait()).status is ExecutionStatus.CANCELLED
+    await bench.runtime.destroy(environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_what_nobody_wants_is_ended(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """After everybody has taken up what is theirs."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    await run_and_kill(host, environment_id, "import time; time.sleep(1000)", b"begun\n")
+    bench = await connect(host)
+    assert await bench.runtime.resume(request_of(tag="another"), Limits()) is None
+    await bench.runtime.discard()
+    await until(lambda: host.processes() == {})
+    assert await bench.runtime.resume(request_of(), Limits()) is None
+    await bench.runtime.stop(keep_sandboxes=True)
