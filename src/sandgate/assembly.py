@@ -73,7 +73,7 @@ class Gateway:
         self._passwords = Passwords()
         self._keys = KeyRing(keys_folder(settings), clock)
         accounts = Accounts(store.users, clock)
-        self._runtime = ZygoteRuntime(isolation, launcher)
+        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
         self._environments = EnvironmentService(
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest, Termination, Usage
@@ -212,6 +212,10 @@ class FakeRuntime:
             sandbox.lose_executions()
             sandbox.on_end = self._ended
         return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
+
+    def kept(self) -> Collection[str]:
+        """See ``Runtime``."""
+        return frozenset(self._kept)
 
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:  # noqa: ARG002 - it has them
         """See ``Runtime``."""
