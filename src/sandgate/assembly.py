@@ -78,7 +78,7 @@ class Gateway:
         self._environments = EnvironmentService(
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
-        sandboxes = RuntimeStepSandboxes(self._runtime, templates)
+        sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._engine = Engine(
             store,

@@ -50,7 +50,7 @@ class FakeExecution:
     def start(self) -> None:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
-        outcome = interpret(self._request.code, self._sandbox.spec.limits)
+        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
         if self._request.tap is not None:
             # All that it prints it prints at once.
             limit = self._sandbox.spec.limits.output_bytes
@@ -86,7 +86,7 @@ class FakeExecution:
             error=outcome.error if own else None,
             duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
             usage=_USAGE,
-            outputs=b"{}" if own and self._request.data is not None else None,
+            outputs=outcome.pack_outputs() if own else None,
         )
 
 
@@ -148,11 +148,15 @@ class FakeSandbox:
             return
         self._failure = reason
         self._timer.cancel()
+        self.lose_executions()
+        self.on_end(self)
+
+    def lose_executions(self) -> None:
+        """End what runs and what waits: there is nobody left to answer to."""
         queued = list(self._queue)
         self._queue.clear()
         for execution in [*self._running, *queued]:
             execution.end(ExecutionStatus.LOST)
-        self.on_end(self)
 
     def _start(self, execution: FakeExecution) -> None:
         self._running.add(execution)
@@ -205,6 +209,7 @@ class FakeRuntime:
         for environment_id in set(self.sandboxes) - set(expected) - kept:
             await self.destroy(environment_id)
         for sandbox in self.sandboxes.values():
+            sandbox.lose_executions()
             sandbox.on_end = self._ended
         return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
 
@@ -238,6 +243,8 @@ class FakeRuntime:
         self._check()
         if self.create_failure is not None:
             raise self.create_failure
+        if spec.environment_id in self.sandboxes:
+            raise SandboxFailed(f"There is a sandbox of {spec.environment_id} already")
         sandbox = FakeSandbox(spec, self._ended)
         self.sandboxes[spec.environment_id] = sandbox
         self.made.append(spec)
@@ -257,7 +264,10 @@ class FakeRuntime:
     async def stop(self, *, keep_sandboxes: bool) -> None:
         """See ``Runtime``."""
         self._on_end = None
-        if not keep_sandboxes:
+        if keep_sandboxes:
+            for sandbox in self.sandboxes.values():
+                sandbox.lose_executions()
+        else:
             for sandbox in list(self.sandboxes.values()):
                 sandbox.die("the runtime was stopped")
             self.sandboxes.clear()
