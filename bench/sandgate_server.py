@@ -89,7 +89,7 @@ class Server:
         started = time.perf_counter()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, command(), "serve"],
+                [*self._prefix, *self._command()],
                 env=self._environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -143,6 +143,9 @@ class Server:
         wanted = {f"socket:[{inode}]" for inode in _listening_inodes(self.port)}
         folders = (folder for folder in Path("/proc").iterdir() if folder.name.isdigit())
         return [int(folder.name) for folder in folders if wanted & _descriptors(folder)]
+
+    def _command(self) -> list[str]:
+        return [command(), "serve"]
 
     def _environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SANDGATE_")}

@@ -79,11 +79,11 @@ class Gateway:
         self._passwords = Passwords()
         self._keys = KeyRing(keys_folder(settings), clock)
         accounts = Accounts(store.users, clock)
-        self._runtime = ZygoteRuntime(isolation, launcher)
+        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
         self._environments = EnvironmentService(
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
-        sandboxes = RuntimeStepSandboxes(self._runtime, templates)
+        sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._engine = Engine(
             store,

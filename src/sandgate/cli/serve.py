@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandgate.cli import privileges
-from sandgate.cli.supervisor import EXIT_REFUSED, Supervisor
+from sandgate.cli.supervisor import EXIT_REFUSED, EXIT_UNAVAILABLE, Supervisor
 from sandgate.config.paths import id_block, interpreter_folders, run_folder, state_name
 from sandgate.config.settings import Settings
-from sandgate.core.errors import ConfigurationError, IsolationUnavailable, SandgateError
+from sandgate.core.errors import ConfigurationError, IsolationUnavailable, MechanismFault, SandgateError
 from sandgate.core.states import Isolation
 from sandgate.environments.templates import TemplateCatalogue
 from sandgate.sandbox import probe
@@ -222,7 +222,7 @@ class _Server:
             return self._serve()
         except SandgateError as error:
             sys.stderr.write(f"sandgate: {error.message}\n")
-            return EXIT_REFUSED
+            return EXIT_UNAVAILABLE if isinstance(error, MechanismFault) else EXIT_REFUSED
 
     def _serve(self) -> int:
         parent = os.getppid()

@@ -150,7 +150,8 @@ class _Advance:
     def _halt(self, phase: Phase, status: StepStatus) -> None:
         """Kill what runs of a phase, and end what waits."""
         for row in [row for row in self._steps.values() if self._graph.phase_of[row.step] is phase]:
-            if row.status is StepStatus.WAITING:
+            if row.status is StepStatus.WAITING or row.key in self._start:
+                # An attempt that begins in this very moment is not begun: there is nothing to kill yet.
                 self._end(row, StepResult(status, status.value))
             elif row.status is StepStatus.RUNNING and row.items is None:
                 self._kill[row.key] = None

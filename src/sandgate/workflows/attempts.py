@@ -11,7 +11,7 @@ from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.workflow import Json, StepDefinition
 from sandgate.workflows.base import StepSandboxes
-from sandgate.workflows.conditions import foreach_items
+from sandgate.workflows.conditions import foreach_item
 from sandgate.workflows.expressions import render, render_text
 from sandgate.workflows.state import Graph, RunState, expression_context
 
@@ -35,7 +35,7 @@ def prepare(graph: Graph, state: RunState, row: StepRun) -> StepData:
     step = graph.steps[row.step]
     context = expression_context(graph, state)
     if row.item is not None:
-        context["item"] = foreach_items(step, context)[row.item]
+        context["item"] = foreach_item(step, context, row.item)
         context["index"] = row.item
     env: dict[str, str] = {}
     for level in (graph.definition.env, step.env):

@@ -39,6 +39,13 @@ class StepSandboxes(Protocol):
         """
         ...
 
+    async def hold(self) -> None:
+        """Say that this process lives: what runs ends by itself when this is not said for a while.
+
+        Raises nothing: whoever cannot be told will end.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of every sandbox."""
         ...

@@ -138,8 +138,9 @@ class Engine:
         try:
             if not await writing:
                 return None
-        except StoreUnavailable:
-            # It may have been written all the same, and would be held by nobody.
+        except BaseException:
+            # It may have been written all the same, whether the answer got lost or the caller went away, and would be
+            # held by nobody.
             self._leases.stir(doubtful=True)
             raise
         finally:
@@ -224,6 +225,10 @@ class Engine:
         """The runs that this process works on, or is about to."""
         return self._live.keys() | self._beginning
 
+    async def hold(self) -> None:
+        """Let what runs live on: nobody else has begun it."""
+        await self._sandboxes.hold()
+
     def let_go(self, run_id: RunId) -> None:
         """Stop working on a run that is another process's, unless a write is about to notice that."""
         live = self._live.get(run_id)
@@ -235,6 +240,13 @@ class Engine:
 
     async def take_over(self, run: Run) -> None:
         """Go on with a run that nobody works on any more. Raises ``StoreUnavailable``."""
+        known = self._live.get(run.run_id)
+        if known is not None and known.run.fence == run.fence - 1:
+            # Its lease had run out here, and nobody else was quicker: it goes on as it is.
+            known.run = replace(known.run, fence=run.fence, lease_until=run.lease_until)
+            return
+        if known is not None:
+            self._drop(known)
         raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
         try:
             graph = Graph(parse_definition(raw))
@@ -278,11 +290,19 @@ class Engine:
         delay_s = 0.05
         while True:
             try:
-                return await self._store.runs.apply(change)
+                return await self._store.runs.apply(change) or await self._has_ended_so(changes)
             except StoreUnavailable as fault:
                 _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, _LONGEST_RETRY_DELAY_S)
+
+    async def _has_ended_so(self, changes: Changes) -> bool:
+        """Whether the end of a run was written before, by a call whose answer got lost."""
+        if changes.run.is_live:
+            return False
+        found = await self._store.runs.find(changes.run.run_id)
+        wanted = (changes.run.status, changes.run.fence, changes.run.events)
+        return found is not None and (found.status, found.fence, found.events) == wanted
 
     def _follow(self, live: LiveRun, changes: Changes) -> None:
         """What is written holds: start, kill, wake up, or be done."""

@@ -39,6 +39,10 @@ class RunHolder(Protocol):
         """Go on with a run that nobody works on any more."""
         ...
 
+    async def hold(self) -> None:
+        """Let the code of the runs live on; it ends by itself when this is not said for two leases."""
+        ...
+
     def let_go(self, run_id: RunId) -> None:
         """Stop working on a run that is somebody else's now, unless that is noticed anyway."""
         ...
@@ -85,13 +89,17 @@ class LeaseKeeper:
         """Hold and take over until cancelled."""
         while True:
             await self._rest()
-            try:
-                await self._keep()
-                await self._take_free()
-            except StoreUnavailable as fault:
-                _log.warning("leases not renewed", reason=fault.message)
-                self._give_up_in_time()
-            self._holder.look()
+            await self.go_round()
+
+    async def go_round(self) -> None:
+        """Do it once."""
+        try:
+            await self._keep()
+            await self._take_free()
+        except (StoreUnavailable, TimeoutError) as fault:
+            _log.warning("leases not renewed", reason=str(fault))
+            self._give_up_in_time()
+        self._holder.look()
 
     async def release(self, run_ids: Collection[RunId]) -> None:
         """Let others take over at once what this process stops working on."""
@@ -122,8 +130,12 @@ class LeaseKeeper:
         if not held and not self._is_doubtful():
             self._renewed_at = self._clock.monotonic()
             return
-        kept = await self._store.runs.renew(self._owner, self._clock.now(), self.lease_s)
-        self._renewed_at = self._clock.monotonic()
+        asked_at = self._clock.monotonic()
+        # Whoever waits for longer does not see in time that the lease is over.
+        async with asyncio.timeout(self.lease_s / 2):
+            kept = await self._store.runs.renew(self._owner, self._clock.now(), self.lease_s)
+        self._renewed_at = asked_at
+        await self._holder.hold()
         for run_id in held - kept:
             self._holder.let_go(run_id)
         strangers = kept - frozenset(self._holder.held()) - self._unfit

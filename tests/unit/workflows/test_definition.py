@@ -18,7 +18,13 @@ from sandgate.workflows.schema import definition_schema
 from tests.unit.workflows.definitions import VALID, WRONG_FORM, WRONG_SENSE, step, workflow
 
 ROOT = Path(__file__).resolve().parents[3]
-EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if re.fullmatch(r"[a-z-]+\.(json|yaml)", path.name))
+# Not yet: it says `outputs`, which definitions do not have in this version.
+LATER = {"nested-child.yaml"}
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").iterdir()
+    if re.fullmatch(r"[a-z-]+\.(json|yaml)", path.name) and path.name not in LATER
+)
 SHOWN = [
     block
     for block in re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "workflows.md").read_text("utf-8"), re.DOTALL)

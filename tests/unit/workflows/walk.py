@@ -60,6 +60,7 @@ class Walk:
         assert changes == advance(self.graph, before, events, self.now)
         for row in changes.steps:
             self._put(row)
+        assert not {row.key for row in changes.start} & set(changes.kill), "what is killed is not started after that"
         for row in changes.start:
             assert self.steps[row.key] == row
             self.running[row.key] = row
