@@ -12,6 +12,9 @@ from bench import (
     p04_throughput,
     p05_churn,
     p06_density,
+    p08_sequence,
+    p09_work,
+    p10_fan_out,
     p11_lists,
     p12_start,
 )
@@ -29,6 +32,9 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "p4": p04_throughput.measure,
     "p5": p05_churn.measure,
     "p6": p06_density.measure,
+    "p8": p08_sequence.measure,
+    "p9": p09_work.measure,
+    "p10": p10_fan_out.measure,
     "p11": p11_lists.measure,
     "p12": p12_start.measure,
 }

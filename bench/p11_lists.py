@@ -11,9 +11,10 @@ from typing import Any
 from bench.client import Connection
 from bench.context import Bench, say
 from bench.figures import Figure, Reference, Samples, Target, figure_of
+from bench.runs import WORKFLOWS
 from bench.sandgate_server import ENVIRONMENTS, Server, create, execute, make_folder
 from bench.timing import repeat
-from sandgate.core.ids import make_environment_id, make_execution_id
+from sandgate.core.ids import make_environment_id, make_execution_id, make_run_id
 
 FEW = 1_000
 BATCH = 5_000
@@ -22,7 +23,7 @@ DEADLINE_S = 20.0
 
 
 def measure(bench: Bench) -> list[Figure]:
-    """Rows are copies of one ended environment and one execution, written into the database while nobody serves it."""
+    """Rows are copies of an ended environment, an execution and a run, written while nobody serves the database."""
     many = bench.count(100_000, 10_000)
     few, lots = _times(FEW, bench), _times(many, bench)
     target = Target(at_most=10, ratio_at_most=1.5)
@@ -42,11 +43,13 @@ def _times(rows: int, bench: Bench) -> Mapping[str, Samples]:
         environment = _make_ended_environment(connection)
         live = create(connection)
         execution = execute(connection, live)["execution_id"]
+        run = _make_ended_run(connection)
     database = next((folder / "state").glob("*.db"))
     _multiply(database, "environments", "environment_id", environment, rows, make_environment_id)
     _multiply(database, "executions", "execution_id", execution, rows, make_execution_id)
+    _multiply(database, "runs", "run_id", run["run_id"], rows, make_run_id)
     with Server(folder=folder) as server, server.connect() as connection:
-        questions = _questions(environment, live, execution)
+        questions = {**_questions(environment, live, execution), **_questions_about_runs(run)}
         times = {what: _ask(connection, path, bench.count(200, 30)) for what, path in questions.items()}
     _remove(folder)
     return times
@@ -59,6 +62,14 @@ def _questions(environment: str, live: str, execution: str) -> Mapping[str, str]
         "get of an environment": f"{ENVIRONMENTS}/{environment}",
         "list of executions": f"{ENVIRONMENTS}/{live}/executions?limit=50",
         "get of an execution": f"{ENVIRONMENTS}/{live}/executions/{execution}",
+    }
+
+
+def _questions_about_runs(run: Mapping[str, Any]) -> Mapping[str, str]:
+    return {
+        "list of runs": "/api/v1/orchestrator/runs?limit=50",
+        "list of the runs of a workflow": f"/api/v1/orchestrator/runs?workflow_id={run['workflow_id']}&limit=50",
+        "status of a workflow": f"{WORKFLOWS}/{run['workflow_id']}/status?run_id={run['run_id']}",
     }
 
 
@@ -76,6 +87,13 @@ def _make_ended_environment(connection: Connection) -> str:
             raise TimeoutError(f"{made} has not expired {DEADLINE_S} s after its lifetime of 1 s")
         time.sleep(POLL_S)
     return made
+
+
+def _make_ended_run(connection: Connection) -> Mapping[str, Any]:
+    step = {"name": "hello", "type": "code_execution", "config": {"code": "print('Hello')"}}
+    made = connection.expect(201, "POST", WORKFLOWS, {"name": "bench", "steps": [step]})
+    run: Mapping[str, Any] = connection.expect(200, "POST", f"{WORKFLOWS}/{made['workflow_id']}/start?wait=20")
+    return run
 
 
 def _multiply(database: Path, table: str, key: str, model: str, rows: int, make_id: Callable[[], Any]) -> None:

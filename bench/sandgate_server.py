@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bench.client import Connection, UnexpectedAnswer
+from bench.lifeline import Lifeline
 
 READY_PATH = "/readyz"
 START_S = 30.0
@@ -37,15 +38,26 @@ def free_port() -> int:
 
 
 class Server:
-    """``sandgate serve`` as a child process; a context manager that leaves nothing behind."""
+    """``sandgate serve`` as a child process; a context manager that leaves nothing behind.
 
-    def __init__(self, settings: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+    ``prefix`` is a program that starts it in another setting, as ``unshare``.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        *,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.port = free_port()
         self._own_folder = folder is None
         self.folder = folder or make_folder()
         self.password = "measured-not-guessed"
         self._settings = dict(settings or {})
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
         self._token = ""
 
     def __enter__(self) -> Self:
@@ -77,15 +89,27 @@ class Server:
         started = time.perf_counter()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [command(), "serve"], env=self._environ(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self._prefix, *self._command()],
+                env=self._environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
+        self._cut_lifeline()
+        self._lifeline = Lifeline(self._process.pid)
         while not self._answers():
             self._check_alive(started)
             time.sleep(POLL_S)
         return time.perf_counter() - started
 
     def stop(self) -> None:
-        """Stop it as an operator would, and remove its folder."""
+        """Stop it and remove its folder."""
+        self.stop_process()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stop_process(self) -> None:
+        """Stop it as an operator would; its state stays."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -93,8 +117,12 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        if self._own_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self._cut_lifeline()
+
+    def _cut_lifeline(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.cut()
+            self._lifeline = None
 
     def connect(self) -> Connection:
         """A connection that acts as the admin."""
@@ -115,6 +143,9 @@ class Server:
         wanted = {f"socket:[{inode}]" for inode in _listening_inodes(self.port)}
         folders = (folder for folder in Path("/proc").iterdir() if folder.name.isdigit())
         return [int(folder.name) for folder in folders if wanted & _descriptors(folder)]
+
+    def _command(self) -> list[str]:
+        return [command(), "serve"]
 
     def _environ(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SANDGATE_")}

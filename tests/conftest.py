@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.abilities import ABILITIES, must_have_everything
-from tests.leaks import left_behind, take_stock
+from tests.leaks import left_behind, still_left, take_stock
+
+# Fixtures that put up the real walls.
+_WALLED = frozenset({"standard_host"})
+# By the ability that is lacking: why, and the tests that would have needed it.
+_SKIPPED: dict[tuple[str, str], dict[str, None]] = {}
 
 # The kernel frees namespaces and control groups a while after their last process.
 CLEAN_UP_S = 10.0
@@ -23,6 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: {ability.help_text}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test that needs walls and does not say so: elsewhere it would fail instead of being skipped."""
+    for item in items:
+        needs_walls = not _WALLED.isdisjoint(getattr(item, "fixturenames", ()))
+        if needs_walls and item.get_closest_marker("needs_root_namespaces") is None:
+            raise pytest.UsageError(f"{item.nodeid} needs the marker needs_root_namespaces")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that this machine cannot run, or fail it where every test has to run."""
     for name in [mark.name for mark in item.iter_markers() if mark.name in ABILITIES]:
@@ -30,7 +43,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if lack and must_have_everything():
             pytest.fail(f"{name}: {lack}", pytrace=False)
         if lack:
+            _SKIPPED.setdefault((name, lack), {})[item.nodeid.partition("[")[0]] = None
             pytest.skip(f"{name}: {lack}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say by name what this machine could not test, and why; each test once, whatever its parameters."""
+    for (name, lack), tests in _SKIPPED.items():
+        terminalreporter.section(f"{name}: {len(tests)} tests not run here")
+        terminalreporter.write_line(lack)
+        for test in tests:
+            terminalreporter.write_line(f"  {test}")
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +79,10 @@ def _nothing_is_left_behind(_own_temporary_folder: None) -> Iterator[None]:
     yield
     deadline = time.monotonic() + CLEAN_UP_S
     gc.collect()
-    while (leaks := left_behind(before, take_stock())) and time.monotonic() < deadline:
+    leaks = left_behind(before, take_stock())
+    while leaks and time.monotonic() < deadline:
         time.sleep(0.05)  # waits: the kernel cleans up in its own time and tells nobody
+        leaks = still_left(leaks, take_stock())
     if leaks:
         listed = "\n".join(f"  {kind}: {name}" for kind, names in leaks.items() for name in names)
         pytest.fail(f"The tests left this behind:\n{listed}", pytrace=False)

@@ -134,6 +134,12 @@ def _control_groups(machine: Machine) -> Leaks:
     return frozenset(str(folder) for folder in top if not _members(folder) & machine.others)
 
 
+def _doubtful(machine: Machine) -> Leaks:
+    """Groups without a process, while others are at work: one may be that of a server which holds nothing yet."""
+    groups = _control_groups(machine) if machine.others else ()
+    return frozenset(group for group in groups if not _members(Path(group)))
+
+
 def _descriptors(_: Machine) -> Leaks:
     links = {name: _link(PROC / "self" / "fd" / name) for name in os.listdir("/proc/self/fd")}
     kept = {name for name, target in links.items() if not target or KEPT_DESCRIPTORS.match(target)}
@@ -144,6 +150,7 @@ def _temporary(_: Machine) -> Leaks:
     return frozenset(str(path) for path in Path(tempfile.gettempdir()).glob(f"{NAME}*"))
 
 
+DOUBTFUL = "doubtful"
 KINDS = {
     "processes": _processes,
     "network namespaces": _networks,
@@ -151,6 +158,7 @@ KINDS = {
     "control groups": _control_groups,
     "open descriptors": _descriptors,
     "temporary files": _temporary,
+    DOUBTFUL: _doubtful,
 }
 
 
@@ -162,5 +170,11 @@ def take_stock() -> Mapping[str, Leaks]:
 
 def left_behind(before: Mapping[str, Leaks], after: Mapping[str, Leaks]) -> dict[str, list[str]]:
     """What is there after and was not before, by kind."""
-    added = {kind: sorted(after[kind] - before[kind]) for kind in before}
+    added = {kind: sorted(after[kind] - before[kind] - after[DOUBTFUL]) for kind in before}
     return {kind: names for kind, names in added.items() if names}
+
+
+def still_left(leaks: Mapping[str, list[str]], now: Mapping[str, Leaks]) -> dict[str, list[str]]:
+    """Those of ``leaks`` that are there now; what others leave and take away meanwhile is none of ours."""
+    kept = {kind: [name for name in names if name in now[kind]] for kind, names in leaks.items()}
+    return {kind: names for kind, names in kept.items() if names}

@@ -53,9 +53,9 @@ class PostgresServer:
         self._user = _system_user()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="sgpg-"))
-        os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        # A gateway is yet another user, and has to reach the socket.
+        # Servers of the product run as other users, and connect to the socket in there.
         self._folder.chmod(0o711)
+        os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         try:
             self._initialise()
         except BaseException:
@@ -79,6 +79,21 @@ class PostgresServer:
                 self.kill()
                 raise RuntimeError(f"PostgreSQL did not start: {(self._folder / 'log').read_text()[-2000:]}")
             time.sleep(0.02)  # waits: the server tells nobody when it takes connections
+
+    def crash(self) -> None:
+        """``kill -9``: its processes find out in their own time, so that the next start may have to be tried again."""
+        self._end(signal.SIGKILL)
+
+    def start_again(self) -> None:
+        """Start it as soon as what is left of the last one is gone."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                return self.start()
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)  # waits: its orphans end by themselves
 
     def stop(self) -> None:
         """End it in good order, ending its connections."""

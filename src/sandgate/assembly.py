@@ -7,12 +7,14 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from sandgate.auth.accounts import Accounts
-from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
+from sandgate.auth.derived_secrets import DerivedSecrets
+from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin, forget_first_password
 from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import Passwords
 from sandgate.auth.sealing import Sealer
@@ -39,8 +41,11 @@ from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.requests import Egress, HttpSteps
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.ticker import LONGEST_SLEEP_S, Ticker
+from sandgate.workflows.webhooks import WebhookService
 from sandgate.workflows.workspaces import Workspaces
 
 _log = get_logger(__name__)
@@ -48,6 +53,7 @@ _log = get_logger(__name__)
 # Objects per generation before the collector looks: with the defaults it runs in the middle of every few requests.
 _GC_THRESHOLDS = (20_000, 20, 50)
 _SWITCH_INTERVAL_S = 0.0005
+_POLL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +86,11 @@ class Gateway:
         self._passwords = Passwords()
         self._keys = KeyRing(keys_folder(settings), clock)
         accounts = Accounts(store.users, clock)
-        self._runtime = ZygoteRuntime(isolation, launcher)
+        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
         self._environments = EnvironmentService(
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
-        sandboxes = RuntimeStepSandboxes(self._runtime, templates)
+        sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
         self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
@@ -110,7 +116,17 @@ class Gateway:
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
-        self._users = UserService(store.users, accounts, self._passwords, clock)
+        # Beside others on one database a schedule may be changed, or a run may end, where nobody here is told of it.
+        poll_s = _POLL_S if settings.database_url.get_secret_value() else LONGEST_SLEEP_S
+        self._ticker = Ticker(store, self._workflows, clock, poll_s=poll_s, on_fault=self._on_fault)
+        self._engine.tell_of_ends(self._ticker.run_ended)
+        self._engine.tell_of_schedules(self._ticker.wake)
+        self._schedules = ScheduleService(store, self._workflows, self._workflows, clock, settings, self._ticker.wake)
+        self._derived = DerivedSecrets(keys_folder(settings))
+        self._webhooks = WebhookService(store, self._workflows, self._workflows, self._derived, clock, settings)
+        self._users = UserService(
+            store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)
+        )
         self._auth = AuthService(
             accounts=accounts,
             credentials=store.credentials,
@@ -128,6 +144,8 @@ class Gateway:
         self._stop.set()
 
     async def _drain(self) -> None:
+        await self._ticker.stop()
+        await self._webhooks.stop()
         await self._workflows.stop()
         await self._environments.stop()
 
@@ -144,6 +162,7 @@ class Gateway:
         await self._store.open()
         self._keys.open()
         self._sealing_keys.open()
+        self._derived.open()
         admin = await ensure_first_admin(
             self._store.users,
             self._passwords,
@@ -155,6 +174,7 @@ class Gateway:
         expected = self._workspaces.expected(held, self._settings.limits())
         self._workspaces.adopt(await self._environments.start(expected))
         await self._workflows.start_engine()
+        self._ticker.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -174,6 +194,8 @@ class Gateway:
             workflows=self._workflows,
             secrets=self._secrets,
             artifacts=self._artifacts,
+            schedules=self._schedules,
+            webhooks=self._webhooks,
             idempotency=self._store.idempotency,
             checks={
                 "database": self._store.check,

@@ -14,7 +14,7 @@ import traceback
 import types
 from typing import Any, Dict, List, Optional
 
-from sandgate_agent import calls, step_files, system, walls, wire
+from sandgate_agent import calls, spawning, step_files, system, walls, wire
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Settle
 
@@ -80,6 +80,7 @@ class _ShownSource:
 
 def prepare_interpreter(setup: Dict[str, Any]) -> None:
     """In the zygote, once: whatever of a fresh interpreter can be laid out before anybody's code is known."""
+    spawning.prepare()
     for name in [name for name in sys.modules if name.split(".")[0] == "sandgate_agent"]:
         del sys.modules[name]
     sys.path[:] = ["", *(p for p in sys.path if p and p != setup["agent"])]
@@ -192,6 +193,7 @@ class _Run:
         lines = (self._source.decode("utf-8", "replace") + "\n").splitlines(True)
         linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
         threading.excepthook = self._show_in_thread
+        spawning.source, spawning.filename = self._source, self._filename
         compiled = compile(self._source, FILENAME, "exec", 0, True)
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)
@@ -321,6 +323,7 @@ def _finish(code: int, run: "Optional[_Run]") -> None:
         if _thread._count():
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        spawning.clean_up()
         _flush()
         sys.modules.pop("__main__", None)
         gc.collect()

@@ -15,7 +15,10 @@ from sandgate_agent.messages import Letter
 _AF_UNIX = 1
 _SOCK_STREAM = 1
 _SOCK_CLOEXEC = os.O_CLOEXEC
+_SOL_SOCKET, _SO_SNDBUF = 1, 7
 _PAIR_BYTES = 8
+# The kernel doubles it, for what it adds to each piece.
+_ROOM_BYTES = wire.ANSWER_LIMIT
 _NUMBERS = struct.Struct("@6i")
 
 Settle = Callable[[int, int, int], List[Call]]
@@ -52,6 +55,9 @@ class Ends:
         outer, inner, stdout, stdout_inside, stderr, stderr_inside = numbers
         # The child, of another identity, may open them by name; the gateway opens them anew for flags of its own.
         self._opened = [calls.prepare("fchmod", descriptor, 0o666) for descriptor in (stdout, stderr)]
+        # All that a child may have to say fits its side of the socket, whether or not anybody reads.
+        room = struct.pack("@i", _ROOM_BYTES)
+        self._opened.append(calls.prepare("setsockopt", inner, _SOL_SOCKET, _SO_SNDBUF, room, len(room)))
         self._letter = Letter(self._control, wire.NUMBERED_BYTES, 3)
         self._letter.write(wire.pack_numbered(wire.CHILD, 0), [outer, stdout, stderr])
         self._giving_up = _close(inner, stdout_inside, stderr_inside)

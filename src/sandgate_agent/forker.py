@@ -208,6 +208,9 @@ def main(start: Start, standard: bool, fork: Optional[Call], control: int, sync:
         except (BrokenPipeError, ConnectionResetError):
             # Everybody let go in the middle of a message.
             pass
+        except (OSError, MemoryError, wire.WireError) as error:
+            # The launcher has it in its log, with what the zygote says.
+            os.write(2, "sandgate: a forker ended: {!r}\n".format(error).encode())
         forker.kill_all()
     finally:
         os._exit(0)

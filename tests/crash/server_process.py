@@ -60,6 +60,46 @@ class CrashServer(Server):
         group = f"sandgate-{state_name(Settings(state=self.state))}/s1/cgroup.procs"
         return [int(pid) for file in Path("/sys/fs/cgroup").glob(f"*/{group}") for pid in file.read_text().split()]
 
+    @property
+    def database(self) -> Path:
+        """The file of its database."""
+        return self.state / "sandgate.db"
+
+    def sandboxes(self) -> int:
+        """How many sandboxes its launcher has, those included that nobody has asked for yet."""
+        tree = f"sandgate-{state_name(Settings(state=self.state))}"
+        found: set[str] = set()
+        for top in [*Path("/sys/fs/cgroup").glob(f"*/{tree}"), Path("/sys/fs/cgroup", tree)]:
+            with suppress(OSError):
+                found |= {name for name in os.listdir(top) if name.startswith("s")}
+        return len(found)
+
+    def until_few_sandboxes(self, most: int) -> None:
+        """Wait until what was made for steps that never came is given up."""
+        until(lambda: self.sandboxes() <= most, "the sandboxes are gone", 30)
+
+    @staticmethod
+    def holders_of(file: str) -> list[int]:
+        """The processes of the sandboxes that have a file of this name in their work folder."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):
+                if folder.name.isdigit() and (folder / "root" / "workspace" / file).exists():
+                    found.append(int(folder.name))
+        return found
+
+    def kill_holders_of(self, file: str) -> None:
+        """End an environment from outside, as a machine in trouble would."""
+        for pid in self.holders_of(file):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def kill_one(self, name: str) -> None:
+        """End one of its processes at once, if it is there; what comes in its place may already be."""
+        for pid in self.processes(name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def kill(self, name: str) -> None:
         """End one of its processes at once, and wait until it is gone."""
         (pid,) = self.processes(name)

@@ -20,6 +20,10 @@ KEPT = {
     "workflow_id": "WORKFLOW_ID",
     "run_id": "RUN_ID",
     "artifact_id": "ARTIFACT_ID",
+    "schedule_id": "SCHEDULE_ID",
+    "webhook_id": "WEBHOOK_ID",
+    "hook_path": "HOOK_PATH",
+    "signing_secret": "SIGNING_SECRET",
     "api_key_id": "API_KEY_ID",
     "api_key": "API_KEY",
 }

@@ -18,8 +18,8 @@ from tests.repository.tree import ROOT, read_text, tracked_files
 DOCUMENTS = [path for path in tracked_files() if path.endswith(".md")]
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 SCRIPT = re.compile(r"(?<![\w./-])(scripts/[a-z][a-z-]*)(?![\w./])")
-# Run by name instead of imported.
-PROGRAMS = {"editables", "hatchling", "import-linter", "mypy", "pytest-asyncio", "ruff", "uv"}
+# Run by name, or read by one that is, instead of imported; tzdata is what the standard library reads.
+PROGRAMS = {"editables", "hatchling", "import-linter", "mypy", "pytest-asyncio", "ruff", "types-pyyaml", "tzdata", "uv"}
 DEPENDENCY = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -57,6 +57,13 @@ def test_every_script_is_named_for_developers() -> None:
     scripts = [p for p in tracked_files() if p.startswith("scripts/") and os.access(ROOT / p, os.X_OK)]
     unnamed = [path for path in scripts if path not in text]
     assert not unnamed, f"Say in docs/development.md what these are for: {unnamed}"
+
+
+def test_every_folder_of_tests_is_named_for_developers() -> None:
+    """docs/development.md tells of every folder of tests, and of none that is not there."""
+    named = set(re.findall(r"^\| `tests/(\w+)` \|", read_text("docs/development.md"), re.MULTILINE))
+    there = {path.split("/")[1] for path in tracked_files() if path.startswith("tests/") and path.count("/") > 1}
+    assert named == there
 
 
 def test_the_changelog_tells_of_this_version() -> None:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.lifeline import Lifeline
 from sandgate.cli import privileges
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
@@ -32,6 +33,7 @@ VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 # Far from the default of the settings, so that a server on the same machine shares no id with the tests.
 _HOST_ID_BASE = 1_700_000_000
 _PLAIN_USER_ID = 1_699_999_999
+_MOST_DESCRIPTORS = 24
 
 
 @cache
@@ -107,6 +109,13 @@ def descendants(root: int) -> dict[int, tuple[str, int]]:
     return {pid: (names[pid], parents[pid]) for pid in found[1:]}
 
 
+def _descriptors_of(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
 async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
     """Wait until something holds; fails when it does not within the limit."""
     deadline = time.monotonic() + limit_s
@@ -176,11 +185,16 @@ def launcher_host(isolation: Isolation, **changes: Any) -> Iterator[LauncherHost
         )
         config = replace(config, **changes)
         host = LauncherHost(config, isolation, start_launcher(config))
+        lifeline = Lifeline(host.process.pid)
         try:
             yield host
         finally:
+            held = {pid: _descriptors_of(pid) for pid in host.zygotes()}
+            lifeline.cut()
             host.process.send_signal(signal.SIGTERM)
             host.process.wait(15)
+        # Whatever it has cloned: a few of its own, and those of a request or two that is under way.
+        assert all(number <= _MOST_DESCRIPTORS for number in held.values()), f"zygotes keep descriptors: {held}"
 
 
 class Bench:

@@ -1,7 +1,8 @@
 """A gateway to be killed while it runs code with a tag.
 
-``python -m tests.runtime.kept_gateway SOCKET ISOLATION TEMPLATE ENVIRONMENT TAG CODE``. It says ``begun`` when the code
-has its code, ``ended`` when it has heard of its end, and waits for its own.
+``python -m tests.runtime.kept_gateway SOCKET ISOLATION TEMPLATE ENVIRONMENT TAG CODE SPOOL``. It says ``begun`` when
+the child has its code, ``seen`` when it has seen a line ``now``, ``ended`` when it has heard of its end, and waits for
+its own.
 """
 
 import asyncio
@@ -21,19 +22,25 @@ def _say(word: str) -> None:
     sys.stdout.flush()
 
 
-async def main(path: str, isolation: str, template: str, environment: str, tag: str, code: str) -> None:
+async def main(path: str, isolation: str, template: str, environment: str, tag: str, code: str, spool: str) -> None:
     """Work until killed."""
-    runtime = ZygoteRuntime(Isolation(isolation), Path(path))
+    runtime = ZygoteRuntime(Isolation(isolation), Path(path), Path(spool))
     await runtime.start(lambda _environment_id, _reason: None)
     sandbox = await runtime.create(SandboxSpec(EnvironmentId(environment), template, Limits(), 120.0))
     running = sandbox.execute(ExecutionRequest(code, 100.0, StepData({"n": 1}, {}), is_last=True, tag=tag))
     while sandbox._first.running is None:  # noqa: ASYNC110 - nobody is told when code is given to a child
         await asyncio.sleep(0)
     _say("begun")
+    while running._stdout.kept()[-4:] != b"now\n":
+        await asyncio.sleep(0.001)
+        if running.ended:
+            break
+    else:
+        _say("seen")
     await running.wait()
     _say("ended")
     await asyncio.sleep(1000)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:7]))
+    asyncio.run(main(*sys.argv[1:8]))

@@ -299,6 +299,7 @@ async def test_strangers_at_the_launchers_door(bench: Bench) -> None:
     assert await bench.works(sandbox)
 
 
+@pytest.mark.needs_root_namespaces
 async def test_looking_whether_a_launcher_listens_disturbs_nobody(standard: Bench) -> None:
     """The supervisor looks again and again; the gateway's connection, and what it waits for, go on."""
     made = asyncio.ensure_future(standard.make())

@@ -54,6 +54,18 @@ PIECES = {
     "    await asyncio.sleep(0)\n    print('async')\nasyncio.run(main())\n",
     "multiprocessing": "import multiprocessing as m\ndef f(x):\n    return x * x\n"
     "if __name__ == '__main__':\n    with m.get_context('fork').Pool(2) as p:\n        print(p.map(f, range(4)))\n",
+    "multiprocessing with spawn": "import multiprocessing as m, os\ndef f(x):\n    return x * x, __name__\n"
+    "if __name__ == '__main__':\n    with m.get_context('spawn').Pool(1) as p:\n        print(p.map(f, range(3)))\n"
+    "    print(sorted(os.listdir('.')) == [os.path.basename(__file__)])\n",
+    "multiprocessing with a fork server": "import multiprocessing as m\ndef f(x):\n    print('in', x, flush=True)\n"
+    "if __name__ == '__main__':\n    p = m.get_context('forkserver').Process(target=f, args=(7,))\n"
+    "    p.start()\n    p.join()\n    print(p.exitcode)\n",
+    "exception in a spawned process": "import multiprocessing as m\ndef f():\n    raise ValueError(__file__)\n"
+    "if __name__ == '__main__':\n    p = m.get_context('spawn').Process(target=f, name='P')\n"
+    "    p.start()\n    p.join()\n    print(p.exitcode)\n",
+    "executor of spawned processes": "from concurrent.futures import ProcessPoolExecutor as E\n"
+    "from multiprocessing import get_context\ndef f(x):\n    return -x\nif __name__ == '__main__':\n"
+    "    with E(1, mp_context=get_context('spawn')) as e:\n        print(list(e.map(f, [1, 2])))\n",
     "executor": "from concurrent.futures import ThreadPoolExecutor as E\n"
     "with E(2) as e:\n    print(list(e.map(abs, [-1, 2])))\n",
     "shell": "import subprocess; print(subprocess.run(['/bin/sh', '-c', 'echo out; echo err >&2; exit 5']).returncode)",
@@ -153,6 +165,33 @@ def run_both(standard_host: LauncherHost, tmp_path_factory: pytest.TempPathFacto
         return known[version]
 
     return run
+
+
+SPAWN = """
+import multiprocessing as m, os, time
+def f(x):
+    return x, {word!r}
+if __name__ == "__main__":
+    with m.get_context("spawn").Pool(1) as p:
+        print(p.map(f, [1]))
+        while len(os.listdir("here")) < 2: time.sleep(0.005)
+        open("here/{word}", "w").close()
+"""
+
+
+async def test_spawning_side_by_side(bench: Bench) -> None:
+    """Each of two executions gets its own code in its new interpreters, and neither leaves a file, nor takes one."""
+    sandbox = await bench.make()
+    mine = "import os; os.mkdir('here'); open('<code>', 'w').write('the user wrote this')"
+    await bench.run(sandbox, mine)
+    runs = [sandbox.execute(bench.request(SPAWN.format(word=word))) for word in ("one", "two")]
+    go = "import os, time\nwhile len(os.listdir('.')) < 4: time.sleep(0.005)\n"
+    await bench.run(sandbox, go + "for name in ('a', 'b'): open('here/' + name, 'w').close()")
+    for word, run in zip(("one", "two"), runs, strict=True):
+        ended = await run.wait()
+        assert (ended.stdout.decode(), ended.stderr) == (f"[(1, '{word}')]\n", b"")
+    left = await bench.ask(sandbox, "import os\nanswer = [sorted(os.listdir()), open('<code>').read()]")
+    assert left == [["<code>", "here"], "the user wrote this"]
 
 
 @pytest.mark.needs_root_namespaces

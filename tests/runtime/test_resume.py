@@ -11,7 +11,8 @@ from sandgate.core.execution import ExecutionRequest, StepData
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus, Isolation
-from tests.runtime.hosts import Bench, LauncherHost, available_versions, until
+from sandgate.sandbox.zygote_runtime import ZygoteRuntime
+from tests.runtime.hosts import Bench, Lag, LauncherHost, available_versions, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = f"python-{available_versions()[-1]}"
@@ -26,9 +27,14 @@ def request_of(code: str = "", timeout_s: float = 100.0, tag: str = TAG) -> Exec
     return ExecutionRequest(code, timeout_s, StepData({"n": 1}, {}), is_last=True, tag=tag)
 
 
+def spool_of(host: LauncherHost) -> Path:
+    """Where the gateways of a test leave output to each other."""
+    return host.config.run_folder / "spool"
+
+
 async def run_and_kill(host: LauncherHost, environment_id: EnvironmentId, code: str, word: bytes) -> None:
     """Begin code in a gateway, and kill the gateway once it has said a word."""
-    arguments = [str(host.config.socket_path), host.isolation, TEMPLATE, environment_id, TAG, code]
+    arguments = [str(host.config.socket_path), host.isolation, TEMPLATE, environment_id, TAG, code, str(spool_of(host))]
     gateway = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.runtime.kept_gateway", *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
@@ -41,7 +47,7 @@ async def run_and_kill(host: LauncherHost, environment_id: EnvironmentId, code: 
 
 async def connect(host: LauncherHost) -> Bench:
     """The next gateway, which knows of no environments."""
-    bench = Bench(host, host.runtime())
+    bench = Bench(host, ZygoteRuntime(host.isolation, host.config.socket_path, spool_of(host)))
     await bench.runtime.start(bench.on_end)
     assert await bench.runtime.adopt({}) == []
     return bench
@@ -129,4 +135,86 @@ async def test_what_nobody_wants_is_ended(isolation: Isolation, request: pytest.
     await bench.runtime.discard()
     await until(lambda: host.processes() == {})
     assert await bench.runtime.resume(request_of(), Limits()) is None
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+UNTIL = "import sys, time\nwhile time.time() < {}: time.sleep(0.002)\n"
+
+
+@both
+@pytest.mark.parametrize("count", [0, 30_000, 300_000, 2_000_000])
+@pytest.mark.parametrize("word", [b"seen\n", b"ended\n"])
+async def test_nothing_that_it_printed_is_lost(
+    isolation: Isolation, count: int, word: bytes, request: pytest.FixtureRequest
+) -> None:
+    """Neither what the gateway had read before it was killed, nor what came after, up to the cap."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    if count > Limits().output_bytes:
+        # Beyond the cap the word is not seen any more.
+        word = b"ended\n"
+    wait = UNTIL.format(time.time() + (3.0 if word == b"seen\n" else 0.0))
+    code = f"print('now', file=sys.stderr)\nprint('x' * {count})\nprint('now', flush=True)\n{wait}print('after')"
+    await run_and_kill(host, environment_id, f"import sys\n{code}\noutputs['n'] = 1", word)
+    bench = await connect(host)
+    resumed = await bench.runtime.resume(request_of(), Limits())
+    assert resumed is not None
+    ended = await resumed.execution.wait()
+    whole = b"x" * count + b"\nnow\nafter\n"
+    assert ended.stdout == whole[: Limits().output_bytes]
+    assert (ended.stderr, ended.outputs, ended.stdout_truncated) == (b"now\n", b'{"n": 1}', len(whole) > 1 << 20)
+    await bench.runtime.destroy(environment_id)
+    assert not list(spool_of(host).glob("*"))
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_the_largest_outputs_wait_for_the_next_gateway(
+    isolation: Isolation, request: pytest.FixtureRequest
+) -> None:
+    """The child does not have to wait for a reader to hand on all that it may."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    await run_and_kill(host, environment_id, "outputs['x'] = 'y' * (256 * 1024 - 100)", b"begun\n")
+    bench = await connect(host)
+    resumed = await bench.runtime.resume(request_of(), Limits())
+    assert resumed is not None
+    ended = await resumed.execution.wait()
+    assert ended.outputs == b'{"x": "' + b"y" * (256 * 1024 - 100) + b'"}'
+    await bench.runtime.destroy(environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_output_without_a_kill_is_the_same(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """What is kept for another gateway is what this one answers, fast or slow, little or much."""
+    host = host_of(isolation, request)
+    bench = await connect(host)
+    for code in (
+        "print('x')",
+        "import time\nfor n in range(50): print(n, flush=True); time.sleep(0.002)",
+        "for n in range(20_000): print(n)",
+        "import sys\nfor n in range(300): sys.stdout.write('z' * 1000); sys.stderr.write('e' * 500)",
+        "import os\nos.write(1, b'q' * 65536); os.write(2, b'q' * 65536); os.write(1, b'r' * 10)",
+    ):
+        sandbox = await bench.make()
+        plain = await sandbox.execute(ExecutionRequest(code, 60)).wait()
+        kept = await sandbox.execute(request_of(code)).wait()
+        assert (kept.stdout, kept.stderr, kept.exit_code) == (plain.stdout, plain.stderr, plain.exit_code)
+        await bench.runtime.destroy(sandbox.environment_id)
+    assert not list(spool_of(host).glob("*"))
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_a_flood_ends_as_any_other(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """The gateway goes on with other things meanwhile, and no more than the cap is on its disk."""
+    host = host_of(isolation, request)
+    bench = await connect(host)
+    sandbox = await bench.make()
+    running = sandbox.execute(request_of("import os\nwhile True: os.write(1, b'z' * 65536)"))
+    async with Lag.measured() as lag:
+        ended = await running.wait()
+    assert (ended.status, len(ended.stdout)) == (ExecutionStatus.OUTPUT_LIMIT, Limits().output_bytes)
+    assert lag.worst_s < 0.2
+    assert sum(path.stat().st_size for path in spool_of(host).glob("*")) <= Limits().output_bytes + 1
+    await bench.runtime.destroy(sandbox.environment_id)
     await bench.runtime.stop(keep_sandboxes=True)

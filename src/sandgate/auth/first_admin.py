@@ -15,12 +15,15 @@ from sandgate.auth.private_files import (
 from sandgate.auth.users import make_user
 from sandgate.core.clock import Clock
 from sandgate.core.errors import ConfigurationError, UserNameTaken
-from sandgate.core.principal import Role
+from sandgate.core.principal import Role, User
+from sandgate.telemetry.log import get_logger
 
 ADMIN_NAME = "admin"
 PASSWORD_FILE = "initial-admin-password"  # noqa: S105
 
 _PASSWORD_BYTES = 18
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,17 @@ async def ensure_first_admin(
             await _drop_if_wrong(users, passwords, password, path)
         return None
     return FirstAdmin(ADMIN_NAME, password, path)
+
+
+def forget_first_password(state: Path, user: User) -> None:
+    """Remove the file of the first start when the password in it is good no longer."""
+    if user.name != ADMIN_NAME:
+        return
+    try:
+        delete_private_file(state / PASSWORD_FILE)
+    except ConfigurationError as error:
+        # The password was changed all the same; that its predecessor can still be read does no harm.
+        _log.warning("first password not removed", reason=error.message)
 
 
 def _keep_password(path: Path) -> str:

@@ -1,5 +1,7 @@
 """The accounts, for admins and for the command line."""
 
+from collections.abc import Callable
+
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.names import check_user_name
 from sandgate.auth.passwords import Passwords, check_password
@@ -14,7 +16,16 @@ from sandgate.core.principal import Principal, Role, User
 class UserService:
     """Implements :class:`sandgate.auth.base.Users`."""
 
-    def __init__(self, rows: UserRows, accounts: Accounts, passwords: Passwords, clock: Clock) -> None:
+    def __init__(
+        self,
+        rows: UserRows,
+        accounts: Accounts,
+        passwords: Passwords,
+        clock: Clock,
+        on_password_gone: Callable[[User], None] = lambda _user: None,
+    ) -> None:
+        """``on_password_gone`` is told of each user whose password is good no longer."""
+        self._on_password_gone = on_password_gone
         self._rows = rows
         self._accounts = accounts
         self._passwords = passwords
@@ -57,13 +68,17 @@ class UserService:
             return present
         password_hash = None if password is None else await self._passwords.hash(password)
         changed = await self._accounts.update(user_id, role=role, password_hash=password_hash, disabled=disabled)
+        if changed is not None and password is not None:
+            self._on_password_gone(changed)
         return _found(changed, user_id)
 
     async def delete(self, caller: Principal | None, user_id: UserId) -> None:
         """See :class:`sandgate.auth.base.Users`."""
         _check_admin(caller)
+        user = _found(await self._rows.find(user_id), user_id)
         if not await self._accounts.delete(user_id):
             raise _not_found(user_id)
+        self._on_password_gone(user)
 
 
 def make_user(name: str, password_hash: str, role: Role, clock: Clock) -> User:

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def doctor(state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Say what this machine can hold.
+    """Say whether this machine can isolate code, and what brings what it lacks.
 
-    The exit code is 3 when that is not the standard isolation class.
+    Everything is tried, nothing is changed. The standard class puts up all walls, the process class none; the exit code
+    is 3 when the standard class cannot be held.
 
     With --json: {"can_hold": {"standard": bool, "process": bool}, "missing": {"standard": [names], "process":
     [names]}, "abilities": [{"name", "ok", "found", "needed_for", "required_by": [classes], "mend"}]}.

@@ -23,7 +23,10 @@ def rotate(
         bool, typer.Option("--drop-old", help="End every token at once: for when a key has become known.")
     ] = False,
 ) -> None:
-    """Sign with a new key from now on; a running server takes it up within a second and logs nobody out."""
+    """Sign with a new key from now on.
+
+    A running server takes it up within a second, and logs nobody out.
+    """
     from sandgate.auth.keys import KeyRing
     from sandgate.config.paths import keys_folder
     from sandgate.core.clock import SystemClock

@@ -68,6 +68,20 @@ def drop(user_id: int, group_id: int) -> None:
     system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
 
 
+def can_become(user_id: int, group_id: int) -> bool:
+    """Whether this process may give files to another user and become that one; in many containers root may not."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.fchown(os.memfd_create("probe"), user_id, group_id)
+            drop(user_id, group_id)
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(pid, 0)[1] == 0
+
+
 def check_readable(paths: Iterable[Path]) -> None:
     """Raises ``ConfigurationError`` when this user cannot read the program that it is to run."""
     for path in paths:

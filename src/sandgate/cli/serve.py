@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandgate.cli import privileges
-from sandgate.cli.supervisor import EXIT_REFUSED, Supervisor
+from sandgate.cli.supervisor import EXIT_REFUSED, EXIT_UNAVAILABLE, Supervisor
 from sandgate.config.paths import id_block, interpreter_folders, run_folder, state_name
 from sandgate.config.settings import Settings
-from sandgate.core.errors import ConfigurationError, IsolationUnavailable, SandgateError
+from sandgate.core.errors import ConfigurationError, IsolationUnavailable, MechanismFault, SandgateError
 from sandgate.core.states import Isolation
 from sandgate.environments.templates import TemplateCatalogue
 from sandgate.sandbox import probe
@@ -28,6 +28,7 @@ from sandgate_agent import system
 
 if TYPE_CHECKING:
     from sandgate.assembly import Started
+    from sandgate.auth.first_admin import FirstAdmin
 
 _LOCK_LIMIT_S = 2.0
 _OWN_IDS = 16
@@ -91,11 +92,16 @@ def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence
     user_id, group_id = privileges.find_user(settings.user, id_block(settings))
     if isolation is Isolation.STANDARD:
         return Identity(user_id, group_id, None)
+    launcher_id = id_block(settings) + 1
     if privileges.find_closed([*_needed_paths(settings), *prefixes]):
         # Without mounts there is no way to show another user what only root may reach.
-        sys.stderr.write("sandgate: the program is in a folder that only root can enter, so that code runs as root\n")
-        return Identity(0, 0, None)
-    return Identity(user_id, group_id, id_block(settings) + 1)
+        reason = "the program is in a folder that only root can enter"
+    elif not (privileges.can_become(user_id, group_id) and privileges.can_become(launcher_id, launcher_id)):
+        reason = "root may not become another user here, as in an unprivileged container"
+    else:
+        return Identity(user_id, group_id, launcher_id)
+    sys.stderr.write(f"sandgate: {reason}, so that code runs as root\n")
+    return Identity(0, 0, None)
 
 
 def _launcher_config(
@@ -160,14 +166,22 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
+def _first_password(admin: "FirstAdmin") -> str:
+    """What is said of it: the password itself to a person only, and only now; a log is kept and read by others."""
+    if admin.password_file is None:
+        return "as set by SANDGATE_ADMIN_PASSWORD"
+    if sys.stdout.isatty():
+        return f"{admin.password}   (shown this once; kept in {admin.password_file} until you change it)"
+    return f"in {admin.password_file}"
+
+
 def _announce(sock: socket.socket, started: "Started") -> None:
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     lines = [f"sandgate is serving on http://{shown}:{port}", f"  documentation  http://{shown}:{port}/docs"]
     if started.admin is not None:
-        where = started.admin.password_file
         lines.append(f"  admin          {started.admin.name}")
-        lines.append(f"  password       in {where}" if where else "  password       as set by SANDGATE_ADMIN_PASSWORD")
+        lines.append(f"  password       {_first_password(started.admin)}")
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 
@@ -208,7 +222,7 @@ class _Server:
             return self._serve()
         except SandgateError as error:
             sys.stderr.write(f"sandgate: {error.message}\n")
-            return EXIT_REFUSED
+            return EXIT_UNAVAILABLE if isinstance(error, MechanismFault) else EXIT_REFUSED
 
     def _serve(self) -> int:
         parent = os.getppid()

@@ -16,13 +16,25 @@ if TYPE_CHECKING:
     from sandgate.store.sql_store import SqlStore
 
 StateOption = Annotated[
-    Path | None, typer.Option("--state", help="State folder of the server.", show_default=False, metavar="FOLDER")
+    Path | None,
+    typer.Option(
+        "--state",
+        help="Folder of the server's database and keys.  [default: $SANDGATE_STATE; without it /var/lib/sandgate for "
+        "root, ~/.local/share/sandgate for others]",
+        show_default=False,
+        metavar="FOLDER",
+    ),
 ]
 DatabaseOption = Annotated[
     str | None,
-    typer.Option("--database-url", help="PostgreSQL instead of SQLite in the state folder.", metavar="URL"),
+    typer.Option(
+        "--database-url",
+        help="PostgreSQL instead of SQLite in the state folder: postgresql://USER:PASSWORD@HOST/DATABASE. Safer as "
+        "$SANDGATE_DATABASE_URL, which other users cannot see.",
+        metavar="URL",
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def read(**overrides: Any) -> "Settings":

@@ -18,6 +18,9 @@ from sandgate.sandbox.launcher.config import LauncherConfig
 
 # A gateway that cannot start says so with this code, and is not started again.
 EXIT_REFUSED = 78
+# One that finds a part of the machine away says so with this one. A server that had been started waits for the part.
+EXIT_UNAVAILABLE = 75
+_UNAVAILABLE_PAUSE_S = 0.5
 _QUICK_DEATH_S = 5.0
 _MOST_QUICK_DEATHS = 5
 _LAUNCHER_PAUSE_S = 0.2
@@ -39,6 +42,7 @@ class Supervisor:
         self._launcher: subprocess.Popen[str] | None = None
         self._gateway = -1
         self._stopping = False
+        self._forks = 0
         self._quick_deaths = 0
 
     def run(self) -> int:
@@ -69,6 +73,7 @@ class Supervisor:
 
     def _fork_gateway(self) -> None:
         self._born = time.monotonic()
+        self._forks += 1
         # Until the gateway has handlers of its own it must not answer for its parent.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
         self._gateway = os.fork()
@@ -125,11 +130,24 @@ class Supervisor:
         self._gateway = -1
         if self._stopping or code in (0, EXIT_REFUSED):
             return code
+        if code == EXIT_UNAVAILABLE:
+            return self._wait_for_what_is_away()
         self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - self._born < _QUICK_DEATH_S else 1
         if self._quick_deaths >= _MOST_QUICK_DEATHS:
             sys.stderr.write(f"sandgate: the gateway died {self._quick_deaths} times in a row; giving up\n")
             return 1
         sys.stderr.write(f"sandgate: the gateway died ({code}); starting it again\n")
+        self._fork_gateway()
+        return None
+
+    def _wait_for_what_is_away(self) -> int | None:
+        """The database, as a rule. It ends a start, and holds up a server that had been serving."""
+        if self._forks == 1:
+            return EXIT_REFUSED
+        time.sleep(_UNAVAILABLE_PAUSE_S)
+        if self._stopping:
+            return 0
+        self._quick_deaths = 0
         self._fork_gateway()
         return None
 

@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sandgate.core.template import Template
 
-app = typer.Typer(no_args_is_help=True, help="What environments can be made from.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="The Python versions that environments can have.", rich_markup_mode=None)
 
 _NEWEST = "3.13"
 _INSTALL_LIMIT_S = 600.0
@@ -26,7 +26,7 @@ _SHOWN_OF_ERROR = 500
 
 @app.command("list")
 def list_templates(state: StateOption = None, as_json: JsonOption = False) -> None:
-    """List the templates, those that cannot be used with the reason.
+    """List all, with the reason why one cannot be used here.
 
     With --json: {"templates": [{"name", "language", "language_version", "available", "unavailable_reason",
     "interpreter"}]}.
@@ -43,8 +43,13 @@ def list_templates(state: StateOption = None, as_json: JsonOption = False) -> No
 
 
 @app.command("install")
-def install(name: str) -> None:
-    """Install the interpreter of a template, with uv, where the server finds it; needs the internet."""
+def install(
+    name: Annotated[str, typer.Argument(help="A name of `sandgate template list`, as python-3.9.", show_default=False)],
+) -> None:
+    """Fetch the interpreter of a template from the internet.
+
+    It is installed with uv, for the user who runs this, where the server finds it at its next start.
+    """
     from sandgate.sandbox.interpreters import SUPPORTED, find_interpreters
 
     version = _NEWEST if name == "python" else name.removeprefix("python-")

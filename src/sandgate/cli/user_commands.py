@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from sandgate.auth.users import UserService
     from sandgate.config.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="The accounts of the server.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="The users who may use the API.", rich_markup_mode=None)
 
 NameArgument = Annotated[str, typer.Argument(help="The user's name or id.", show_default=False)]
 StdinOption = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from the first line of standard input.")
 ]
+_ROLES = "viewer reads what is its own, user also changes it, admin sees and changes everything."
 #: How many users are fetched at a time.
 LIST_PAGE = 200
 
@@ -64,7 +66,7 @@ Work = Callable[[_Accounts], Awaitable[ResultT]]
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="1 to 64 of A-Z a-z 0-9 . _ @ -", show_default=False)],
-    role: Annotated[Role, typer.Option(help="What the user may do.")] = Role.USER,
+    role: Annotated[Role, typer.Option(help=_ROLES)] = Role.USER,
     password_stdin: StdinOption = False,
     state: StateOption = None,
     database_url: DatabaseOption = None,
@@ -103,7 +105,10 @@ def set_password(
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give a user another password, which is asked for; ends the tokens issued before."""
+    """Give a user another password.
+
+    It is asked for. Tokens from before are good no longer.
+    """
     settings = state_folder.read(state=state, database_url=database_url)
     password = _read_password(password_stdin)
 
@@ -117,7 +122,7 @@ def set_password(
 @app.command("set-role")
 def set_role(
     name: NameArgument,
-    role: Annotated[Role, typer.Argument(help="What the user may do.", show_default=False)],
+    role: Annotated[Role, typer.Argument(help=_ROLES, show_default=False)],
     state: StateOption = None,
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
@@ -136,7 +141,10 @@ def set_role(
 def disable(
     name: NameArgument, state: StateOption = None, database_url: DatabaseOption = None, as_json: JsonOption = False
 ) -> None:
-    """Keep a user out; ends the tokens issued before."""
+    """Keep a user out until enabled again.
+
+    Tokens from before are good no longer, also after that.
+    """
     settings = state_folder.read(state=state, database_url=database_url)
     _show(_run(settings, _set_disabled(name, True)), "is disabled", as_json)
 
@@ -209,6 +217,7 @@ def _run(settings: "Settings", work: Work[ResultT], *, create: bool = False) -> 
 async def _opened(settings: "Settings", *, create: bool) -> AsyncIterator[_Accounts]:
     """The accounts, for as long as the database is open."""
     from sandgate.auth.accounts import Accounts
+    from sandgate.auth.first_admin import forget_first_password
     from sandgate.auth.passwords import Passwords
     from sandgate.auth.users import UserService
     from sandgate.core.clock import SystemClock
@@ -217,7 +226,9 @@ async def _opened(settings: "Settings", *, create: bool) -> AsyncIterator[_Accou
     passwords = Passwords(threads=1)
     try:
         async with state_folder.opened_store(settings, create=create) as store:
-            yield _Accounts(UserService(store.users, Accounts(store.users, clock), passwords, clock), store.users)
+            forget = partial(forget_first_password, settings.state)
+            accounts = Accounts(store.users, clock)
+            yield _Accounts(UserService(store.users, accounts, passwords, clock, forget), store.users)
     finally:
         passwords.close()
 

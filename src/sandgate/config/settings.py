@@ -21,6 +21,9 @@ PREFIX = "SANDGATE_"
 
 RETIRED: Mapping[str, str] = {}
 
+CLIENT_VARIABLES = frozenset({"SANDGATE_URL", "SANDGATE_API_KEY", "SANDGATE_TOKEN", "SANDGATE_PROFILE"})
+"""What tells the commands that talk to a server which one, and who asks; no settings of a server."""
+
 
 def _setting(default: Any, help_text: str, *, unit: str = "", **bounds: Any) -> Any:
     """A row of the table; ``bounds`` are pydantic's (ge, le, pattern, …)."""
@@ -75,7 +78,7 @@ class Settings(BaseModel):
     admin_password: SecretStr = _setting(
         SecretStr(""),
         "Password of the first admin, used only when no user exists. Empty: a random one is made and "
-        "written to `initial-admin-password` in the state folder.",
+        "written to `initial-admin-password` in the state folder, until it is changed.",
     )
     token_lifetime_s: int = _setting(3600, "How long a token is valid.", unit="s", ge=10, le=7 * 86_400)
     login_attempts: int = _setting(
@@ -90,6 +93,9 @@ class Settings(BaseModel):
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
     max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)
+    requests_per_s: int = _setting(
+        5000, "Requests a second of one user, as many at once; further ones are answered 429.", ge=1, le=1_000_000
+    )
     head_timeout_s: float = _setting(10.0, "How long a client may take to send a request's head.", unit="s", gt=0)
     body_timeout_s: float = _setting(30.0, "How long a client may take to send a request's body.", unit="s", gt=0)
     max_connections: int = _setting(1000, "Connections served at once; further ones are answered 503.", ge=1)
@@ -173,6 +179,13 @@ class Settings(BaseModel):
         unit="s",
         gt=0,
     )
+    max_triggers_per_user: int = _setting(100, "Schedules of one user, and webhooks of one user.", ge=1, le=100_000)
+    webhook_max_body_bytes: int = _setting(
+        256 * 1024, "Largest body that a webhook takes.", unit="bytes", ge=1024, le=1024**2
+    )
+    webhook_rate_per_minute: int = _setting(
+        120, "Requests that one webhook takes in a minute; further ones are answered 429.", ge=1, le=100_000
+    )
 
     max_secrets_per_user: int = _setting(100, "Secrets of one user.", ge=1, le=10_000)
     max_artifact_bytes: int = _setting(64 * 1024**2, "Largest artifact.", unit="bytes", ge=1)
@@ -235,7 +248,7 @@ def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | Non
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name in RETIRED:

@@ -19,6 +19,9 @@ ApiKeyId = NewType("ApiKeyId", str)
 WorkflowId = NewType("WorkflowId", str)
 RunId = NewType("RunId", str)
 SignalId = NewType("SignalId", str)
+ScheduleId = NewType("ScheduleId", str)
+WebhookId = NewType("WebhookId", str)
+DeliveryId = NewType("DeliveryId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -111,3 +114,18 @@ def derive_run_id(parent: RunId, place: str, at: datetime) -> RunId:
     drawn = int.from_bytes(digest[:10])
     millisecond = int(at.timestamp() * 1000)
     return RunId(f"run-{_encode(millisecond, drawn >> _RANDOM_BITS, drawn & (1 << _RANDOM_BITS) - 1)}")
+
+
+def make_schedule_id() -> ScheduleId:
+    """A new ``schedule-…``."""
+    return ScheduleId(make_id("schedule"))
+
+
+def make_webhook_id() -> WebhookId:
+    """A new ``webhook-…``."""
+    return WebhookId(make_id("webhook"))
+
+
+def make_delivery_id() -> DeliveryId:
+    """A new ``delivery-…``."""
+    return DeliveryId(make_id("delivery"))

@@ -9,6 +9,7 @@ from typing import Any
 from sandgate.core.artifact import Artifact
 from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
+from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import Json
 
 
@@ -77,7 +78,7 @@ class Run:
 
     A run with a ``slot_group`` starts when fewer than ``slot_limit`` runs of its owner's group are under way; until
     then it has no ``started_at``. A child run has the run and the step that started it, and its ``depth`` counts the
-    runs above it.
+    runs above it. The last three say what started it; ``trigger_at`` is the tick of a schedule.
     """
 
     run_id: RunId
@@ -104,6 +105,9 @@ class Run:
     depth: int = 0
     slot_group: str | None = None
     slot_limit: int | None = None
+    trigger_type: TriggerType = TriggerType.API
+    trigger_id: str | None = None
+    trigger_at: datetime | None = None
 
     @property
     def is_live(self) -> bool:

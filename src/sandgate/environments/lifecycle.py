@@ -21,6 +21,8 @@ from sandgate.telemetry.log import get_logger
 _MADE_AT_ONCE = 8
 # How long a caller waits for an end before it is told to ask again; the end itself is never given up.
 _END_WAIT_S = 30.0
+# How long a service that stops waits for all ends: shorter than whoever stops it, also when the database is away.
+_END_ALL_WAIT_S = 12.0
 # How long the end waits for a sandbox that is being made, and for executions to be recorded.
 _MAKING_WAIT_S = 30.0
 _RECORDS_WAIT_S = 5.0
@@ -114,10 +116,10 @@ class Lifecycle:
         return live.ending or ending
 
     async def end_all(self, ending: Ending) -> None:
-        """End every live environment and wait until that is written."""
+        """End every live environment and wait, for a while, until that is written."""
         tasks = [self.end(live, ending) for live in self.all()]
         if tasks:
-            await asyncio.wait(tasks, timeout=_END_WAIT_S)
+            await asyncio.wait(tasks, timeout=_END_ALL_WAIT_S)
 
     def _keep(self, row: Environment, deadline: float, sandbox: Sandbox | None) -> LiveEnvironment:
         live = LiveEnvironment(row, deadline, sandbox)

@@ -13,6 +13,7 @@ from sandgate.http.boundary import Boundary
 from sandgate.http.idempotency import IdempotentRequests
 from sandgate.http.metrics import HttpMetrics
 from sandgate.http.operation import Gate
+from sandgate.http.rate import RequestRate
 from sandgate.http.readiness import Check, Readiness
 from sandgate.http.routes.artifacts import add_artifact_routes
 from sandgate.http.routes.auth import add_auth_routes
@@ -21,13 +22,16 @@ from sandgate.http.routes.environments import add_environment_routes
 from sandgate.http.routes.executions import add_execution_routes
 from sandgate.http.routes.health import add_health_routes
 from sandgate.http.routes.runs import add_run_routes
+from sandgate.http.routes.schedules import add_schedule_routes
 from sandgate.http.routes.secrets import add_secret_routes
 from sandgate.http.routes.templates import add_template_routes
 from sandgate.http.routes.users import add_user_routes
+from sandgate.http.routes.webhooks import add_hook_routes, add_webhook_routes
 from sandgate.http.routes.workflows import add_workflow_routes
 from sandgate.http.streaming import Streams
 from sandgate.store.base import IdempotencyStore
 from sandgate.workflows.base import Artifacts, Secrets, Workflows
+from sandgate.workflows.triggers import Schedules, Webhooks
 
 
 def create_app(
@@ -39,6 +43,8 @@ def create_app(
     workflows: Workflows,
     secrets: Secrets,
     artifacts: Artifacts,
+    schedules: Schedules,
+    webhooks: Webhooks,
     idempotency: IdempotencyStore,
     checks: Mapping[str, Check],
     clock: Clock,
@@ -51,7 +57,8 @@ def create_app(
     ``gauges`` are further figures of ``/metrics``: by name, a help text and a function that reads one.
     """
     keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s)
-    api = Api(Gate(authenticator, keys, settings.max_body_bytes))
+    rate = RequestRate(settings.requests_per_s, clock)
+    api = Api(Gate(authenticator, keys, settings.max_body_bytes, rate))
     metrics = HttpMetrics()
     streams = Streams(settings)
     metrics.add_gauge("sandgate_streams_open", "Event streams that are open.", lambda: streams.open_count)
@@ -64,6 +71,9 @@ def create_app(
     add_run_routes(api, workflows, streams)
     add_artifact_routes(api, artifacts)
     add_secret_routes(api, secrets)
+    add_schedule_routes(api, schedules)
+    add_webhook_routes(api, webhooks)
+    add_hook_routes(api, webhooks, settings.webhook_max_body_bytes)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
     add_health_routes(api, Readiness(checks, clock), metrics)

@@ -18,7 +18,11 @@ ALWAYS: tuple[type[SandgateError], ...] = (
     errors.SandgateError,
     errors.TooManyConnections,
 )
-WITH_CALLER: tuple[type[SandgateError], ...] = (errors.NotAuthenticated, errors.StoreUnavailable)
+WITH_CALLER: tuple[type[SandgateError], ...] = (
+    errors.NotAuthenticated,
+    errors.TooManyRequests,
+    errors.StoreUnavailable,
+)
 WITH_FIELDS: tuple[type[SandgateError], ...] = (errors.InvalidRequest,)
 WITH_BODY: tuple[type[SandgateError], ...] = (
     errors.InvalidRequest,

@@ -14,6 +14,7 @@ from sandgate.core.errors import IdempotencyInProgress, IdempotencyKeyReused, Sa
 from sandgate.core.ids import UserId
 from sandgate.http.answer import Answer
 from sandgate.http.bodies import refuse_field
+from sandgate.http.connection import ClientGone
 from sandgate.http.exchange import Exchange
 from sandgate.store.base import IdempotencyStore, SavedAnswer
 from sandgate.telemetry.log import get_logger
@@ -24,7 +25,7 @@ _REPLAYED = (b"idempotency-replayed", b"true")
 
 # Fields of bodies and answers that are written nowhere. A request that differs only in them counts as the same one;
 # an answer that is given again has null in their place.
-SECRET_FIELDS = frozenset({"password", "api_key"})
+SECRET_FIELDS = frozenset({"password", "api_key", "hook_path", "signing_secret"})
 
 _log = get_logger(__name__)
 
@@ -58,7 +59,8 @@ class IdempotentRequests:
             return _replay(saved, key, digest)
         try:
             answer = await work()
-        except SandgateError:
+        except (SandgateError, ClientGone):
+            # Refused, or an execution that was cancelled because nobody waited for it any more.
             await self._store.release(user_id, key)
             raise
         await self._save(user_id, key, answer)

@@ -21,6 +21,7 @@ from sandgate.http.bodies import JSON_TYPE, check_media_type, parse_json, read_b
 from sandgate.http.exchange import Exchange, exchange_of
 from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.idempotency import IdempotentRequests
+from sandgate.http.rate import RequestRate
 from sandgate.http.streaming import EventStream
 
 Endpoint = Callable[..., Awaitable[BaseModel | Answer | EventStream]]
@@ -33,6 +34,7 @@ class Gate:
     authenticator: Authenticator
     idempotency: IdempotentRequests
     max_body_bytes: int
+    rate: RequestRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,9 @@ class Operation(APIRoute):
         signature = self._signature
         arguments: dict[str, Any] = {}
         if signature.caller is not None:
-            arguments[signature.caller] = await authenticate(exchange, self._gate.authenticator)
+            caller = await authenticate(exchange, self._gate.authenticator)
+            self._gate.rate.take(caller.user_id)
+            arguments[signature.caller] = caller
         for name, parse in signature.path:
             arguments[name] = parse(scope["path_params"][name])
         if signature.query is not None:

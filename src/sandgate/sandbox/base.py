@@ -1,6 +1,6 @@
 """What the use cases need from a runtime. Nothing in here knows users, HTTP or SQL."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,6 +103,10 @@ class Runtime(Protocol):
         execution with a tag goes on in its sandbox until :meth:`resume` or :meth:`discard` decides. All other
         sandboxes that are not expected are ended.
         """
+        ...
+
+    def kept(self) -> Collection[str]:
+        """The tags of executions that an earlier gateway began and that can be taken up now."""
         ...
 
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:

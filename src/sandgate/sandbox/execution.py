@@ -13,6 +13,7 @@ from typing import Any
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, Usage
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
+from sandgate.sandbox.kept_output import Spool
 from sandgate.sandbox.output import OutputStream
 from sandgate_agent import wire
 
@@ -22,6 +23,10 @@ _WATCH_AFTER_S = 0.003
 # that a process of its own was killed for it. Processes that nobody waited for are not in what it has used.
 _SLOW_S = 0.01
 _LONG_S = 0.1
+# What a socket takes whole. A child that has only a part of its code when this gateway dies would wait for ever.
+_SENT_AT_ONCE_BYTES = 64 * 1024
+# Source: include/uapi/asm-generic/socket.h
+_SO_PEEK_OFF = 42
 # How long the slot may take to confirm a kill before the answer leaves without it.
 _CONFIRM_S = 0.035
 
@@ -45,15 +50,24 @@ class WaitingChild:
 class ZygoteExecution:
     """See :class:`sandgate.sandbox.base.RunningExecution`. ``is_last``: none is expected to follow in the sandbox.
 
-    ``tag`` is what a later gateway may take it up by.
+    ``tag`` is what a later gateway may take it up by. With ``spool`` its output and its answer are left where that one
+    finds them.
     """
 
     def __init__(
-        self, request: ExecutionRequest, limits: Limits, was_out_of_memory: Callable[[int], Awaitable[bool]]
+        self,
+        request: ExecutionRequest,
+        limits: Limits,
+        was_out_of_memory: Callable[[int], Awaitable[bool]],
+        spool: Spool | None = None,
     ) -> None:
         self._payload = wire.pack_code(request.code.encode(), _options(request))
         self.is_last = request.is_last
         self.tag = request.tag
+        self._spool = spool
+        self._keep: Callable[[], None] | None = None
+        # What is only looked at is there for the next one; each look begins where the last one ended.
+        self._receiving = socket.MSG_DONTWAIT | (socket.MSG_PEEK if spool is not None else 0)
         self._has_data = request.data is not None
         self._tap = request.tap
         self._sink = request.sink
@@ -89,29 +103,53 @@ class ZygoteExecution:
         """Whether the answer is there."""
         return self._result.done()
 
+    def forget(self) -> None:
+        """Nobody will take it up any more: remove what was kept for that."""
+        if self._spool is not None:
+            self._spool.forget()
+
     def share(self) -> None:
         """Another one runs in the sandbox during this one: what happens to the sandbox may be the other one's doing."""
         self._alone = False
 
     # For the slot that runs it
 
-    def start(self, child: WaitingChild, kills_before: int, kill: Callable[[], None]) -> None:
-        """Give the child its code. ``kill`` kills it and all that it has started."""
+    def start(
+        self,
+        child: WaitingChild,
+        kills_before: int,
+        kill: Callable[[], None],
+        keep: Callable[[], None] | None = None,
+    ) -> None:
+        """Give the child its code. ``kill`` kills it and all that it has started; ``keep`` lets others take it up."""
         self._kills_before = kills_before
         self._take(child, kill, 0.0)
+        self._keep = keep
+        if len(self._payload) <= _SENT_AT_ONCE_BYTES:
+            # Before the code: whoever comes after this gateway finds the execution if it has begun.
+            self._let_be_kept()
         self._send()
+
+    def _let_be_kept(self) -> None:
+        keep, self._keep = self._keep, None
+        if keep is not None:
+            keep()
 
     def resume(self, child: WaitingChild, age_s: float, kill: Callable[[], None]) -> None:
         """Go on with a child that an earlier gateway gave its code so many seconds ago."""
+        self._payload = b""
         self._take(child, kill, age_s)
+        if self._spool is not None:
+            self._spool.recover()
 
     def _take(self, child: WaitingChild, kill: Callable[[], None], age_s: float) -> None:
         loop = asyncio.get_running_loop()
         self._child = child
         self._kill = kill
-        keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
-        self._stdout = OutputStream(child.stdout, keep, drop, self._on_flood, self._sink)
-        self._stderr = OutputStream(child.stderr, keep, drop, self._on_flood)
+        self._stdout = self._stream("stdout", child.stdout)
+        self._stderr = self._stream("stderr", child.stderr)
+        if self._spool is not None:
+            child.channel.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
         if self._tap is not None:
             self._tap.open({"stdout": self._stdout, "stderr": self._stderr})
         self._started = time.perf_counter() - age_s
@@ -119,6 +157,13 @@ class ZygoteExecution:
             loop.call_later(max(0.0, self._timeout_s - age_s), self._end, ExecutionStatus.TIMED_OUT),
             loop.call_later(_WATCH_AFTER_S, self._watch),
         ]
+
+    def _stream(self, name: str, descriptor: int) -> OutputStream:
+        keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
+        if self._spool is None:
+            sink = self._sink if name == "stdout" else None
+            return OutputStream(descriptor, keep, drop, self._on_flood, sink)
+        return self._spool.stream(name, descriptor, keep, drop, self._on_flood)
 
     def _send(self) -> None:
         """Write code until the socket is full, and go on when it is not."""
@@ -140,13 +185,15 @@ class ZygoteExecution:
         self._payload = self._payload[sent:]
         if whole:
             loop.remove_writer(channel.fileno())
+            self._let_be_kept()
         else:
             loop.add_writer(channel.fileno(), self._send)
 
     def _watch(self) -> None:
         self._stdout.watch()
         self._stderr.watch()
-        if self._has_data and self._child is not None:
+        # What is left to be taken up is looked at once, at the end: the child's side of the socket has room for all.
+        if self._has_data and self._child is not None and self._spool is None:
             # Outputs may be larger than the socket holds; the child waits until they are read.
             asyncio.get_running_loop().add_reader(self._child.channel.fileno(), self._read_answer)
 
@@ -161,7 +208,7 @@ class ZygoteExecution:
         """Read once; False when there will be no more, or may not."""
         room = wire.ANSWER_LIMIT - len(self._answer)
         try:
-            part = channel.recv(room, socket.MSG_DONTWAIT) if room else b""
+            part = channel.recv(room, self._receiving) if room else b""
         except BlockingIOError:
             return True
         except OSError:

@@ -15,6 +15,7 @@ from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.kept_output import Keeping, Spool
 from sandgate.sandbox.slot import Slot
 
 QUEUE_LIMIT = 256
@@ -47,6 +48,7 @@ class SandboxLink:
         count_kills: Callable[[], Awaitable[int]],
         extend: Callable[[float], Awaitable[None]],
         keep: Callable[[str, WaitingChild], None] = lambda _tag, _child: None,
+        keeping: Keeping | None = None,
         is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._environment_id = environment_id
@@ -55,6 +57,8 @@ class SandboxLink:
         self._count_kills = count_kills
         self._extend = extend
         self._keep = keep
+        self._keeping = keeping
+        self._kept_execution: ZygoteExecution | None = None
         self._is_busy = is_busy
         self._holding: asyncio.TimerHandle | None = None
         self._first = Slot(control, self._on_ready, self._on_slot_lost)
@@ -83,7 +87,7 @@ class SandboxLink:
 
     async def resume(self, request: ExecutionRequest, child: WaitingChild, age_s: float) -> ZygoteExecution:
         """Go on with what an earlier gateway ran in the first slot. Raises ``SandboxFailed``."""
-        execution = ZygoteExecution(request, self._limits, self._was_out_of_memory)
+        execution = self._make_execution(request)
         execution.resume(child, age_s, lambda: self._first.kill(child.number))
         await self._first.resume(execution, child, _ADOPT_LIMIT_S)
         return execution
@@ -97,7 +101,7 @@ class SandboxLink:
                 f"{QUEUE_LIMIT} executions wait in this environment already; try again when some have ended.",
                 {"limit": QUEUE_LIMIT},
             )
-        execution = ZygoteExecution(request, self._limits, self._was_out_of_memory)
+        execution = self._make_execution(request)
         ready = next((slot for slot in self._slots if slot.is_ready), None)
         if ready is not None and not self._waiting:
             self._start(ready, execution)
@@ -106,6 +110,13 @@ class SandboxLink:
             self._ask_for_next()
             self._ask_for_slots()
             self._watch_for_stall()
+        return execution
+
+    def _make_execution(self, request: ExecutionRequest) -> ZygoteExecution:
+        spool = None if self._keeping is None or request.tag is None else Spool(self._keeping, self._environment_id)
+        execution = ZygoteExecution(request, self._limits, self._was_out_of_memory, spool)
+        if spool is not None:
+            self._kept_execution = execution
         return execution
 
     async def extend(self, lifetime_s: float) -> None:
@@ -222,3 +233,8 @@ class SandboxLink:
             slot.close()
         while self._waiting:
             self._waiting.popleft().on_lost()
+
+    def forget(self) -> None:
+        """The sandbox is ended for good: nobody will take up what it ran."""
+        if self._kept_execution is not None:
+            self._kept_execution.forget()

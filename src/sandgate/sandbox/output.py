@@ -13,7 +13,7 @@ _PAUSE_S = 0.002
 # What is only dropped is read at a pace that leaves the gateway to others: 64 KiB a millisecond.
 _DROP_PAUSE_S = 0.001
 # The largest pipe that an unprivileged process can make; what the last read may find at the end.
-_LARGEST_PIPE_BYTES = 1 << 20
+LARGEST_PIPE_BYTES = 1 << 20
 
 
 class OutputStream:
@@ -69,6 +69,11 @@ class OutputStream:
         if self._sink is not None:
             self._has_room = not data or self._sink.put(data, self.watch)
             return len(data)
+        self._take(data)
+        return len(data)
+
+    def _take(self, data: bytes) -> None:
+        """Keep what there is room for."""
         room = self._keep_bytes - self._kept_bytes
         if room > 0 and data:
             part = data[:room]
@@ -77,13 +82,16 @@ class OutputStream:
             if self.on_kept is not None:
                 self.on_kept(part)
         self._dropped_bytes += max(0, len(data) - room)
-        return len(data)
+
+    @property
+    def _is_flooded(self) -> bool:
+        return self._dropped_bytes > self._drop_bytes
 
     def _on_readable(self) -> None:
         length = self._read()
         if length == 0 or not self._has_room:
             self._unwatch()
-        elif self._dropped_bytes > self._drop_bytes:
+        elif self._is_flooded:
             self._unwatch()
             self._on_flood()
         elif self._dropped_bytes:
@@ -101,7 +109,7 @@ class OutputStream:
             return
         self._unwatch()
         self._open = False
-        left = _LARGEST_PIPE_BYTES
+        left = LARGEST_PIPE_BYTES
         while left > 0:
             length = self._read()
             if length <= 0:

@@ -105,9 +105,9 @@ _TRIED: Mapping[str, _Wanted] = {
     "cgroup_pids": _Wanted("the limit of processes", _STANDARD, _PRIVILEGED),
     "cgroup_freezer": _Wanted("pausing environments", _NEITHER, _PRIVILEGED),
     "seccomp": _Wanted(
-        "the system call filter", _BOTH, "use a kernel with CONFIG_SECCOMP_FILTER, and no gVisor or old container"
+        "the system call filter", _STANDARD, "use a kernel with CONFIG_SECCOMP_FILTER, and no gVisor or old container"
     ),
-    "libseccomp": _Wanted("making the system call filter", _BOTH, "apt-get install libseccomp2"),
+    "libseccomp": _Wanted("making the system call filter", _STANDARD, "apt-get install libseccomp2"),
     "landlock": _Wanted(
         "keeping files from code in the process class", _NEITHER, "boot with lsm=landlock on Linux 5.13 or newer"
     ),

@@ -54,21 +54,21 @@ class Slot:
     ) -> None:
         """Hand the waiting child to an execution.
 
-        With ``hold`` the next child comes only when it is asked for; ``keep`` is given the child before its code is.
+        With ``hold`` the next child comes only when it is asked for; ``keep`` is given the child when a
+        later gateway may take it up.
         """
         child = self._child
         if child is None:
             raise RuntimeError("a slot was started without a waiting child")
-        if keep is not None:
-            # Before the code: whoever comes after this gateway finds the execution if it has begun.
-            keep(child)
         if hold and not self._held:
             # Before the code: so the forker reads it before it can see the end of the child.
             self._held = True
             self._say(wire.HOLD, child.number)
         self._child = None
         self._running = execution
-        execution.start(child, kills_before, lambda: self.kill(child.number))
+        execution.start(
+            child, kills_before, lambda: self.kill(child.number), None if keep is None else lambda: keep(child)
+        )
 
     async def reset(self, limit_s: float) -> None:
         """Make a slot that an earlier gateway had forget what it ran. Raises ``SandboxFailed``."""

@@ -3,9 +3,10 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed
@@ -15,6 +16,7 @@ from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec
 from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.kept_output import Keeping
 from sandgate.sandbox.launcher.client import Answer, LauncherClient
 from sandgate.sandbox.launcher.protocol import PROTOCOL_VERSION
 from sandgate.sandbox.link import SandboxLink
@@ -30,17 +32,29 @@ UNNOTICED = "it ended while the launcher was out of reach"
 LAUNCHER_DIED = "the launcher died and took its sandboxes along"
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An execution of an earlier gateway, and when it began on this process's monotonic clock."""
+
+    environment_id: EnvironmentId
+    answer: Answer
+    child: int
+    since: float
+
+
 class ZygoteRuntime:
     """See :class:`sandgate.sandbox.base.Runtime`. Reconnects by itself when the launcher was started again."""
 
-    def __init__(self, isolation: Isolation, socket_path: Path) -> None:
+    def __init__(self, isolation: Isolation, socket_path: Path, spool: Path | None = None) -> None:
+        """``spool`` is the folder for output of executions with a tag; None: they may lose what was read of it."""
         self._isolation = isolation
+        self._keeping = None if spool is None else Keeping(spool)
         self._socket_path = socket_path
         self._links: dict[EnvironmentId, SandboxLink] = {}
         self._doubtful: set[EnvironmentId] = set()
         self._creating = 0
         # By tag: executions of an earlier gateway that can be taken up.
-        self._kept: dict[str, tuple[EnvironmentId, Answer]] = {}
+        self._kept: dict[str, _Kept] = {}
         self._client = LauncherClient(self._on_ended, self._on_lost)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
@@ -130,7 +144,9 @@ class ZygoteRuntime:
             limits = expected.get(environment_id)
             link = None
             if answer is not None and "kept" in answer.values:
-                self._kept[answer.values["kept"]["tag"]] = environment_id, answer
+                kept = answer.values["kept"]
+                since = time.monotonic() - kept["age_s"]
+                self._kept[kept["tag"]] = _Kept(environment_id, answer, kept["child"], since)
                 continue
             if answer is not None and limits is not None:
                 link = await self._adopt_one(environment_id, limits, answer)
@@ -158,33 +174,39 @@ class ZygoteRuntime:
             return None
         return link
 
+    def kept(self) -> Collection[str]:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        return frozenset(self._kept)
+
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
-        environment_id, answer = self._kept.pop(request.tag or "", (None, None))
-        if environment_id is None or answer is None:
+        kept = self._kept.pop(request.tag or "", None)
+        if kept is None:
             return None
-        kept, ends = answer.values["kept"], answer.descriptors
+        ends = kept.answer.descriptors
         try:
-            child = open_child(kept["child"], ends[1:])
+            child = open_child(kept.child, ends[1:])
         except wire.WireError:
             _close_all(ends)
-            await self.destroy(environment_id)
+            await self.destroy(kept.environment_id)
             return None
         del ends[1:]
-        link = self._link(environment_id, limits, answer)
+        link = self._link(kept.environment_id, limits, kept.answer)
         try:
-            return Resumed(link, await link.resume(request, child, kept["age_s"]))
+            return Resumed(link, await link.resume(request, child, time.monotonic() - kept.since))
         except SandboxFailed as error:
             link.fail(error.message)
-            await self.destroy(environment_id)
+            await self.destroy(kept.environment_id)
             return None
 
     async def discard(self) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         while self._kept:
-            _tag, (environment_id, answer) = self._kept.popitem()
-            _close_all(answer.descriptors)
-            await self.destroy(environment_id)
+            _tag, kept = self._kept.popitem()
+            _close_all(kept.answer.descriptors)
+            await self.destroy(kept.environment_id)
+        if self._keeping is not None:
+            self._keeping.sweep(self._links)
 
     def _link(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink:
         async def add_slot() -> socket.socket:
@@ -206,7 +228,8 @@ class ZygoteRuntime:
         control = _only_socket(answer)
         link = SandboxLink(
             environment_id, control, limits,
-            add_slot=add_slot, count_kills=count_kills, extend=extend, keep=keep, is_busy=lambda: self._creating > 0,
+            add_slot=add_slot, count_kills=count_kills, extend=extend, keep=keep, keeping=self._keeping,
+            is_busy=lambda: self._creating > 0,
         )  # fmt: skip
         self._links[environment_id] = link
         return link
@@ -254,6 +277,7 @@ class ZygoteRuntime:
         link = self._links.pop(environment_id, None)
         if link is not None:
             link.fail("it was ended")
+            link.forget()
         await self._client.request("destroy", limit_s=_DESTROY_LIMIT_S, environment_id=environment_id)
 
     async def check(self) -> None:
@@ -272,7 +296,12 @@ class ZygoteRuntime:
             with suppress(LauncherUnavailable):
                 await self._client.request("shutdown", limit_s=_DESTROY_LIMIT_S)
         self._links.clear()
+        for kept in self._kept.values():
+            _close_all(kept.answer.descriptors)
+        self._kept.clear()
         self._client.close()
+        if self._keeping is not None:
+            self._keeping.close()
 
 
 def _close_all(ends: Sequence[int]) -> None:

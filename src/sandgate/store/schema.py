@@ -150,6 +150,9 @@ runs = sa.Table(
     sa.Column("depth", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("slot_group", ExactText),
     sa.Column("slot_limit", sa.BigInteger),
+    sa.Column("trigger_type", ExactText, nullable=False, server_default="api"),
+    sa.Column("trigger_id", ExactText),
+    sa.Column("trigger_at", Instant),
     sa.Index("runs_by_owner", "owner_id", "run_id"),
     sa.Index("runs_by_workflow", "workflow_id", "run_id"),
     sa.Index("runs_by_status", "status", "run_id"),
@@ -250,7 +253,7 @@ write_probe = sa.Table(
 )
 
 
-def _partial_index(table: sa.Table, name: str, columns: str, where: str) -> None:
+def partial_index(table: sa.Table, name: str, columns: str, where: str) -> None:
     """An index of the rows that meet a condition.
 
     SQLAlchemy's own way is an argument for each database, and loads the dialects of both into every process.
@@ -260,27 +263,28 @@ def _partial_index(table: sa.Table, name: str, columns: str, where: str) -> None
 
 
 # Lists: newest first is the order of ids. What was deleted is never listed, and piles up.
-_partial_index(environments, "environments_newest", "environment_id", "deleted_at IS NULL")
-_partial_index(environments, "environments_by_owner", "owner_id, environment_id", "deleted_at IS NULL")
-_partial_index(environments, "environments_by_status", "status, environment_id", "deleted_at IS NULL")
-_partial_index(
+partial_index(environments, "environments_newest", "environment_id", "deleted_at IS NULL")
+partial_index(environments, "environments_by_owner", "owner_id, environment_id", "deleted_at IS NULL")
+partial_index(environments, "environments_by_status", "status, environment_id", "deleted_at IS NULL")
+partial_index(
     environments, "environments_by_owner_and_status", "owner_id, status, environment_id", "deleted_at IS NULL"
 )
-_partial_index(environments, "environments_by_name", "name, owner_id, environment_id", "deleted_at IS NULL")
+partial_index(environments, "environments_by_name", "name, owner_id, environment_id", "deleted_at IS NULL")
 # Few run at a time, whatever the number of rows.
-_partial_index(executions, "executions_running", "execution_id", "status = 'running'")
-_partial_index(executions, "executions_by_end", "finished_at", "finished_at IS NOT NULL")
-_partial_index(idempotency, "idempotency_unanswered", "created_at", "status IS NULL")
-_partial_index(workflows, "workflows_newest", "workflow_id", "deleted_at IS NULL")
-_partial_index(workflows, "workflows_by_owner", "owner_id, workflow_id", "deleted_at IS NULL")
-_partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "deleted_at IS NULL")
+partial_index(executions, "executions_running", "execution_id", "status = 'running'")
+partial_index(executions, "executions_by_end", "finished_at", "finished_at IS NOT NULL")
+partial_index(idempotency, "idempotency_unanswered", "created_at", "status IS NULL")
+partial_index(workflows, "workflows_newest", "workflow_id", "deleted_at IS NULL")
+partial_index(workflows, "workflows_by_owner", "owner_id, workflow_id", "deleted_at IS NULL")
+partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "deleted_at IS NULL")
 # Few runs are live at a time, whatever the number of rows.
-_partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
-_partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")
-_partial_index(
+partial_index(
     runs, "runs_live_by_slot", "owner_id, slot_group, run_id", "finished_at IS NULL AND slot_group IS NOT NULL"
 )
+partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
+partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")
+partial_index(runs, "runs_live_by_trigger", "trigger_id", "finished_at IS NULL AND trigger_id IS NOT NULL")
 # What is removed when its time is over.
-_partial_index(runs, "runs_by_end", "finished_at", "finished_at IS NOT NULL")
-_partial_index(environments, "environments_by_end", "ended_at", "ended_at IS NOT NULL")
-_partial_index(workflows, "workflows_by_end", "deleted_at", "deleted_at IS NOT NULL")
+partial_index(runs, "runs_by_end", "finished_at", "finished_at IS NOT NULL")
+partial_index(environments, "environments_by_end", "ended_at", "ended_at IS NOT NULL")
+partial_index(workflows, "workflows_by_end", "deleted_at", "deleted_at IS NOT NULL")

@@ -2,16 +2,16 @@
 
 Understood are ``print("text")`` (with ``file=sys.stderr``, ``end=…`` and ``"text" * 100``), ``time.sleep(seconds)``,
 ``raise Name("text")``, ``sys.exit(code)``, ``while True: pass``, ``pass`` and imports. ``bytearray(n)`` beyond the
-memory of the environment ends it with ``out_of_memory``. Steps of workflows may also write ``outputs["name"] = value``,
-where the value is written out or is ``inputs["name"]``. Anything else is refused as ``NotImplementedError``.
+memory of the environment ends it with ``out_of_memory``. Code of a step may say ``outputs["name"] = value`` with
+``inputs["name"]`` and ``os.environ["NAME"]`` as values, and ``if os.environ["NAME"] == "text":``. Anything else is
+refused as ``NotImplementedError``.
 """
 
 import ast
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, field
-from typing import Any
 
-from sandgate.core.execution import ErrorReport
+from sandgate.core.execution import ErrorReport, StepData
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
 
@@ -26,21 +26,30 @@ class Outcome:
     sleep_s: float | None = 0.0
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    outputs: dict[str, Any] = field(default_factory=dict)
+    data: StepData | None = None
+    outputs: dict[str, object] = field(default_factory=dict)
+
+    def pack_outputs(self) -> bytes | None:
+        """What the code of a step hands on; None for other code, and for code that did not come to its end."""
+        if self.data is None or self.status is not ExecutionStatus.COMPLETED:
+            return None
+        return json.dumps(self.outputs).encode()
 
 
-def interpret(code: str, limits: Limits, inputs: Mapping[str, Any] | None = None) -> Outcome:
+def interpret(code: str, limits: Limits, data: StepData | None = None) -> Outcome:
     """What the code would do within the limits."""
-    outcome = Outcome(inputs=inputs or {})
+    outcome = Outcome(data=data)
     try:
         statements = ast.parse(code, "<code>").body
     except (SyntaxError, ValueError) as error:
         return _fail(outcome, type(error).__name__, str(error), 1)
-    for statement in statements:
-        if not _step(statement, outcome, limits):
-            break
+    _run(statements, outcome, limits)
     return outcome
+
+
+def _run(statements: list[ast.stmt], outcome: Outcome, limits: Limits) -> bool:
+    """Carry out statements up to the one that ends the program; False when there was one."""
+    return all(_step(statement, outcome, limits) for statement in statements)
 
 
 def _step(statement: ast.stmt, outcome: Outcome, limits: Limits) -> bool:
@@ -51,11 +60,14 @@ def _step(statement: ast.stmt, outcome: Outcome, limits: Limits) -> bool:
         case ast.While(test=ast.Constant(value=True)):
             outcome.sleep_s = None
             return False
+        case ast.If(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right])):
+            equal = _value(left, outcome) == _value(right, outcome)
+            return _run(statement.body if equal else statement.orelse, outcome, limits)
+        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="outputs"), slice=key)], value=value):
+            outcome.outputs[str(ast.literal_eval(key))] = _value(value, outcome)
+            return True
         case ast.Expr(value=ast.Call() as call):
             return _call(call, outcome, limits)
-        case ast.Assign(targets=[ast.Subscript(value=ast.Name(id="outputs"), slice=ast.Constant(value=str(name)))]):
-            outcome.outputs[name] = _input_or_value(statement.value, outcome)
-            return True
         case ast.Raise(exc=ast.Call(func=ast.Name(id=name), args=arguments)):
             text = str(ast.literal_eval(arguments[0])) if arguments else ""
             _fail(outcome, name, text, statement.lineno)
@@ -88,7 +100,7 @@ def _call(call: ast.Call, outcome: Outcome, limits: Limits) -> bool:
 def _print(call: ast.Call, outcome: Outcome) -> None:
     named = {keyword.arg: keyword.value for keyword in call.keywords}
     end = str(ast.literal_eval(named["end"])) if "end" in named else "\n"
-    text = " ".join(str(_value(argument)) for argument in call.args) + end
+    text = " ".join(str(_value(argument, outcome)) for argument in call.args) + end
     stream = outcome.stderr if "file" in named else outcome.stdout
     stream += text.encode("utf-8", "surrogateescape")
 
@@ -100,20 +112,17 @@ def _exit(outcome: Outcome, code: object) -> None:
         outcome.exit_code = exit_code
 
 
-def _value(node: ast.expr) -> object:
+def _value(node: ast.expr, outcome: Outcome) -> object:
+    data = outcome.data or StepData({}, {})
     match node:
+        case ast.Subscript(value=ast.Name(id="inputs"), slice=key):
+            return data.inputs[ast.literal_eval(key)]
+        case ast.Subscript(value=ast.Attribute(value=ast.Name(id="os"), attr="environ"), slice=key):
+            return data.env[ast.literal_eval(key)]
         case ast.BinOp(left=ast.Constant(value=str() as text), op=ast.Mult(), right=right):
             return text * _number(right)
         case _:
             return ast.literal_eval(node)
-
-
-def _input_or_value(node: ast.expr, outcome: Outcome) -> object:
-    match node:
-        case ast.Subscript(value=ast.Name(id="inputs"), slice=ast.Constant(value=name)):
-            return outcome.inputs[str(name)]
-        case _:
-            return _value(node)
 
 
 def _number(node: ast.expr) -> int:

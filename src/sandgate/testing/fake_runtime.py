@@ -1,14 +1,15 @@
 """A runtime without sandboxes: it keeps the promises of ``Runtime`` and runs what ``fake_code`` understands."""
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest, Termination, Usage
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec
 from sandgate.testing.fake_code import Outcome, interpret
@@ -44,25 +45,50 @@ class FakeExecution:
         """See ``RunningExecution``."""
         return await asyncio.shield(self._ended)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self._ended.done()
+
     def cancel(self) -> None:
         """See ``RunningExecution``."""
         self.end(ExecutionStatus.CANCELLED)
 
+    @property
+    def tag(self) -> str | None:
+        """By which a later gateway finds it."""
+        return self._request.tag
+
     def start(self) -> None:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
-        data = self._request.data
-        outcome = interpret(self._request.code, self._sandbox.spec.limits, None if data is None else data.inputs)
+        self._go_on()
+
+    def hand_over(self) -> "FakeExecution":
+        """What goes on for the next gateway; whoever waits for this one hears that it is lost."""
+        following = FakeExecution(self._sandbox, replace(self._request, tap=None))
+        following._started_at = self._started_at
+        self.end(ExecutionStatus.LOST)
+        following._go_on()
+        return following
+
+    def open_tap(self, tap: OutputTap) -> None:
+        """Let somebody see its output. All that it prints it prints at once."""
+        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
+        limit = self._sandbox.spec.limits.output_bytes
+        streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
+        tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
+
+    def _go_on(self) -> None:
+        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
         if self._request.tap is not None:
-            # All that it prints it prints at once.
-            limit = self._sandbox.spec.limits.output_bytes
-            streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
-            self._request.tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
+            self.open_tap(self._request.tap)
+        age_s = self._loop.time() - (self._started_at or 0.0)
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
-            self._timer = self._loop.call_later(timeout_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
+            self._timer = self._loop.call_later(timeout_s - age_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
         elif outcome.sleep_s:
-            self._timer = self._loop.call_later(outcome.sleep_s, self.end, outcome.status, outcome)
+            self._timer = self._loop.call_later(outcome.sleep_s - age_s, self.end, outcome.status, outcome)
         else:
             self.end(outcome.status, outcome)
 
@@ -88,7 +114,7 @@ class FakeExecution:
             error=outcome.error if own else None,
             duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
             usage=_USAGE,
-            outputs=json.dumps(outcome.outputs).encode() if own and self._request.data is not None else None,
+            outputs=outcome.pack_outputs() if own else None,
         )
 
 
@@ -150,11 +176,23 @@ class FakeSandbox:
             return
         self._failure = reason
         self._timer.cancel()
+        self.lose_executions()
+        self.on_end(self)
+
+    def lose_executions(self) -> None:
+        """End what runs and what waits: there is nobody left to answer to."""
         queued = list(self._queue)
         self._queue.clear()
         for execution in [*self._running, *queued]:
             execution.end(ExecutionStatus.LOST)
-        self.on_end(self)
+
+    def hand_over(self) -> None:
+        """Its gateway has gone: what runs with a tag goes on for the next one, all else has nobody to answer to."""
+        tagged = [execution for execution in self._running if execution.tag is not None]
+        following = [execution.hand_over() for execution in tagged]
+        self.lose_executions()
+        self._running = {execution for execution in following if not execution.ended}
+        self.tagged |= {execution.tag: execution for execution in following if execution.tag is not None}
 
     def _start(self, execution: FakeExecution) -> None:
         self._running.add(execution)
@@ -207,14 +245,24 @@ class FakeRuntime:
         for environment_id in set(self.sandboxes) - set(expected) - kept:
             await self.destroy(environment_id)
         for sandbox in self.sandboxes.values():
+            sandbox.hand_over()
             sandbox.on_end = self._ended
         return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
+
+    def kept(self) -> Collection[str]:
+        """See ``Runtime``."""
+        return frozenset(self._kept)
 
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:  # noqa: ARG002 - it has them
         """See ``Runtime``."""
         tag = request.tag or ""
         sandbox = self._kept.pop(tag, None)
-        return None if sandbox is None else Resumed(sandbox, sandbox.tagged[tag])
+        if sandbox is None:
+            return None
+        execution = sandbox.tagged[tag]
+        if request.tap is not None:
+            execution.open_tap(request.tap)
+        return Resumed(sandbox, execution)
 
     async def discard(self) -> None:
         """See ``Runtime``."""
@@ -236,6 +284,8 @@ class FakeRuntime:
         self._check()
         if self.create_failure is not None:
             raise self.create_failure
+        if spec.environment_id in self.sandboxes:
+            raise SandboxFailed(f"There is a sandbox of {spec.environment_id} already")
         sandbox = FakeSandbox(spec, self._ended)
         self.sandboxes[spec.environment_id] = sandbox
         self.made.append(spec)
@@ -255,7 +305,10 @@ class FakeRuntime:
     async def stop(self, *, keep_sandboxes: bool) -> None:
         """See ``Runtime``."""
         self._on_end = None
-        if not keep_sandboxes:
+        if keep_sandboxes:
+            for sandbox in self.sandboxes.values():
+                sandbox.hand_over()
+        else:
             for sandbox in list(self.sandboxes.values()):
                 sandbox.die("the runtime was stopped")
             self.sandboxes.clear()

@@ -31,10 +31,19 @@ def advance(graph: Graph, state: RunState, events: Sequence[Event], now: datetim
     """
     ledger = Ledger(graph, state, now)
     if state.run.is_live:
+        _begin(ledger)
         for event in events:
             _take(ledger, event)
         _settle(ledger)
     return ledger.changes()
+
+
+def _begin(ledger: Ledger) -> None:
+    """Note what started the run, first of all."""
+    run = ledger.run
+    if not run.events:
+        at = None if run.trigger_at is None else run.trigger_at.isoformat()
+        ledger.note("run_started", details={"trigger": run.trigger_type, "id": run.trigger_id, "at": at})
 
 
 def _take(ledger: Ledger, event: Event) -> None:

@@ -1,6 +1,6 @@
 """What the engine needs of others, and the use cases of workflows as the HTTP layer sees them."""
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +14,12 @@ from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.secret import Secret
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.sandbox.base import Collect, Mask
-from sandgate.store.base import RunFilter
+from sandgate.store.base import RunChange, RunFilter
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
+
+RunInsert = Callable[[RunChange, float], Awaitable[bool]]
+"""Writes a new run, held for so many seconds, with something else or not at all; whether it did."""
 
 
 class Place(Protocol):
@@ -66,6 +69,13 @@ class StepSandboxes(Place, Protocol):
 
     def expect(self, template: str | None) -> None:
         """A hint that an attempt with this template is about to be executed."""
+        ...
+
+    async def hold(self) -> None:
+        """Say that this process lives: what runs ends by itself when this is not said for a while.
+
+        Raises nothing: whoever cannot be told will end.
+        """
         ...
 
     async def close(self) -> None:

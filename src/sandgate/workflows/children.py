@@ -10,6 +10,7 @@ from sandgate.core.errors import InvalidDefinition, RequestRefused, StoreUnavail
 from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.run import Run, RunStatus, StepResult, StepRun, StepStatus
+from sandgate.core.trigger import TriggerType
 from sandgate.store.base import Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.attempts import failure
@@ -157,6 +158,8 @@ class Children:
             "parent_run_id": parent.run.run_id,
             "parent_step": row.step,
             "depth": parent.run.depth + 1,
+            "trigger_type": TriggerType.RUN,
+            "trigger_id": parent.run.run_id,
             "deadline_at": None if limit_s is None else run.created_at + timedelta(seconds=limit_s),
         }
         if run.slot_group is not None and await self._has_turn(parent.run, run.slot_group):

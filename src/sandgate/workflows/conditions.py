@@ -48,6 +48,13 @@ def foreach_items(step: StepDefinition, context: Mapping[str, Json]) -> list[Jso
     return items
 
 
+def foreach_item(step: StepDefinition, context: Mapping[str, Json], index: int) -> Json:
+    """One of :func:`foreach_items`, without making the others where they stand in the definition."""
+    if isinstance(step.foreach, list):
+        return render(step.foreach[index], context)
+    return foreach_items(step, context)[index]
+
+
 def sleep_until(step: StepDefinition, context: Mapping[str, Json], now: datetime) -> datetime:
     """When the step wakes up; a moment that has passed wakes it at once. Raises ``ExpressionError``."""
     if "until" in step.config:

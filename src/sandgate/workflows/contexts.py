@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sandgate.core.errors import ExpressionError
 from sandgate.core.run import StepRun
 from sandgate.core.workflow import Json, WorkflowDefinition
-from sandgate.workflows.conditions import foreach_items
+from sandgate.workflows.conditions import foreach_item
 from sandgate.workflows.expressions import SecretValues, render_text
 from sandgate.workflows.state import Graph, RunState, expression_context
 
@@ -20,7 +20,7 @@ def attempt_context(
     context = expression_context(graph, state)
     context["env"] = visible_env(graph.definition, context)
     if row.item is not None:
-        context["item"] = foreach_items(graph.steps[row.step], context)[row.item]
+        context["item"] = foreach_item(graph.steps[row.step], context, row.item)
         context["index"] = row.item
     if secrets is not None:
         context["secrets"] = secrets

@@ -37,7 +37,8 @@ def halt(ledger: Ledger, phase: Phase, status: StepStatus) -> None:
     for row in ledger.rows():
         if ledger.graph.phase_of[row.step] is not phase:
             continue
-        if is_waiting(row):
+        if is_waiting(row) or (row.key in ledger.start and row.child_run_id is None):
+            # An attempt that begins in this very moment is not begun: there is nothing to kill yet.
             end(ledger, row, StepResult(status, status.value))
         elif row.is_under_way:
             ledger.kill[row.key] = None

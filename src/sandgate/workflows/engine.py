@@ -5,18 +5,19 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import InvalidDefinition, StoreUnavailable
-from sandgate.core.ids import RunId, SignalId
+from sandgate.core.ids import RunId
 from sandgate.core.run import Run, StepKey, StepResult, StepRun, StepStatus
-from sandgate.store.base import NoteKind, RunChange, RunNote, Store
+from sandgate.store.base import NoteKind, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
-from sandgate.workflows.base import SecretSource, StepEnvironments, StepSandboxes
+from sandgate.workflows.base import RunInsert, SecretSource, StepEnvironments, StepSandboxes
 from sandgate.workflows.children import Children
 from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
@@ -32,9 +33,9 @@ from sandgate.workflows.turns import Turns
 from sandgate.workflows.watch import RunWatch
 from sandgate.workflows.work import StepWork
 from sandgate.workflows.workspaces import Workspaces
+from sandgate.workflows.writing import RunWriter, change_of
 
 LEASE_S = 10.0
-_LONGEST_RETRY_DELAY_S = 2.0
 _CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
 
 _log = get_logger(__name__)
@@ -72,9 +73,12 @@ class Engine:
         self._beginning: set[RunId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._writer = RunWriter(store.runs)
         self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
         self._taking_signals: asyncio.Task[None] | None = None
         self._more_signals = False
+        self._on_end: list[Callable[[Run], None]] = []
+        self._on_schedules: list[Callable[[], None]] = []
         self.watch = RunWatch()
         self.graphs = Graphs(store.workflows)
         self._turns = Turns(store.runs, self.post)
@@ -125,17 +129,29 @@ class Engine:
         await self._work.close()
         await self._leases.release(self.held())
 
-    async def begin(self, run: Run, graph: Graph, *, under: Run | None = None) -> LiveRun | None:
+    def tell_of_ends(self, listener: Callable[[Run], None]) -> None:
+        """Have the listener called with every run that is no longer worked on here."""
+        self._on_end.append(listener)
+
+    def tell_of_schedules(self, listener: Callable[[], None]) -> None:
+        """Have the listener called when another process may have changed something that schedules wait for."""
+        self._on_schedules.append(listener)
+
+    async def begin(
+        self, run: Run, graph: Graph, insert: RunInsert | None = None, *, under: Run | None = None
+    ) -> LiveRun | None:
         """Make a new run durable and start what can be; None when its workflow has been deleted.
 
-        Also None when the run that it is ``under`` is not this process's any more.
+        Also None when the run that it is ``under`` is not this process's any more. ``insert`` writes the run together
+        with something else; None when it answers that it did not.
         """
         run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
         self._work.expect(live, changes)
-        change = _change_of(changes)
-        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s, under=under))
+        change = change_of(changes)
+        insert = insert or partial(self._store.runs.insert, under=under)
+        return await self._take_up(live, changes, insert(change, self._leases.lease_s))
 
     async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
         """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
@@ -143,17 +159,18 @@ class Engine:
         live.steps = dict(state.steps)
         changes = reopen(graph, live.state(), who, from_step, self._clock.now())
         self._work.expect(live, changes)
-        change = _change_of(changes)
+        change = change_of(changes)
         return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
 
-    async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
+    async def _take_up(self, live: LiveRun, changes: Changes, writing: Awaitable[bool]) -> LiveRun | None:
         run_id = changes.run.run_id
         self._beginning.add(run_id)
         try:
             if not await writing:
                 return None
-        except StoreUnavailable:
-            # It may have been written all the same, and would be held by nobody.
+        except BaseException:
+            # It may have been written all the same, whether the answer got lost or the caller went away, and would be
+            # held by nobody.
             self._leases.stir(doubtful=True)
             raise
         finally:
@@ -203,13 +220,20 @@ class Engine:
                 self._turns.look()
             case NoteKind.FREE:
                 self._leases.stir(free=True)
+            case NoteKind.SCHEDULES:
+                self._tell_of_schedules()
             case NoteKind.AGAIN:
                 self._begin_to_take_signals()
                 self._leases.stir(free=True)
                 self.watch.wake()
                 self._turns.look()
+                self._tell_of_schedules()
             case _:
                 return
+
+    def _tell_of_schedules(self) -> None:
+        for listener in self._on_schedules:
+            listener()
 
     def _begin_to_take_signals(self) -> None:
         self._more_signals = True
@@ -237,6 +261,10 @@ class Engine:
         """The runs that this process works on, or is about to."""
         return self._live.keys() | self._beginning
 
+    async def hold(self) -> None:
+        """Let what runs live on: nobody else has begun it."""
+        await self._work.hold()
+
     def let_go(self, run_id: RunId) -> None:
         """Stop working on a run that is another process's, unless a write is about to notice that."""
         live = self._live.get(run_id)
@@ -248,6 +276,13 @@ class Engine:
 
     async def take_over(self, run: Run) -> None:
         """Go on with a run that nobody works on any more. Raises ``StoreUnavailable``."""
+        known = self._live.get(run.run_id)
+        if known is not None and known.run.fence == run.fence - 1:
+            # Its lease had run out here, and nobody else was quicker: it goes on as it is.
+            known.run = replace(known.run, fence=run.fence, lease_until=run.lease_until)
+            return
+        if known is not None:
+            self._drop(known)
         try:
             graph = await self.graphs.load(run.workflow_id, run.workflow_version)
         except InvalidDefinition as problem:
@@ -272,26 +307,12 @@ class Engine:
                 events = [*events, *await self._turns.ask(live, events, self._clock.now())]
                 changes = advance(live.graph, live.state(), events, self._clock.now())
                 self._work.expect(live, changes)
-                if not await self._write(live, changes, signals):
+                if not await self._writer.write(live.run, changes, signals):
                     self._drop(live)
                     return
                 self._follow(live, changes)
         finally:
             live.pump = None
-
-    async def _write(self, live: LiveRun, changes: Changes, signals: Sequence[SignalId]) -> bool:
-        """Until it is written; False when the run is no longer this process's."""
-        if changes.run == live.run and not changes.steps and not signals:
-            return True
-        change = _change_of(changes, signals)
-        delay_s = 0.05
-        while True:
-            try:
-                return await self._store.runs.apply(change)
-            except StoreUnavailable as fault:
-                _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_RETRY_DELAY_S)
 
     def _follow(self, live: LiveRun, changes: Changes) -> None:
         """What is written holds: start, kill, wake up, or be done."""
@@ -359,6 +380,8 @@ class Engine:
         self._turns.leave(live.run)
         self._work.release(live.run.run_id)
         self.watch.wake(live.run.run_id)
+        for listener in self._on_end:
+            listener(live.run)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)
@@ -373,7 +396,3 @@ class Engine:
             _log.error("background task failed", task=task.get_name(), exc_info=fault)
             if self._on_fault is not None:
                 self._on_fault(fault)
-
-
-def _change_of(changes: Changes, signals: Sequence[SignalId] = ()) -> RunChange:
-    return RunChange(changes.run, changes.steps, changes.history, signals, changes.artifacts)

@@ -8,7 +8,7 @@ from typing import Any
 from sandgate.core.artifact import Artifact
 from sandgate.core.run import HistoryEvent, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import Json, StepDefinition
-from sandgate.workflows.conditions import foreach_items
+from sandgate.workflows.conditions import foreach_item
 from sandgate.workflows.contexts import visible_env
 from sandgate.workflows.events import Changes
 from sandgate.workflows.state import Graph, Phase, RunState, expression_context, has_failed, is_over
@@ -84,7 +84,7 @@ class Ledger:
             self._context = {**context, "env": visible_env(self.graph.definition, context)}
         if step is None or item is None:
             return self._context
-        return {**self._context, "item": foreach_items(step, self._context)[item], "index": item}
+        return {**self._context, "item": foreach_item(step, self._context, item), "index": item}
 
     # What holds of the whole
 

@@ -71,5 +71,5 @@ RETRY_ATTEMPTS = 3
 STEP_FIELDS = ("status", "outputs", "error")
 """What an expression may ask of a step."""
 
-RUN_FIELDS = ("id", "workflow_id", "started_at")
+RUN_FIELDS = ("id", "workflow_id", "started_at", "scheduled_at")
 """What an expression may ask of the run."""

@@ -3,10 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandgate.core.errors import MechanismFault, RequestRefused
+from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.output_tap import OutputTap
@@ -15,11 +16,14 @@ from sandgate.sandbox.base import Collect, Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
 
 _NEWEST = "python"
-# Longer than any step may take; it only matters when this process dies and no other comes.
-_LIFETIME_S = 90_000.0
+# What a sandbox lives on without a word from this process, in lengths of a lease.
+_LIFETIME_LEASES = 2
 _MOST_EXPECTED = 8
 _EXPECTED_FOR_S = 10.0
 _DESTROY_AGAIN_S = 0.5
+# A launcher that died is started again within a moment, in which attempts are better not begun than lost.
+_LAUNCHER_PATIENCE_S = 15.0
+_LAUNCHER_PAUSE_S = 0.1
 
 _log = get_logger(__name__)
 
@@ -39,9 +43,11 @@ class KnownTemplates(Protocol):
 class RuntimeStepSandboxes:
     """See :class:`sandgate.workflows.base.StepSandboxes`. No two attempts ever share a sandbox."""
 
-    def __init__(self, runtime: Runtime, templates: KnownTemplates) -> None:
+    def __init__(self, runtime: Runtime, templates: KnownTemplates, *, lease_s: float = 10.0) -> None:
         self._runtime = runtime
         self._templates = templates
+        self._lifetime_s = _LIFETIME_LEASES * lease_s
+        self._used: dict[EnvironmentId, Sandbox] = {}
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -72,6 +78,7 @@ class RuntimeStepSandboxes:
     ) -> Termination:
         """See ``StepSandboxes``."""
         sandbox = await self._take(template or _NEWEST)
+        self._used[sandbox.environment_id] = sandbox
         try:
             request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap)
             ended = await sandbox.execute(request).wait()
@@ -85,6 +92,16 @@ class RuntimeStepSandboxes:
             raise
         self.destroy_later(sandbox.environment_id)
         return ended
+
+    async def hold(self) -> None:
+        """See ``StepSandboxes``."""
+        waiting = [making for queue in self._expected.values() for making in queue]
+        made = [
+            making.result() for making in waiting if making.done() and not making.cancelled() and not making.exception()
+        ]
+        for sandbox in [*self._used.values(), *made]:
+            with suppress(MechanismFault, RequestRefused):
+                await sandbox.extend(self._lifetime_s)
 
     async def close(self) -> None:
         """See ``StepSandboxes``."""
@@ -112,7 +129,15 @@ class RuntimeStepSandboxes:
         return await self._runtime.create(SandboxSpec(environment_id, name, limits, lifetime_s))
 
     async def _make(self, name: str) -> Sandbox:
-        return await self.make(name, make_environment_id(), _LIFETIME_S)
+        deadline = asyncio.get_running_loop().time() + _LAUNCHER_PATIENCE_S
+        while True:
+            # Another id each time: what was asked for in vain may still be made, and is ended then.
+            try:
+                return await self.make(name, make_environment_id(), self._lifetime_s)
+            except LauncherUnavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_LAUNCHER_PAUSE_S)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
         if making in waiting:
@@ -131,6 +156,7 @@ class RuntimeStepSandboxes:
         return self._spawn(self._destroy(environment_id), f"destroy {environment_id}")
 
     async def _destroy(self, environment_id: EnvironmentId) -> None:
+        self._used.pop(environment_id, None)
         while True:
             try:
                 return await self._runtime.destroy(environment_id)

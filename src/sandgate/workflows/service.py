@@ -15,17 +15,19 @@ from sandgate.core.errors import (
 )
 from sandgate.core.ids import RunId, WorkflowId, make_workflow_id
 from sandgate.core.page import Page, PageRequest
-from sandgate.core.principal import Principal
+from sandgate.core.principal import Principal, Role
 from sandgate.core.run import HistoryEvent, Run
+from sandgate.core.trigger import Trigger
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.store.base import RunFilter, Store
-from sandgate.workflows.base import RunView, StepSandboxes
+from sandgate.workflows.base import RunInsert, RunView, StepSandboxes
 from sandgate.workflows.control import RunControl
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.events import Decided
 from sandgate.workflows.feed import RunFeed
 from sandgate.workflows.inputs import check_inputs
+from sandgate.workflows.live import LiveRun
 from sandgate.workflows.new_runs import Source, new_run
 from sandgate.workflows.positions import Batch, Position
 from sandgate.workflows.refusals import run_not_found, workflow_not_found
@@ -109,15 +111,40 @@ class WorkflowService:
     async def start(self, caller: Principal, workflow_id: WorkflowId, inputs: Mapping[str, Json], wait_s: float) -> Run:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        graph = self._engine.graphs.read(workflow_id, workflow.version, workflow.definition)
-        given = check_inputs(graph.definition, inputs)
-        self._check_has_room()
-        live = await self._engine.begin(new_run(Source.of(workflow), graph, given, self._clock.now()), graph)
+        live = await self._begin(workflow, inputs, Trigger())
         if live is None:
             raise workflow_not_found(workflow_id)
         if wait_s:
             await live.wait_for_end(wait_s)
         return live.run
+
+    async def start_triggered(
+        self, workflow_id: WorkflowId, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert
+    ) -> Run | None:
+        """See ``TriggeredRuns``."""
+        workflow = await self._store.workflows.find(workflow_id)
+        if workflow is None:
+            return None
+        owner = await self._store.users.find(workflow.owner_id)
+        if owner is None or owner.disabled or owner.role is Role.VIEWER:
+            raise Forbidden(f"The owner of workflow {workflow_id} is disabled, gone, or only reads; no run is started")
+        live = await self._begin(workflow, inputs, trigger, insert)
+        return None if live is None else live.run
+
+    async def cancel_quietly(self, run_ids: Sequence[RunId], who: str) -> None:
+        """See ``TriggeredRuns``."""
+        found = [await self._store.runs.find(run_id) for run_id in run_ids]
+        await self._control.cancel_all([run for run in found if run and run.cancel_asked_at is None], who)
+
+    async def _begin(
+        self, workflow: Workflow, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert | None = None
+    ) -> LiveRun | None:
+        graph = self._engine.graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
+        given = check_inputs(graph.definition, inputs)
+        self._check_has_room()
+        run = new_run(Source.of(workflow), graph, given, self._clock.now())
+        run = replace(run, trigger_type=trigger.type, trigger_id=trigger.id, trigger_at=trigger.at)
+        return await self._engine.begin(run, graph, insert)
 
     async def view(self, caller: Principal, run_id: RunId) -> RunView:
         """See ``Workflows``."""

@@ -80,6 +80,7 @@ def expression_context(graph: Graph, state: RunState) -> dict[str, Json]:
             "id": run.run_id,
             "workflow_id": run.workflow_id,
             "started_at": None if run.started_at is None else run.started_at.isoformat(),
+            "scheduled_at": None if run.trigger_at is None else run.trigger_at.isoformat(),
         },
         "steps": {name: _seen(state, name) for name in graph.steps if is_over(state.steps.get((name, None)))},
     }

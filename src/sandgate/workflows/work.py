@@ -71,6 +71,10 @@ class StepWork:
         """The run is over, or another process's."""
         self._places.release(run_id)
 
+    async def hold(self) -> None:
+        """Say that this process lives; see ``StepSandboxes``."""
+        await self._sandboxes.hold()
+
     async def close(self) -> None:
         """Let go of everything."""
         self._requests.close()

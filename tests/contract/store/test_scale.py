@@ -60,13 +60,14 @@ FILLING = (
     f"""INSERT INTO run_signals {_NUMBERS}
         SELECT {_ID.format(prefix="signal")}, {_ID.format(prefix="run")}, 'cancel', n, '{{{{}}}}' FROM numbers""",
     f"""INSERT INTO artifacts {_NUMBERS}
-        SELECT {_ID.format(prefix="artifact")}, {_ID.format(prefix="run")}, 'a', -1, 1, 'path', 1, {{blob}}, n, 'pack', 0
+        SELECT {_ID.format(prefix="artifact")}, {_ID.format(prefix="run")}, 'a', -1, 1, 'path', 1, {{blob}}, n,
+               'pack', 0
           FROM numbers""",
     f"""INSERT INTO runs {_NUMBERS}
         SELECT {_ID.format(prefix="run")}, '{WORKFLOW}', '{OWNER}', CASE WHEN n & 511 = 0 THEN 'rare' ELSE 'usual' END,
                1, CASE WHEN n <= 30 THEN 'running' WHEN n & 511 = 0 THEN 'failed' ELSE 'succeeded' END, n, n,
                CASE WHEN n > 30 THEN n END, NULL, NULL, NULL, 2, 1, 'one', {FAR}, NULL, '{{{{}}}}',
-               NULL, NULL, NULL, 0, NULL, NULL
+               NULL, NULL, NULL, 0, NULL, NULL, 'api', NULL, NULL
           FROM numbers""",
     f"""INSERT INTO run_steps {_NUMBERS}
         SELECT {_ID.format(prefix="run")}, 'a', -1, 'succeeded', 1, 0, NULL, n, n, NULL, 1, 0, NULL, NULL, {{blob}},
@@ -74,6 +75,10 @@ FILLING = (
           FROM numbers""",
     f"""INSERT INTO run_history {_NUMBERS}
         SELECT '{RUN}', n, n, 'step_started', 'a', NULL, n, '{{{{}}}}' FROM numbers""",
+    f"""INSERT INTO webhook_deliveries {_NUMBERS}
+        SELECT {_ID.format(prefix="delivery")}, 'webhook-000000000007', n, 'accepted', 1, 'text/plain',
+               {_ID.format(prefix="run")}, NULL
+          FROM numbers""",
     f"INSERT INTO revoked_tokens {_NUMBERS} SELECT 'token-' || n, n FROM numbers",
     f"INSERT INTO idempotency {_NUMBERS} SELECT '{OWNER}', 'key-' || n, {{blob}}, 200, n, {{blob}} FROM numbers",
 )

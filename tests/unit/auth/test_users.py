@@ -2,11 +2,14 @@
 
 import asyncio
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin
+from sandgate.auth.accounts import Accounts
+from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin, forget_first_password
+from sandgate.auth.users import UserService
 from sandgate.core.errors import (
     ConfigurationError,
     Forbidden,
@@ -135,6 +138,25 @@ async def test_the_first_start_makes_an_admin(desk: Desk, tmp_path: Path) -> Non
     assert (await desk.auth.authenticate(await desk.login("admin", made.password))).is_admin
     assert await ensure(desk, state) is None
     assert await ensure(desk, state, "given password") is None
+
+
+async def test_the_first_password_goes_when_it_is_good_no_longer(desk: Desk, tmp_path: Path) -> None:
+    """Another password of that user, or its end, removes the file; whatever happens to others leaves it."""
+    made = await ensure(desk, tmp_path)
+    assert made is not None
+    assert made.password_file is not None
+    accounts, forget = Accounts(desk.user_rows, desk.clock), partial(forget_first_password, tmp_path)
+    users = UserService(desk.user_rows, accounts, desk.passwords, desk.clock, forget)
+    other = await users.create(None, "second", "a good password", Role.ADMIN)
+    admin = next(user for user in desk.user_rows.rows.values() if user.name == "admin")
+    await users.update(None, other.user_id, password="another password")
+    await users.update(None, admin.user_id, role=Role.ADMIN)
+    assert made.password_file.exists()
+    await users.update(None, admin.user_id, password="another password")
+    assert not made.password_file.exists()
+    made.password_file.touch()
+    await users.delete(None, admin.user_id)
+    assert not made.password_file.exists()
 
 
 async def test_no_two_servers_have_the_same_first_password(desk: Desk, tmp_path: Path) -> None:

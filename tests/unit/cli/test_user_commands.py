@@ -49,6 +49,15 @@ def test_a_person_gets_a_table(sandgate: Command) -> None:
     ]
 
 
+def test_the_first_password_goes_with_its_successor(sandgate: Command, state: Path) -> None:
+    """The file of the first start is of no use any more."""
+    create(sandgate, "admin", "admin")
+    file = state / "initial-admin-password"
+    file.write_text("of the first start\n")
+    assert sandgate("user", "set-password", "admin", "--password-stdin", stdin="another password\n").code == 0
+    assert not file.exists()
+
+
 def test_every_change_is_made(sandgate: Command) -> None:
     """Role, disabled, enabled, removed; by name or by id."""
     create(sandgate, "ann", "admin")

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from sandgate.core.errors import EnvironmentNotFound, EnvironmentNotRunning, ServiceDraining
+from sandgate.core.errors import EnvironmentNotFound, EnvironmentNotRunning, ServiceDraining, StoreUnavailable
 from sandgate.core.ids import make_environment_id
 from sandgate.core.states import EnvironmentStatus, ExecutionStatus
+from sandgate.environments import lifecycle, service
 from sandgate.sandbox.base import SandboxSpec
 from tests.unit.environments.conftest import World
 
@@ -136,6 +137,24 @@ async def test_an_environment_created_during_the_stop_does_not_outlive_it(world:
     assert row is not None
     assert row.status is EnvironmentStatus.TERMINATED
     assert not world.runtime.sandboxes
+
+
+async def test_stopping_waits_for_no_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is away keeps nothing running, and not the service either; the next start writes what became of it."""
+    environment_id = await world.create_running()
+    monkeypatch.setattr(lifecycle, "_END_ALL_WAIT_S", 0.01)
+    monkeypatch.setattr(service, "_SETTLE_S", 0.01)
+    with monkeypatch.context() as away:
+
+        async def refuse(*_arguments: object, **_named: object) -> bool:
+            raise StoreUnavailable("It is away")
+
+        away.setattr(world.store.environments, "transition", refuse)
+        async with asyncio.timeout(5):
+            await world.service.stop()
+        assert not world.runtime.sandboxes
+    await world.restart()
+    assert (await world.until_status(environment_id, EnvironmentStatus.FAILED)).status_reason
 
 
 async def test_what_ended_with_the_service_can_be_deleted(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import PasswordCost, Passwords
 from sandgate.auth.sealing import Sealer
@@ -32,8 +33,11 @@ from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.ticker import Ticker
+from sandgate.workflows.webhooks import WebhookService
 
 PASSWORD = "correct horse battery staple"
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -70,6 +74,9 @@ class Site:
     secrets: SecretService
     artifacts: ArtifactService
     files: ArtifactFiles
+    ticker: Ticker
+    schedules: ScheduleService
+    webhooks: WebhookService
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -100,10 +107,17 @@ class Site:
         artifacts = ArtifactService(store, files, clock, settings)
         engine = Engine(store, sandboxes, clock, "site", secrets=secrets)
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
+        # Not started: a test looks when it has moved the clock.
+        ticker = Ticker(store, workflows, clock)
+        schedules = ScheduleService(store, workflows, workflows, clock, settings, ticker.wake)
+        derived = DerivedSecrets(folder / "keys")
+        derived.open()
+        webhooks = WebhookService(store, workflows, workflows, derived, clock, settings)
+        triggers = ticker, schedules, webhooks
         app = _shared_app()
         site = cls(
             store, settings, clock, runtime, passwords, tokens, users, service, workflows, secrets, artifacts, files,
-            app.serve,
+            *triggers, app.serve,
         )  # fmt: skip
         app.turn_to(site, auth)
         await service.start()
@@ -127,6 +141,7 @@ class Site:
 
     async def close(self) -> None:
         """Stop it."""
+        await self.webhooks.stop()
         await self.workflows.stop()
         await self.service.stop()
         self.passwords.close()
@@ -198,6 +213,8 @@ class _App:
                 "workflows",
                 "secrets",
                 "artifacts",
+                "schedules",
+                "webhooks",
                 "idempotency",
                 "clock",
             )
@@ -216,8 +233,8 @@ class _App:
         self._site = site
         templates, store = FakeTemplates(), site.store
         services = (
-            auth, site.users, site.service, templates, site.workflows, site.secrets, site.artifacts,
-            store.idempotency, site.clock,
+            auth, site.users, site.service, templates, site.workflows, site.secrets, site.artifacts, site.schedules,
+            site.webhooks, store.idempotency, site.clock,
         )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service

@@ -152,8 +152,17 @@ async def test_an_ended_environment_is_a_conflict(site: Site) -> None:
     assert answer.json()["error"]["details"] == {"status": "failed", "status_reason": "it broke"}
 
 
+async def test_code_that_is_sent_again_is_not_run_again(site: Site) -> None:
+    """With an ``Idempotency-Key`` the first answer comes again, and there is one execution."""
+    path = f"{ENVIRONMENTS}/{await site.create_environment()}/execute"
+    sent = [await site.post(path, {"code": "print(1)"}, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    assert sent[0].json() == sent[1].json()
+    listed = await site.get(path.replace("execute", "executions"))
+    assert [row["execution_id"] for row in listed.json()["executions"]] == [sent[0].json()["execution_id"]]
+
+
 async def test_a_client_that_goes_away_ends_its_execution(site: Site) -> None:
-    """Nobody is answered, and the execution is recorded as cancelled."""
+    """Nobody is answered, the execution is recorded as cancelled, and its key may be used again."""
     environment_id = await site.create_environment()
     path = f"{ENVIRONMENTS}/{environment_id}/execute"
     body = [{"type": "http.request", "body": b'{"code": "while True: pass"}', "more_body": False}]
@@ -168,6 +177,7 @@ async def test_a_client_that_goes_away_ends_its_execution(site: Site) -> None:
     headers = [
         (b"authorization", f"Bearer {site.accounts['user'].token}".encode()),
         (b"content-type", b"application/json"),
+        (b"idempotency-key", b"k"),
     ]
     scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
     await site.app(scope, receive, send)
@@ -178,6 +188,7 @@ async def test_a_client_that_goes_away_ends_its_execution(site: Site) -> None:
         while listed[0]["status"] == "running":
             listed = (await site.get(path.replace("execute", "executions"))).json()["executions"]
     assert listed[0]["status"] == "cancelled"
+    assert (await site.post(path, {"code": "print(2)"}, headers={"Idempotency-Key": "k"})).json()["stdout"] == "2\n"
 
 
 async def test_output_of_any_kind_can_be_answered(site: Site) -> None:

@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -65,12 +66,21 @@ class Peer:
 @pytest.fixture
 def no_leak() -> Iterator[None]:
     """Fails when a descriptor is open afterwards that was not before."""
-    before = set(os.listdir("/proc/self/fd"))
+    before = _open_now()
     yield
-    if set(os.listdir("/proc/self/fd")) != before:
+    if _open_now() != before:
         # What is in a circle has to be found first.
         gc.collect()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert _open_now() == before
+
+
+def _open_now() -> dict[str, str]:
+    """Every descriptor and what it leads to, but for the one of this look."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 @pytest.fixture

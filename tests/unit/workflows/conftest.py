@@ -22,6 +22,7 @@ from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
 from sandgate.workflows.workspaces import Workspaces
 from tests.sqlite_store import database_path, empty_database, store
+from tests.unit.workflows.orchestra import Orchestra
 
 __all__ = ["database_path", "empty_database", "store"]
 
@@ -158,3 +159,29 @@ async def world(store: SqlStore) -> AsyncIterator[World]:
     yield made
     await made.stop()
     assert not made.faults
+
+
+MakeOrchestra = Callable[..., Orchestra]
+
+
+@pytest.fixture
+async def make_orchestra(store: SqlStore) -> AsyncIterator[MakeOrchestra]:
+    """Processes on one database; all are stopped at the end, and none may have met a bug."""
+    made: list[Orchestra] = []
+
+    def make(**changes: object) -> Orchestra:
+        made.append(Orchestra(store, **changes))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for orchestra in made:
+        await orchestra.stop()
+    assert [bug for orchestra in made for bug in orchestra.bugs] == []
+
+
+@pytest.fixture
+async def orchestra(make_orchestra: MakeOrchestra) -> Orchestra:
+    """One process, started."""
+    one = make_orchestra()
+    await one.start()
+    return one

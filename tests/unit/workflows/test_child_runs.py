@@ -42,6 +42,7 @@ async def test_a_child_gets_inputs_and_gives_outputs(world: World) -> None:
     found = await world.find(row.child_run_id)
     assert row.outputs == {"n": 3, "who": found.run_id}
     assert (found.parent_run_id, found.parent_step, found.depth) == (run.run_id, "child", 1)
+    assert (found.trigger_type, found.trigger_id) == ("run", run.run_id)
     assert (found.workflow_id, found.owner_id, found.inputs) == (below, run.owner_id, {"x": 3})
 
 

@@ -75,6 +75,8 @@ class Walk:
         assert changes == advance(self.graph, before, events, self.now)
         for row in changes.steps:
             self._put(row)
+        begun = {row.key for row in changes.start if row.child_run_id is None}
+        assert not begun & set(changes.kill), "what is killed is not started after that; runs are found again"
         for row in changes.start:
             assert self.steps[row.key] == row
             self.running[row.key] = row

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 
 class SandgateError(Exception):
-    """Base of everything that sandgate raises on purpose.
+    """The service failed in a way that it has no word for; its log has the cause under the request id.
 
-    ``message`` says what was tried, on what, what was found and what to do; ``details`` is a JSON object.
+    Base of everything that is raised on purpose. ``message`` says what was tried, on what, what was found and what to
+    do; ``details`` is a JSON object.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
@@ -37,7 +38,7 @@ class Conflict(RequestRefused):
 
 
 class TooManyRequests(RequestRefused):
-    """A rate or a count is over its limit; ``retry_after_s`` says when asking again may help."""
+    """A rate or a count is over its limit; ``Retry-After`` says when asking again may help."""
 
     code = "RATE_LIMITED"
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
+from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import StepDefinition, Workflow
 from sandgate.http.models.environments import ExecutionErrorAnswer
 from sandgate.http.models.parts import Cursor, with_example
@@ -47,6 +48,7 @@ RUN_EXAMPLE = {
     "parent_run_id": None,
     "parent_step": None,
     "concurrency_group": None,
+    "trigger": {"type": "api", "id": None, "at": None},
 }
 _STEP = {
     "name": "step1",
@@ -193,6 +195,17 @@ class PlanAnswer(BaseModel):
     plan: dict[str, Any]
 
 
+class TriggerAnswer(BaseModel):
+    """What started a run: a request, a schedule, a webhook or another run.
+
+    `at` is the time for which a schedule started it.
+    """
+
+    type: TriggerType
+    id: str | None
+    at: datetime | None
+
+
 class RunAnswer(BaseModel):
     """A run of a workflow. One that a step started names the run and the step."""
 
@@ -213,6 +226,7 @@ class RunAnswer(BaseModel):
     parent_run_id: str | None
     parent_step: str | None
     concurrency_group: str | None
+    trigger: TriggerAnswer
 
     @classmethod
     def of(cls, run: Run) -> "RunAnswer":
@@ -303,6 +317,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "parent_run_id": run.parent_run_id,
         "parent_step": run.parent_step,
         "concurrency_group": run.slot_group,
+        "trigger": TriggerAnswer(type=run.trigger_type, id=run.trigger_id, at=run.trigger_at),
     }
 
 

@@ -30,6 +30,7 @@ def _add_execute(api: Api, environments: Environments) -> None:
         "POST",
         f"{_ENVIRONMENT}/execute",
         tag=_TAG,
+        idempotent=True,
         errors=(
             errors.EnvironmentNotFound,
             errors.Forbidden,

@@ -14,11 +14,13 @@ from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
+from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
     "ArtifactStore",
     "CredentialStore",
+    "DeliveryKeys",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",
@@ -36,10 +38,12 @@ __all__ = [
     "RunNotes",
     "RunStore",
     "SavedAnswer",
+    "ScheduleStore",
     "SecretStore",
     "SignalStore",
     "Store",
     "UserStore",
+    "WebhookStore",
     "WorkflowStore",
 ]
 
@@ -59,6 +63,8 @@ class Store(Protocol):
     retention: RetentionStore
     secrets: SecretStore
     artifacts: ArtifactStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""

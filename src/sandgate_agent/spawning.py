@@ -1,0 +1,94 @@
+"""``multiprocessing`` with spawn: its processes are new interpreters that read the main module from a file.
+
+Code runs without one, so that a file is written when such a process is about to be started, and at no other time. The
+module that starts them is changed as it is loaded, because loading it ahead would cost every environment its memory.
+"""
+
+import os
+import sys
+from typing import Any, Optional
+
+_MODULE = "multiprocessing.spawn"
+
+# Of the one execution that a process is.
+source = b""
+filename = ""
+_written = ""
+_writer = 0
+
+
+class _Finder:
+    """Finds modules of a folder as ``inner`` does, and changes the one that spawns when it is executed."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def find_spec(self, name: str, target: Any = None) -> Any:
+        """As the inner finder."""
+        spec = self._inner.find_spec(name, target)
+        if name != _MODULE or spec is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            _change(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+def prepare() -> None:
+    """In the zygote, once."""
+    if _MODULE in sys.modules:
+        _change(sys.modules[_MODULE])
+        return
+    # Beside this module of the standard library is the package.
+    folder = os.path.join(os.path.dirname(os.__file__), "multiprocessing")
+    for hook in sys.path_hooks:
+        try:
+            sys.path_importer_cache[folder] = _Finder(hook(folder))
+        except ImportError:
+            continue
+        return
+
+
+def _change(module: Any) -> None:
+    describe = module.get_preparation_data
+
+    def get_preparation_data(name: str) -> Any:
+        data = describe(name)
+        if filename and data.get("init_main_from_path") == os.path.normpath(filename):
+            data["init_main_from_path"] = _write() or filename
+        return data
+
+    module.get_preparation_data = get_preparation_data
+
+
+def _write() -> Optional[str]:
+    """The path of a file with the code, in the folder that the code is run in; None when it cannot be written."""
+    global _written, _writer
+    if _written:
+        return _written
+    # The name may be taken by an execution side by side, by one that was killed, or by the user.
+    for path in (filename, "{}-{}".format(filename, os.urandom(8).hex())):
+        try:
+            with open(path, "xb") as file:
+                _written, _writer = path, os.getpid()
+                file.write(source)
+        except OSError:
+            continue
+        return path
+    return None
+
+
+def clean_up() -> None:
+    """At the end of the execution."""
+    if _written and _writer == os.getpid():
+        try:
+            os.unlink(_written)
+        except OSError:
+            return

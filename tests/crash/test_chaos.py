@@ -1,0 +1,107 @@
+"""Random kills under load, a few of them; ``scripts/chaos`` does as many as anybody likes."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tests.crash.chaos import LEASE_S, ChaosServer, play
+from tests.crash.invariants import check_rows
+from tests.crash.server_process import GATEWAY, until
+from tests.crash.workload import WORKFLOWS, Client, step
+from tests.postgres import PostgresServer, postgres_server
+
+__all__ = ["postgres_server"]
+pytestmark = pytest.mark.needs_root_namespaces
+SETTINGS = {"SANDGATE_RUN_LEASE_S": f"{LEASE_S:g}", "SANDGATE_DRAIN_GRACE_S": "0.3"}
+# The first attempt leaves a file by which its sandbox is found, and never ends; the next one says who it is.
+ONCE = """
+import os, time
+if os.environ["SANDGATE_ATTEMPT"] == "1":
+    open(os.environ["SANDGATE_RUN_ID"], "w").close()
+    while True: time.sleep(1)
+print("again")
+"""
+
+
+def test_random_kills() -> None:
+    """One server on SQLite: gateway, launcher and all of it are killed, and the gateway is stopped for a while."""
+    assert sum(play(10, seed=7).kills.values()) == 10
+
+
+@pytest.mark.needs_postgresql
+def test_random_kills_of_several_servers() -> None:
+    """Two servers on one PostgreSQL, which is killed as well: they take over from each other."""
+    assert sum(play(10, seed=11, servers=2, on_postgresql=True).kills.values()) == 10
+
+
+@pytest.fixture
+def pair(postgres_server: PostgresServer) -> Iterator[tuple[ChaosServer, ChaosServer]]:
+    """Two servers on one database."""
+    settings = SETTINGS | {"SANDGATE_DATABASE_URL": postgres_server.create_database("pair")}
+    with ChaosServer(settings) as first, ChaosServer(settings) as second:
+        yield first, second
+    postgres_server.drop_database("pair")
+
+
+def _start_on(client: Client) -> str:
+    answer = client.ask("POST", WORKFLOWS, {"name": "w", "steps": [step("once", ONCE), step("after")]})
+    return client.start(answer.json()["workflow_id"])
+
+
+def _assert_done_twice(client: Client, run_id: str) -> None:
+    run = client.until_over(run_id)
+    assert run["status"] == "succeeded"
+    assert [row["attempts"] for row in run["steps"]] == [2, 1]
+    assert run["steps"][0]["stdout"] == "again\n"
+
+
+@pytest.mark.needs_postgresql
+def test_a_stopped_worker(pair: tuple[ChaosServer, ChaosServer], postgres_server: PostgresServer) -> None:
+    """Another one takes its runs; its code is dead within two leases although nobody is there to kill it; and when
+    it wakes up it writes nothing.
+    """
+    first, second = pair
+    with closing(Client(first)) as client, closing(Client(second)) as other:
+        run_id = _start_on(client)
+        until(lambda: first.holders_of(run_id), "the code runs")
+        (gateway,) = first.processes(GATEWAY)
+        os.kill(gateway, signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        try:
+            until(lambda: not first.holders_of(run_id), "the code is dead", 2 * LEASE_S + 2)
+            assert time.monotonic() - stopped_at > LEASE_S / 2
+            _assert_done_twice(other, run_id)
+            before = check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
+        finally:
+            os.kill(gateway, signal.SIGCONT)
+        until(lambda: _runs_live(first) == 0, "it has let go")
+        after = check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
+        assert [rows.history for rows in after] == [rows.history for rows in before]
+        _assert_done_twice(client, run_id)
+
+
+@pytest.mark.needs_postgresql
+def test_a_killed_worker(pair: tuple[ChaosServer, ChaosServer], postgres_server: PostgresServer) -> None:
+    """With everything of it but its launcher: another one goes on, and the code that was left is dead by then."""
+    first, second = pair
+    with closing(Client(first)) as client:
+        run_id = _start_on(client)
+    until(lambda: first.holders_of(run_id), "the code runs")
+    first.kill_all()
+    with closing(Client(second)) as other:
+        _assert_done_twice(other, run_id)
+        until(lambda: not first.holders_of(run_id), "the code is dead", 2 * LEASE_S + 2)
+        check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
+    until(lambda: not first.listeners(), "the port is free")
+    first.start()
+
+
+def _runs_live(server: ChaosServer) -> float:
+    with server.connect() as connection:
+        text = connection.request("GET", "/metrics").body.decode()
+    line = next(line for line in text.splitlines() if line.startswith("sandgate_runs_live "))
+    return float(line.split()[1])

@@ -1,0 +1,45 @@
+"""What the process class holds although it has no walls: limits that the kernel keeps for a single process."""
+
+import pytest
+
+from sandgate.core.limits import MIB, Limits
+from sandgate.core.states import ExecutionStatus
+from tests.runtime.hosts import Bench
+
+LIMITS = Limits(memory_bytes=32 * MIB, file_size_bytes=16 * MIB, open_files=128)
+
+TRIED = {
+    "a large file": (
+        "import errno\nf = open('large', 'wb')\ntry: f.truncate((16 << 20) + 1)\n"
+        "except OSError as e: print(errno.errorcode[e.errno])",
+        "EFBIG\n",
+    ),
+    "a large file of a shell's": (
+        "import os, subprocess\nsubprocess.run(['/bin/sh', '-c', 'head -c 20000000 /dev/zero > large 2>/dev/null'])\n"
+        "print(os.path.getsize('large') <= 16 << 20)",
+        "True\n",
+    ),
+    "many descriptors": (
+        "import errno, os\ntry:\n    while True: os.dup(0)\nexcept OSError as e: print(errno.errorcode[e.errno])\n",
+        "EMFILE\n",
+    ),
+    "much memory": ("try: bytearray(2 << 30)\nexcept MemoryError as e: print('MemoryError')", "MemoryError\n"),
+    "higher limits": (
+        "import resource\nfor n in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS):\n"
+        "    try: resource.setrlimit(n, (1 << 40, 1 << 40))\n    except ValueError: print('no')",
+        "no\n" * 3,
+    ),
+    "a core dump": ("import resource; print(resource.getrlimit(resource.RLIMIT_CORE))", "(0, 0)\n"),
+    "privileges": ("print('NoNewPrivs:\\t1' in open('/proc/self/status').read())", "True\n"),
+}
+
+
+@pytest.mark.parametrize("name", TRIED)
+async def test_limit(name: str, process: Bench) -> None:
+    """Going over it is an error to the code that does, and the next execution has the same again."""
+    code, said = TRIED[name]
+    sandbox = await process.make(limits=LIMITS)
+    for _round in range(2):
+        ran = await process.run(sandbox, code)
+        assert (ran.status, ran.stdout.decode(), ran.stderr) == (ExecutionStatus.COMPLETED, said, b""), sandbox.failure
+    assert await process.works(sandbox)

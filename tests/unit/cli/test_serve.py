@@ -1,0 +1,54 @@
+"""What ``sandgate serve`` says when it serves."""
+
+import io
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandgate.assembly import Started
+from sandgate.auth.first_admin import FirstAdmin
+from sandgate.cli.serve import _announce
+
+
+class Terminal(io.StringIO):
+    """Standard output with a person in front of it."""
+
+    def isatty(self) -> bool:
+        """It is."""
+        return True
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """The socket that is served."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound
+
+
+def _said(monkeypatch: pytest.MonkeyPatch, listener: socket.socket, out: io.StringIO, admin: FirstAdmin | None) -> str:
+    monkeypatch.setattr(sys, "stdout", out)
+    _announce(listener, Started(admin))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("out", "shown"), [(Terminal(), True), (io.StringIO(), False)])
+def test_the_first_password_is_shown_to_a_person_only(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket, out: io.StringIO, shown: bool
+) -> None:
+    """On a terminal once; never in what is kept as a log, which is told where it is."""
+    said = _said(monkeypatch, listener, out, FirstAdmin("admin", "random-password", Path("/state/file")))
+    assert ("random-password" in said) is shown
+    assert "/state/file" in said
+    assert f"http://127.0.0.1:{listener.getsockname()[1]}/docs" in said
+
+
+def test_a_given_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
+    """Whoever set it knows it; later starts say nothing of passwords."""
+    said = _said(monkeypatch, listener, Terminal(), FirstAdmin("admin", "given-password", None))
+    assert "given-password" not in said
+    assert "SANDGATE_ADMIN_PASSWORD" in said
+    assert "password" not in _said(monkeypatch, listener, Terminal(), None)
