@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 import types
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sandgate_agent import calls, spawning, step_files, system, walls, wire
 from sandgate_agent.calls import Call
@@ -98,8 +98,8 @@ def rehearse() -> None:
     step_files.rehearse()
 
 
-def settling(standard: bool) -> Settle:
-    """How a child takes the place of an ordinary process: standard streams, session, identity, signals."""
+def settling(standard: bool, limits: Sequence[Tuple[int, int]]) -> Settle:
+    """How a child takes the place of an ordinary process: standard streams, session, identity, limits, signals."""
 
     def settle(channel: int, stdout: int, stderr: int) -> List[Call]:
         return [
@@ -117,6 +117,7 @@ def settling(standard: bool) -> Settle:
             calls.prepare("close", 0),
             # One of its own: a descriptor that is shared would carry flags and locks from one environment to the next.
             calls.prepare("open", b"/dev/null", os.O_RDONLY),
+            *(system.prepare_limit(number, value) for number, value in limits),
             system.prepare_process_name(_NAME),
             system.prepare_unblock(_signal.SIGCHLD, _signal.SIGTERM),
         ]
