@@ -117,8 +117,8 @@ class Runtime(Protocol):
         """
         ...
 
-    async def discard(self) -> None:
-        """End every sandbox whose tagged execution was not taken up."""
+    async def discard(self, but: Collection[str] = ()) -> None:
+        """End every sandbox whose tagged execution was not taken up, but those with these tags."""
         ...
 
     async def create(self, spec: SandboxSpec) -> Sandbox:

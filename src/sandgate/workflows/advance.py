@@ -4,13 +4,13 @@ Three phases follow one another: the steps, ``on_error`` when one of them failed
 always. In a phase a step opens when all that it needs is over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sandgate.core.errors import ExpressionError
 from sandgate.core.execution import ErrorReport
-from sandgate.core.run import Run, RunStatus, StepResult, StepRun, StepStatus
+from sandgate.core.run import Run, RunStatus, StepKey, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import StepType
 from sandgate.workflows.beginnings import open_steps, skip
 from sandgate.workflows.conditions import run_outputs
@@ -59,14 +59,14 @@ def _take(ledger: Ledger, event: Event) -> None:
             _cancel(ledger, who)
         case Entered(at):
             ledger.run = replace(ledger.run, started_at=ledger.run.started_at or at)
-        case TakenOver():
-            _take_over(ledger)
+        case TakenOver(kept):
+            _take_over(ledger, kept)
 
 
-def _take_over(ledger: Ledger) -> None:
-    """What ran is lost; runs below this one live on by themselves, and what was to be killed still is."""
+def _take_over(ledger: Ledger, kept: Collection[StepKey]) -> None:
+    """What ran is lost but what was kept; runs below this one live on, and what was to be killed still is."""
     for row in ledger.under_way():
-        if row.child_run_id is None:
+        if row.child_run_id is None and row.key not in kept:
             end_attempt(ledger, row, _LOST)
             continue
         ledger.resume(row)

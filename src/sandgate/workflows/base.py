@@ -60,8 +60,39 @@ class StepEnvironments(Protocol):
         ...
 
 
-class StepSandboxes(Place, Protocol):
-    """Where the code of steps runs: each attempt in a sandbox of its own."""
+class StepSandboxes(Protocol):
+    """Where the code of steps runs: each attempt in a sandbox of its own.
+
+    An ``attempt`` is a text that no other attempt has. What runs under it outlives this process if that is killed.
+    """
+
+    async def execute(
+        self,
+        attempt: str,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        """See ``Place``. The sandbox stays until :meth:`settle`, unless this raises.
+
+        An attempt of :meth:`kept` is taken up where it is; the rest of what is given has to be what it was begun with.
+        """
+        ...
+
+    def kept(self) -> Mapping[str, str]:
+        """The attempts that an earlier process began and that can be taken up, and the folder of each one's files."""
+        ...
+
+    async def discard(self, but: Collection[str]) -> None:
+        """End what an earlier process began, but these attempts."""
+        ...
+
+    def settle(self, attempt: str) -> None:
+        """What it came to is on disk, or of no use any more: let its sandbox go."""
+        ...
 
     def template_names(self) -> Sequence[str]:
         """The templates that steps may use."""

@@ -23,12 +23,13 @@ from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.leases import LeaseKeeper
-from sandgate.workflows.live import LiveRun
+from sandgate.workflows.live import LiveRun, started_numbers
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.reopening import reopen
 from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.signals import event_of
 from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.timers import RunTimers
 from sandgate.workflows.turns import Turns
 from sandgate.workflows.watch import RunWatch
 from sandgate.workflows.work import StepWork
@@ -81,6 +82,7 @@ class Engine:
         self._on_schedules: list[Callable[[], None]] = []
         self.watch = RunWatch()
         self.graphs = Graphs(store.workflows)
+        self._timers = RunTimers(clock, self.post)
         self._turns = Turns(store.runs, self.post)
         self._children = Children(self, store, clock, most_runs=most_runs, most_depth=most_depth)
         self._work = StepWork(
@@ -111,7 +113,7 @@ class Engine:
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
         await self._leases.claim_own()
-        self._work.keep_only(self._live)
+        await self._work.keep_only(self._live.values())
         self._spawn(self._leases.run(), "leases of runs")
         self._spawn(self._store.notes.listen(self.hear), "notes of other servers")
 
@@ -294,8 +296,11 @@ class Engine:
         live.steps = {row.key: row for row in rows}
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
+        kept = self._work.kept(live)
+        if kept:
+            live.numbers = started_numbers(await self._store.runs.list_history(run.run_id))
         self._turns.add(live)
-        self.post(live, TakenOver())
+        self.post(live, TakenOver(kept))
         self._begin_to_take_signals()
 
     async def _pump(self, live: LiveRun) -> None:
@@ -307,7 +312,9 @@ class Engine:
                 events = [*events, *await self._turns.ask(live, events, self._clock.now())]
                 changes = advance(live.graph, live.state(), events, self._clock.now())
                 self._work.expect(live, changes)
-                if not await self._writer.write(live.run, changes, signals):
+                written = await self._writer.write(live.run, changes, signals)
+                self._work.settle(live.run.run_id, events)
+                if not written:
                     self._drop(live)
                     return
                 self._follow(live, changes)
@@ -320,17 +327,17 @@ class Engine:
         if not live.run.is_live:
             self._drop(live)
             return
-        numbers = {(event.step, event.item): event.number for event in changes.history if event.kind == "step_started"}
+        live.numbers.update(started_numbers(changes.history))
         for row in changes.start:
             if row.key in changes.kill and row.child_run_id is None:
                 # It was to be started and is to be killed: it never began.
                 self.post(live, AttemptEnded(row.key, row.attempt, _CANCELLED))
                 continue
-            live.outputs[row.key] = output = LiveOutput(numbers.get(row.key, changes.run.events), live.wake)
+            live.outputs[row.key] = output = LiveOutput(live.numbers.get(row.key, changes.run.events), live.wake)
             live.attempts[row.key] = self._spawn(self._attempt(live, row, output), f"{row.run_id} {row.step}")
         for key in changes.kill:
             self._kill(live, key)
-        self._set_timer(live)
+        self._timers.set(live)
 
     def _kill(self, live: LiveRun, key: StepKey) -> None:
         child_run_id = live.steps[key].child_run_id
@@ -339,24 +346,6 @@ class Engine:
             self._children.cancel(child_run_id)
         elif task is not None:
             task.cancel()
-
-    def _set_timer(self, live: LiveRun) -> None:
-        if live.timer is not None:
-            live.timer.cancel()
-            live.timer = None
-        if live.run.wake_at is not None:
-            delay_s = max(0.0, (live.run.wake_at - self._clock.now()).total_seconds())
-            # Bounded, because the wall clock may be set meanwhile.
-            live.timer = asyncio.get_running_loop().call_later(min(delay_s, 60.0), self._ring, live)
-
-    def _ring(self, live: LiveRun) -> None:
-        live.timer = None
-        if live.run.run_id in self._live:
-            due = live.run.wake_at is not None and live.run.wake_at <= self._clock.now()
-            if due:
-                self.post(live)
-            else:
-                self._set_timer(live)
 
     async def _attempt(self, live: LiveRun, row: StepRun, output: LiveOutput) -> None:
         try:

@@ -45,7 +45,9 @@ class Entered:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """The process that worked on the run is gone, and with it whatever ran but the runs below it."""
+    """The process that worked on the run is gone, and with it whatever ran but the runs below it and what was kept."""
+
+    kept: frozenset[StepKey] = frozenset()
 
 
 Event: TypeAlias = AttemptEnded | Decided | CancelAsked | Entered | TakenOver

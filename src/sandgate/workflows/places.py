@@ -1,12 +1,13 @@
 """Where the code of an attempt runs: in a sandbox of its own, in the workspace of its run, or where it says itself."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sandgate.core.errors import EnvironmentNotFound
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, RunId, UserId
 from sandgate.core.output_tap import OutputTap
-from sandgate.core.run import StepRun, StepStatus
+from sandgate.core.run import StepKey, StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
 from sandgate.sandbox.base import Collect, Mask
 from sandgate.workflows.base import Place, StepEnvironments, StepSandboxes
@@ -44,12 +45,39 @@ class Places:
         if graph.definition.shares_workspace and self._workspaces is not None:
             template = workspace_template(graph.definition)
             return _Shared(self._workspaces, state.run.run_id, template, _was_used(graph, state, row))
-        return self._sandboxes
+        return _Own(self._sandboxes, attempt_name(row))
+
+    def kept(self, rows: Collection[StepRun]) -> frozenset[StepKey]:
+        """Which of these attempts an earlier process began and can be taken up."""
+        kept = self._sandboxes.kept()
+        return frozenset(row.key for row in rows if row.status is StepStatus.RUNNING and attempt_name(row) in kept)
 
     def release(self, run_id: RunId) -> None:
         """The run is over, or another process's."""
         if self._workspaces is not None:
             self._workspaces.release(run_id)
+
+
+def attempt_name(row: StepRun) -> str:
+    """What no other attempt is called, of this run or another."""
+    return f"{row.run_id}|{row.step}|{'-' if row.item is None else row.item}|{row.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    sandboxes: StepSandboxes
+    attempt: str
+
+    async def execute(
+        self,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        return await self.sandboxes.execute(self.attempt, template, code, timeout_s, data, tap, collect)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused
+from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
-from sandgate.sandbox.base import Collect, Runtime, Sandbox, SandboxSpec
+from sandgate.sandbox.base import Collect, Resumed, Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
 
 _NEWEST = "python"
+# Between an attempt and the folder of its files in what the runtime keeps it by.
+_TAG_SIGN = "|"
 # What a sandbox lives on without a word from this process, in lengths of a lease.
 _LIFETIME_LEASES = 2
 _MOST_EXPECTED = 8
@@ -48,6 +50,7 @@ class RuntimeStepSandboxes:
         self._templates = templates
         self._lifetime_s = _LIFETIME_LEASES * lease_s
         self._used: dict[EnvironmentId, Sandbox] = {}
+        self._unsettled: dict[str, EnvironmentId] = {}
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -69,6 +72,7 @@ class RuntimeStepSandboxes:
 
     async def execute(
         self,
+        attempt: str,
         template: str | None,
         code: str,
         timeout_s: float,
@@ -77,11 +81,13 @@ class RuntimeStepSandboxes:
         collect: Collect | None = None,
     ) -> Termination:
         """See ``StepSandboxes``."""
-        sandbox = await self._take(template or _NEWEST)
+        tag = f"{attempt}{_TAG_SIGN}{data.folder}"
+        request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap, tag=tag)
+        resumed = await self._resume(template or _NEWEST, request) if tag in self._runtime.kept() else None
+        sandbox = await self._take(template or _NEWEST) if resumed is None else resumed.sandbox
         self._used[sandbox.environment_id] = sandbox
         try:
-            request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap)
-            ended = await sandbox.execute(request).wait()
+            ended = await (sandbox.execute(request) if resumed is None else resumed.execution).wait()
             if collect is not None:
                 await collect(lambda more: sandbox.execute(replace(more, is_last=True)), ended)
         except asyncio.CancelledError:
@@ -90,8 +96,33 @@ class RuntimeStepSandboxes:
         except BaseException:
             self.destroy_later(sandbox.environment_id)
             raise
-        self.destroy_later(sandbox.environment_id)
+        self._unsettled[attempt] = sandbox.environment_id
         return ended
+
+    async def _resume(self, template: str, request: ExecutionRequest) -> Resumed:
+        resumed = await self._runtime.resume(request, self._templates.check(template).limits)
+        if resumed is None:
+            # It must not begin again as the same attempt.
+            raise SandboxFailed("The sandbox ended while the process that ran the step was gone")
+        return resumed
+
+    def kept(self) -> Mapping[str, str]:
+        """See ``StepSandboxes``."""
+        parts = (tag.rpartition(_TAG_SIGN) for tag in self._runtime.kept())
+        return {attempt: folder for attempt, _sign, folder in parts}
+
+    async def discard(self, but: Collection[str]) -> None:
+        """See ``StepSandboxes``."""
+        await self._runtime.discard({tag for tag in self._runtime.kept() if tag.rpartition(_TAG_SIGN)[0] in but})
+
+    def settle(self, attempt: str) -> None:
+        """See ``StepSandboxes``."""
+        environment_id = self._unsettled.pop(attempt, None)
+        if environment_id is not None:
+            self.destroy_later(environment_id)
+        elif attempt in (kept := self.kept()):
+            # It was given up before it was taken up.
+            self._spawn(self.discard(kept.keys() - {attempt}), f"discard {attempt}")
 
     async def hold(self) -> None:
         """See ``StepSandboxes``."""

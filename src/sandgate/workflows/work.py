@@ -1,23 +1,24 @@
 """Does what an attempt of a step is: code in its place, a request, or a run of its own."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from sandgate.core.errors import ExpressionError, SecretUnreadable, StoreUnavailable
 from sandgate.core.ids import RunId
-from sandgate.core.run import StepResult, StepRun
+from sandgate.core.run import StepKey, StepResult, StepRun
 from sandgate.core.workflow import StepType
 from sandgate.workflows.attempts import explain, failure, prepare, run_attempt
 from sandgate.workflows.base import SecretSource, StepEnvironments, StepSandboxes
 from sandgate.workflows.children import Children
 from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.contexts import attempt_context
-from sandgate.workflows.events import Changes
+from sandgate.workflows.events import AttemptEnded, Changes, Event
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.masking import Masker
-from sandgate.workflows.places import Places
+from sandgate.workflows.places import Places, attempt_name
 from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.workspaces import Workspaces
 
@@ -62,10 +63,22 @@ class StepWork:
                 async with self._slots:
                     return await self._execute(live, row, output)
 
-    def keep_only(self, run_ids: Collection[RunId]) -> None:
+    async def keep_only(self, runs: Collection[LiveRun]) -> None:
         """Let go of what an earlier process left for other runs."""
         if self._workspaces is not None:
-            self._workspaces.keep_only(run_ids)
+            self._workspaces.keep_only({live.run.run_id for live in runs})
+        await self._sandboxes.discard({attempt_name(row) for live in runs for row in live.steps.values()})
+
+    def kept(self, live: LiveRun) -> frozenset[StepKey]:
+        """What an earlier process began of a run and can be taken up."""
+        return self._places.kept(live.steps.values())
+
+    def settle(self, run_id: RunId, events: Iterable[Event]) -> None:
+        """What attempts came to is on disk, or of no use any more."""
+        for event in events:
+            if isinstance(event, AttemptEnded):
+                step, item = event.key
+                self._sandboxes.settle(attempt_name(StepRun(run_id, step, item, attempt=event.attempt)))
 
     def release(self, run_id: RunId) -> None:
         """The run is over, or another process's."""
@@ -96,6 +109,10 @@ class StepWork:
             secrets = await self._open_secrets(live)
             masker = Masker(secrets.values())
             data = prepare(live.graph, live.state(), row, secrets)
+            folder = self._sandboxes.kept().get(attempt_name(row))
+            if folder is not None:
+                # It was begun with this one, by a process that is gone.
+                data = replace(data, folder=folder)
             place = self._places.find(live.graph, live.state(), row, masker.mask_termination)
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)
