@@ -28,6 +28,7 @@ from sandgate.auth.accounts import Accounts
 from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
@@ -40,13 +41,16 @@ from sandgate.environments.base import NewEnvironment
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
+from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import set_up_logging
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
 from sandgate.workflows.webhooks import WebhookService
 
@@ -133,6 +137,8 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         users=UserService(store.users, accounts, passwords, clock),
         environments=service,
         templates=FakeTemplates(),
+        secrets=SecretService(store.secrets, Sealer(keys), clock, settings),
+        artifacts=ArtifactService(store, ArtifactFiles(folder / "artifacts"), clock, settings),
         workflows=workflows,
         schedules=ScheduleService(store, workflows, workflows, clock, settings, wake=lambda: None),
         webhooks=WebhookService(store, workflows, workflows, DerivedSecrets(folder / "keys"), clock, settings),

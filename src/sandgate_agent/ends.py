@@ -16,6 +16,8 @@ _AF_UNIX = 1
 _SOCK_STREAM = 1
 _SOCK_CLOEXEC = os.O_CLOEXEC
 _SOL_SOCKET, _SO_SNDBUF = 1, 7
+# Source: include/uapi/asm-generic/errno.h
+_ETOOMANYREFS = 109
 _PAIR_BYTES = 8
 # The kernel doubles it, for what it adds to each piece.
 _ROOM_BYTES = wire.ANSWER_LIMIT
@@ -68,12 +70,19 @@ class Ends:
         ]
         self._prepared_for = self._numbers.raw
 
-    def hand_over(self, number: int) -> None:
-        """After the fork: give the gateway its ends, and keep none. Raises ``OSError`` when it is gone."""
+    def hand_over(self, number: int) -> bool:
+        """After the fork: give the gateway its ends, and keep none. Raises ``OSError`` when it is gone.
+
+        False when too many descriptors of this user are on their way already; then nobody has them.
+        """
         self._letter.put(wire.pack_numbered(wire.CHILD, number))
         calls.run(self._giving_up)
-        calls.run((self._letter.send,))
+        handed_over = self._letter.send() >= 0
+        error = None if handed_over else calls.failure(self._letter.send)
         calls.run(self._sent)
+        if error is not None and error.errno != _ETOOMANYREFS:
+            raise error
+        return handed_over
 
     def close(self) -> None:
         """Keep none, because there is no child."""

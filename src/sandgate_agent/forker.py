@@ -6,7 +6,7 @@ environment puts up the walls before anything else.
 
 import _signal
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sandgate_agent import calls, child, system, walls, wire
 from sandgate_agent.calls import Call
@@ -15,6 +15,7 @@ from sandgate_agent.ends import Ends
 _RETRY_MS = 5
 # Source: include/uapi/asm-generic/resource.h
 _RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
+_OPEN_FILES = 7
 
 
 class Start:
@@ -28,7 +29,12 @@ class Start:
             if not request["joins"]:
                 self._calls += plan.environment(request["disk_bytes"], request["inodes"])
             self._calls += plan.slot()
-        self._calls += _confinement(request, plan is not None)
+        limits = [(number, request[name]) for number, name in _RLIMITS if request[name] is not None]
+        # The kernel counts descriptors that are on their way for the whole user, against this limit of who sends one:
+        # where all sandboxes are of one user, a forker must not be bound by what its own children may open.
+        self.of_children = [limit for limit in limits if limit[0] == _OPEN_FILES and plan is None]
+        self._calls += [system.prepare_limit(*limit) for limit in limits if limit not in self.of_children]
+        self._calls += _confinement(plan is not None)
         if filter_ is not None:
             self._calls.append(filter_.install)
         self._calls.append(system.prepare_process_name("sg-forker"))
@@ -43,8 +49,8 @@ class Start:
         calls.run(self._calls)
 
 
-def _confinement(request: Dict[str, Any], standard: bool) -> List[Call]:
-    confining = [system.prepare_limit(number, request[name]) for number, name in _RLIMITS if request[name] is not None]
+def _confinement(standard: bool) -> List[Call]:
+    confining: List[Call] = []
     if standard:
         confining += system.prepare_bounding_set_drop()
         confining.append(system.prepare_capabilities((system.CAP_KILL, system.CAP_SETGID, system.CAP_SETUID)))
@@ -57,8 +63,11 @@ def _confinement(request: Dict[str, Any], standard: bool) -> List[Call]:
 class Forker:
     """The life of a slot: one child at a time, numbered."""
 
-    def __init__(self, control: int, standard: bool, fork: Optional[Call]) -> None:
-        """``fork`` is None where fork handlers must run, because libraries were preloaded."""
+    def __init__(self, control: int, standard: bool, fork: Optional[Call], limits: Sequence[Tuple[int, int]]) -> None:
+        """``fork`` is None where fork handlers must run, because libraries were preloaded.
+
+        ``limits`` are the children's.
+        """
         self._control = control
         self._standard = standard
         self._fork = fork
@@ -71,7 +80,7 @@ class Forker:
         self._signals = system.open_child_signals()
         self._watch = system.Watch(self._signals, control)
         self._burial = system.Burial()
-        self._ends = Ends(control, [self._signals], child.settling(standard))
+        self._ends = Ends(control, [self._signals], child.settling(standard, limits))
         # From process 1 this reaches all of the namespace, in one step that no fork can slip through.
         self._kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
 
@@ -87,10 +96,12 @@ class Forker:
         if pid < 0:
             self._ends.close()
             return False
+        if not self._ends.hand_over(self._number + 1):
+            # Nobody has the other side of its socket, so that it ends by itself.
+            return False
         self._pid = pid
         self._end_message = b""
         self._number += 1
-        self._ends.hand_over(self._number)
         return True
 
     def kill_all(self) -> None:
@@ -202,7 +213,7 @@ def main(start: Start, standard: bool, fork: Optional[Call], control: int, sync:
             os._exit(1)
         os.write(sync, wire.READY)
         os.close(sync)
-        forker = Forker(control, standard, fork)
+        forker = Forker(control, standard, fork, start.of_children)
         try:
             forker.serve()
         except (BrokenPipeError, ConnectionResetError):

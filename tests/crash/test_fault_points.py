@@ -23,8 +23,11 @@ AT_START = ("runs.claim.own", "executions.mark_lost", "executions.prune", "idemp
 ELSEWHERE = {
     "users": "accounts are one write each: there is nothing between two of them",
     "credentials": "accounts are one write each: there is nothing between two of them",
+    "secrets": "a secret is one write",
+    "artifacts": "what is removed is removed again; tests/crash/test_run_crashes.py has those that are kept with a run",
 }
 UNREACHED = {
+    "runs.enter": "no run of these waits for a turn; tests/crash/test_step_crashes.py has some that do",
     "runs.apply.nothing": "no rule changes a run without a word in its history",
     "runs.claim.free": "only where several servers share a database; random kills go through it",
     "runs.release": "only where several servers share a database; it is the last thing that a server does",

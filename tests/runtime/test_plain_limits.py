@@ -3,8 +3,8 @@
 import pytest
 
 from sandgate.core.limits import MIB, Limits
-from sandgate.core.states import ExecutionStatus
-from tests.runtime.hosts import Bench
+from sandgate.core.states import ExecutionStatus, Isolation
+from tests.runtime.hosts import Bench, launcher_host, until
 
 LIMITS = Limits(memory_bytes=32 * MIB, file_size_bytes=16 * MIB, open_files=128)
 
@@ -43,3 +43,18 @@ async def test_limit(name: str, process: Bench) -> None:
         ran = await process.run(sandbox, code)
         assert (ran.status, ran.stdout.decode(), ran.stderr) == (ExecutionStatus.COMPLETED, said, b""), sandbox.failure
     assert await process.works(sandbox)
+
+
+async def test_descriptors_of_other_sandboxes_do_not_count() -> None:
+    """The kernel counts those that are on their way for the user that all share: three for each one that waits."""
+    waiting = LIMITS.open_files // 3 + 8
+    with launcher_host(Isolation.PROCESS, spares=waiting) as host:
+        bench = Bench(host, host.runtime())
+        await bench.runtime.start(bench.on_end)
+        sandbox = await bench.make(limits=LIMITS)
+        await until(lambda: len(host.forkers()) == waiting + 1)
+        for _spare in range(3):
+            assert await bench.works(await bench.make(limits=LIMITS))
+        assert await bench.works(sandbox)
+        assert "a forker ended" not in host.log()
+        await bench.runtime.stop(keep_sandboxes=False)

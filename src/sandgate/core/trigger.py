@@ -15,6 +15,7 @@ class TriggerType(StrEnum):
     API = "api"
     SCHEDULE = "schedule"
     WEBHOOK = "webhook"
+    RUN = "run"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,22 @@ of the kernel's, so that no kill can hit between the two.
 """
 
 import ctypes
+import fcntl
 import os
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from sandgate.sandbox.output import LARGEST_PIPE_BYTES, OutputStream
 
-_LOOK_BYTES = 65_536
+_READ_BYTES = 65_536
 # More than this is moved: a pipe that is full would stop the code. Source: pipe(7), 16 pages.
 _MOST_LEFT_BYTES = 32_768
 _SHORTEST_PAUSE_S = 0.002
 _LONGEST_PAUSE_S = 0.05
+# What has been in the pipe for so long is moved, however little it is: each write may take a page of the pipe for
+# itself, so that code may wait for room; and a file needs no looking by the clock.
+_MOST_STILL_S = 1.0
 _SPLICE_F_NONBLOCK = 2
 
 _library = ctypes.CDLL(None, use_errno=True)
@@ -26,12 +31,29 @@ class Keeping:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._open_pipe()
+
+    def _open_pipe(self) -> None:
         self._out, self._in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # As many pieces as the largest pipe holds. Without the right to one, a pipe that has grown is moved late.
+        with suppress(OSError):
+            fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, LARGEST_PIPE_BYTES)
 
     def look(self, pipe: int) -> bytes:
-        """All that is in a pipe, as far as it fits one of ordinary size, without taking it out. Source: tee(2)."""
-        copied = _library.tee(pipe, self._in, _LOOK_BYTES, _SPLICE_F_NONBLOCK)
-        return os.read(self._out, copied) if copied > 0 else b""
+        """All that is in a pipe, without taking it out. Source: tee(2)."""
+        left: int = _library.tee(pipe, self._in, LARGEST_PIPE_BYTES, _SPLICE_F_NONBLOCK)
+        parts = []
+        try:
+            while left > 0:
+                # Less than there is when the code writes packets: each is read by itself.
+                part = os.read(self._out, left)
+                parts.append(part)
+                left -= len(part)
+        except OSError:
+            # What is left over would be shown to the next one who looks.
+            self.close()
+            self._open_pipe()
+        return b"".join(parts)
 
     def path(self, environment_id: str, name: str) -> Path:
         """Where the file of one stream is."""
@@ -80,13 +102,15 @@ class KeptOutputStream(OutputStream):
         self._moved_bytes = 0
         self._seen_bytes = 0
         self._pause_s = _SHORTEST_PAUSE_S
+        self._still_s = 0.0
+        self._gave_up = False
 
     def recover(self) -> None:
         """Take what an earlier gateway moved, if it did."""
         if not self._path.exists():
             return
         self._open_file()
-        while part := os.pread(self._file, _LOOK_BYTES, self._moved_bytes):
+        while part := os.pread(self._file, _READ_BYTES, self._moved_bytes):
             self._take(part)
             self._moved_bytes = min(self._moved_bytes + len(part), self._keep_bytes)
             if self._dropped_bytes:
@@ -96,35 +120,74 @@ class KeptOutputStream(OutputStream):
         self._file = self._keeping.open(self._path)
         self.is_moved = True
 
+    def _give_up(self) -> None:
+        """The file cannot be written: read without one. A gateway that comes after a kill finds a part only."""
+        self._gave_up = True
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
     def _read(self) -> int:
         """The number of new bytes, -1 when there are none now. An end of file is not seen: the slot tells of ends."""
+        if self._gave_up:
+            return super()._read()
         if self._file >= 0:
             return self._move()
         data = self._keeping.look(self._descriptor)
         new = data[self._seen_bytes :]
         if new:
             self._take(new)
+        self._seen_bytes = len(data)
         if len(data) > _MOST_LEFT_BYTES:
-            self._open_file()
-            self._move_seen(len(data))
-        else:
-            self._seen_bytes = len(data)
+            self._begin_to_move()
         return len(new) or -1
 
-    def _move_seen(self, length: int) -> None:
-        """Move what was looked at, as far as it is kept."""
-        while length > 0:
-            if self._room <= 0:
-                length -= len(os.read(self._descriptor, length))
-                self._mark_dropped()
-                continue
-            moved = os.splice(self._descriptor, self._file, min(length, self._room), offset_dst=self._moved_bytes)
-            self._moved_bytes += moved
-            length -= moved
+    def _begin_to_move(self) -> None:
+        """Move what was looked at, as far as it is kept. The code may have read its own pipe empty meanwhile."""
+        try:
+            self._open_file()
+        except OSError:
+            self._give_up()
+        left = self._seen_bytes
+        while left > 0 and (moved := self._take_out(left)) > 0:
+            left -= moved
+
+    def _take_out(self, most: int) -> int:
+        """Take out of the pipe what was looked at, and keep it as far as there is room."""
+        if self._room > 0 and not self._gave_up:
+            moved = self._splice(most)
+            if not self._gave_up:
+                return moved
+        try:
+            dropped = len(os.read(self._descriptor, most))
+        except BlockingIOError:
+            return -1
+        self._mark_dropped()
+        return dropped
+
+    def _splice(self, most: int) -> int:
+        """Move from the pipe to the file; the number of bytes, 0 at the end, -1 when there is nothing now."""
+        try:
+            moved = os.splice(
+                self._descriptor, self._file, min(self._room, most),
+                offset_dst=self._moved_bytes, flags=os.SPLICE_F_NONBLOCK,
+            )  # fmt: skip
+        except BlockingIOError:
+            return -1
+        except OSError:
+            self._give_up()
+            return -1
+        self._moved_bytes += moved
+        return moved
 
     def _mark_dropped(self) -> None:
         """A byte beyond the cap tells whoever recovers the file that there was more."""
-        os.ftruncate(self._file, self._keep_bytes + 1)
+        if self._file >= 0:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._keep_bytes + 1)
 
     @property
     def _room(self) -> int:
@@ -132,31 +195,31 @@ class KeptOutputStream(OutputStream):
 
     def _move(self) -> int:
         """Move what has come, and read it from the file; what is beyond the cap is dropped."""
-        if self._room <= 0:
-            dropped = super()._read()
-            if dropped > 0:
-                self._mark_dropped()
-            return dropped
-        try:
-            moved = os.splice(
-                self._descriptor, self._file, min(self._room, _LOOK_BYTES),
-                offset_dst=self._moved_bytes, flags=os.SPLICE_F_NONBLOCK,
-            )  # fmt: skip
-        except BlockingIOError:
-            return -1
-        if moved:
-            self._take(os.pread(self._file, moved, self._moved_bytes))
-            self._moved_bytes += moved
-        return moved
+        if self._room > 0:
+            moved = self._splice(_READ_BYTES)
+            if moved > 0:
+                self._take(os.pread(self._file, moved, self._moved_bytes - moved))
+            if not self._gave_up:
+                return moved
+        dropped = super()._read()
+        if dropped > 0:
+            self._mark_dropped()
+        return dropped
 
     def _on_readable(self) -> None:
-        if self._file >= 0:
+        if self._file >= 0 or self._gave_up:
             # The pipe is emptied each time, so that it tells when there is more.
             super()._on_readable()
             return
         # As long as something is left in the pipe it can be read: until it is moved this looks by the clock.
         self._unwatch()
-        self._pause_s = _SHORTEST_PAUSE_S if self._read() > 0 else min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        if self._read() > 0:
+            self._pause_s, self._still_s = _SHORTEST_PAUSE_S, 0.0
+        else:
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._still_s += self._pause_s
+            if self._still_s > _MOST_STILL_S:
+                self._begin_to_move()
         self._rest(self._pause_s)
 
     def finish(self) -> None:
@@ -165,12 +228,11 @@ class KeptOutputStream(OutputStream):
             return
         self._unwatch()
         left = LARGEST_PIPE_BYTES
-        while left > 0 and (length := self._read()) > 0 and self._file >= 0:
+        while left > 0 and (length := self._read()) > 0:
             left -= length
         self._open = False
         os.close(self._descriptor)
-        if self._file >= 0:
-            os.close(self._file)
+        self._close_file()
 
 
 class Spool:

@@ -144,6 +144,12 @@ runs = sa.Table(
     sa.Column("lease_until", Instant),
     sa.Column("error", JsonText),
     sa.Column("inputs", JsonText, nullable=False),
+    sa.Column("outputs", JsonText),
+    sa.Column("parent_run_id", ExactText),
+    sa.Column("parent_step", ExactText),
+    sa.Column("depth", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("slot_group", ExactText),
+    sa.Column("slot_limit", sa.BigInteger),
     sa.Column("trigger_type", ExactText, nullable=False, server_default="api"),
     sa.Column("trigger_id", ExactText),
     sa.Column("trigger_at", Instant),
@@ -176,6 +182,7 @@ run_steps = sa.Table(
     sa.Column("stdout", Utf8, nullable=False),
     sa.Column("stderr", Utf8, nullable=False),
     sa.Column("attempts_before", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("child_run_id", ExactText),
 )
 
 run_history = sa.Table(
@@ -201,6 +208,41 @@ run_signals = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("body", JsonText, nullable=False),
     sa.Index("run_signals_by_run", "run_id", "signal_id"),
+)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column(
+        "owner_id",
+        ExactText,
+        sa.ForeignKey("users.user_id", name="secrets_of_users", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("name", ExactText, primary_key=True),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("key_id", ExactText, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+# ``item`` is -1 for a step as a whole. The bytes are a part of a file named ``pack`` outside of the database.
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("artifact_id", ExactText, primary_key=True),
+    sa.Column("run_id", ExactText, nullable=False),
+    sa.Column("step", ExactText, nullable=False),
+    sa.Column("item", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.BigInteger, nullable=False),
+    sa.Column("path", ExactText, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("pack", ExactText, nullable=False),
+    sa.Column("offset_bytes", sa.BigInteger, nullable=False),
+    sa.Index("artifacts_by_run", "run_id", "artifact_id"),
+    sa.Index("artifacts_by_age", "created_at"),
 )
 
 write_probe = sa.Table(
@@ -236,6 +278,9 @@ partial_index(workflows, "workflows_newest", "workflow_id", "deleted_at IS NULL"
 partial_index(workflows, "workflows_by_owner", "owner_id, workflow_id", "deleted_at IS NULL")
 partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "deleted_at IS NULL")
 # Few runs are live at a time, whatever the number of rows.
+partial_index(
+    runs, "runs_live_by_slot", "owner_id, slot_group, run_id", "finished_at IS NULL AND slot_group IS NOT NULL"
+)
 partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
 partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")
 partial_index(runs, "runs_live_by_trigger", "trigger_id", "finished_at IS NULL AND trigger_id IS NOT NULL")

@@ -5,7 +5,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from sandgate.store.artifacts import SqlArtifactStore
 from sandgate.store.base import (
+    ArtifactStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -14,6 +16,7 @@ from sandgate.store.base import (
     RunNotes,
     RunStore,
     ScheduleStore,
+    SecretStore,
     SignalStore,
     UserStore,
     WebhookStore,
@@ -31,6 +34,7 @@ from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
 from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
+from sandgate.store.secrets import SqlSecretStore
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
@@ -59,6 +63,8 @@ class SqlStore:
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
 
@@ -83,6 +89,8 @@ class SqlStore:
         self.signals = SqlSignalStore(self._database)
         self.notes = SqlRunNotes(location)
         self.retention = SqlRetentionStore(self._database)
+        self.secrets = SqlSecretStore(self._database)
+        self.artifacts = SqlArtifactStore(self._database)
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
 

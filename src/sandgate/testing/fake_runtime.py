@@ -264,11 +264,10 @@ class FakeRuntime:
             execution.open_tap(request.tap)
         return Resumed(sandbox, execution)
 
-    async def discard(self) -> None:
+    async def discard(self, but: Collection[str] = ()) -> None:
         """See ``Runtime``."""
-        while self._kept:
-            _tag, sandbox = self._kept.popitem()
-            await self.destroy(sandbox.environment_id)
+        for tag in [tag for tag in self._kept if tag not in but]:
+            await self.destroy(self._kept.pop(tag).environment_id)
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
         """See ``Runtime``."""

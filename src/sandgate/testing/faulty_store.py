@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sandgate.store.base import (
+    ArtifactStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -17,6 +18,7 @@ from sandgate.store.base import (
     RunNotes,
     RunStore,
     ScheduleStore,
+    SecretStore,
     SignalStore,
     Store,
     UserStore,
@@ -38,6 +40,8 @@ PARTS = (
     "signals",
     "notes",
     "retention",
+    "secrets",
+    "artifacts",
 )
 
 # What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
@@ -115,6 +119,7 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "runs.renew": ("runs.renew",),
     "runs.release": ("runs.release",),
     "runs.reopen": ("runs.reopen",),
+    "runs.enter": ("runs.enter",),
     "schedules.insert": ("schedules.insert",),
     "schedules.replace": ("schedules.replace",),
     "schedules.fire": ("schedules.fire",),
@@ -125,6 +130,10 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "webhooks.note": ("webhooks.note",),
     "webhooks.delete": ("webhooks.delete",),
     "signals.insert": ("signals.insert",),
+    "secrets.put": ("secrets.put",),
+    "secrets.delete": ("secrets.delete",),
+    "artifacts.prune": ("artifacts.prune",),
+    "artifacts.delete_of_runs": ("artifacts.delete_of_runs",),
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
     "retention.prune_environments": ("retention.prune_environments",),
@@ -153,6 +162,7 @@ READS = frozenset(
         "runs.find_newest",
         "runs.list",
         "runs.list_live",
+        "runs.list_held",
         "runs.list_steps",
         "runs.list_history",
         "runs.find_free_in_s",
@@ -170,6 +180,12 @@ READS = frozenset(
         "signals.list_held",
         "signals.exists",
         "notes.listen",
+        "secrets.find",
+        "secrets.list",
+        "artifacts.find",
+        "artifacts.list",
+        "artifacts.measure",
+        "artifacts.find_orphans",
     }
 )
 
@@ -221,6 +237,8 @@ class FaultyStore:
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sandgate.core.run import FAILED_STEP_STATUSES, Run, StepKey, StepRun, StepStatus
-from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
+from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefinition
+from sandgate.workflows.secret_names import find_secret_names
 
 
 class Phase(StrEnum):
@@ -28,6 +29,7 @@ class Graph:
         }
         self.steps = {step.name: step for steps in self.phases.values() for step in steps}
         self.phase_of = {step.name: phase for phase, steps in self.phases.items() for step in steps}
+        self.secret_names = find_secret_names(definition)
         self._ancestors: dict[str, frozenset[str]] = {}
 
     def ancestors(self, name: str) -> frozenset[str]:
@@ -61,6 +63,12 @@ def has_failed(row: StepRun | None) -> bool:
 def is_over(row: StepRun | None) -> bool:
     """Whether a step has ended, in whatever way."""
     return row is not None and not row.is_live
+
+
+def is_approvable(graph: Graph, row: StepRun) -> bool:
+    """Whether the step, or this item of it, waits for somebody to decide."""
+    step = graph.steps.get(row.step)
+    return step is not None and step.type is StepType.APPROVAL and row.status is StepStatus.WAITING
 
 
 def expression_context(graph: Graph, state: RunState) -> dict[str, Json]:

@@ -8,6 +8,7 @@ from sandgate.core.environment import Environment
 from sandgate.core.execution import ErrorReport, Execution, Usage
 from sandgate.core.ids import (
     EnvironmentId,
+    RunId,
     UserId,
     WorkflowId,
     make_api_key_id,
@@ -126,6 +127,10 @@ def a_run(workflow_id: WorkflowId, **changes: Any) -> Run:
         deadline_at=NOW + timedelta(hours=1),
         lease_owner="one",
         lease_until=NOW + timedelta(seconds=10),
+        outputs={"total": STRANGE_TEXT},
+        parent_run_id=RunId("run-000000000001"),
+        parent_step="child",
+        depth=2,
     )
     return replace(run, **changes)
 
@@ -147,6 +152,7 @@ def a_step(run: Run, **changes: Any) -> StepRun:
         error=ErrorReport("ValueError", "no", 'File "<code>", line 3'),
         stdout=STRANGE_TEXT,
         stderr="Oh\n",
+        child_run_id=RunId("run-000000000002"),
     )
     return replace(step, **changes)
 

@@ -10,24 +10,31 @@ import httpx
 
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.derived_secrets import DerivedSecrets
-from sandgate.auth.keys import KeyRing
+from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import PasswordCost, Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
 from sandgate.config.settings import Settings
+from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import LauncherUnavailable
+from sandgate.core.ids import RunId
 from sandgate.core.principal import Principal, Role
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
+from sandgate.store.artifact_files import ArtifactFiles
+from sandgate.store.base import RunChange
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
 from sandgate.workflows.ticker import Ticker
 from sandgate.workflows.webhooks import WebhookService
@@ -64,6 +71,9 @@ class Site:
     users: UserService
     service: EnvironmentService
     workflows: WorkflowService
+    secrets: SecretService
+    artifacts: ArtifactService
+    files: ArtifactFiles
     ticker: Ticker
     schedules: ScheduleService
     webhooks: WebhookService
@@ -90,7 +100,12 @@ class Site:
         users = UserService(store.users, accounts, passwords, clock)
         service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings)
         sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
-        engine = Engine(store, sandboxes, clock, "site")
+        sealing_keys = KeyRing(folder / "keys", clock, SEALING)
+        sealing_keys.open()
+        secrets = SecretService(store.secrets, Sealer(sealing_keys), clock, settings)
+        files = ArtifactFiles(folder / "artifacts")
+        artifacts = ArtifactService(store, files, clock, settings)
+        engine = Engine(store, sandboxes, clock, "site", secrets=secrets)
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
         # Not started: a test looks when it has moved the clock.
         ticker = Ticker(store, workflows, clock)
@@ -100,7 +115,10 @@ class Site:
         webhooks = WebhookService(store, workflows, workflows, derived, clock, settings)
         triggers = ticker, schedules, webhooks
         app = _shared_app()
-        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, *triggers, app.serve)
+        site = cls(
+            store, settings, clock, runtime, passwords, tokens, users, service, workflows, secrets, artifacts, files,
+            *triggers, app.serve,
+        )  # fmt: skip
         app.turn_to(site, auth)
         await service.start()
         await workflows.start_engine()
@@ -156,6 +174,20 @@ class Site:
         environment_id: str = answer.json()["environment_id"]
         return environment_id
 
+    async def add_artifact(self, run_id: str, path: str, *pieces: bytes) -> Artifact:
+        """What a step of the run would have left."""
+        run = await self.store.runs.find(RunId(run_id))
+        assert run is not None
+        pack = self.files.create(run.run_id)
+        pack.write([path, *pieces])
+        (file,) = pack.finish()
+        artifact = Artifact(
+            make_artifact_id(), run.run_id, "ask", None, 1, path, file.size_bytes, file.sha256, self.clock.now(),
+            pack.name, file.offset_bytes,
+        )  # fmt: skip
+        assert await self.store.runs.apply(RunChange(run, artifacts=[artifact]))
+        return artifact
+
 
 class _Turned:
     """Stands for a service of the site that is open now."""
@@ -179,6 +211,8 @@ class _App:
                 "environments",
                 "templates",
                 "workflows",
+                "secrets",
+                "artifacts",
                 "schedules",
                 "webhooks",
                 "idempotency",
@@ -199,8 +233,8 @@ class _App:
         self._site = site
         templates, store = FakeTemplates(), site.store
         services = (
-            auth, site.users, site.service, templates, site.workflows, site.schedules, site.webhooks,
-            store.idempotency, site.clock
+            auth, site.users, site.service, templates, site.workflows, site.secrets, site.artifacts, site.schedules,
+            site.webhooks, store.idempotency, site.clock,
         )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service

@@ -13,6 +13,7 @@ ORCHESTRATOR = "/api/v1/orchestrator"
 WORKFLOWS = f"{ORCHESTRATOR}/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{ORCHESTRATOR}/runs/{{run_id}}"
+SECRETS = f"{ORCHESTRATOR}/secrets"
 SCHEDULES = f"{ORCHESTRATOR}/schedules"
 SCHEDULE = f"{SCHEDULES}/{{schedule_id}}"
 WEBHOOKS = f"{ORCHESTRATOR}/webhooks"
@@ -71,6 +72,12 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", f"{RUN}/cancel"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/approve"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/reject"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/artifacts"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/artifacts/{{artifact_id}}"): Rule(401, 404, 200, 200, 404),
+    # Secrets are one's own affair, also against an admin.
+    ("GET", SECRETS): Rule(401, 200, 200, 200),
+    ("PUT", f"{SECRETS}/{{secret_name}}"): Rule(401, 403, 200, 200, body={"value": PASSWORD}),
+    ("DELETE", f"{SECRETS}/{{secret_name}}"): Rule(401, 404, 200, 404, 404),
     # Made for a workflow of the user's own; ``{workflow_id}`` in a body is filled in like one in a path.
     ("POST", SCHEDULES): Rule(401, 404, 201, 201, 404, {"workflow_id": "{workflow_id}", "cron": "@daily"}),
     ("GET", SCHEDULES): Rule(401, 200, 200, 200),
@@ -124,9 +131,13 @@ async def _things(site: Site) -> dict[str, str]:
     workflow = await site.post(WORKFLOWS, DEFINITION)
     workflow_id = workflow.json()["workflow_id"]
     run = await site.post(f"{WORKFLOWS}/{workflow_id}/start", {})
+    await site.send("PUT", f"{SECRETS}/API_TOKEN", json={"value": PASSWORD})
+    artifact = await site.add_artifact(run.json()["run_id"], "out.txt", b"out")
     schedule = await site.post(SCHEDULES, {"workflow_id": workflow_id, "cron": "@daily"})
     webhook = (await site.post(WEBHOOKS, {"workflow_id": workflow_id})).json()
     return {
+        "artifact_id": artifact.artifact_id,
+        "secret_name": "API_TOKEN",
         "environment_id": environment_id,
         "execution_id": execution.json()["execution_id"],
         "api_key_id": key.json()["api_key_id"],

@@ -26,6 +26,13 @@ from sandgate.core.errors.base import (
     SandgateError,
     TooManyRequests,
 )
+from sandgate.core.errors.data import (
+    ArtifactNotFound,
+    RangeNotSatisfiable,
+    SecretNotFound,
+    SecretUnreadable,
+    TooManySecrets,
+)
 from sandgate.core.errors.environments import (
     CodeTooLarge,
     EnvironmentNotFound,
@@ -82,6 +89,7 @@ from sandgate.core.errors.workflows import (
 
 __all__ = [
     "ApiKeyNotFound",
+    "ArtifactNotFound",
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
@@ -108,6 +116,7 @@ __all__ = [
     "NotFound",
     "NotReady",
     "PayloadTooLarge",
+    "RangeNotSatisfiable",
     "RequestRefused",
     "RequestTimeout",
     "RunEnded",
@@ -117,6 +126,8 @@ __all__ = [
     "SandboxFailed",
     "SandgateError",
     "ScheduleNotFound",
+    "SecretNotFound",
+    "SecretUnreadable",
     "ServiceDraining",
     "StepNotWaiting",
     "StoreUnavailable",
@@ -129,6 +140,7 @@ __all__ = [
     "TooManyLoginAttempts",
     "TooManyRequests",
     "TooManyRuns",
+    "TooManySecrets",
     "TooManyStreams",
     "TooManyTriggers",
     "UnknownTemplate",
