@@ -274,3 +274,18 @@ async def test_build_that_fails() -> None:
         assert "could not be" in str(refused.value.details["reason"])
         assert bench.host.groups() == []
         assert await bench.works(await bench.make())
+
+
+@pytest.mark.needs_root_namespaces
+async def test_no_process_for_a_zygote() -> None:
+    """One that cannot clone refuses what it is asked for, and nothing that is there ends."""
+    async with own_launcher(Isolation.STANDARD) as bench:
+        sandbox = await bench.make()
+        limit = bench.host.groups()[0].parent / f"zygote-{TEMPLATE}" / "pids.max"
+        limit.write_text("0")
+        first, second = (sandbox.execute(bench.request("import time; time.sleep(0.3)")) for _ in range(2))
+        await until(lambda: "nothing can be cloned" in bench.host.log())
+        limit.write_text("max")
+        assert [(await each.wait()).status for each in (first, second)] == [ExecutionStatus.COMPLETED] * 2
+        assert await bench.works(sandbox)
+        assert await bench.works(await bench.make())
