@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -288,4 +289,22 @@ async def test_no_process_for_a_zygote() -> None:
         limit.write_text("max")
         assert [(await each.wait()).status for each in (first, second)] == [ExecutionStatus.COMPLETED] * 2
         assert await bench.works(sandbox)
+        assert await bench.works(await bench.make())
+
+
+@pytest.mark.needs_root_namespaces
+async def test_no_descriptor_for_a_slot() -> None:
+    """A launcher that has none left makes no slot, and goes on."""
+    async with own_launcher(Isolation.STANDARD) as bench:
+        sandbox = await bench.make()
+        launcher = bench.host.process.pid
+        ordinary = resource.prlimit(launcher, resource.RLIMIT_NOFILE)
+        # Room for what is opened of the environment's namespaces, and not for the sockets after them.
+        lowest_free = min(set(range(1000)) - {int(name) for name in os.listdir(f"/proc/{launcher}/fd")})
+        resource.prlimit(launcher, resource.RLIMIT_NOFILE, (lowest_free + 7, ordinary[1]))
+        first, second = (sandbox.execute(bench.request("import time; time.sleep(0.3)")) for _ in range(2))
+        await first.wait()
+        resource.prlimit(launcher, resource.RLIMIT_NOFILE, ordinary)
+        assert (await second.wait()).status is ExecutionStatus.COMPLETED
+        assert bench.host.process.poll() is None
         assert await bench.works(await bench.make())
