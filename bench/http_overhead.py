@@ -25,8 +25,10 @@ from typing import Any
 import uvloop
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
@@ -39,13 +41,18 @@ from sandgate.environments.base import NewEnvironment
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
+from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import set_up_logging
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.webhooks import WebhookService
 
 _WARM_UP = 500
 _BLOCK = 100
@@ -124,12 +131,17 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     row = await service.create(Principal(user.user_id, user.name, user.role), NewEnvironment("bench", "python"))
     sandboxes = RuntimeStepSandboxes(FakeRuntime(), FakeTemplates())
     engine = Engine(store, sandboxes, clock, "bench")
+    workflows = WorkflowService(store, engine, sandboxes, clock, settings)
     app = create_app(
         authenticator=auth,
         users=UserService(store.users, accounts, passwords, clock),
         environments=service,
         templates=FakeTemplates(),
-        workflows=WorkflowService(store, engine, sandboxes, clock, settings),
+        secrets=SecretService(store.secrets, Sealer(keys), clock, settings),
+        artifacts=ArtifactService(store, ArtifactFiles(folder / "artifacts"), clock, settings),
+        workflows=workflows,
+        schedules=ScheduleService(store, workflows, workflows, clock, settings, wake=lambda: None),
+        webhooks=WebhookService(store, workflows, workflows, DerivedSecrets(folder / "keys"), clock, settings),
         idempotency=store.idempotency,
         checks={},
         clock=clock,

@@ -4,6 +4,7 @@
 import sys
 from pathlib import Path
 
+from sandgate.cli.manual import render as commands_page
 from sandgate.config.docs import render as settings_page
 from sandgate.core import errors
 from sandgate.http import problems
@@ -48,7 +49,7 @@ def errors_page() -> str:
 def main() -> int:
     """Compare, or write; the exit status is 1 when a page is not current."""
     write = sys.argv[1:] == ["--write"]
-    pages = {"configuration.md": settings_page(), "errors.md": errors_page()}
+    pages = {"cli.md": commands_page(), "configuration.md": settings_page(), "errors.md": errors_page()}
     stale = [name for name, text in pages.items() if not _is_current(DOCS / name, text)]
     for name in stale:
         if write:

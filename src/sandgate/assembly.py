@@ -13,14 +13,16 @@ from pathlib import Path
 import uvloop
 
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin, forget_first_password
-from sandgate.auth.keys import KeyRing
+from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
-from sandgate.config.paths import database_location, keys_folder, state_name
+from sandgate.config.paths import artifacts_folder, database_location, keys_folder, state_name
 from sandgate.config.settings import Settings
 from sandgate.core.clock import SystemClock
 from sandgate.core.errors import TemplateUnavailable
@@ -31,17 +33,27 @@ from sandgate.environments.templates import TemplateCatalogue
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
+from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import get_logger
+from sandgate.workflows.artifacts import ArtifactService
+from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
+from sandgate.workflows.requests import Egress, HttpSteps
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.ticker import LONGEST_SLEEP_S, Ticker
+from sandgate.workflows.webhooks import WebhookService
+from sandgate.workflows.workspaces import Workspaces
 
 _log = get_logger(__name__)
 
 # Objects per generation before the collector looks: with the defaults it runs in the middle of every few requests.
 _GC_THRESHOLDS = (20_000, 20, 50)
 _SWITCH_INTERVAL_S = 0.0005
+_POLL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +91,39 @@ class Gateway:
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
-        owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
+        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
+        self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
+        files = ArtifactFiles(artifacts_folder(settings))
+        self._artifacts = ArtifactService(store, files, clock, settings)
         self._engine = Engine(
             store,
             sandboxes,
             clock,
             owner,
             most_steps=settings.max_steps,
+            most_runs=settings.max_runs,
+            most_depth=settings.max_run_depth,
+            requests=HttpSteps(
+                Egress(settings.http_step_allow), most=settings.max_http_steps, most_bytes=settings.http_step_bytes
+            ),
+            workspaces=self._workspaces,
+            environments=self._environments,
             lease_s=settings.run_lease_s,
+            secrets=self._secrets,
+            collecting=Collecting(store.artifacts, files, clock, settings),
             on_fault=self._on_fault,
         )
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
+        # Beside others on one database a schedule may be changed, or a run may end, where nobody here is told of it.
+        poll_s = _POLL_S if settings.database_url.get_secret_value() else LONGEST_SLEEP_S
+        self._ticker = Ticker(store, self._workflows, clock, poll_s=poll_s, on_fault=self._on_fault)
+        self._engine.tell_of_ends(self._ticker.run_ended)
+        self._engine.tell_of_schedules(self._ticker.wake)
+        self._schedules = ScheduleService(store, self._workflows, self._workflows, clock, settings, self._ticker.wake)
+        self._derived = DerivedSecrets(keys_folder(settings))
+        self._webhooks = WebhookService(store, self._workflows, self._workflows, self._derived, clock, settings)
         self._users = UserService(
             store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)
         )
@@ -110,6 +144,8 @@ class Gateway:
         self._stop.set()
 
     async def _drain(self) -> None:
+        await self._ticker.stop()
+        await self._webhooks.stop()
         await self._workflows.stop()
         await self._environments.stop()
 
@@ -125,6 +161,8 @@ class Gateway:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         await self._store.open()
         self._keys.open()
+        self._sealing_keys.open()
+        self._derived.open()
         admin = await ensure_first_admin(
             self._store.users,
             self._passwords,
@@ -132,8 +170,11 @@ class Gateway:
             given_password=self._settings.admin_password.get_secret_value(),
             state=self._settings.state,
         )
-        await self._environments.start()
+        held = await self._store.runs.list_held(self._owner)
+        expected = self._workspaces.expected(held, self._settings.limits())
+        self._workspaces.adopt(await self._environments.start(expected))
         await self._workflows.start_engine()
+        self._ticker.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -151,6 +192,10 @@ class Gateway:
             environments=self._environments,
             templates=self._templates,
             workflows=self._workflows,
+            secrets=self._secrets,
+            artifacts=self._artifacts,
+            schedules=self._schedules,
+            webhooks=self._webhooks,
             idempotency=self._store.idempotency,
             checks={
                 "database": self._store.check,
@@ -169,6 +214,7 @@ class Gateway:
             background = [
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._auth.run(), name="api key uses"),
+                tasks.create_task(self._artifacts.run(), name="artifacts"),
             ]
             await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
             for task in background:

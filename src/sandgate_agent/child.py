@@ -14,13 +14,14 @@ import traceback
 import types
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from sandgate_agent import calls, spawning, system, walls, wire
+from sandgate_agent import calls, spawning, step_files, system, walls, wire
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Settle
 
 FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
 _CHANNEL = 63
+_temporary = "/tmp"
 _NAME = os.path.basename(sys.executable)
 _USER_PACKAGES = getattr(sys.modules.get("site"), "USER_SITE", None)
 
@@ -94,6 +95,7 @@ def rehearse() -> None:
         exec(compile(b"1 / 0", FILENAME, "exec"), module.__dict__)
     except ZeroDivisionError as error:
         wire.pack_report("", str(error), "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    step_files.rehearse()
 
 
 def settling(standard: bool, limits: Sequence[Tuple[int, int]]) -> Settle:
@@ -129,7 +131,12 @@ def _give_up() -> List[Call]:
 
 
 def lay_out(folder: str) -> None:
-    """Before the fork: the search path and arguments of code that is run as a file in ``folder``."""
+    """Before the fork: the search path and arguments of code that is run as a file in ``folder``.
+
+    And where its temporary files are, because asking for a variable that is not there takes long after the fork.
+    """
+    global _temporary
+    _temporary = os.environ.get("TMPDIR", "/tmp")
     sys.path[0] = folder
     sys.argv[:] = [folder + "/" + FILENAME]
     if hasattr(sys, "orig_argv"):
@@ -170,6 +177,7 @@ class _Run:
         self._source = source
         self._filename = filename
         self._options = json.loads(options) if options else {}
+        self._files: Optional[step_files.StepFiles] = None
         self._shown = _ShownSource(source)
 
     def run(self) -> int:
@@ -194,9 +202,10 @@ class _Run:
         if not self._options:
             exec(compiled, module.__dict__)
             return
-        os.environ.update(self._options["env"])
+        self._files = step_files.StepFiles(_temporary + "/" + self._options["folder"], self._options["inputs"])
+        os.environ.update({**self._options["env"], **self._files.variables()})
         outputs: Dict[str, Any] = {}
-        module.__dict__.update(inputs=self._options["inputs"], outputs=outputs)
+        module.__dict__.update(inputs=json.loads(self._options["inputs"]), outputs=outputs)
         try:
             exec(compiled, module.__dict__)
         except SystemExit as exit_:
@@ -211,8 +220,10 @@ class _Run:
             return
         if not isinstance(outputs, dict):
             raise TypeError("outputs has to be a dict, not {}".format(type(outputs).__name__))
+        # The dict has the last word, because it is filled by who reads what other programs have written.
+        written = self._files.read_outputs() if self._files is not None else {}
         try:
-            data = json.dumps(outputs, allow_nan=False).encode()
+            data = json.dumps({**written, **outputs} if written else outputs, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError("outputs has to be JSON: {}".format(error)) from None
         if len(data) > wire.OUTPUTS_LIMIT:
@@ -295,8 +306,19 @@ class _Run:
             # The code closed the channel; the exit code and stderr say the rest.
             return
 
+    def tell_files(self) -> None:
+        """Say, when nothing of the code runs any more, whether it has left files to be kept."""
+        if self._files is None or os.getpid() != self._pid:
+            return
+        try:
+            os.set_blocking(_CHANNEL, False)
+            os.write(_CHANNEL, self._files.close(self._options["is_last"]))
+        except OSError:
+            # The code closed the channel; the host looks for itself.
+            return
 
-def _finish(code: int) -> None:
+
+def _finish(code: int, run: "Optional[_Run]") -> None:
     """End as an interpreter does: threads joined, exit functions run, objects of the code's own finalized."""
     try:
         if _thread._count():
@@ -307,6 +329,8 @@ def _finish(code: int) -> None:
         sys.modules.pop("__main__", None)
         gc.collect()
         _flush()
+        if run is not None:
+            run.tell_files()
     finally:
         os._exit(code)
 
@@ -322,13 +346,15 @@ def _flush() -> None:
 def main(settle: List[Call]) -> None:
     """Run as one execution, after the calls by which it gets its place; never returns."""
     code: Optional[int] = None
+    run: Optional[_Run] = None
     try:
         calls.run(settle)
         _refresh()
         options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
         options = _read_exactly(options_length) if options_length else b""
-        code = _Run(_read_exactly(code_length), sys.argv[0], options).run()
+        run = _Run(_read_exactly(code_length), sys.argv[0], options)
+        code = run.run()
     except BaseException as error:
         sys.stderr.write("sandgate: {!r}\n".format(error))
     finally:
-        _finish(70 if code is None else code)
+        _finish(70 if code is None else code, run)

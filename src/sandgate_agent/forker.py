@@ -64,7 +64,10 @@ class Forker:
     """The life of a slot: one child at a time, numbered."""
 
     def __init__(self, control: int, standard: bool, fork: Optional[Call], limits: Sequence[Tuple[int, int]]) -> None:
-        """``fork`` is None where fork handlers must run, because libraries were preloaded; ``limits`` are children's."""
+        """``fork`` is None where fork handlers must run, because libraries were preloaded.
+
+        ``limits`` are the children's.
+        """
         self._control = control
         self._standard = standard
         self._fork = fork

@@ -8,7 +8,8 @@ Channels
     launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
     gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``, ``RESUME``, ``HOLD``, ``NEXT`` one way; ``CHILD``
                         with three descriptors, ``EXITED``, ``RESET``, ``RESUME`` the other way
-    gateway - child     SOCK_STREAM: the code one way, the report of an uncaught exception the other way
+    gateway - child     SOCK_STREAM: the code one way; outputs, the report of an uncaught exception, and whether the
+                        step left files, the other way
 """
 
 import json
@@ -141,8 +142,21 @@ def split_outputs(message: bytes) -> Tuple[Optional[bytes], bytes]:
     return message[_OUTPUTS.size : end], message[end:]
 
 
+# The last thing that the child of a step says: no other message ends in one of these.
+LEFT_FILES = b"\x01"
+LEFT_NOTHING = b"\x02"
+
+
+def split_ending(message: bytes) -> Tuple[bytes, bool]:
+    """What the child said before its last word, and whether it left files; one without a last word may have."""
+    ending = message[-1:]
+    if ending in (LEFT_FILES, LEFT_NOTHING):
+        return message[:-1], ending == LEFT_FILES
+    return message, True
+
+
 # The longest that a child may have to say.
-ANSWER_LIMIT = _OUTPUTS.size + OUTPUTS_LIMIT + REPORT_LIMIT
+ANSWER_LIMIT = _OUTPUTS.size + OUTPUTS_LIMIT + REPORT_LIMIT + 1
 
 
 def parse_report(message: bytes) -> Optional[Tuple[str, str, str]]:

@@ -2,9 +2,10 @@
 
 Nothing acknowledged is lost; one result a step and item, one ending an attempt, each attempt after the one before;
 no step before what it needs; items side by side within their bound; what has ended has ended wholly; what lives has a
-lease, and something that takes it on.
+lease, and something that takes it on. One tick, one run; what a schedule or a webhook says that it started is there.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from sandgate.core.run import LIVE_RUN_STATUSES, LIVE_STEP_STATUSES, RunStatus, 
 from sandgate.core.workflow import StepType
 from sandgate.store.connections import Location, connector_for
 from sandgate.store.schema import environments, executions, run_history, run_steps, runs, workflow_versions
+from sandgate.store.trigger_schema import schedules, webhook_deliveries, webhook_keys
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.state import Graph, Phase
 
@@ -24,6 +26,7 @@ Key = tuple[str, int | None]
 _NO_ITEM = -1
 _RETRIED = "run_retried"
 _PARTS = (run_steps, run_history)
+_TRIGGERS = (schedules, webhook_keys, webhook_deliveries)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def read_rows(location: Location) -> tuple[list[RunRows], Mapping[str, list[Row]
     with engine.connect() as connection:
         tables: dict[str, list[Row]] = {
             table.name: [dict(row._mapping) for row in connection.execute(sa.select(table))]
-            for table in (runs, run_steps, run_history, workflow_versions, environments, executions)
+            for table in (runs, run_steps, run_history, workflow_versions, environments, executions, *_TRIGGERS)
         }
     graphs = {
         (row["workflow_id"], row["version"]): Graph(parse_definition(row["definition"]))
@@ -91,6 +94,7 @@ def check_rows(location: Location, acknowledged: Acknowledged, *, lease_s: float
     now = datetime.now(UTC)
     broken = [problem for rows in found for problem in _problems_of(rows, now, lease_s)]
     broken += _lost(found, tables, acknowledged)
+    broken += _triggered(tables)
     assert not broken, "These invariants do not hold:\n" + "\n".join(broken)
     return found
 
@@ -228,3 +232,15 @@ def _lost(found: Sequence[RunRows], tables: Mapping[str, list[Row]], said: Ackno
     for name, output in said.executions.items():
         if name not in records or records[name]["stdout"] != output:
             yield f"execution {name} is lost, or is not what was answered"
+
+
+def _triggered(tables: Mapping[str, list[Row]]) -> Iterator[str]:
+    """What was started by schedules and webhooks was started once, and what they say of it holds."""
+    ticks = Counter((run["trigger_id"], run["trigger_at"]) for run in tables["runs"] if run["trigger_at"] is not None)
+    yield from (f"tick {tick} has {count} runs" for tick, count in ticks.items() if count > 1)
+    there = {run["run_id"] for run in tables["runs"]}
+    said = {row["last_run_id"] for row in tables["schedules"]}
+    said |= {row["run_id"] for table in _TRIGGERS[1:] for row in tables[table.name]}
+    yield from (f"run {name} was started by a trigger and is not there" for name in said - there - {None})
+    called = Counter(row["run_id"] for row in tables["webhook_deliveries"] if row["status"] == "accepted")
+    yield from (f"run {name} was started by {count} deliveries" for name, count in called.items() if count > 1)

@@ -102,7 +102,8 @@ class CrashServer(Server):
 
     def kill(self, name: str) -> None:
         """End one of its processes at once, and wait until it is gone."""
-        (pid,) = self.processes(name)
+        # A process that has just been forked bears the name of its parent.
+        (pid,) = until(lambda: len(found := self.processes(name)) == 1 and found, f"there is one {name}")
         os.kill(pid, signal.SIGKILL)
         until(lambda: pid not in self.processes(name), f"{name} is gone")
 

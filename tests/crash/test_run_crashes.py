@@ -1,12 +1,13 @@
 """Processes are killed while runs are half-way: every run goes on without a hand, each step recorded once."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from bench.client import Connection
-from tests.crash.server_process import GATEWAY, CrashServer, until
+from tests.crash.server_process import GATEWAY, LAUNCHER, CrashServer, until
 
 pytestmark = pytest.mark.needs_root_namespaces
 WORKFLOWS = "/api/v1/orchestrator/workflows"
@@ -62,15 +63,28 @@ def _kill_server(server: CrashServer) -> None:
     server.start()
 
 
+# Long enough for a server to be killed and started again.
+_WHILE_KILLED_S = 4.0
+
+
+def _slowly(before: str, after: str) -> str:
+    """Code that does one thing at once and another when the server is there again."""
+    return (
+        f"import os, time\n{before}\nwhile time.time() < {time.time() + _WHILE_KILLED_S}: time.sleep(0.01)\n{after}\n"
+    )
+
+
 @pytest.mark.parametrize("kill", [_kill_gateway, _kill_server])
-def test_a_killed_server_loses_no_run(server: CrashServer, kill: Callable[[CrashServer], None]) -> None:
-    """What had ended stays as it was, what ran is tried again, and the rest follows."""
-    slow = "import os, time\nif os.environ['SANDGATE_ATTEMPT'] == '1': time.sleep(60)\nprint('again')"
+def test_a_step_that_runs_is_taken_up_and_not_started_again(
+    server: CrashServer, kill: Callable[[CrashServer], None]
+) -> None:
+    """What had ended stays as it was, what ran goes on in its environment with all it printed, and the rest follows."""
     steps = [
         _step("first", "import uuid; outputs['id'] = str(uuid.uuid4())"),
-        _step("slow", slow),
-        _step("last", "pass"),
+        _step("slow", _slowly("print('before', os.getpid())", "print('after')\noutputs['n'] = 3")),
+        _step("last", "outputs['n'] = inputs['n'] + 1"),
     ]
+    steps[2]["config"]["inputs"] = {"n": "${{ steps.slow.outputs.n }}"}
     run_id = _begin(server, steps)
     _until_done(server, run_id, "slow", "running")
     with server.connect() as connection:
@@ -79,8 +93,50 @@ def test_a_killed_server_loses_no_run(server: CrashServer, kill: Callable[[Crash
     run = _until_over(server, run_id)
     assert run["status"] == "succeeded"
     assert run["steps"][0] == first
+    assert [step["attempts"] for step in run["steps"]] == [1, 1, 1]
+    assert run["steps"][1]["stdout"].splitlines()[1:] == ["after"]
+    assert run["steps"][1]["stdout"].startswith("before ")
+    assert run["steps"][2]["outputs"] == {"n": 4}
+
+
+def test_a_step_that_cannot_be_taken_up_is_tried_again(server: CrashServer) -> None:
+    """With the launcher every environment dies; the attempt is known to be dead, and the next one is made."""
+    slow = "import os, time\nif os.environ['SANDGATE_ATTEMPT'] == '1': time.sleep(60)\nprint('again')"
+    run_id = _begin(server, [_step("first", "pass"), _step("slow", slow), _step("last", "pass")])
+    _until_done(server, run_id, "slow", "running")
+    server.kill(LAUNCHER)
+    run = _until_over(server, run_id)
     assert [step["attempts"] for step in run["steps"]] == [1, 2, 1]
-    assert run["steps"][1]["stdout"] == "again\n"
+    assert (run["status"], run["steps"][1]["stdout"]) == ("succeeded", "again\n")
+
+
+def test_what_a_step_left_is_there_once_the_step_has_succeeded(server: CrashServer) -> None:
+    """Whoever was told of the result finds the artifacts after ``kill -9``, and those of a step that was taken up."""
+    leave = "open(os.environ['SANDGATE_ARTIFACTS'] + '/x', 'w').write('x' * 1_000_000)"
+    run_id = _begin(server, [_step("quick", f"import os\n{leave}"), _step("slow", _slowly(leave, ""))])
+    _until_done(server, run_id, "slow", "running")
+    _kill_server(server)
+    run = _until_over(server, run_id)
+    assert [step["status"] for step in run["steps"]] == ["succeeded", "succeeded"]
+    with server.connect() as connection:
+        found = connection.expect(200, "GET", f"{RUNS}/{run_id}/artifacts")["artifacts"]
+        assert [(row["step"], row["attempt"]) for row in reversed(found)] == [("quick", 1), ("slow", 1)]
+        for row in found:
+            answer = connection.request("GET", f"{RUNS}/{run_id}/artifacts/{row['artifact_id']}")
+            assert answer.body == b"x" * 1_000_000
+
+
+def test_a_cancel_reaches_what_was_taken_up(server: CrashServer) -> None:
+    """Cancelled means killed, whoever began it."""
+    run_id = _begin(server, [_step("slow", "open('marked', 'w').close()\nimport time; time.sleep(60)")])
+    _until_done(server, run_id, "slow", "running")
+    until(lambda: server.holders_of("marked"), "the code runs")
+    server.kill(GATEWAY)
+    with server.until_ready() as connection:
+        until(lambda: _look(connection, run_id)["steps"][0]["status"] == "running", "it was taken up")
+        ended = connection.expect(200, "POST", f"{RUNS}/{run_id}/cancel")
+        assert ended["status"] == "cancelled"
+    until(lambda: not server.holders_of("marked"), "nothing of it runs")
 
 
 def test_at_most_once_when_asked_for(server: CrashServer) -> None:
@@ -88,7 +144,7 @@ def test_at_most_once_when_asked_for(server: CrashServer) -> None:
     once = _step("once", "import time; time.sleep(60)", retry={"max_attempts": 3, "on": ["failed"]})
     run_id = _begin(server, [once])
     _until_done(server, run_id, "once", "running")
-    server.kill(GATEWAY)
+    server.kill(LAUNCHER)
     run = _until_over(server, run_id)
     assert (run["status"], run["steps"][0]["attempts"]) == ("failed", 1)
     assert run["steps"][0]["error"]["name"] == "Lost"

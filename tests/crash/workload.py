@@ -12,6 +12,8 @@ from tests.crash.server_process import CrashServer
 
 WORKFLOWS = "/api/v1/orchestrator/workflows"
 RUNS = "/api/v1/orchestrator/runs"
+SCHEDULES = "/api/v1/orchestrator/schedules"
+WEBHOOKS = "/api/v1/orchestrator/webhooks"
 LIMIT_S = 60.0
 LIVE = ("pending", "running", "waiting")
 STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"
@@ -52,6 +54,15 @@ EXPECTED = {
     "sequence": "succeeded", "fan-out": "succeeded", "retry": "failed", "approval": "succeeded",
     "nap": "succeeded", "cancel": "cancelled", "late": "timed_out",
 }  # fmt: skip
+
+
+# What is started by others.
+_HOOKED = {"inputs": {"event": {"type": "object", "default": {}}}, "steps": [step("look")]}
+
+
+def definition_of(kind: str) -> dict[str, Any]:
+    """A definition as it is sent."""
+    return {"name": kind, **(_HOOKED if kind == "hooked" else DEFINITIONS[kind])}
 
 
 class KeyedConnection(Connection):
@@ -99,7 +110,7 @@ class Client:
 
     def make(self, kind: str) -> str:
         """Make a workflow."""
-        answer = self.ask("POST", WORKFLOWS, {"name": kind, **DEFINITIONS[kind]})
+        answer = self.ask("POST", WORKFLOWS, definition_of(kind))
         assert answer.status == 201, answer
         workflow_id: str = answer.json()["workflow_id"]
         self.said.workflows.add(workflow_id)

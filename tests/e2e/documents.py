@@ -19,6 +19,11 @@ KEPT = {
     "user_id": "USER_ID",
     "workflow_id": "WORKFLOW_ID",
     "run_id": "RUN_ID",
+    "artifact_id": "ARTIFACT_ID",
+    "schedule_id": "SCHEDULE_ID",
+    "webhook_id": "WEBHOOK_ID",
+    "hook_path": "HOOK_PATH",
+    "signing_secret": "SIGNING_SECRET",
     "api_key_id": "API_KEY_ID",
     "api_key": "API_KEY",
 }
@@ -58,7 +63,11 @@ class Shell:
         answer: dict[str, Any] = (
             {"events": done.stdout} if done.stdout.startswith("retry:") else json.loads(done.stdout)
         )
-        self._keep(answer)
+        if isinstance(answer, dict):
+            self._keep(answer)
+            # A list of these is the only way to learn of them.
+            for row in answer.get("artifacts", ()):
+                self._keep(row)
         return answer
 
     def _keep(self, answer: Mapping[str, Any]) -> None:

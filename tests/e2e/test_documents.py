@@ -50,3 +50,19 @@ def test_the_commands_of_the_readme_can_be_typed(server: Server, tmp_path: Path)
     shell = Shell(f"http://127.0.0.1:{server.port}", tmp_path)
     answers = [shell.run(command) for command in commands(ROOT / "README.md")]
     assert answers[-1]["stdout"] == "42\n"
+
+
+def test_the_guide_to_schedules_and_webhooks_can_be_followed(server: Server, tmp_path: Path) -> None:
+    """Every command of docs/triggers.md succeeds, the signed request among them."""
+    with server.connect() as connection:
+        asked = {"username": "admin", "password": server.password}
+        token = connection.expect(200, "POST", "/api/v1/auth/token", asked)["access_token"]
+    shell = Shell(f"http://127.0.0.1:{server.port}", tmp_path, {"TOKEN": token})
+    answers = [shell.run(command) for command in commands(ROOT / "docs/triggers.md")]
+    assert [answer["status"] for answer in answers if "run_id" in answer and "workflow_id" not in answer] == [
+        "accepted",
+        "accepted",
+    ]
+    assert [len(answer["upcoming"]) for answer in answers if set(answer) == {"schedule_id", "upcoming"}] == [20]
+    assert [row["status"] for answer in answers for row in answer.get("deliveries", ())] == ["accepted", "accepted"]
+    assert answers[-1]["status"] == "deleted"

@@ -129,14 +129,17 @@ def test_an_approval_is_waited_for(server: Server) -> None:
     assert run["steps"][1]["stdout"] == "admin\n"
 
 
-def test_what_cannot_run_yet_is_refused(server: Server) -> None:
-    """All of it in one answer, each with where it stands."""
+def test_secrets_are_not_handed_to_runs_below(server: Server) -> None:
+    """Their inputs are kept as they are: refused in one answer, by name and by a variable that has one."""
     steps = [
-        {"name": "a", "type": "http", "config": {"url": "https://example.com"}},
-        {"name": "b", "type": "workflow", "config": {"workflow_id": "workflow-1"}},
+        {"name": "a", "type": "workflow", "config": {"workflow_id": "self", "inputs": {"x": ["${{ secrets.A }}"]}}},
+        {"name": "b", "type": "workflow", "config": {"workflow_id": "self", "inputs": {"x": "${{ env.E }}"}}},
     ]
     with server.connect() as connection:
-        answer = connection.request("POST", WORKFLOWS, {"name": "w", "steps": steps, "workspace": "run"})
+        raw = {"name": "w", "steps": steps, "env": {"E": "${{ secrets.E }}"}}
+        answer = connection.request("POST", WORKFLOWS, raw)
     assert answer.status == 400
     problems = answer.json()["error"]["details"]["problems"]
-    assert {problem["pointer"] for problem in problems} == {"/workspace", "/steps/0/type", "/steps/1/type"}
+    assert [problem["pointer"] for problem in problems] == [
+        f"/steps/{n}/config/inputs/x{end}" for n, end in ((0, "/0"), (1, ""))
+    ]

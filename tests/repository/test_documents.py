@@ -18,8 +18,8 @@ from tests.repository.tree import ROOT, read_text, tracked_files
 DOCUMENTS = [path for path in tracked_files() if path.endswith(".md")]
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 SCRIPT = re.compile(r"(?<![\w./-])(scripts/[a-z][a-z-]*)(?![\w./])")
-# Run by name instead of imported.
-PROGRAMS = {"editables", "hatchling", "import-linter", "mypy", "pytest-asyncio", "ruff", "uv"}
+# Run by name, or read by one that is, instead of imported; tzdata is what the standard library reads.
+PROGRAMS = {"editables", "hatchling", "import-linter", "mypy", "pytest-asyncio", "ruff", "types-pyyaml", "tzdata", "uv"}
 DEPENDENCY = re.compile(r"[A-Za-z0-9._-]+")
 
 

@@ -33,7 +33,8 @@ LONGEST_TOKEN_S = 7 * 86_400
 _SECRET_BYTES = 32
 _LOOK_EVERY_S = 1.0
 _SUFFIX = ".json"
-_KID = re.compile(r"key-[0-9a-z]{26}")
+#: What the names of keys begin with: those that sign tokens, and those that secrets of workflows are sealed with.
+SIGNING, SEALING = "key", "sealing"
 
 _log = get_logger(__name__)
 
@@ -54,11 +55,13 @@ class SigningKey:
 
 
 class KeyRing:
-    """The keys of one folder. Call ``open`` first."""
+    """The keys of one kind in one folder. Call ``open`` first."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, kind: str = SIGNING) -> None:
         self._folder = folder
         self._clock = clock
+        self._kind = kind
+        self._kid = re.compile(rf"{kind}-[0-9a-z]{{26}}")
         self._names: frozenset[str] = frozenset()
         self._keys: dict[str, SigningKey] = {}
         self._active: SigningKey | None = None
@@ -88,7 +91,7 @@ class KeyRing:
         if self._clock.monotonic() - self._looked_at >= _LOOK_EVERY_S:
             self._look()
         key = self._keys.get(kid)
-        if key is None and _KID.fullmatch(kid):
+        if key is None and self._kid.fullmatch(kid):
             # Another process may have rotated within this second and signed with the new key.
             self._look()
             key = self._keys.get(kid)
@@ -112,13 +115,15 @@ class KeyRing:
 
     def _add(self, generation: int) -> SigningKey:
         """Write a new key and read the folder again."""
-        key = SigningKey(make_id("key"), generation, self._clock.now(), secrets.token_bytes(_SECRET_BYTES))
+        key = SigningKey(make_id(self._kind), generation, self._clock.now(), secrets.token_bytes(_SECRET_BYTES))
         create_private_file(self._path(key.kid), _render(key))
         self._read(self._list())
         return self._keys[key.kid]
 
     def _outlived(self) -> list[SigningKey]:
-        """Keys whose successor signs for longer than any token lives."""
+        """Keys whose successor signs for longer than any token lives; what was sealed is never outlived."""
+        if self._kind != SIGNING:
+            return []
         ordered = sorted(self._keys.values(), key=lambda key: key.rank)
         before = self._clock.now() - timedelta(seconds=LONGEST_TOKEN_S)
         return [key for key, successor in itertools.pairwise(ordered) if successor.created_at < before]
@@ -136,7 +141,7 @@ class KeyRing:
     def _list(self) -> frozenset[str]:
         """The names of the key files."""
         try:
-            return frozenset(name for name in os.listdir(self._folder) if _is_key_name(name))
+            return frozenset(name for name in os.listdir(self._folder) if self._is_key_name(name))
         except OSError as error:
             raise ConfigurationError(f"Could not list {self._folder}: {error.strerror}") from error
 
@@ -151,14 +156,13 @@ class KeyRing:
         self._active = max(keys.values(), key=lambda key: key.rank, default=None)
         self._looked_at = self._clock.monotonic()
 
+    def _is_key_name(self, name: str) -> bool:
+        """Whether a file of this name holds a key of this kind; temporary files do not."""
+        return name.endswith(_SUFFIX) and self._kid.fullmatch(name.removesuffix(_SUFFIX)) is not None
+
     def _path(self, kid: str) -> Path:
         """Where the key of this name is kept."""
         return self._folder / f"{kid}{_SUFFIX}"
-
-
-def _is_key_name(name: str) -> bool:
-    """Whether a file of this name holds a key; temporary files do not."""
-    return name.endswith(_SUFFIX) and _KID.fullmatch(name.removesuffix(_SUFFIX)) is not None
 
 
 def _render(key: SigningKey) -> bytes:

@@ -4,11 +4,12 @@ Everything goes through the descriptor of the folder and follows no symbolic lin
 root in a folder that belongs to the gateway's user. ``OSError`` becomes ``ConfigurationError`` here.
 """
 
+import fcntl
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sandgate.core.errors import ConfigurationError
@@ -73,6 +74,36 @@ def create_private_file(path: Path, data: bytes) -> bool:
             os.unlink(temporary, dir_fd=folder)
         os.fsync(folder)
         return True
+
+
+def replace_private_file(path: Path, data: bytes) -> None:
+    """Write a file and flush it to the disk, in the place of one that may be there: readers see the old or the new one.
+
+    Raises ``ConfigurationError``.
+    """
+    with _translated("write", path), _opened_folder(path.parent) as folder:
+        temporary = f".{path.name}.{secrets.token_hex(8)}"
+        try:
+            _write_new(folder, temporary, data)
+            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        os.fsync(folder)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep others out who do the same, until the block ends. Raises ``ConfigurationError``."""
+    with _translated("lock", folder):
+        descriptor = os.open(folder, _FOLDER_FLAGS)
+    try:
+        with _translated("lock", folder):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_private_file(path: Path) -> bytes | None:

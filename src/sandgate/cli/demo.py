@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +25,7 @@ START_S = 60.0
 POLL_S = 0.05
 REQUEST_S = 60.0
 REPEATS = 20
+TIMELINE_COLUMNS = 32
 ENVIRONMENTS = "/api/v1/sandbox/environments"
 WORKFLOWS = "/api/v1/orchestrator/workflows"
 TEMPLATE = "python-3.9"
@@ -179,6 +181,34 @@ def show_workflow(client: Client) -> None:
     status = client.ask("GET", f"{WORKFLOWS}/{workflow}/status")
     total = next(step["outputs"] for step in status["steps"] if step["name"] == "sum")
     print(f"  ran a workflow, 5 isolated steps on disk as they ended, in {taken:.1f} ms: {status['status']}, {total}")
+    for line in timeline(status):
+        print(f"    {line}")
+
+
+def timeline(status: Mapping[str, Any]) -> list[str]:
+    """When each step and item of a run ran, as bars below each other: what is side by side, is so here."""
+    rows = [(f"{step['name']}{label}", row) for step in status["steps"] for label, row in _attempts(step)]
+    rows = [(name, row) for name, row in rows if row["started_at"] and row["finished_at"]]
+    spans = [(_moment_ms(row["started_at"]), _moment_ms(row["finished_at"])) for _, row in rows]
+    if not spans:
+        return []
+    first, last = min(begin for begin, _ in spans), max(end for _, end in spans)
+    column_ms = max(last - first, 1) / TIMELINE_COLUMNS
+    lines = []
+    for (name, _), (begin, end) in zip(rows, spans, strict=True):
+        left = round((begin - first) / column_ms)
+        bar = " " * left + "█" * max(1, round((end - begin) / column_ms))
+        lines.append(f"{name:<12} {begin - first:6.1f} ms {bar:<{TIMELINE_COLUMNS + 1}} {end - begin:6.1f} ms")
+    return lines
+
+
+def _attempts(step: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """A step, or its items."""
+    return [("", step)] if step["items"] is None else [(f"[{item['index']}]", item) for item in step["items"]]
+
+
+def _moment_ms(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp() * 1000
 
 
 def workflow_definition(template: str) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The command ``sandgate``: its subcommands, and how their refusals reach the terminal.
 
-Exit codes: 0 done, 1 refused or not found, 2 the command line is wrong, 3 this machine lacks something. Modules that
-take long to import are imported inside the commands that need them, so that ``--help`` answers at once.
+Exit codes: see :mod:`sandgate.cli.exits`. Modules that take long to import are imported inside the commands that need
+them, so that ``--help`` answers at once.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,13 +17,17 @@ from sandgate.cli import (
     config_command,
     doctor,
     keys_command,
+    login_commands,
     migrate_command,
     serve_command,
     template_commands,
     user_commands,
 )
 from sandgate.cli.exits import EXIT_INTERRUPTED, EXIT_REFUSED, exit_code_of
-from sandgate.core.errors import SandgateError
+from sandgate.cli.printable import neutralise
+from sandgate.cli.workflows import app as workflow_app
+from sandgate.core.errors import NotAuthenticated, SandgateError
+from sandgate.sdk.errors import ApiError, ClientError
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,6 +67,10 @@ def make_app() -> typer.Typer:
     app.command("config")(config_command.config)
     app.command("migrate")(migrate_command.migrate)
     app.command("version")(_version)
+    app.command("login")(login_commands.login)
+    app.command("logout")(login_commands.logout)
+    app.command("whoami")(login_commands.whoami)
+    app.add_typer(workflow_app.app, name="workflow")
     app.add_typer(user_commands.app, name="user")
     app.add_typer(template_commands.app, name="template")
     app.add_typer(keys_command.app, name="keys")
@@ -74,8 +83,8 @@ def run(arguments: Sequence[str]) -> int:
         make_app()(list(arguments), prog_name="sandgate")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    except SandgateError as error:
-        sys.stderr.write(f"sandgate: {error.message}\n")
+    except (SandgateError, ClientError) as error:
+        sys.stderr.write(f"sandgate: {neutralise(_explain(error))}\n")
         return exit_code_of(error)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -86,6 +95,17 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _explain(error: SandgateError | ClientError) -> str:
+    """The message, and what to do about it where that is always the same."""
+    if isinstance(error, ApiError) and error.code == NotAuthenticated.code:
+        return f"{error.message}\nLog in with: sandgate login"
+    return error.message
+
+
 def main() -> None:
     """The entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks a character is shown its number instead of a traceback.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from sandgate.cli.printable import one_line
+
 #: A table that is not on a terminal is not cut.
 _WIDE = 500
 
@@ -15,7 +17,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on standard output; what is in it is shown as it is, without markup."""
+    """A table on standard output; what is in it is shown, never obeyed: no markup, no control characters."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -24,7 +26,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False).print(table)
 
 

@@ -19,8 +19,8 @@ _HEAD = """\
 
 Each setting is read once, when the server starts, from its environment variable; those that `sandgate serve --help`
 lists have a flag that overrides it. A variable that begins with `SANDGATE_` and is no setting, or a value out of range,
-keeps the server from starting, with a message that names all that is wrong. `sandgate config` prints what is in force,
-secrets as `***`.
+keeps the server from starting, with a message that names all that is wrong; only the four variables of
+[the client commands](cli.md#which-server) are passed over. `sandgate config` prints what is in force, secrets as `***`.
 
 | setting | variable | type | unit | default | range | what it does |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -35,8 +35,13 @@ def database_location(settings: Settings) -> str | Path:
 
 
 def keys_folder(settings: Settings) -> Path:
-    """The folder of the signing keys."""
+    """The folder of the keys that tokens are signed and secrets are sealed with."""
     return settings.state / "keys"
+
+
+def artifacts_folder(settings: Settings) -> Path:
+    """The folder of what steps of workflows left."""
+    return settings.state / "artifacts"
 
 
 def interpreter_folders(settings: Settings) -> tuple[Path, ...]:

@@ -21,6 +21,9 @@ PREFIX = "SANDGATE_"
 
 RETIRED: Mapping[str, str] = {}
 
+CLIENT_VARIABLES = frozenset({"SANDGATE_URL", "SANDGATE_API_KEY", "SANDGATE_TOKEN", "SANDGATE_PROFILE"})
+"""What tells the commands that talk to a server which one, and who asks; no settings of a server."""
+
 
 def _setting(default: Any, help_text: str, *, unit: str = "", **bounds: Any) -> Any:
     """A row of the table; ``bounds`` are pydantic's (ge, le, pattern, …)."""
@@ -127,7 +130,26 @@ class Settings(BaseModel):
 
     # Workflows
     max_runs: int = _setting(1000, "Runs of workflows that are not over, on this server.", ge=1, le=100_000)
+    max_run_depth: int = _setting(
+        8, "How many runs may be above a run that a step of type `workflow` starts.", ge=1, le=64
+    )
     max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_http_steps: int = _setting(64, "Steps of type `http` at once, on this server.", ge=1, le=1000)
+    http_step_bytes: int = _setting(
+        256 * 1024, "Largest answer to a step of type `http`.", unit="bytes", ge=1024, le=256 * 1024
+    )
+    workspace_idle_s: float = _setting(
+        86_400.0,
+        "How long the workspace that the steps of a run share is kept while none of them runs in it.",
+        unit="s",
+        ge=1,
+        le=31 * 86_400,
+    )
+    http_step_allow: str = _setting(
+        "",
+        "Networks (`10.1.0.0/16`) and names of hosts, separated by commas, that steps of type `http` may reach though "
+        "their addresses are private or otherwise special.",
+    )
     run_lease_s: float = _setting(
         10.0,
         "How long a run stays with a server that gives no sign of life before another server on the same database "
@@ -156,6 +178,25 @@ class Settings(BaseModel):
         "valid.",
         unit="s",
         gt=0,
+    )
+    max_triggers_per_user: int = _setting(100, "Schedules of one user, and webhooks of one user.", ge=1, le=100_000)
+    webhook_max_body_bytes: int = _setting(
+        256 * 1024, "Largest body that a webhook takes.", unit="bytes", ge=1024, le=1024**2
+    )
+    webhook_rate_per_minute: int = _setting(
+        120, "Requests that one webhook takes in a minute; further ones are answered 429.", ge=1, le=100_000
+    )
+
+    max_secrets_per_user: int = _setting(100, "Secrets of one user.", ge=1, le=10_000)
+    max_artifact_bytes: int = _setting(64 * 1024**2, "Largest artifact.", unit="bytes", ge=1)
+    max_step_artifacts: int = _setting(1000, "Artifacts of one attempt of a step.", ge=1, le=10_000)
+    max_step_artifact_bytes: int = _setting(
+        128 * 1024**2, "All artifacts of one attempt of a step together.", unit="bytes", ge=1
+    )
+    max_run_artifacts: int = _setting(10_000, "Artifacts of one run.", ge=1, le=1_000_000)
+    max_run_artifact_bytes: int = _setting(1024**3, "All artifacts of one run together.", unit="bytes", ge=1)
+    artifact_retention_s: int = _setting(
+        7 * 86_400, "Artifacts are kept for this long, unless their run goes before.", unit="s", ge=60
     )
 
     # Sandboxes
@@ -207,7 +248,7 @@ def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | Non
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name in RETIRED:

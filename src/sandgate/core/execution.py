@@ -1,9 +1,10 @@
 """One piece of code, run once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.output_tap import OutputTap
@@ -30,12 +31,32 @@ class Usage:
     peak_memory_bytes: int
 
 
+def _make_folder_name() -> str:
+    return f".step-{secrets.token_hex(8)}"
+
+
 @dataclass(frozen=True, slots=True)
 class StepData:
-    """What the code of a workflow's step is given: ``inputs`` as JSON, and environment variables."""
+    """What the code of a workflow's step is given: ``inputs`` as JSON, and environment variables.
 
-    inputs: Mapping[str, Any]
-    env: Mapping[str, str]
+    ``folder`` is the name of the folder of its files, which no other attempt has.
+    """
+
+    inputs: Mapping[str, Any] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
+    folder: str = field(default_factory=_make_folder_name)
+
+
+class OutputSink(Protocol):
+    """Takes all that an execution writes to stdout, in order, in place of the kept part."""
+
+    def put(self, data: bytes, resume: Callable[[], None]) -> bool:
+        """Take a piece. False when the next one has to wait until ``resume`` is called."""
+        ...
+
+    def close(self) -> None:
+        """There is no more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +66,7 @@ class ExecutionRequest:
     With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. ``is_last``:
     the sandbox is about to be ended, so that nothing need be got ready for another one. With ``tap`` the output can be
     seen while it is written. With ``tag`` a later gateway may take the execution up if this one dies: see
-    ``Runtime.resume``.
+    ``Runtime.resume``. With ``sink`` stdout goes there, without a cap of its own.
     """
 
     code: str
@@ -54,6 +75,7 @@ class ExecutionRequest:
     is_last: bool = False
     tag: str | None = None
     tap: OutputTap | None = None
+    sink: OutputSink | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +84,7 @@ class Termination:
 
     ``exit_code`` is the process's exit code, 128 + N when signal N ended it, None when the service ended it.
     ``outputs`` is what the code of a step left, as it wrote it: at most 256 KiB that ought to be JSON.
+    ``left_files`` is False when the code of a step says that it left no files.
     """
 
     status: ExecutionStatus
@@ -74,6 +97,7 @@ class Termination:
     duration_s: float
     usage: Usage
     outputs: bytes | None = None
+    left_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)

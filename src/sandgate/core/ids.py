@@ -5,6 +5,7 @@ counter taken from its randomness so that ids of one process and one millisecond
 10 characters of milliseconds since 1970, 3 of a counter, 13 (65 bits) of randomness.
 """
 
+import hashlib
 import secrets
 import threading
 import time
@@ -18,6 +19,9 @@ ApiKeyId = NewType("ApiKeyId", str)
 WorkflowId = NewType("WorkflowId", str)
 RunId = NewType("RunId", str)
 SignalId = NewType("SignalId", str)
+ScheduleId = NewType("ScheduleId", str)
+WebhookId = NewType("WebhookId", str)
+DeliveryId = NewType("DeliveryId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -102,3 +106,26 @@ def make_run_id() -> RunId:
 def make_signal_id() -> SignalId:
     """A new ``signal-…``."""
     return SignalId(make_id("signal"))
+
+
+def derive_run_id(parent: RunId, place: str, at: datetime) -> RunId:
+    """The ``run-…`` that a run starts at a place and time: the same each time, unguessable as the parent's."""
+    digest = hashlib.sha256(f"{parent} {place}".encode()).digest()
+    drawn = int.from_bytes(digest[:10])
+    millisecond = int(at.timestamp() * 1000)
+    return RunId(f"run-{_encode(millisecond, drawn >> _RANDOM_BITS, drawn & (1 << _RANDOM_BITS) - 1)}")
+
+
+def make_schedule_id() -> ScheduleId:
+    """A new ``schedule-…``."""
+    return ScheduleId(make_id("schedule"))
+
+
+def make_webhook_id() -> WebhookId:
+    """A new ``webhook-…``."""
+    return WebhookId(make_id("webhook"))
+
+
+def make_delivery_id() -> DeliveryId:
+    """A new ``delivery-…``."""
+    return DeliveryId(make_id("delivery"))

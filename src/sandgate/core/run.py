@@ -6,8 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
+from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import Json
 
 
@@ -53,14 +55,14 @@ RUN_TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
 STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
     StepStatus.PENDING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
     StepStatus.RUNNING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
-    StepStatus.WAITING: frozenset({StepStatus.RUNNING}) | _ENDED_STEPS,
+    StepStatus.WAITING: frozenset({StepStatus.RUNNING, StepStatus.WAITING}) | _ENDED_STEPS,
     **{status: frozenset() for status in _ENDED_STEPS},
 }
 
 # What a retry may do to a run that has ended, and to its steps; a step whose items go on is running at once.
 RUN_REOPENINGS: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.SUCCEEDED: frozenset(),
-    **{status: frozenset(RunStatus) - {status.PENDING} for status in _ENDED_RUNS - {RunStatus.SUCCEEDED}},
+    **{status: frozenset(RunStatus) for status in _ENDED_RUNS - {RunStatus.SUCCEEDED}},
 }
 STEP_REOPENINGS: Mapping[StepStatus, frozenset[StepStatus]] = {
     status: frozenset({StepStatus.PENDING, StepStatus.RUNNING}) for status in _ENDED_STEPS
@@ -71,8 +73,12 @@ STEP_REOPENINGS: Mapping[StepStatus, frozenset[StepStatus]] = {
 class Run:
     """A run's row. It keeps the version of the workflow that it started with.
 
-    ``events`` counts the entries of its history. The last three fields say which process works on it: nobody else
+    ``events`` counts the entries of its history. ``fence`` and the lease say which process works on it: nobody else
     may write while ``lease_until`` is ahead, and nobody with an older ``fence`` ever again.
+
+    A run with a ``slot_group`` starts when fewer than ``slot_limit`` runs of its owner's group are under way; until
+    then it has no ``started_at``. A child run has the run and the step that started it, and its ``depth`` counts the
+    runs above it. The last three say what started it; ``trigger_at`` is the tick of a schedule.
     """
 
     run_id: RunId
@@ -93,11 +99,25 @@ class Run:
     fence: int = 1
     lease_owner: str | None = None
     lease_until: datetime | None = None
+    outputs: Mapping[str, Json] | None = None
+    parent_run_id: RunId | None = None
+    parent_step: str | None = None
+    depth: int = 0
+    slot_group: str | None = None
+    slot_limit: int | None = None
+    trigger_type: TriggerType = TriggerType.API
+    trigger_id: str | None = None
+    trigger_at: datetime | None = None
 
     @property
     def is_live(self) -> bool:
         """Whether it has not ended."""
         return self.status in LIVE_RUN_STATUSES
+
+    @property
+    def waits_for_slot(self) -> bool:
+        """Whether it has not been let in yet."""
+        return self.is_live and self.started_at is None
 
 
 StepKey = tuple[str, int | None]
@@ -110,7 +130,8 @@ class StepRun:
 
     ``attempt`` counts from 1. ``losses`` counts attempts that ended because the machine did, not the code;
     ``attempts_before`` those before the run was last retried. A row that is ``pending`` was opened anew by a retry.
-    ``wake_at`` is when a waiting step goes on, or when it is given up.
+    ``wake_at`` is when a waiting step goes on, or when it is given up. ``child_run_id`` is the run that its attempt
+    is, in a step that starts a workflow; such an attempt is under way while the step is ``waiting``.
     """
 
     run_id: RunId
@@ -130,6 +151,7 @@ class StepRun:
     stdout: str = ""
     stderr: str = ""
     attempts_before: int = 0
+    child_run_id: RunId | None = None
 
     @property
     def key(self) -> StepKey:
@@ -141,10 +163,19 @@ class StepRun:
         """Whether it has not ended."""
         return self.status in LIVE_STEP_STATUSES
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an attempt of it has begun and not ended. A step with items has attempts only in these."""
+        is_child = self.status is StepStatus.WAITING and self.child_run_id is not None
+        return is_child or (self.status is StepStatus.RUNNING and self.items is None)
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """How an attempt ended. ``reason`` is the word that ``retry.on`` knows it by, or ``succeeded``."""
+    """How an attempt ended. ``reason`` is the word that ``retry.on`` knows it by, or ``succeeded``.
+
+    ``artifacts`` are the files that it left; they are on the disk.
+    """
 
     status: StepStatus
     reason: str
@@ -154,6 +185,7 @@ class StepResult:
     stderr: str = ""
     exit_code: int | None = None
     duration_ms: int | None = None
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

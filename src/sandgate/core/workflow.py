@@ -80,7 +80,10 @@ class StepDefinition:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowDefinition:
-    """A whole definition. ``on_error`` and ``final`` run after ``steps``, in the order that their ``needs`` give."""
+    """A whole definition. ``on_error`` and ``final`` run after ``steps``, in the order that their ``needs`` give.
+
+    ``outputs`` are what a run that succeeded leaves: values whose texts may hold expressions.
+    """
 
     name: str
     steps: tuple[StepDefinition, ...]
@@ -93,6 +96,7 @@ class WorkflowDefinition:
     shares_workspace: bool = False
     on_error: tuple[StepDefinition, ...] = ()
     final: tuple[StepDefinition, ...] = ()
+    outputs: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

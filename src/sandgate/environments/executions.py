@@ -13,6 +13,7 @@ from sandgate.core.states import ExecutionStatus
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import ActiveExecution, LiveEnvironment
 from sandgate.environments.tasks import TaskOwner
+from sandgate.sandbox.base import Collect, Mask
 from sandgate.store.base import ExecutionStore
 from sandgate.telemetry.log import get_logger
 
@@ -60,25 +61,57 @@ class Executions:
 
     async def run(self, live: LiveEnvironment, code: str, timeout_s: float | None) -> Execution:
         """Run code to its end and answer the durable record; see ``Environments.execute``."""
+        active = await self._start(
+            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s)
+        )
+        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
+        try:
+            return await self._conclude(live, active)
+        except asyncio.CancelledError:
+            active.handle.cancel()
+            self._tasks.spawn(self._conclude_alone(live, active), f"conclude {active.row.execution_id}")
+            raise
+        finally:
+            note.cancel()
+
+    async def run_step(
+        self, live: LiveEnvironment, request: ExecutionRequest, mask: Mask | None, collect: Collect | None
+    ) -> Termination:
+        """Run the code of a workflow's step and answer how it ended; it is recorded as other executions are.
+
+        The record is what ``mask`` says. What the step left is collected when it is written.
+
+        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more.
+        """
+        active = await self._start(live, request, mask)
+        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
+        concluding = self._tasks.spawn(self._conclude_alone(live, active), f"conclude {active.row.execution_id}")
+        try:
+            await asyncio.shield(concluding)
+        except asyncio.CancelledError:
+            active.handle.cancel()
+            await asyncio.shield(concluding)
+            raise
+        finally:
+            note.cancel()
+        ended = await active.handle.wait()
+        if collect is not None:
+            await collect(active.sandbox.execute, ended)
+        return ended
+
+    async def _start(
+        self, live: LiveEnvironment, request: ExecutionRequest, mask: Mask | None = None
+    ) -> ActiveExecution:
         sandbox = live.get_sandbox() or await live.wait_for_sandbox()
-        request = ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s)
         try:
             handle = sandbox.execute(request)
         except SandboxFailed as fault:
             # The sandbox is gone, but the runtime's word of it is still on its way.
             self._lifecycle.sandbox_ended(live.environment_id, sandbox.failure or fault.message)
             raise live.refusal() from fault
-        active = ActiveExecution(self._begin(live, request), handle)
+        active = ActiveExecution(self._begin(live, request), handle, sandbox, mask)
         live.add(active)
-        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
-        try:
-            return await self._conclude(live, active)
-        except asyncio.CancelledError:
-            handle.cancel()
-            self._tasks.spawn(self._conclude_alone(live, active), f"conclude {active.row.execution_id}")
-            raise
-        finally:
-            note.cancel()
+        return active
 
     def find_active(self, live: LiveEnvironment, execution_id: ExecutionId) -> ActiveExecution | None:
         """An execution that is not recorded yet."""
@@ -124,7 +157,8 @@ class Executions:
 
     async def _conclude(self, live: LiveEnvironment, active: ActiveExecution) -> Execution:
         """Wait for the end and record it. Raises ``StoreUnavailable``; the record is then written later."""
-        ended = self._describe(active.row, await active.handle.wait())
+        termination = await active.handle.wait()
+        ended = self._describe(active.row, termination if active.mask is None else active.mask(termination))
         try:
             await self._store.finish(ended)
         except MechanismFault as fault:

@@ -8,7 +8,7 @@ from sandgate.core.errors import EnvironmentNotRunning
 from sandgate.core.execution import Execution
 from sandgate.core.ids import EnvironmentId, ExecutionId
 from sandgate.core.states import EnvironmentStatus
-from sandgate.sandbox.base import RunningExecution, Sandbox
+from sandgate.sandbox.base import Mask, RunningExecution, Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,13 @@ def not_running(environment_id: EnvironmentId, status: EnvironmentStatus, reason
 class ActiveExecution:
     """An execution that has not been recorded as ended yet."""
 
-    __slots__ = ("handle", "recorded", "row")
+    __slots__ = ("handle", "mask", "recorded", "row", "sandbox")
 
-    def __init__(self, row: Execution, handle: RunningExecution) -> None:
+    def __init__(self, row: Execution, handle: RunningExecution, sandbox: Sandbox, mask: Mask | None = None) -> None:
         self.row = row
         self.handle = handle
+        self.sandbox = sandbox
+        self.mask = mask
         # Made when somebody wants to wait for the record, which is rare.
         self.recorded: asyncio.Future[Execution] | None = None
 

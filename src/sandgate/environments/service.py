@@ -1,6 +1,6 @@
 """The use cases of environments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,10 +13,11 @@ from sandgate.core.errors import (
     IsolationUnavailable,
     ServiceDraining,
 )
-from sandgate.core.execution import Execution
-from sandgate.core.ids import EnvironmentId, ExecutionId, make_environment_id
+from sandgate.core.execution import Execution, ExecutionRequest, Termination
+from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
+from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
-from sandgate.core.principal import Principal
+from sandgate.core.principal import Principal, Role
 from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
 from sandgate.core.template import Template
 from sandgate.environments.access import (
@@ -31,7 +32,7 @@ from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, LiveEnvironment, not_running
 from sandgate.environments.quota import Quota
 from sandgate.environments.tasks import TaskOwner
-from sandgate.sandbox.base import Runtime
+from sandgate.sandbox.base import Collect, Mask, Runtime, Sandbox
 from sandgate.store.base import EnvironmentFilter, Store
 from sandgate.telemetry.log import get_logger
 
@@ -83,11 +84,14 @@ class EnvironmentService:
         """How many executions have not been recorded as ended."""
         return sum(len(live.running) for live in self._lifecycle.all())
 
-    async def start(self) -> None:
-        """Start the runtime and take over what an earlier process left. Raises ``MechanismFault``."""
+    async def start(self, others: Mapping[EnvironmentId, Limits] | None = None) -> Sequence[Sandbox]:
+        """Start the runtime and take over what an earlier process left. Raises ``MechanismFault``.
+
+        ``others`` are sandboxes that are no environments and are to be left; answers those of them that are there.
+        """
         await self._runtime.start(self._lifecycle.sandbox_ended)
         rows = await self._store.environments.list_live()
-        sandboxes = await self._runtime.adopt({row.environment_id: row.limits for row in rows})
+        sandboxes = await self._runtime.adopt({**(others or {}), **{row.environment_id: row.limits for row in rows}})
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
@@ -96,6 +100,8 @@ class EnvironmentService:
         _log.info(
             "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
         )
+        own = {row.environment_id for row in rows}
+        return [sandbox for name, sandbox in found.items() if name not in own]
 
     async def stop(self) -> None:
         """Take no new work, let executions end within the grace, then end everything and stop the runtime."""
@@ -203,6 +209,27 @@ class EnvironmentService:
         self._check_not_draining()
         self._executions.check_code(code)
         return await self._executions.run(live, code, timeout_s)
+
+    async def execute_step(
+        self,
+        owner_id: UserId,
+        environment_id: EnvironmentId,
+        request: ExecutionRequest,
+        mask: Mask | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        """Run the code of a workflow's step in an environment of the workflow's owner.
+
+        Its record is what ``mask`` says; ``collect`` is awaited when it has ended.
+
+        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
+        ``EnvironmentNotFound``, also for another user's, ``EnvironmentNotRunning``, ``TooManyExecutions``,
+        ``ServiceDraining``.
+        """
+        owner = Principal(owner_id, "", Role.USER)
+        live = await self._get_live(owner, environment_id)
+        self._check_not_draining()
+        return await self._executions.run_step(live, request, mask, collect)
 
     async def get_execution(
         self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId

@@ -20,7 +20,7 @@ _DESCRIPTION = """Runs untrusted code in isolated environments.
 
 Every answer that is not a success has the form of *Error*. Times are RFC 3339 in UTC; durations in requests are
 seconds. Lists are newest first: send `next_cursor` as `cursor` to get the page after. Every path but the health
-probes and this documentation needs a token or an API key in `Authorization: Bearer`.
+probes, the addresses of webhooks and this documentation needs a token or an API key in `Authorization: Bearer`.
 """
 
 

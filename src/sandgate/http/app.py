@@ -15,18 +15,23 @@ from sandgate.http.metrics import HttpMetrics
 from sandgate.http.operation import Gate
 from sandgate.http.rate import RequestRate
 from sandgate.http.readiness import Check, Readiness
+from sandgate.http.routes.artifacts import add_artifact_routes
 from sandgate.http.routes.auth import add_auth_routes
 from sandgate.http.routes.docs import add_docs_routes
 from sandgate.http.routes.environments import add_environment_routes
 from sandgate.http.routes.executions import add_execution_routes
 from sandgate.http.routes.health import add_health_routes
 from sandgate.http.routes.runs import add_run_routes
+from sandgate.http.routes.schedules import add_schedule_routes
+from sandgate.http.routes.secrets import add_secret_routes
 from sandgate.http.routes.templates import add_template_routes
 from sandgate.http.routes.users import add_user_routes
+from sandgate.http.routes.webhooks import add_hook_routes, add_webhook_routes
 from sandgate.http.routes.workflows import add_workflow_routes
 from sandgate.http.streaming import Streams
 from sandgate.store.base import IdempotencyStore
-from sandgate.workflows.base import Workflows
+from sandgate.workflows.base import Artifacts, Secrets, Workflows
+from sandgate.workflows.triggers import Schedules, Webhooks
 
 
 def create_app(
@@ -36,6 +41,10 @@ def create_app(
     environments: Environments,
     templates: Templates,
     workflows: Workflows,
+    secrets: Secrets,
+    artifacts: Artifacts,
+    schedules: Schedules,
+    webhooks: Webhooks,
     idempotency: IdempotencyStore,
     checks: Mapping[str, Check],
     clock: Clock,
@@ -60,6 +69,11 @@ def create_app(
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)
     add_run_routes(api, workflows, streams)
+    add_artifact_routes(api, artifacts)
+    add_secret_routes(api, secrets)
+    add_schedule_routes(api, schedules)
+    add_webhook_routes(api, webhooks)
+    add_hook_routes(api, webhooks, settings.webhook_max_body_bytes)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
     add_health_routes(api, Readiness(checks, clock), metrics)

@@ -45,6 +45,7 @@ _TITLES = {
     409: "The state of things does not allow it.",
     413: "The body is too large.",
     415: "The body is of a type that is not read here.",
+    416: "The wanted part begins after the end; `Content-Range` says where that is.",
     429: "Too many; `Retry-After` says when to ask again.",
     431: "The head of the request is too large.",
     500: "A bug; the log has the cause under the request id.",

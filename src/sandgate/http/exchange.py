@@ -18,7 +18,10 @@ _KEY = "sandgate.exchange"
 
 
 class Exchange:
-    """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way."""
+    """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way.
+
+    ``wants_head_only`` says that nobody will read the body of the answer.
+    """
 
     __slots__ = ("headers", "operation", "request_id", "status", "wants_head_only")
 

@@ -25,7 +25,7 @@ _REPLAYED = (b"idempotency-replayed", b"true")
 
 # Fields of bodies and answers that are written nowhere. A request that differs only in them counts as the same one;
 # an answer that is given again has null in their place.
-SECRET_FIELDS = frozenset({"password", "api_key"})
+SECRET_FIELDS = frozenset({"password", "api_key", "hook_path", "signing_secret"})
 
 _log = get_logger(__name__)
 

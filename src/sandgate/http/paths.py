@@ -5,13 +5,19 @@ from typing import Annotated
 
 from fastapi import Path
 
+from sandgate.core.artifact import ArtifactId
 from sandgate.core.errors import ApiKeyNotFound, ExecutionNotFound, UserNotFound
-from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, UserId, WorkflowId
+from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, ScheduleId, UserId, WebhookId, WorkflowId
 from sandgate.environments.access import environment_not_found
+from sandgate.http.bodies import refuse_field
 from sandgate.http.operation import ParsedBy
-from sandgate.workflows.service import run_not_found, workflow_not_found
+from sandgate.workflows.refusals import artifact_not_found, run_not_found, secret_not_found, workflow_not_found
+from sandgate.workflows.schedules import schedule_not_found
+from sandgate.workflows.webhooks import hook_not_found, webhook_not_found
 
+_SECRET_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _TAIL = re.compile(r"[0-9a-z]{12,64}")
+_HOOK_TOKEN = re.compile(r"whk_[0-9A-Za-z_-]{43}")
 
 
 def _has_form(prefix: str, text: str) -> bool:
@@ -60,6 +66,48 @@ def parse_run_id(text: str) -> RunId:
     return RunId(text)
 
 
+def parse_secret_name(text: str) -> str:
+    """Raises ``SecretNotFound``."""
+    if not _SECRET_NAME.fullmatch(text):
+        raise secret_not_found(_shown(text))
+    return text
+
+
+def parse_new_secret_name(text: str) -> str:
+    """Raises ``InvalidRequest``."""
+    if not _SECRET_NAME.fullmatch(text):
+        refuse_field("secret_name", "has to be 1 to 64 of A to Z, 0 to 9 and _, and not to start with a digit")
+    return text
+
+
+def parse_artifact_id(text: str) -> ArtifactId:
+    """Raises ``ArtifactNotFound``."""
+    if not _has_form("artifact-", text):
+        raise artifact_not_found(_shown(text))
+    return ArtifactId(text)
+
+
+def parse_schedule_id(text: str) -> ScheduleId:
+    """Raises ``ScheduleNotFound``."""
+    if not _has_form("schedule-", text):
+        raise schedule_not_found(_shown(text))
+    return ScheduleId(text)
+
+
+def parse_webhook_id(text: str) -> WebhookId:
+    """Raises ``WebhookNotFound``."""
+    if not _has_form("webhook-", text):
+        raise webhook_not_found(_shown(text))
+    return WebhookId(text)
+
+
+def parse_hook_token(text: str) -> str:
+    """Raises ``HookNotFound``."""
+    if not _HOOK_TOKEN.fullmatch(text):
+        raise hook_not_found()
+    return text
+
+
 def _shown(text: str) -> str:
     return text[:80]
 
@@ -74,5 +122,17 @@ WorkflowPath = Annotated[
     WorkflowId, Path(examples=["workflow-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_workflow_id)
 ]
 RunPath = Annotated[RunId, Path(examples=["run-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_run_id)]
+SecretPath = Annotated[str, Path(examples=["API_TOKEN"]), ParsedBy(parse_secret_name)]
+NewSecretPath = Annotated[
+    str, Path(examples=["API_TOKEN"], pattern="^[A-Z_][A-Z0-9_]{0,63}$"), ParsedBy(parse_new_secret_name)
+]
+ArtifactPath = Annotated[
+    ArtifactId, Path(examples=["artifact-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_artifact_id)
+]
+SchedulePath = Annotated[
+    ScheduleId, Path(examples=["schedule-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_schedule_id)
+]
+WebhookPath = Annotated[WebhookId, Path(examples=["webhook-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_webhook_id)]
+HookToken = Annotated[str, Path(examples=["whk_…"]), ParsedBy(parse_hook_token)]
 StepPath = Annotated[str, Path(examples=["approve"])]
 TemplatePath = Annotated[str, Path(examples=["python-3.9"])]

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from sandgate.core import errors
-from sandgate.core.errors import MethodNotAllowed, NotAuthenticated, SandgateError, TooManyRequests
+from sandgate.core.errors import MethodNotAllowed, NotAuthenticated, RangeNotSatisfiable, SandgateError, TooManyRequests
 from sandgate.http.answer import Answer, Header
 
 STATUSES: Mapping[type[SandgateError], int] = {
@@ -30,6 +30,11 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.UserNotFound: 404,
     errors.WorkflowNotFound: 404,
     errors.RunNotFound: 404,
+    errors.SecretNotFound: 404,
+    errors.ArtifactNotFound: 404,
+    errors.ScheduleNotFound: 404,
+    errors.WebhookNotFound: 404,
+    errors.HookNotFound: 404,
     errors.ApiKeyNotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.RequestTimeout: 408,
@@ -42,6 +47,7 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.RunLive: 409,
     errors.RunSucceeded: 409,
     errors.StepNotWaiting: 409,
+    errors.TooManySecrets: 409,
     errors.UserNameTaken: 409,
     errors.LastAdmin: 409,
     errors.IdempotencyKeyReused: 409,
@@ -49,18 +55,22 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.PayloadTooLarge: 413,
     errors.CodeTooLarge: 413,
     errors.UnsupportedMediaType: 415,
+    errors.RangeNotSatisfiable: 416,
     errors.TooManyRequests: 429,
     errors.TooManyLoginAttempts: 429,
     errors.TooManyEnvironments: 429,
     errors.TooManyExecutions: 429,
     errors.TooManyRuns: 429,
     errors.TooManyStreams: 429,
+    errors.TooManyTriggers: 429,
+    errors.TooManyDeliveries: 429,
     errors.HeadTooLarge: 431,
     errors.MechanismFault: 500,
     errors.ConfigurationError: 500,
     errors.LauncherUnavailable: 503,
     errors.SandboxFailed: 503,
     errors.StoreUnavailable: 503,
+    errors.SecretUnreadable: 503,
     errors.ServiceDraining: 503,
     errors.TooManyConnections: 503,
     errors.NotReady: 503,
@@ -102,6 +112,8 @@ def _headers(error: SandgateError, status: int) -> tuple[Header, ...]:
         return ((b"retry-after", str(_RETRY_AFTER_S).encode()),)
     if isinstance(error, NotAuthenticated):
         return ((b"www-authenticate", b'Bearer realm="sandgate"'),)
+    if isinstance(error, RangeNotSatisfiable):
+        return ((b"content-range", f"bytes */{error.details.get('size_bytes', '*')}".encode()),)
     if isinstance(error, MethodNotAllowed):
         return ((b"allow", ", ".join(error.details.get("allowed", ())).encode()),)
     return ()

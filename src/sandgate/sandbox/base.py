@@ -1,6 +1,6 @@
 """What the use cases need from a runtime. Nothing in here knows users, HTTP or SQL."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,16 @@ class RunningExecution(Protocol):
     def cancel(self) -> None:
         """Kill it and everything that it started; ``wait`` then answers ``cancelled`` unless it had ended before."""
         ...
+
+
+Execute = Callable[[ExecutionRequest], RunningExecution]
+"""Runs more code where an execution has ended."""
+
+Collect = Callable[[Execute, Termination], Awaitable[None]]
+"""Takes what an execution has left out of its sandbox, by running more code there."""
+
+Mask = Callable[[Termination], Termination]
+"""What may be recorded and shown of an execution."""
 
 
 class Sandbox(Protocol):
@@ -107,8 +117,8 @@ class Runtime(Protocol):
         """
         ...
 
-    async def discard(self) -> None:
-        """End every sandbox whose tagged execution was not taken up."""
+    async def discard(self, but: Collection[str] = ()) -> None:
+        """End every sandbox whose tagged execution was not taken up, but those with these tags."""
         ...
 
     async def create(self, spec: SandboxSpec) -> Sandbox:

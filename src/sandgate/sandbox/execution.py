@@ -1,6 +1,7 @@
 """One execution, as the gateway sees it: it holds the deadline, the caps and the word on how it ended."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -69,6 +70,8 @@ class ZygoteExecution:
         self._receiving = socket.MSG_DONTWAIT | (socket.MSG_PEEK if spool is not None else 0)
         self._has_data = request.data is not None
         self._tap = request.tap
+        self._sink = request.sink
+        self._left_files = True
         self._answer = b""
         self._outputs: bytes | None = None
         self._timeout_s = request.timeout_s
@@ -158,7 +161,8 @@ class ZygoteExecution:
     def _stream(self, name: str, descriptor: int) -> OutputStream:
         keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
         if self._spool is None:
-            return OutputStream(descriptor, keep, drop, self._on_flood)
+            sink = self._sink if name == "stdout" else None
+            return OutputStream(descriptor, keep, drop, self._on_flood, sink)
         return self._spool.stream(name, descriptor, keep, drop, self._on_flood)
 
     def _send(self) -> None:
@@ -289,7 +293,8 @@ class ZygoteExecution:
         while before != len(self._answer):
             before = len(self._answer)
             self._receive(channel)
-        self._outputs, report = wire.split_outputs(self._answer)
+        answer, self._left_files = wire.split_ending(self._answer)
+        self._outputs, report = wire.split_outputs(answer)
         return wire.parse_report(report)
 
     def _timers_off(self) -> None:
@@ -316,6 +321,7 @@ class ZygoteExecution:
             duration_s=time.perf_counter() - self._started if started else 0.0,
             usage=_usage(exited),
             outputs=self._outputs if status is ExecutionStatus.COMPLETED else None,
+            left_files=started and self._has_data and self._left_files,
         )
         if not self._result.done():
             self._result.set_result(termination)
@@ -327,7 +333,11 @@ class ZygoteExecution:
 def _options(request: ExecutionRequest) -> dict[str, Any] | None:
     """What the child is told beside the code."""
     data = request.data
-    return None if data is None else {"inputs": dict(data.inputs), "env": dict(data.env)}
+    if data is None:
+        return None
+    # As a text, so that the child writes it to a file as it is.
+    inputs = json.dumps(dict(data.inputs))
+    return {"inputs": inputs, "env": dict(data.env), "folder": data.folder, "is_last": request.is_last}
 
 
 def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":

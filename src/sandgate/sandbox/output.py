@@ -4,6 +4,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from sandgate.core.execution import OutputSink
+
 _READ_BYTES = 65_536
 # A stream that dribbles is read at this pace, so that each of its writes does not wake the gateway.
 _DRIBBLE_BYTES = 4096
@@ -15,13 +17,22 @@ LARGEST_PIPE_BYTES = 1 << 20
 
 
 class OutputStream:
-    """One pipe of an execution; owns its descriptor, which does not block."""
+    """One pipe of an execution; owns its descriptor, which does not block. With ``sink`` nothing is kept here."""
 
-    def __init__(self, descriptor: int, keep_bytes: int, drop_bytes: int, on_flood: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        keep_bytes: int,
+        drop_bytes: int,
+        on_flood: Callable[[], None],
+        sink: OutputSink | None = None,
+    ) -> None:
         self._descriptor = descriptor
         self._keep_bytes = keep_bytes
         self._drop_bytes = drop_bytes
         self._on_flood = on_flood
+        self._sink = sink
+        self._has_room = True
         self._parts: list[bytes] = []
         self._kept_bytes = 0
         self._dropped_bytes = 0
@@ -55,6 +66,9 @@ class OutputStream:
             data = os.read(self._descriptor, _READ_BYTES)
         except BlockingIOError:
             return -1
+        if self._sink is not None:
+            self._has_room = not data or self._sink.put(data, self.watch)
+            return len(data)
         self._take(data)
         return len(data)
 
@@ -75,7 +89,7 @@ class OutputStream:
 
     def _on_readable(self) -> None:
         length = self._read()
-        if length == 0:
+        if length == 0 or not self._has_room:
             self._unwatch()
         elif self._is_flooded:
             self._unwatch()
@@ -102,3 +116,5 @@ class OutputStream:
                 break
             left -= length
         os.close(self._descriptor)
+        if self._sink is not None:
+            self._sink.close()

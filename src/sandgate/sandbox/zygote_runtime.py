@@ -206,14 +206,18 @@ class ZygoteRuntime:
             await self.destroy(kept.environment_id)
             return None
 
-    async def discard(self) -> None:
+    async def discard(self, but: Collection[str] = ()) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
-        while self._kept:
-            _tag, kept = self._kept.popitem()
+        for tag in [tag for tag in self._kept if tag not in but]:
+            kept = self._kept.pop(tag)
             _close_all(kept.answer.descriptors)
-            await self.destroy(kept.environment_id)
+            try:
+                await self.destroy(kept.environment_id)
+            except LauncherUnavailable:
+                # It is ended when the launcher is there again.
+                self._doubtful.add(kept.environment_id)
         if self._keeping is not None:
-            self._keeping.sweep(self._links)
+            self._keeping.sweep({*self._links, *(kept.environment_id for kept in self._kept.values())})
 
     def _link(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink:
         async def add_slot() -> socket.socket:

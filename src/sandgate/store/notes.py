@@ -25,7 +25,7 @@ _log = get_logger(__name__)
 def publish(connection: Connection, note: RunNote) -> None:
     """Tell every process, once the transaction that this is part of has been committed."""
     if connection.dialect.name == "postgresql":
-        connection.execute(_NOTIFY, {"payload": f"{note.kind} {note.run_id}"})
+        connection.execute(_NOTIFY, {"payload": f"{note.kind} {note.run_id or ''}"})
 
 
 class SqlRunNotes:
@@ -62,5 +62,5 @@ def _parse(payload: str) -> RunNote | None:
     """None for what another version of the server says."""
     kind, _, run_id = payload.partition(" ")
     with suppress(ValueError):
-        return RunNote(NoteKind(kind), RunId(run_id))
+        return RunNote(NoteKind(kind), RunId(run_id) if run_id else None)
     return None

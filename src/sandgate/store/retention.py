@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select
 
 from sandgate.store.database import Database
 from sandgate.store.schema import (
+    artifacts,
     environments,
     executions,
     run_history,
@@ -18,9 +19,12 @@ from sandgate.store.schema import (
     workflow_versions,
     workflows,
 )
+from sandgate.store.trigger_schema import webhook_deliveries
 
-# What goes with a run, and with a workflow. Each table names its owner in the column of the same name.
-OF_A_RUN: Sequence[sa.Table] = (run_steps, run_history, run_signals, runs)
+# What goes with a run, and with a workflow. Each table names its owner in the column of the same name. The keys of
+# deliveries stay: what comes again must not start another run, whether or not the first one is still there. What starts
+# runs of a workflow has gone when it was deleted (:mod:`sandgate.store.triggers`).
+OF_A_RUN: Sequence[sa.Table] = (run_steps, run_history, run_signals, artifacts, webhook_deliveries, runs)
 OF_A_WORKFLOW: Sequence[sa.Table] = (workflow_versions, workflows)
 OF_AN_ENVIRONMENT: Sequence[sa.Table] = (environments,)
 

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Engine
 from sandgate.core.errors import ConfigurationError
 from sandgate.store import faults
 from sandgate.store.connections import Location, connector_for
-from sandgate.store.schema import metadata
+from sandgate.store.trigger_schema import metadata
 
 # Every version that this code knows, oldest first; a test compares them with the files under ``migrations``.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -1,26 +1,28 @@
 """Rows of runs, their steps and their history. ``apply`` is the hot path: every step ends in one."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Row, Select
+from sqlalchemy import Connection, Select
 
-from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
-from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.core.run import HistoryEvent, Run, StepRun
+from sandgate.core.trigger import TriggerType
+from sandgate.store import run_slots
+from sandgate.store.artifacts import add_artifacts
 from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
 from sandgate.store.clocks import database_now
 from sandgate.store.database import Database
 from sandgate.store.notes import publish
 from sandgate.store.run_lists import run_list
+from sandgate.store.run_rows import NO_ITEM, parse_run, parse_step, run_row_of, step_row_of
 from sandgate.store.schema import run_history, run_signals, run_steps, runs, workflows
 from sandgate.store.statements import HotStatement, changed, page_of, upsert
 
-_NO_ITEM = -1
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP_KEY = ("run_id", "step", "item")
 
@@ -28,7 +30,17 @@ _columns = runs.c
 _is_this = _columns.run_id == sa.bindparam("wanted_id")
 _is_live = _columns.finished_at.is_(None)
 # What a change may write; the rest never changes, or belongs to the lease.
-_CHANGING = ("status", "started_at", "finished_at", "deadline_at", "wake_at", "cancel_asked_at", "events", "error")
+_CHANGING = (
+    "status",
+    "started_at",
+    "finished_at",
+    "deadline_at",
+    "wake_at",
+    "cancel_asked_at",
+    "events",
+    "error",
+    "outputs",
+)
 
 _WORKFLOW: Select[Any] = (
     sa.select(workflows.c.workflow_id)
@@ -127,7 +139,7 @@ _BEGINNING: Select[Any] = sa.select(sa.func.max(run_history.c.number)).where(
     run_history.c.run_id == sa.bindparam("wanted_id"),
     run_history.c.kind == "step_started",
     run_history.c.step == sa.bindparam("step"),
-    sa.func.coalesce(run_history.c.item, _NO_ITEM) == sa.bindparam("item"),
+    sa.func.coalesce(run_history.c.item, NO_ITEM) == sa.bindparam("item"),
     run_history.c.attempt == sa.bindparam("attempt"),
 )
 _HISTORY_PART = _HISTORY.limit(sa.bindparam("most"))
@@ -144,12 +156,22 @@ class SqlRunStore:
         """Whether other processes may work on runs of the same database."""
         return self._database.is_shared
 
-    async def insert(self, change: RunChange, lease_s: float | None = None) -> bool:
+    async def insert(self, change: RunChange, lease_s: float | None = None, *, under: Run | None = None) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says).
 
-        False, and nothing written, when its workflow has been deleted.
+        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
+        not held as it says any more, and when another process has added it.
         """
-        return await self._database.write(lambda connection: _insert(connection, change, lease_s), repeatable=True)
+        return await self._database.write(
+            lambda connection: insert_run(connection, change, lease_s, under), repeatable=True
+        )
+
+    async def enter(self, run: Run, at: datetime) -> datetime | None:
+        """Let a run of a group in, if there is room for it and for all that wait before it.
+
+        Answers when it was let in; None while it has to wait, and when it is not held as it says any more.
+        """
+        return await self._database.write(lambda connection: run_slots.enter(connection, run, at), repeatable=True)
 
     async def apply(self, change: RunChange) -> bool:
         """Write a change if the row still has the fencing number and the lease's owner of ``change.run``.
@@ -214,17 +236,23 @@ class SqlRunStore:
 
         return await self._database.read(work)
 
+    async def list_held(self, owner: str) -> Sequence[RunId]:
+        """The runs that have not ended and were last worked on by ``owner``."""
+        parameters = {"owner": owner}
+        rows = await self._database.read(lambda connection: connection.execute(_HELD, parameters).all())
+        return [RunId(row.run_id) for row in rows]
+
     async def find(self, run_id: RunId) -> Run | None:
         """The row."""
         parameters = {"wanted_id": run_id}
         row = await self._database.read(lambda connection: connection.execute(_FIND, parameters).one_or_none())
-        return None if row is None else _parse(row)
+        return None if row is None else parse_run(row)
 
     async def find_newest(self, workflow_id: WorkflowId) -> Run | None:
         """The newest run of a workflow."""
         parameters = {"workflow_id": workflow_id}
         row = await self._database.read(lambda connection: connection.execute(_NEWEST, parameters).one_or_none())
-        return None if row is None else _parse(row)
+        return None if row is None else parse_run(row)
 
     async def list(self, wanted: RunFilter, page: PageRequest) -> Page[Run]:
         """A page, newest first."""
@@ -232,7 +260,7 @@ class SqlRunStore:
             return Page((), None)
         statement, parameters = run_list(wanted, page)
         rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
-        return page_of(rows, page, _parse)
+        return page_of(rows, page, parse_run)
 
     async def list_live(self, workflow_id: WorkflowId) -> Sequence[RunId]:
         """The runs of a workflow that have not ended."""
@@ -244,13 +272,13 @@ class SqlRunStore:
         """All rows of steps; without output their ``stdout`` and ``stderr`` are empty."""
         statement = _STEPS if with_output else _BARE_STEPS
         rows = await self._database.read(lambda connection: connection.execute(statement, {"wanted_id": run_id}).all())
-        return [_parse_step(row) for row in rows]
+        return [parse_step(row) for row in rows]
 
     async def find_step(self, run_id: RunId, step: str, item: int | None) -> StepRun | None:
         """One row of a step, or of one of its items."""
-        parameters = {"wanted_id": run_id, "step": step, "item": _NO_ITEM if item is None else item}
+        parameters = {"wanted_id": run_id, "step": step, "item": NO_ITEM if item is None else item}
         row = await self._database.read(lambda connection: connection.execute(_STEP, parameters).one_or_none())
-        return None if row is None else _parse_step(row)
+        return None if row is None else parse_step(row)
 
     async def list_history(self, run_id: RunId, first: int = 0, most: int | None = None) -> Sequence[HistoryEvent]:
         """What happened, in order, from the entry with the number ``first`` on; at most so many entries."""
@@ -263,15 +291,27 @@ class SqlRunStore:
 
     async def find_beginning(self, run_id: RunId, step: str, item: int | None, attempt: int) -> int | None:
         """The number of the entry of the history that began an attempt."""
-        wanted_item = _NO_ITEM if item is None else item
+        wanted_item = NO_ITEM if item is None else item
         parameters = {"wanted_id": run_id, "step": step, "item": wanted_item, "attempt": attempt}
         return await self._database.read(lambda connection: connection.execute(_BEGINNING, parameters).scalar_one())
 
 
-def _insert(connection: Connection, change: RunChange, lease_s: float | None) -> bool:
-    if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
+def hold_workflow(connection: Connection, workflow_id: WorkflowId) -> bool:
+    """Whether the workflow is there; it is not deleted before the end of the transaction."""
+    return connection.execute(_WORKFLOW, {"wanted_id": workflow_id}).first() is not None
+
+
+def insert_run(connection: Connection, change: RunChange, lease_s: float | None, under: Run | None = None) -> bool:
+    """Add a run inside a transaction; see ``RunStore.insert``."""
+    if not hold_workflow(connection, change.run.workflow_id):
         return False
-    row = _row_of(change.run)
+    if under is not None:
+        if connection.execute(run_slots.HELD, run_slots.held(under)).first() is None:
+            return False
+        there = connection.execute(_FIND, {"wanted_id": change.run.run_id}).one_or_none()
+        if there is not None:
+            return (there.fence, there.lease_owner) == (change.run.fence, change.run.lease_owner)
+    row = run_row_of(change.run)
     if lease_s is not None:
         row["lease_until"] = database_now(connection, change.run.created_at) + timedelta(seconds=lease_s)
     _INSERT.run(connection, row)
@@ -280,7 +320,7 @@ def _insert(connection: Connection, change: RunChange, lease_s: float | None) ->
 
 
 def _apply(connection: Connection, change: RunChange) -> bool:
-    run = _row_of(change.run)
+    run = run_row_of(change.run)
     parameters = {f"new_{name}": run[name] for name in _CHANGING}
     parameters |= {"wanted_id": run["run_id"], "held_fence": run["fence"], "held_by": run["lease_owner"]}
     if not changed(connection.execute(_APPLY, parameters)):
@@ -292,13 +332,15 @@ def _apply(connection: Connection, change: RunChange) -> bool:
         connection.execute(_FORGET_ALL_SIGNALS, {"wanted_id": change.run.run_id})
     if change.signals or not change.run.is_live:
         publish(connection, RunNote(NoteKind.CHANGED, change.run.run_id))
+    if not change.run.is_live and change.run.trigger_type is TriggerType.SCHEDULE:
+        publish(connection, RunNote(NoteKind.SCHEDULES))
     return True
 
 
 def _reopen(connection: Connection, change: RunChange, lease_s: float) -> bool:
     if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
         return False
-    run = _row_of(change.run)
+    run = run_row_of(change.run)
     until = database_now(connection, change.history[0].at) + timedelta(seconds=lease_s)
     parameters = {f"new_{name}": run[name] for name in _CHANGING}
     parameters |= {"wanted_id": run["run_id"], "fence_before": run["fence"] - 1}
@@ -311,9 +353,10 @@ def _reopen(connection: Connection, change: RunChange, lease_s: float) -> bool:
 
 def _write_parts(connection: Connection, change: RunChange) -> None:
     for step in change.steps:
-        _PUT_STEP.run(connection, _step_row_of(step))
+        _PUT_STEP.run(connection, step_row_of(step))
     for event in change.history:
         _ADD_EVENT.run(connection, {field.name: getattr(event, field.name) for field in fields(event)})
+    add_artifacts(connection, change.artifacts)
 
 
 def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: datetime) -> Sequence[Run]:
@@ -321,40 +364,4 @@ def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: da
     if rows:
         taken = [{"wanted_id": row.run_id, "owner": owner, "until": until} for row in rows]
         connection.execute(_TAKE, taken)
-    return [_parse(row, fence=row.fence + 1, lease_owner=owner, lease_until=until) for row in rows]
-
-
-def _row_of(run: Run) -> dict[str, Any]:
-    row = {field.name: getattr(run, field.name) for field in fields(run)}
-    row["error"] = _plain(run.error)
-    return row
-
-
-def _step_row_of(step: StepRun) -> dict[str, Any]:
-    row = {field.name: getattr(step, field.name) for field in fields(step)}
-    row["item"] = _NO_ITEM if step.item is None else step.item
-    row["error"] = _plain(step.error)
-    return row
-
-
-def _plain(error: ErrorReport | None) -> Mapping[str, str] | None:
-    return None if error is None else {"name": error.name, "value": error.value, "traceback": error.traceback}
-
-
-def _report(value: Mapping[str, str] | None) -> ErrorReport | None:
-    return None if value is None else ErrorReport(**value)
-
-
-def _parse(row: Row[Any], **changes: Any) -> Run:
-    values = dict(row._mapping)
-    values["status"] = RunStatus(values["status"])
-    values["error"] = _report(values["error"])
-    return Run(**{**values, **changes})
-
-
-def _parse_step(row: Row[Any]) -> StepRun:
-    values = dict(row._mapping)
-    values["status"] = StepStatus(values["status"])
-    values["item"] = None if values["item"] == _NO_ITEM else values["item"]
-    values["error"] = _report(values["error"])
-    return StepRun(**values)
+    return [parse_run(row, fence=row.fence + 1, lease_owner=owner, lease_until=until) for row in rows]

@@ -144,6 +144,15 @@ runs = sa.Table(
     sa.Column("lease_until", Instant),
     sa.Column("error", JsonText),
     sa.Column("inputs", JsonText, nullable=False),
+    sa.Column("outputs", JsonText),
+    sa.Column("parent_run_id", ExactText),
+    sa.Column("parent_step", ExactText),
+    sa.Column("depth", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("slot_group", ExactText),
+    sa.Column("slot_limit", sa.BigInteger),
+    sa.Column("trigger_type", ExactText, nullable=False, server_default="api"),
+    sa.Column("trigger_id", ExactText),
+    sa.Column("trigger_at", Instant),
     sa.Index("runs_by_owner", "owner_id", "run_id"),
     sa.Index("runs_by_workflow", "workflow_id", "run_id"),
     sa.Index("runs_by_status", "status", "run_id"),
@@ -173,6 +182,7 @@ run_steps = sa.Table(
     sa.Column("stdout", Utf8, nullable=False),
     sa.Column("stderr", Utf8, nullable=False),
     sa.Column("attempts_before", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("child_run_id", ExactText),
 )
 
 run_history = sa.Table(
@@ -200,6 +210,41 @@ run_signals = sa.Table(
     sa.Index("run_signals_by_run", "run_id", "signal_id"),
 )
 
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column(
+        "owner_id",
+        ExactText,
+        sa.ForeignKey("users.user_id", name="secrets_of_users", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("name", ExactText, primary_key=True),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("updated_at", Instant, nullable=False),
+    sa.Column("key_id", ExactText, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
+# ``item`` is -1 for a step as a whole. The bytes are a part of a file named ``pack`` outside of the database.
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("artifact_id", ExactText, primary_key=True),
+    sa.Column("run_id", ExactText, nullable=False),
+    sa.Column("step", ExactText, nullable=False),
+    sa.Column("item", sa.BigInteger, nullable=False),
+    sa.Column("attempt", sa.BigInteger, nullable=False),
+    sa.Column("path", ExactText, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("pack", ExactText, nullable=False),
+    sa.Column("offset_bytes", sa.BigInteger, nullable=False),
+    sa.Index("artifacts_by_run", "run_id", "artifact_id"),
+    sa.Index("artifacts_by_age", "created_at"),
+)
+
 write_probe = sa.Table(
     "write_probe",
     metadata,
@@ -208,7 +253,7 @@ write_probe = sa.Table(
 )
 
 
-def _partial_index(table: sa.Table, name: str, columns: str, where: str) -> None:
+def partial_index(table: sa.Table, name: str, columns: str, where: str) -> None:
     """An index of the rows that meet a condition.
 
     SQLAlchemy's own way is an argument for each database, and loads the dialects of both into every process.
@@ -218,24 +263,28 @@ def _partial_index(table: sa.Table, name: str, columns: str, where: str) -> None
 
 
 # Lists: newest first is the order of ids. What was deleted is never listed, and piles up.
-_partial_index(environments, "environments_newest", "environment_id", "deleted_at IS NULL")
-_partial_index(environments, "environments_by_owner", "owner_id, environment_id", "deleted_at IS NULL")
-_partial_index(environments, "environments_by_status", "status, environment_id", "deleted_at IS NULL")
-_partial_index(
+partial_index(environments, "environments_newest", "environment_id", "deleted_at IS NULL")
+partial_index(environments, "environments_by_owner", "owner_id, environment_id", "deleted_at IS NULL")
+partial_index(environments, "environments_by_status", "status, environment_id", "deleted_at IS NULL")
+partial_index(
     environments, "environments_by_owner_and_status", "owner_id, status, environment_id", "deleted_at IS NULL"
 )
-_partial_index(environments, "environments_by_name", "name, owner_id, environment_id", "deleted_at IS NULL")
+partial_index(environments, "environments_by_name", "name, owner_id, environment_id", "deleted_at IS NULL")
 # Few run at a time, whatever the number of rows.
-_partial_index(executions, "executions_running", "execution_id", "status = 'running'")
-_partial_index(executions, "executions_by_end", "finished_at", "finished_at IS NOT NULL")
-_partial_index(idempotency, "idempotency_unanswered", "created_at", "status IS NULL")
-_partial_index(workflows, "workflows_newest", "workflow_id", "deleted_at IS NULL")
-_partial_index(workflows, "workflows_by_owner", "owner_id, workflow_id", "deleted_at IS NULL")
-_partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "deleted_at IS NULL")
+partial_index(executions, "executions_running", "execution_id", "status = 'running'")
+partial_index(executions, "executions_by_end", "finished_at", "finished_at IS NOT NULL")
+partial_index(idempotency, "idempotency_unanswered", "created_at", "status IS NULL")
+partial_index(workflows, "workflows_newest", "workflow_id", "deleted_at IS NULL")
+partial_index(workflows, "workflows_by_owner", "owner_id, workflow_id", "deleted_at IS NULL")
+partial_index(workflows, "workflows_by_name", "name, owner_id, workflow_id", "deleted_at IS NULL")
 # Few runs are live at a time, whatever the number of rows.
-_partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
-_partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")
+partial_index(
+    runs, "runs_live_by_slot", "owner_id, slot_group, run_id", "finished_at IS NULL AND slot_group IS NOT NULL"
+)
+partial_index(runs, "runs_live", "lease_until", "finished_at IS NULL")
+partial_index(runs, "runs_live_by_workflow", "workflow_id", "finished_at IS NULL")
+partial_index(runs, "runs_live_by_trigger", "trigger_id", "finished_at IS NULL AND trigger_id IS NOT NULL")
 # What is removed when its time is over.
-_partial_index(runs, "runs_by_end", "finished_at", "finished_at IS NOT NULL")
-_partial_index(environments, "environments_by_end", "ended_at", "ended_at IS NOT NULL")
-_partial_index(workflows, "workflows_by_end", "deleted_at", "deleted_at IS NOT NULL")
+partial_index(runs, "runs_by_end", "finished_at", "finished_at IS NOT NULL")
+partial_index(environments, "environments_by_end", "ended_at", "ended_at IS NOT NULL")
+partial_index(workflows, "workflows_by_end", "deleted_at", "deleted_at IS NOT NULL")

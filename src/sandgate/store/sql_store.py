@@ -5,7 +5,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from sandgate.store.artifacts import SqlArtifactStore
 from sandgate.store.base import (
+    ArtifactStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -13,8 +15,11 @@ from sandgate.store.base import (
     RetentionStore,
     RunNotes,
     RunStore,
+    ScheduleStore,
+    SecretStore,
     SignalStore,
     UserStore,
+    WebhookStore,
     WorkflowStore,
 )
 from sandgate.store.connections import Location
@@ -27,10 +32,13 @@ from sandgate.store.notes import SqlRunNotes
 from sandgate.store.retention import SqlRetentionStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
+from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
+from sandgate.store.secrets import SqlSecretStore
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
+from sandgate.store.webhooks import SqlWebhookStore
 from sandgate.store.workflows import SqlWorkflowStore
 
 _PROBE = upsert(write_probe, "(probe_id) DO UPDATE SET written = write_probe.written + 1")
@@ -55,6 +63,10 @@ class SqlStore:
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
 
     def __init__(
         self,
@@ -77,6 +89,10 @@ class SqlStore:
         self.signals = SqlSignalStore(self._database)
         self.notes = SqlRunNotes(location)
         self.retention = SqlRetentionStore(self._database)
+        self.secrets = SqlSecretStore(self._database)
+        self.artifacts = SqlArtifactStore(self._database)
+        self.schedules = SqlScheduleStore(self._database)
+        self.webhooks = SqlWebhookStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

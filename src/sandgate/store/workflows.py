@@ -15,6 +15,7 @@ from sandgate.core.workflow import Json, Workflow
 from sandgate.store.database import Database
 from sandgate.store.schema import runs, workflow_versions, workflows
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters
+from sandgate.store.triggers import delete_triggers
 
 _columns = workflows.c
 _is_this = _columns.workflow_id == sa.bindparam("wanted_id")
@@ -116,6 +117,7 @@ class SqlWorkflowStore:
                 return None
             if not even_if_live and connection.execute(_ANY_LIVE, {"wanted_id": workflow_id}).first() is not None:
                 return False
+            delete_triggers(connection, workflow_id)
             return changed(connection.execute(_DELETE, {"wanted_id": workflow_id, "at": at}))
 
         return await self._database.write(work)

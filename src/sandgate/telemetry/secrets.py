@@ -28,10 +28,11 @@ _SECRET_NAMES = frozenset(
 _SECRET_ENDINGS = ("_password", "_secret", "_token", "_credential", "_password_hash")
 _DEEPEST = 6
 
-#: Tokens, API keys, hashes of passwords, and passwords in the address of a database.
+#: Tokens, API keys, tokens and secrets of webhooks, hashes of passwords, and passwords in the address of a database.
 _SECRET_TEXT = re.compile(
     r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
     r"|sgk_[0-9a-z]{8,}_[0-9A-Za-z]+"
+    r"|wh[ks]_[0-9A-Za-z_-]{16,}"
     r"|\$argon2\w+\$[^\s'\"]+"
     r"|(?i:(?<=bearer )|(?<=basic ))[^\s'\",;]+"
     r"|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"

@@ -3,11 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest, Termination, Usage
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec
 from sandgate.testing.fake_code import Outcome, interpret
@@ -43,24 +45,50 @@ class FakeExecution:
         """See ``RunningExecution``."""
         return await asyncio.shield(self._ended)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self._ended.done()
+
     def cancel(self) -> None:
         """See ``RunningExecution``."""
         self.end(ExecutionStatus.CANCELLED)
 
+    @property
+    def tag(self) -> str | None:
+        """By which a later gateway finds it."""
+        return self._request.tag
+
     def start(self) -> None:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
+        self._go_on()
+
+    def hand_over(self) -> "FakeExecution":
+        """What goes on for the next gateway; whoever waits for this one hears that it is lost."""
+        following = FakeExecution(self._sandbox, replace(self._request, tap=None))
+        following._started_at = self._started_at
+        self.end(ExecutionStatus.LOST)
+        following._go_on()
+        return following
+
+    def open_tap(self, tap: OutputTap) -> None:
+        """Let somebody see its output. All that it prints it prints at once."""
+        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
+        limit = self._sandbox.spec.limits.output_bytes
+        streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
+        tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
+
+    def _go_on(self) -> None:
         outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
         if self._request.tap is not None:
-            # All that it prints it prints at once.
-            limit = self._sandbox.spec.limits.output_bytes
-            streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
-            self._request.tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
+            self.open_tap(self._request.tap)
+        age_s = self._loop.time() - (self._started_at or 0.0)
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
-            self._timer = self._loop.call_later(timeout_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
+            self._timer = self._loop.call_later(timeout_s - age_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
         elif outcome.sleep_s:
-            self._timer = self._loop.call_later(outcome.sleep_s, self.end, outcome.status, outcome)
+            self._timer = self._loop.call_later(outcome.sleep_s - age_s, self.end, outcome.status, outcome)
         else:
             self.end(outcome.status, outcome)
 
@@ -158,6 +186,14 @@ class FakeSandbox:
         for execution in [*self._running, *queued]:
             execution.end(ExecutionStatus.LOST)
 
+    def hand_over(self) -> None:
+        """Its gateway has gone: what runs with a tag goes on for the next one, all else has nobody to answer to."""
+        tagged = [execution for execution in self._running if execution.tag is not None]
+        following = [execution.hand_over() for execution in tagged]
+        self.lose_executions()
+        self._running = {execution for execution in following if not execution.ended}
+        self.tagged |= {execution.tag: execution for execution in following if execution.tag is not None}
+
     def _start(self, execution: FakeExecution) -> None:
         self._running.add(execution)
         execution.start()
@@ -209,7 +245,7 @@ class FakeRuntime:
         for environment_id in set(self.sandboxes) - set(expected) - kept:
             await self.destroy(environment_id)
         for sandbox in self.sandboxes.values():
-            sandbox.lose_executions()
+            sandbox.hand_over()
             sandbox.on_end = self._ended
         return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
 
@@ -221,13 +257,17 @@ class FakeRuntime:
         """See ``Runtime``."""
         tag = request.tag or ""
         sandbox = self._kept.pop(tag, None)
-        return None if sandbox is None else Resumed(sandbox, sandbox.tagged[tag])
+        if sandbox is None:
+            return None
+        execution = sandbox.tagged[tag]
+        if request.tap is not None:
+            execution.open_tap(request.tap)
+        return Resumed(sandbox, execution)
 
-    async def discard(self) -> None:
+    async def discard(self, but: Collection[str] = ()) -> None:
         """See ``Runtime``."""
-        while self._kept:
-            _tag, sandbox = self._kept.popitem()
-            await self.destroy(sandbox.environment_id)
+        for tag in [tag for tag in self._kept if tag not in but]:
+            await self.destroy(self._kept.pop(tag).environment_id)
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
         """See ``Runtime``."""
@@ -266,7 +306,7 @@ class FakeRuntime:
         self._on_end = None
         if keep_sandboxes:
             for sandbox in self.sandboxes.values():
-                sandbox.lose_executions()
+                sandbox.hand_over()
         else:
             for sandbox in list(self.sandboxes.values()):
                 sandbox.die("the runtime was stopped")

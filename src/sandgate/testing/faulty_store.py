@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sandgate.store.base import (
+    ArtifactStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -16,9 +17,12 @@ from sandgate.store.base import (
     RunChange,
     RunNotes,
     RunStore,
+    ScheduleStore,
+    SecretStore,
     SignalStore,
     Store,
     UserStore,
+    WebhookStore,
     WorkflowStore,
 )
 from sandgate.testing.faults import Faults, reach
@@ -31,12 +35,16 @@ PARTS = (
     "idempotency",
     "workflows",
     "runs",
+    "schedules",
+    "webhooks",
     "signals",
     "notes",
     "retention",
+    "secrets",
+    "artifacts",
 )
 
-# What a change of a run may add to its history.
+# What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
 RUN_EVENTS = (
     "step_started",
     "step_waiting",
@@ -111,7 +119,21 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "runs.renew": ("runs.renew",),
     "runs.release": ("runs.release",),
     "runs.reopen": ("runs.reopen",),
+    "runs.enter": ("runs.enter",),
+    "schedules.insert": ("schedules.insert",),
+    "schedules.replace": ("schedules.replace",),
+    "schedules.fire": ("schedules.fire",),
+    "schedules.delete": ("schedules.delete",),
+    "webhooks.insert": ("webhooks.insert",),
+    "webhooks.replace": ("webhooks.replace",),
+    "webhooks.accept": ("webhooks.accept",),
+    "webhooks.note": ("webhooks.note",),
+    "webhooks.delete": ("webhooks.delete",),
     "signals.insert": ("signals.insert",),
+    "secrets.put": ("secrets.put",),
+    "secrets.delete": ("secrets.delete",),
+    "artifacts.prune": ("artifacts.prune",),
+    "artifacts.delete_of_runs": ("artifacts.delete_of_runs",),
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
     "retention.prune_environments": ("retention.prune_environments",),
@@ -140,14 +162,30 @@ READS = frozenset(
         "runs.find_newest",
         "runs.list",
         "runs.list_live",
+        "runs.list_held",
         "runs.list_steps",
         "runs.list_history",
         "runs.find_free_in_s",
         "runs.find_step",
         "runs.find_beginning",
+        "schedules.find",
+        "schedules.list",
+        "schedules.list_due",
+        "schedules.find_next_due",
+        "schedules.list_live_runs",
+        "webhooks.find",
+        "webhooks.find_by_token",
+        "webhooks.list",
+        "webhooks.list_deliveries",
         "signals.list_held",
         "signals.exists",
         "notes.listen",
+        "secrets.find",
+        "secrets.list",
+        "artifacts.find",
+        "artifacts.list",
+        "artifacts.measure",
+        "artifacts.find_orphans",
     }
 )
 
@@ -194,9 +232,13 @@ class FaultyStore:
     idempotency: IdempotencyStore
     workflows: WorkflowStore
     runs: RunStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store

@@ -6,14 +6,16 @@ from typing import Any, NoReturn
 
 from sandgate.core.errors import ExpressionError, MechanismFault, RequestRefused
 from sandgate.core.execution import ErrorReport, StepData, Termination
-from sandgate.core.output_tap import OutputTap
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.workflow import Json, StepDefinition
-from sandgate.workflows.base import StepSandboxes
-from sandgate.workflows.conditions import foreach_item
-from sandgate.workflows.expressions import render, render_text
-from sandgate.workflows.state import Graph, RunState, expression_context
+from sandgate.workflows.base import Place
+from sandgate.workflows.collecting import Leftovers
+from sandgate.workflows.contexts import attempt_context
+from sandgate.workflows.expressions import MissingSecret, SecretValues, render, render_text
+from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.masking import MaskedStream, Masker, are_cut
+from sandgate.workflows.state import Graph, RunState
 
 MOST_INPUT_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 60.0
@@ -30,13 +32,13 @@ _MEANINGS = {
 }
 
 
-def prepare(graph: Graph, state: RunState, row: StepRun) -> StepData:
-    """What the attempt is given. Raises ``ExpressionError`` that says what cannot be had."""
+def prepare(graph: Graph, state: RunState, row: StepRun, secrets: SecretValues | None = None) -> StepData:
+    """What the attempt is given. Raises ``ExpressionError`` that says what cannot be had.
+
+    The message of one that is no ``MissingSecret`` may show a part of a secret.
+    """
     step = graph.steps[row.step]
-    context = expression_context(graph, state)
-    if row.item is not None:
-        context["item"] = foreach_item(step, context, row.item)
-        context["index"] = row.item
+    context = attempt_context(graph, state, row, secrets)
     env: dict[str, str] = {}
     for level in (graph.definition.env, step.env):
         context["env"] = dict(env)
@@ -60,22 +62,43 @@ def _own_variables(row: StepRun) -> dict[str, str]:
 
 
 async def run_attempt(
-    sandboxes: StepSandboxes, step: StepDefinition, data: StepData, tap: OutputTap | None = None
+    place: Place,
+    step: StepDefinition,
+    data: StepData,
+    masker: Masker,
+    output: LiveOutput,
+    leftovers: Leftovers | None = None,
 ) -> StepResult:
-    """Run it to its end. Raises ``CancelledError`` once nothing of it runs any more."""
+    """Run it to its end; neither the answer nor the output shows a secret.
+
+    Raises ``CancelledError`` once nothing of it runs any more.
+    """
+    output.filter_with(lambda: MaskedStream(masker))
     timeout_s = DEFAULT_TIMEOUT_S if step.timeout_s is None else step.timeout_s
     try:
-        ended = await sandboxes.execute(step.config.get("template"), step.config["code"], timeout_s, data, tap)
+        collect = None if leftovers is None else leftovers.collect
+        ended = await place.execute(
+            step.config.get("template"), step.config["code"], timeout_s, data, output.tap, collect
+        )
     except MechanismFault as fault:
         return StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", fault.message, ""))
     except RequestRefused as refusal:
         return failure("Refused", refusal.message)
-    return read_result(ended)
+    stdout_cut, stderr_cut = are_cut(ended)
+    output.end(stdout_cut=stdout_cut, stderr_cut=stderr_cut)
+    result = masker.mask_result(read_result(ended), stdout_cut=stdout_cut, stderr_cut=stderr_cut)
+    return result if leftovers is None else leftovers.added_to(result)
 
 
-def failure(name: str, text: str) -> StepResult:
+def explain(problem: ExpressionError, masker: Masker) -> StepResult:
+    """The end of an attempt whose data cannot be had."""
+    shown = problem.message if isinstance(problem, MissingSecret) else masker.mask_message(problem.message)
+    return failure("ExpressionError", shown)
+
+
+def failure(name: str, text: str, *, reason: str = "failed") -> StepResult:
     """The end of an attempt that could not be begun."""
-    return StepResult(StepStatus.FAILED, "failed", error=ErrorReport(name, text, ""))
+    return StepResult(StepStatus.FAILED, reason, error=ErrorReport(name, text, ""))
 
 
 def read_result(ended: Termination) -> StepResult:

@@ -1,22 +1,98 @@
 """What the engine needs of others, and the use cases of workflows as the HTTP layer sees them."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandgate.core.execution import StepData, Termination
-from sandgate.core.ids import RunId, WorkflowId
+from sandgate.core.artifact import Artifact, ArtifactId
+from sandgate.core.execution import ExecutionRequest, StepData, Termination
+from sandgate.core.ids import EnvironmentId, RunId, UserId, WorkflowId
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.run import HistoryEvent, Run, StepRun
+from sandgate.core.secret import Secret
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
-from sandgate.store.base import RunFilter
+from sandgate.sandbox.base import Collect, Mask
+from sandgate.store.base import RunChange, RunFilter
+from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
+
+RunInsert = Callable[[RunChange, float], Awaitable[bool]]
+"""Writes a new run, held for so many seconds, with something else or not at all; whether it did."""
+
+
+class Place(Protocol):
+    """Where the code of an attempt runs."""
+
+    async def execute(
+        self,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        """Run code (template None: the newest Python) and answer how it ended.
+
+        ``tap`` shows the output while it is written. ``collect`` is awaited before its sandbox goes, to take out of it
+        what the code has left.
+
+        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
+        ``MechanismFault``, and ``RequestRefused`` for what cannot be used.
+        """
+        ...
+
+
+class StepEnvironments(Protocol):
+    """Environments that steps may name."""
+
+    async def execute_step(
+        self,
+        owner_id: UserId,
+        environment_id: EnvironmentId,
+        request: ExecutionRequest,
+        mask: Mask | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        """Run code in an environment of this owner, as ``Place.execute`` does; its record is what ``mask`` says."""
+        ...
 
 
 class StepSandboxes(Protocol):
-    """Where the code of steps runs: each attempt in a sandbox of its own."""
+    """Where the code of steps runs: each attempt in a sandbox of its own.
+
+    An ``attempt`` is a text that no other attempt has. What runs under it outlives this process if that is killed.
+    """
+
+    async def execute(
+        self,
+        attempt: str,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        """See ``Place``. The sandbox stays until :meth:`settle`, unless this raises.
+
+        An attempt of :meth:`kept` is taken up where it is; the rest of what is given has to be what it was begun with.
+        """
+        ...
+
+    def kept(self) -> Mapping[str, str]:
+        """The attempts that an earlier process began and that can be taken up, and the folder of each one's files."""
+        ...
+
+    async def discard(self, but: Collection[str]) -> None:
+        """End what an earlier process began, but these attempts."""
+        ...
+
+    def settle(self, attempt: str) -> None:
+        """What it came to is on disk, or of no use any more: let its sandbox go."""
+        ...
 
     def template_names(self) -> Sequence[str]:
         """The templates that steps may use."""
@@ -24,16 +100,6 @@ class StepSandboxes(Protocol):
 
     def expect(self, template: str | None) -> None:
         """A hint that an attempt with this template is about to be executed."""
-        ...
-
-    async def execute(
-        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
-    ) -> Termination:
-        """Run code in a fresh sandbox (template None: the newest Python) and answer how it ended.
-
-        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
-        ``MechanismFault``, and ``RequestRefused`` for a template that cannot be used.
-        """
         ...
 
     async def hold(self) -> None:
@@ -45,6 +111,61 @@ class StepSandboxes(Protocol):
 
     async def close(self) -> None:
         """Let go of every sandbox."""
+        ...
+
+
+class SecretSource(Protocol):
+    """Where the engine gets secrets from."""
+
+    async def open(self, owner_id: UserId, names: Collection[str]) -> SecretValues:
+        """The values of those that are there. Raises ``SecretUnreadable``, ``StoreUnavailable``."""
+        ...
+
+
+class Secrets(Protocol):
+    """Every method raises ``StoreUnavailable``."""
+
+    async def put(self, caller: Principal, name: str, value: str) -> Secret:
+        """Make a secret or replace its value, durable. Raises ``Forbidden``, ``InvalidRequest``, ``TooManySecrets``."""
+        ...
+
+    async def list(self, caller: Principal) -> Sequence[Secret]:
+        """The caller's own, by name and without values."""
+        ...
+
+    async def delete(self, caller: Principal, name: str) -> None:
+        """Delete one of the caller's own. Raises ``SecretNotFound``."""
+        ...
+
+
+class ArtifactContent(Protocol):
+    """An artifact that is open for reading."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """Its row."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """So many bytes from there on, fewer at the end. Raises ``OSError``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Artifacts(Protocol):
+    """Every method raises ``RunNotFound`` for an unknown or foreign run (an admin sees all), ``StoreUnavailable``."""
+
+    async def list(
+        self, caller: Principal, run_id: RunId, page: PageRequest, *, step: str | None = None
+    ) -> Page[Artifact]:
+        """A page of what a run kept, or one of its steps, newest first."""
+        ...
+
+    async def open(self, caller: Principal, run_id: RunId, artifact_id: ArtifactId) -> ArtifactContent:
+        """An artifact of the run; the caller closes it. Raises ``ArtifactNotFound``."""
         ...
 
 
@@ -127,6 +248,8 @@ class Workflows(Protocol):
         """
         ...
 
-    async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:
-        """Approve or reject a step that waits for it. Raises ``StepNotWaiting``, ``Forbidden``."""
+    async def decide(
+        self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str, item: int | None = None
+    ) -> RunView:
+        """Approve or reject a step, or one item of it, that waits for it. Raises ``StepNotWaiting``, ``Forbidden``."""
         ...

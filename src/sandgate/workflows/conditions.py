@@ -1,10 +1,14 @@
-"""What a step's own expressions decide about it: whether it runs, over which items, for how long it sleeps."""
+"""What a step's own expressions decide about it: whether it runs, over which items, for how long it sleeps.
 
+And what a run leaves in the end.
+"""
+
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from sandgate.core.errors import ExpressionError
-from sandgate.core.workflow import Json, StepDefinition
+from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
 from sandgate.workflows.expressions import (
     StatusFunctions,
     evaluate,
@@ -14,9 +18,10 @@ from sandgate.workflows.expressions import (
     strip_braces,
     uses_status,
 )
-from sandgate.workflows.names import LONGEST_WAIT_S
+from sandgate.workflows.names import LONGEST_SLEEP_S, LONGEST_WAIT_S
 
 MOST_ITEMS = 1000
+MOST_DATA_BYTES = 256 * 1024
 
 
 def wants_to_run(step: StepDefinition, status: StatusFunctions, context: Mapping[str, Json], *, is_final: bool) -> bool:
@@ -51,17 +56,38 @@ def foreach_item(step: StepDefinition, context: Mapping[str, Json], index: int) 
 
 
 def sleep_until(step: StepDefinition, context: Mapping[str, Json], now: datetime) -> datetime:
-    """When the step wakes up. Raises ``ExpressionError``."""
+    """When the step wakes up; a moment that has passed wakes it at once. Raises ``ExpressionError``."""
     if "until" in step.config:
-        return _time(render(step.config["until"], context))
+        moment = _time(render(step.config["until"], context))
+        if moment > now + timedelta(seconds=LONGEST_WAIT_S):
+            raise ExpressionError(f"until is more than {LONGEST_WAIT_S // 86_400} days ahead", 0)
+        return moment
     seconds = render(step.config.get("seconds"), context)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_WAIT_S:
-        raise ExpressionError(f"seconds has to be a number from 0 to {LONGEST_WAIT_S}", 0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SLEEP_S:
+        raise ExpressionError(f"seconds has to be a number from 0 to {LONGEST_SLEEP_S}", 0)
     return now + timedelta(seconds=seconds)
+
+
+def run_outputs(definition: WorkflowDefinition, context: Mapping[str, Json]) -> Mapping[str, Json]:
+    """What a run that succeeded leaves. Raises ``ExpressionError``, also for what is too large."""
+    outputs: dict[str, Json] = render(definition.outputs, context)
+    check_size("outputs of the run", outputs)
+    return outputs
+
+
+def check_size(what: str, value: Json) -> None:
+    """Raises ``ExpressionError`` for more than is handed from step to step."""
+    size = len(json.dumps(value))
+    if size > MOST_DATA_BYTES:
+        raise ExpressionError(f"The {what} are {size} bytes long as JSON; {MOST_DATA_BYTES} is the most", 0)
 
 
 def _time(text: Json) -> datetime:
     try:
-        return datetime.fromisoformat(str(text)).astimezone(UTC)
+        moment = datetime.fromisoformat(str(text))
+        found = None if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ExpressionError("until has to be a time with its offset, as in 2026-01-31T08:00:00Z", 0) from None
+        found = None
+    if found is None:
+        raise ExpressionError("until has to be a time with its offset, as in 2026-01-31T08:00:00Z", 0)
+    return found

@@ -15,7 +15,7 @@ from sandgate.workflows.uses import Scope
 
 CONFIG_KEYS: Mapping[StepType, tuple[str, ...]] = {
     StepType.CODE_EXECUTION: ("code", "template", "environment_id", "inputs"),
-    StepType.HTTP: ("method", "url", "headers", "body"),
+    StepType.HTTP: ("method", "url", "headers", "body", "expect"),
     StepType.SLEEP: ("seconds", "until"),
     StepType.APPROVAL: ("message", "approvers"),
     StepType.WORKFLOW: ("workflow_id", "inputs"),
@@ -62,15 +62,22 @@ def _read_http(fields: Fields, reading: Reading, scope: StepScope) -> Mapping[st
         reading.uses.add_text(fields.at("url"), address, scope.secret())
         if not address.startswith(("https://", "http://", OPENING)):
             fields.refuse("url", "has to start with https:// or http://")
+        if re.match(r"https?://[^/?#]*@", address):
+            fields.refuse("url", "has a user or a password in it; put credentials into a header")
     for name, value in fields.mapping("headers", names.MAX_HEADERS).items():
         _read_header(below(fields.at("headers"), name), name, value, reading, scope)
     reading.uses.add_value(fields.at("body"), fields.raw("body"), scope.secret())
+    for index, status in enumerate(fields.items("expect", names.MAX_STATUSES)):
+        if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
+            reading.problems.add(below(fields.at("expect"), index), "has to be a status, from 100 to 599")
     return {} if "method" in fields else {"method": "GET"}
 
 
 def _read_header(pointer: str, name: str, value: Json, reading: Reading, scope: StepScope) -> None:
     if not re.fullmatch(names.HEADER_NAME, name):
         reading.problems.add(pointer, "This is no name of a header")
+    if name.lower() in names.OWN_HEADERS:
+        reading.problems.add(pointer, "This header is set by the service; leave it out")
     if not isinstance(value, str):
         reading.problems.add(pointer, f"has to be a text, not {kind(value)}")
     elif any(sign in value for sign in "\r\n\x00"):
@@ -122,7 +129,8 @@ def _read_approval(fields: Fields, reading: Reading, scope: StepScope) -> Mappin
 
 def _read_workflow(fields: Fields, reading: Reading, scope: StepScope) -> Mapping[str, Json]:
     fields.require("workflow_id")
-    fields.name("workflow_id", names.WORKFLOW_ID, "the id of a workflow, as in workflow-…; expressions are not for it")
+    rule = "the id of a workflow, as in workflow-…, or self; expressions are not for it"
+    fields.name("workflow_id", f"{names.WORKFLOW_ID}|{names.SELF}", rule)
     inputs = fields.mapping("inputs", names.MAX_INPUTS)
     reading.uses.add_value(fields.at("inputs"), dict(inputs), scope.plain())
     return {}

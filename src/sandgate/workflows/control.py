@@ -4,23 +4,21 @@ from collections.abc import Sequence
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import (
-    Forbidden,
     InvalidRequest,
     RequestRefused,
     RunEnded,
     RunLive,
     RunSucceeded,
-    StepNotWaiting,
 )
 from sandgate.core.principal import Principal
-from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
-from sandgate.core.workflow import StepDefinition, StepType
+from sandgate.core.run import Run, RunStatus
 from sandgate.store.base import Store
+from sandgate.workflows.approvals import check_may_decide
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.events import CancelAsked, Decided
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.signals import Asker
-from sandgate.workflows.state import Graph, Phase, RunState
+from sandgate.workflows.state import Graph, Phase, RunState, is_approvable
 
 # A cancel answers when the run has ended; what tidies up may take longer than anybody waits for an answer. A decision
 # waits for the process that works on the run, or for another one that takes its place.
@@ -62,16 +60,21 @@ class RunControl:
         """Approve or reject a step. Raises ``StepNotWaiting``, ``Forbidden``, ``RunEnded``."""
         live = self._engine.find(run.run_id)
         if live is not None:
-            check_may_decide(caller, graph.steps.get(word.step), word.step, live.steps.get((word.step, None)))
+            key = (word.step, word.item)
+            if live.pump is not None and not (key in live.steps and is_approvable(graph, live.steps[key])):
+                # What waits on disk already is about to wait here.
+                await live.wait_for_change()
+            check_may_decide(caller, graph, word, live.steps.get(key), live.steps.get((word.step, None)))
             self._engine.decide(live, word)
-            while not live.closed and live.steps[word.step, None].is_live:
+            while not live.closed and live.steps[key].is_live:
                 await live.wait_for_change()
             if not _was_taken(live):
                 return
         elif not run.is_live:
             raise run_ended(run)
-        row = await self._store.runs.find_step(run.run_id, word.step, None)
-        check_may_decide(caller, graph.steps.get(word.step), word.step, row)
+        whole = await self._store.runs.find_step(run.run_id, word.step, None)
+        row = whole if word.item is None else await self._store.runs.find_step(run.run_id, word.step, word.item)
+        check_may_decide(caller, graph, word, row, whole)
         await self._asker.ask(run, word, _DECISION_WAIT_S)
 
     async def retry(self, run: Run, graph: Graph, who: str, from_step: str | None, gone: RequestRefused) -> Run:
@@ -103,17 +106,6 @@ class RunControl:
 def _was_taken(live: LiveRun) -> bool:
     """Whether another process works on the run now."""
     return live.closed and live.run.is_live
-
-
-def check_may_decide(caller: Principal, step: StepDefinition | None, name: str, row: StepRun | None) -> None:
-    """Raises ``StepNotWaiting`` unless the step waits for an approval, ``Forbidden`` when it is for others."""
-    is_approval = step is not None and step.type is StepType.APPROVAL
-    if step is None or not is_approval or row is None or row.status is not StepStatus.WAITING:
-        status = None if step is None else StepStatus.PENDING.value if row is None else row.status.value
-        raise StepNotWaiting(f"Step {name!r} does not wait for an approval", {"status": status})
-    approvers = step.config.get("approvers")
-    if approvers and caller.name not in approvers:
-        raise Forbidden(f"Step {name} is for others to decide: {', '.join(approvers)}")
 
 
 def run_ended(run: Run) -> RunEnded:

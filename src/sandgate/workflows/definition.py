@@ -1,5 +1,6 @@
 """Reads a workflow's definition: untrusted JSON in, a checked definition out, or all that is wrong with it."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -10,7 +11,7 @@ from sandgate.workflows.extent import check_extent
 from sandgate.workflows.fields import Fields
 from sandgate.workflows.inputs import read_inputs
 from sandgate.workflows.parts import read_retry, read_template, read_variables
-from sandgate.workflows.problems import Problems, TooManyProblems
+from sandgate.workflows.problems import Problems, TooManyProblems, below
 from sandgate.workflows.reading import ANYWHERE, Defaults, Reading
 from sandgate.workflows.steps import PlacedStep, read_steps
 from sandgate.workflows.uses import Scope, Uses
@@ -28,11 +29,13 @@ DEFINITION_KEYS = (
     "steps",
     "on_error",
     "finally",
+    "outputs",
 )
 DEFAULTS_KEYS = ("template", "timeout", "retry", "env")
 CONCURRENCY_KEYS = ("group", "limit")
 
 _BEFORE_STEPS = Scope(ANYWHERE)
+_AFTER_STEPS = Scope(ANYWHERE | {"steps"})
 _VARIABLES = Scope(ANYWHERE | {"secrets"})
 
 
@@ -63,6 +66,7 @@ def _read(raw: Json, problems: Problems, templates: Collection[str] | None) -> W
     group, limit = _read_concurrency(fields, reading)
     shares_workspace = fields.choice("workspace", ("run", "step")) == "run"
     lists = _read_lists(fields, reading)
+    outputs = _read_outputs(fields, reading)
     if shares_workspace:
         check_workspace(lists, problems)
     ReferenceCheck(lists, inputs, env, problems).check(reading.uses)
@@ -78,6 +82,7 @@ def _read(raw: Json, problems: Problems, templates: Collection[str] | None) -> W
         steps=_plain(lists.steps),
         on_error=_plain(lists.on_error),
         final=_plain(lists.final),
+        outputs=outputs,
     )
 
 
@@ -103,6 +108,16 @@ def _read_concurrency(owner: Fields, reading: Reading) -> tuple[str | None, int 
         reading.uses.add_text(fields.at("group"), group, _BEFORE_STEPS)
     limit = fields.whole("limit", 1, names.MAX_CONCURRENCY)
     return group, limit if "limit" in fields else 1
+
+
+def _read_outputs(owner: Fields, reading: Reading) -> Mapping[str, Json]:
+    outputs = owner.mapping("outputs", names.MAX_OUTPUTS)
+    for name, value in outputs.items():
+        pointer = below(owner.at("outputs"), name)
+        if not re.fullmatch(names.INPUT_NAME, name):
+            reading.problems.add(pointer, "A name has 1 to 63 letters, digits, _ and -, and starts with a letter or _")
+        reading.uses.add_value(pointer, value, _AFTER_STEPS)
+    return outputs
 
 
 def _read_lists(fields: Fields, reading: Reading) -> StepLists:

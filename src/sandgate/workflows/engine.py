@@ -5,31 +5,38 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ExpressionError, InvalidDefinition, StoreUnavailable
-from sandgate.core.ids import RunId, SignalId
-from sandgate.core.run import Run, StepResult, StepRun, StepStatus
-from sandgate.store.base import NoteKind, RunChange, RunNote, Store
+from sandgate.core.errors import InvalidDefinition, StoreUnavailable
+from sandgate.core.ids import RunId
+from sandgate.core.run import Run, StepKey, StepResult, StepRun, StepStatus
+from sandgate.store.base import NoteKind, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
-from sandgate.workflows.attempts import failure, prepare, run_attempt
-from sandgate.workflows.base import StepSandboxes
-from sandgate.workflows.definition import parse_definition
+from sandgate.workflows.base import RunInsert, SecretSource, StepEnvironments, StepSandboxes
+from sandgate.workflows.children import Children
+from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
+from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.leases import LeaseKeeper
-from sandgate.workflows.live import LiveRun
+from sandgate.workflows.live import LiveRun, started_numbers
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.reopening import reopen
+from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.signals import event_of
 from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.timers import RunTimers
+from sandgate.workflows.turns import Turns
 from sandgate.workflows.watch import RunWatch
+from sandgate.workflows.work import StepWork
+from sandgate.workflows.workspaces import Workspaces
+from sandgate.workflows.writing import RunWriter, change_of
 
 LEASE_S = 10.0
-_LONGEST_RETRY_DELAY_S = 2.0
 _CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
 
 _log = get_logger(__name__)
@@ -49,23 +56,45 @@ class Engine:
         owner: str,
         *,
         most_steps: int = 16,
+        most_runs: int = 1000,
+        most_depth: int = 8,
+        requests: HttpSteps | None = None,
+        workspaces: Workspaces | None = None,
+        environments: StepEnvironments | None = None,
         lease_s: float = LEASE_S,
+        secrets: SecretSource | None = None,
+        collecting: Collecting | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._store = store
-        self._sandboxes = sandboxes
         self._clock = clock
         self._owner = owner
-        self._slots = asyncio.Semaphore(most_steps)
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
         self._beginning: set[RunId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._writer = RunWriter(store.runs)
         self._leases = LeaseKeeper(store, clock, owner, lease_s, self)
         self._taking_signals: asyncio.Task[None] | None = None
         self._more_signals = False
+        self._on_end: list[Callable[[Run], None]] = []
+        self._on_schedules: list[Callable[[], None]] = []
         self.watch = RunWatch()
+        self.graphs = Graphs(store.workflows)
+        self._timers = RunTimers(clock, self.post)
+        self._turns = Turns(store.runs, self.post)
+        self._children = Children(self, store, clock, most_runs=most_runs, most_depth=most_depth)
+        self._work = StepWork(
+            sandboxes,
+            self._children,
+            most_steps=most_steps,
+            requests=requests,
+            workspaces=workspaces,
+            environments=environments,
+            secrets=secrets,
+            collecting=collecting,
+        )
 
     @property
     def is_stopping(self) -> bool:
@@ -84,6 +113,7 @@ class Engine:
     async def start(self) -> None:
         """Take over what an earlier process left, and from then on what others leave. Raises ``StoreUnavailable``."""
         await self._leases.claim_own()
+        await self._work.keep_only(self._live.values())
         self._spawn(self._leases.run(), "leases of runs")
         self._spawn(self._store.notes.listen(self.hear), "notes of other servers")
 
@@ -98,28 +128,43 @@ class Engine:
         for live in self._live.values():
             live.close()
         self.watch.wake()
-        await self._sandboxes.close()
+        await self._work.close()
         await self._leases.release(self.held())
 
-    async def begin(self, run: Run, graph: Graph) -> LiveRun | None:
-        """Make a new run durable and start what can be; None when its workflow has been deleted."""
+    def tell_of_ends(self, listener: Callable[[Run], None]) -> None:
+        """Have the listener called with every run that is no longer worked on here."""
+        self._on_end.append(listener)
+
+    def tell_of_schedules(self, listener: Callable[[], None]) -> None:
+        """Have the listener called when another process may have changed something that schedules wait for."""
+        self._on_schedules.append(listener)
+
+    async def begin(
+        self, run: Run, graph: Graph, insert: RunInsert | None = None, *, under: Run | None = None
+    ) -> LiveRun | None:
+        """Make a new run durable and start what can be; None when its workflow has been deleted.
+
+        Also None when the run that it is ``under`` is not this process's any more. ``insert`` writes the run together
+        with something else; None when it answers that it did not.
+        """
         run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
-        self._expect(live, changes)
-        change = RunChange(changes.run, changes.steps, changes.history)
-        return await self._take_up(live, changes, self._store.runs.insert(change, self._leases.lease_s))
+        self._work.expect(live, changes)
+        change = change_of(changes)
+        insert = insert or partial(self._store.runs.insert, under=under)
+        return await self._take_up(live, changes, insert(change, self._leases.lease_s))
 
     async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
         """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
         live = LiveRun(replace(state.run, lease_owner=self._owner), graph)
         live.steps = dict(state.steps)
         changes = reopen(graph, live.state(), who, from_step, self._clock.now())
-        self._expect(live, changes)
-        change = RunChange(changes.run, changes.steps, changes.history)
+        self._work.expect(live, changes)
+        change = change_of(changes)
         return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
 
-    async def _take_up(self, live: LiveRun, changes: Changes, writing: Coroutine[Any, Any, bool]) -> LiveRun | None:
+    async def _take_up(self, live: LiveRun, changes: Changes, writing: Awaitable[bool]) -> LiveRun | None:
         run_id = changes.run.run_id
         self._beginning.add(run_id)
         try:
@@ -136,6 +181,9 @@ class Engine:
             self._leases.stir()
         self._live[run_id] = live
         self._follow(live, changes)
+        if live.run.waits_for_slot:
+            self._turns.add(live)
+            self.post(live)
         return live
 
     def post(self, live: LiveRun, event: Event | None = None) -> None:
@@ -160,6 +208,7 @@ class Engine:
         for live in list(self._live.values()):
             if live.run.wake_at is not None and live.run.wake_at <= now:
                 self.post(live)
+        self._turns.look()
 
     # What others do
 
@@ -170,14 +219,23 @@ class Engine:
                 self._begin_to_take_signals()
             case NoteKind.CHANGED:
                 self.watch.wake(note.run_id)
+                self._turns.look()
             case NoteKind.FREE:
                 self._leases.stir(free=True)
+            case NoteKind.SCHEDULES:
+                self._tell_of_schedules()
             case NoteKind.AGAIN:
                 self._begin_to_take_signals()
                 self._leases.stir(free=True)
                 self.watch.wake()
+                self._turns.look()
+                self._tell_of_schedules()
             case _:
                 return
+
+    def _tell_of_schedules(self) -> None:
+        for listener in self._on_schedules:
+            listener()
 
     def _begin_to_take_signals(self) -> None:
         self._more_signals = True
@@ -207,7 +265,7 @@ class Engine:
 
     async def hold(self) -> None:
         """Let what runs live on: nobody else has begun it."""
-        await self._sandboxes.hold()
+        await self._work.hold()
 
     def let_go(self, run_id: RunId) -> None:
         """Stop working on a run that is another process's, unless a write is about to notice that."""
@@ -227,9 +285,8 @@ class Engine:
             return
         if known is not None:
             self._drop(known)
-        raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
         try:
-            graph = Graph(parse_definition(raw))
+            graph = await self.graphs.load(run.workflow_id, run.workflow_version)
         except InvalidDefinition as problem:
             _log.error("run cannot be taken over", run_id=run.run_id, reason=problem.message)
             self._leases.keep_unfit(run.run_id)
@@ -239,7 +296,11 @@ class Engine:
         live.steps = {row.key: row for row in rows}
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
-        self.post(live, TakenOver())
+        kept = self._work.kept(live)
+        if kept:
+            live.numbers = started_numbers(await self._store.runs.list_history(run.run_id))
+        self._turns.add(live)
+        self.post(live, TakenOver(kept))
         self._begin_to_take_signals()
 
     async def _pump(self, live: LiveRun) -> None:
@@ -248,41 +309,17 @@ class Engine:
             while live.due and live.run.run_id in self._live:
                 events, live.events, live.due = live.events, [], False
                 signals, live.signals = live.signals, []
+                events = [*events, *await self._turns.ask(live, events, self._clock.now())]
                 changes = advance(live.graph, live.state(), events, self._clock.now())
-                self._expect(live, changes)
-                if not await self._write(live, changes, signals):
+                self._work.expect(live, changes)
+                written = await self._writer.write(live.run, changes, signals)
+                self._work.settle(live.run.run_id, events)
+                if not written:
                     self._drop(live)
                     return
                 self._follow(live, changes)
         finally:
             live.pump = None
-
-    def _expect(self, live: LiveRun, changes: Changes) -> None:
-        """The next sandbox is got ready while the result of the step before becomes durable."""
-        for row in changes.start:
-            self._sandboxes.expect(live.graph.steps[row.step].config.get("template"))
-
-    async def _write(self, live: LiveRun, changes: Changes, signals: Sequence[SignalId]) -> bool:
-        """Until it is written; False when the run is no longer this process's."""
-        if changes.run == live.run and not changes.steps and not signals:
-            return True
-        change = RunChange(changes.run, changes.steps, changes.history, signals)
-        delay_s = 0.05
-        while True:
-            try:
-                return await self._store.runs.apply(change) or await self._has_ended_so(changes)
-            except StoreUnavailable as fault:
-                _log.warning("run not written yet", run_id=live.run.run_id, reason=fault.message)
-            await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, _LONGEST_RETRY_DELAY_S)
-
-    async def _has_ended_so(self, changes: Changes) -> bool:
-        """Whether the end of a run was written before, by a call whose answer got lost."""
-        if changes.run.is_live:
-            return False
-        found = await self._store.runs.find(changes.run.run_id)
-        wanted = (changes.run.status, changes.run.fence, changes.run.events)
-        return found is not None and (found.status, found.fence, found.events) == wanted
 
     def _follow(self, live: LiveRun, changes: Changes) -> None:
         """What is written holds: start, kill, wake up, or be done."""
@@ -290,38 +327,29 @@ class Engine:
         if not live.run.is_live:
             self._drop(live)
             return
-        for key in changes.kill:
-            task = live.attempts.get(key)
-            if task is not None:
-                task.cancel()
-        numbers = {(event.step, event.item): event.number for event in changes.history if event.kind == "step_started"}
+        live.numbers.update(started_numbers(changes.history))
         for row in changes.start:
-            live.outputs[row.key] = output = LiveOutput(numbers.get(row.key, changes.run.events), live.wake)
+            if row.key in changes.kill and row.child_run_id is None:
+                # It was to be started and is to be killed: it never began.
+                self.post(live, AttemptEnded(row.key, row.attempt, _CANCELLED))
+                continue
+            live.outputs[row.key] = output = LiveOutput(live.numbers.get(row.key, changes.run.events), live.wake)
             live.attempts[row.key] = self._spawn(self._attempt(live, row, output), f"{row.run_id} {row.step}")
-        self._set_timer(live)
+        for key in changes.kill:
+            self._kill(live, key)
+        self._timers.set(live)
 
-    def _set_timer(self, live: LiveRun) -> None:
-        if live.timer is not None:
-            live.timer.cancel()
-            live.timer = None
-        if live.run.wake_at is not None:
-            delay_s = max(0.0, (live.run.wake_at - self._clock.now()).total_seconds())
-            # Bounded, because the wall clock may be set meanwhile.
-            live.timer = asyncio.get_running_loop().call_later(min(delay_s, 60.0), self._ring, live)
-
-    def _ring(self, live: LiveRun) -> None:
-        live.timer = None
-        if live.run.run_id in self._live:
-            due = live.run.wake_at is not None and live.run.wake_at <= self._clock.now()
-            if due:
-                self.post(live)
-            else:
-                self._set_timer(live)
+    def _kill(self, live: LiveRun, key: StepKey) -> None:
+        child_run_id = live.steps[key].child_run_id
+        task = live.attempts.get(key)
+        if child_run_id is not None:
+            self._children.cancel(child_run_id)
+        elif task is not None:
+            task.cancel()
 
     async def _attempt(self, live: LiveRun, row: StepRun, output: LiveOutput) -> None:
         try:
-            async with self._slots:
-                result = await self._execute(live, row, output)
+            result = await self._work.run(live, row, output)
         except asyncio.CancelledError:
             if self._stopping or live.closed:
                 raise
@@ -334,18 +362,15 @@ class Engine:
             del live.attempts[row.key]
         self.post(live, AttemptEnded(row.key, row.attempt, result))
 
-    async def _execute(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
-        try:
-            data = prepare(live.graph, live.state(), row)
-        except ExpressionError as problem:
-            return failure("ExpressionError", problem.message)
-        return await run_attempt(self._sandboxes, live.graph.steps[row.step], data, output.tap)
-
     def _drop(self, live: LiveRun) -> None:
         """Nothing more is to be done here: it has ended, or is somebody else's."""
         self._live.pop(live.run.run_id, None)
         live.close()
+        self._turns.leave(live.run)
+        self._work.release(live.run.run_id)
         self.watch.wake(live.run.run_id)
+        for listener in self._on_end:
+            listener(live.run)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.run import HistoryEvent, Run, StepKey, StepResult, StepRun
 
 
@@ -19,12 +20,13 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """Somebody approved a step that waits for it, or rejected it."""
+    """Somebody approved a step, or one item of it, that waits for it, or rejected it."""
 
     step: str
     approved: bool
     who: str
     comment: str = ""
+    item: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,20 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Entered:
+    """The run's group had room for it at that time."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TakenOver:
-    """The process that worked on the run is gone, and with it whatever ran."""
+    """The process that worked on the run is gone, and with it whatever ran but the runs below it and what was kept."""
+
+    kept: frozenset[StepKey] = frozenset()
 
 
-Event: TypeAlias = AttemptEnded | Decided | CancelAsked | TakenOver
+Event: TypeAlias = AttemptEnded | Decided | CancelAsked | Entered | TakenOver
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,7 @@ class Changes:
     history: Sequence[HistoryEvent]
     start: Sequence[StepRun]
     kill: Sequence[StepKey]
+    artifacts: Sequence[Artifact] = ()
 
     @property
     def wake_at(self) -> datetime | None:

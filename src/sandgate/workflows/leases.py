@@ -20,6 +20,8 @@ from sandgate.telemetry.log import get_logger
 _MOST_CLAIMED = 10_000
 _RENEWALS_A_LEASE = 5
 _SHORTEST_PAUSE_S = 1.0
+# Longer than a write that nobody waits for any more may still be on its way.
+_DOUBT_S = 120.0
 # Looked for a moment later than it is due, since two clocks are at work.
 _LATE_S = 0.05
 
@@ -66,7 +68,7 @@ class LeaseKeeper:
         self._stirred = asyncio.Event()
         self._look_at = 0.0
         self._renewed_at = -math.inf
-        self._doubtful = False
+        self._doubtful_until = -math.inf
         self._strangers: frozenset[RunId] = frozenset()
         self._unfit: set[RunId] = set()
 
@@ -74,7 +76,8 @@ class LeaseKeeper:
         """Look again soon: there is something to hold, or to take (``free``), or it is not known (``doubtful``)."""
         if free:
             self._look_at = 0.0
-        self._doubtful = self._doubtful or doubtful
+        if doubtful:
+            self._doubtful_until = self._clock.monotonic() + _DOUBT_S
         self._stirred.set()
 
     async def claim_own(self) -> None:
@@ -114,7 +117,7 @@ class LeaseKeeper:
     async def _rest(self) -> None:
         await asyncio.sleep(_SHORTEST_PAUSE_S)
         pause_s = self._look_at - asyncio.get_running_loop().time()
-        if self._holder.held() or self._doubtful:
+        if self._holder.held() or self._is_doubtful():
             pause_s = min(pause_s, self.lease_s / _RENEWALS_A_LEASE - _SHORTEST_PAUSE_S)
         if pause_s > 0:
             with suppress(TimeoutError):
@@ -124,10 +127,9 @@ class LeaseKeeper:
     async def _keep(self) -> None:
         """Hold what is worked on; stop working on what another process has taken; find what was forgotten."""
         held = frozenset(self._holder.held())
-        if not held and not self._doubtful:
+        if not held and not self._is_doubtful():
             self._renewed_at = self._clock.monotonic()
             return
-        self._doubtful = False
         asked_at = self._clock.monotonic()
         # Whoever waits for longer does not see in time that the lease is over.
         async with asyncio.timeout(self.lease_s / 2):
@@ -140,11 +142,14 @@ class LeaseKeeper:
         forgotten = strangers & self._strangers
         # Seen twice, it is not one that has just been begun, but one whose beginning got lost on its way back.
         self._strangers = strangers
-        self._doubtful = bool(strangers)
         if forgotten:
             await self._store.runs.release(self._owner, forgotten)
             await self._claim(own=False)
         await self._holder.take_signals()
+
+    def _is_doubtful(self) -> bool:
+        """Whether there may be runs that are held, and not worked on."""
+        return bool(self._strangers) or self._clock.monotonic() < self._doubtful_until
 
     async def _take_free(self) -> None:
         loop = asyncio.get_running_loop()

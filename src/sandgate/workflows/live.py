@@ -1,14 +1,20 @@
 """What the engine keeps in memory of a run that it works on."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sandgate.core.ids import SignalId
-from sandgate.core.run import Run, StepKey, StepRun
+from sandgate.core.run import HistoryEvent, Run, StepKey, StepRun
+from sandgate.workflows.collecting import RunRoom
 from sandgate.workflows.events import Changes, Event
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.state import Graph, RunState
+
+
+def started_numbers(history: Iterable[HistoryEvent]) -> dict[StepKey, int]:
+    """The number of the event that each step, or item, was started by last."""
+    return {(event.step, event.item): event.number for event in history if event.kind == "step_started" and event.step}
 
 
 class LiveRun:
@@ -23,9 +29,12 @@ class LiveRun:
         self.pump: asyncio.Task[None] | None = None
         self.attempts: dict[StepKey, asyncio.Task[None]] = {}
         self.outputs: dict[StepKey, LiveOutput] = {}
+        # Which event of the history each attempt that is under way began with.
+        self.numbers: dict[StepKey, int] = {}
         self.signals: list[SignalId] = []
         self._heard: set[SignalId] = set()
         self.timer: asyncio.TimerHandle | None = None
+        self.room = RunRoom()
         self.closed = False
         self._changed: asyncio.Future[None] | None = None
 

@@ -9,6 +9,8 @@ HEADER_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}"
 # Printable characters, no space at the ends.
 WORKFLOW_NAME = r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?"
 WORKFLOW_ID = r"workflow-[0-9a-z]{1,64}"
+SELF = "self"
+"""What a step that starts a workflow calls its own."""
 
 RESERVED_VARIABLES = "SANDGATE_"
 
@@ -17,8 +19,10 @@ MAX_DEPTH = 48
 MAX_STEPS = 500
 MAX_EXPRESSIONS = 5000
 MAX_INPUTS = 100
+MAX_OUTPUTS = 100
 MAX_VARIABLES = 100
 MAX_HEADERS = 100
+MAX_STATUSES = 50
 MAX_APPROVERS = 50
 MAX_ITEMS = 1000
 MAX_PARALLEL = 1000
@@ -44,6 +48,22 @@ RETRIED_TYPES = WORKING_TYPES | {StepType.WORKFLOW}
 """Steps that may be tried again."""
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+OWN_HEADERS = (
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+)
+"""What a request's headers may not say: the connection is the service's own."""
+
 RETRY_REASONS = ("failed", "timed_out", "out_of_memory", "output_limit", "lost")
 RETRY_ATTEMPTS = 3
 """How often a step is tried whose ``retry`` does not say it."""
@@ -51,5 +71,5 @@ RETRY_ATTEMPTS = 3
 STEP_FIELDS = ("status", "outputs", "error")
 """What an expression may ask of a step."""
 
-RUN_FIELDS = ("id", "workflow_id", "started_at")
+RUN_FIELDS = ("id", "workflow_id", "started_at", "scheduled_at")
 """What an expression may ask of the run."""

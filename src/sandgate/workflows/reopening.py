@@ -20,17 +20,20 @@ _BROKEN = FAILED_STEP_STATUSES | {StepStatus.CANCELLED}
 def reopen(graph: Graph, state: RunState, who: str, from_step: str | None, now: datetime) -> Changes:
     """What follows when somebody retries an ended run, from a step of ``steps`` on that need not have failed.
 
-    The fencing number is one more than before; a time limit of the whole run is counted anew.
+    The fencing number is one more than before; a time limit of the whole run is counted anew. A run that takes turns
+    waits for its turn again.
     """
     limit_s = graph.definition.timeout_s
+    takes_turns = state.run.slot_group is not None
     anew = _opened(graph, state, from_step)
     rows = [row for name in graph.steps for row in _rows(graph, state, name, anew, from_step)]
     history = _history(graph, state.run, rows, {"by": who, "from": from_step}, now)
     run = replace(
         state.run,
-        status=RunStatus.RUNNING,
+        status=RunStatus.PENDING if takes_turns else RunStatus.RUNNING,
+        started_at=None if takes_turns else state.run.started_at,
         finished_at=None,
-        deadline_at=None if limit_s is None else now + timedelta(seconds=limit_s),
+        deadline_at=None if limit_s is None or takes_turns else now + timedelta(seconds=limit_s),
         wake_at=None,
         cancel_asked_at=None,
         error=None,

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
-from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused
+from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
-from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
+from sandgate.sandbox.base import Collect, Resumed, Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
 
 _NEWEST = "python"
+# Between an attempt and the folder of its files in what the runtime keeps it by.
+_TAG_SIGN = "|"
 # What a sandbox lives on without a word from this process, in lengths of a lease.
 _LIFETIME_LEASES = 2
 _MOST_EXPECTED = 8
@@ -47,6 +50,7 @@ class RuntimeStepSandboxes:
         self._templates = templates
         self._lifetime_s = _LIFETIME_LEASES * lease_s
         self._used: dict[EnvironmentId, Sandbox] = {}
+        self._unsettled: dict[str, EnvironmentId] = {}
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,22 +71,58 @@ class RuntimeStepSandboxes:
         asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
     async def execute(
-        self, template: str | None, code: str, timeout_s: float, data: StepData, tap: OutputTap | None = None
+        self,
+        attempt: str,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
     ) -> Termination:
         """See ``StepSandboxes``."""
-        sandbox = await self._take(template or _NEWEST)
+        tag = f"{attempt}{_TAG_SIGN}{data.folder}"
+        request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap, tag=tag)
+        resumed = await self._resume(template or _NEWEST, request) if tag in self._runtime.kept() else None
+        sandbox = await self._take(template or _NEWEST) if resumed is None else resumed.sandbox
         self._used[sandbox.environment_id] = sandbox
         try:
-            request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap)
-            ended = await sandbox.execute(request).wait()
+            ended = await (sandbox.execute(request) if resumed is None else resumed.execution).wait()
+            if collect is not None:
+                await collect(lambda more: sandbox.execute(replace(more, is_last=True)), ended)
         except asyncio.CancelledError:
-            await asyncio.shield(self._destroy_later(sandbox.environment_id))
+            await asyncio.shield(self.destroy_later(sandbox.environment_id))
             raise
         except BaseException:
-            self._destroy_later(sandbox.environment_id)
+            self.destroy_later(sandbox.environment_id)
             raise
-        self._destroy_later(sandbox.environment_id)
+        self._unsettled[attempt] = sandbox.environment_id
         return ended
+
+    async def _resume(self, template: str, request: ExecutionRequest) -> Resumed:
+        resumed = await self._runtime.resume(request, self._templates.check(template).limits)
+        if resumed is None:
+            # It must not begin again as the same attempt.
+            raise SandboxFailed("The sandbox ended while the process that ran the step was gone")
+        return resumed
+
+    def kept(self) -> Mapping[str, str]:
+        """See ``StepSandboxes``."""
+        parts = (tag.rpartition(_TAG_SIGN) for tag in self._runtime.kept())
+        return {attempt: folder for attempt, _sign, folder in parts}
+
+    async def discard(self, but: Collection[str]) -> None:
+        """See ``StepSandboxes``."""
+        await self._runtime.discard({tag for tag in self._runtime.kept() if tag.rpartition(_TAG_SIGN)[0] in but})
+
+    def settle(self, attempt: str) -> None:
+        """See ``StepSandboxes``."""
+        environment_id = self._unsettled.pop(attempt, None)
+        if environment_id is not None:
+            self.destroy_later(environment_id)
+        elif attempt in (kept := self.kept()):
+            # It was given up before it was taken up.
+            self._spawn(self.discard(kept.keys() - {attempt}), f"discard {attempt}")
 
     async def hold(self) -> None:
         """See ``StepSandboxes``."""
@@ -113,14 +153,18 @@ class RuntimeStepSandboxes:
             await self._spawn(self._discard(making), f"discard a sandbox: {name}")
             raise
 
+    async def make(self, template: str | None, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
+        """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
+        name = template or _NEWEST
+        limits = self._templates.check(name).limits
+        return await self._runtime.create(SandboxSpec(environment_id, name, limits, lifetime_s))
+
     async def _make(self, name: str) -> Sandbox:
-        template = self._templates.check(name)
         deadline = asyncio.get_running_loop().time() + _LAUNCHER_PATIENCE_S
         while True:
             # Another id each time: what was asked for in vain may still be made, and is ended then.
-            spec = SandboxSpec(make_environment_id(), name, template.limits, self._lifetime_s)
             try:
-                return await self._runtime.create(spec)
+                return await self.make(name, make_environment_id(), self._lifetime_s)
             except LauncherUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -138,7 +182,8 @@ class RuntimeStepSandboxes:
             return
         await self._destroy(sandbox.environment_id)
 
-    def _destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
+    def destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
+        """End a sandbox, for as long as that takes; the task is done when nothing of it runs any more."""
         return self._spawn(self._destroy(environment_id), f"destroy {environment_id}")
 
     async def _destroy(self, environment_id: EnvironmentId) -> None:

@@ -33,6 +33,7 @@ def definition_schema() -> dict[str, Json]:
                 "steps": {"$ref": "#/$defs/steps", "minItems": 1},
                 "on_error": {"$ref": "#/$defs/steps"},
                 "finally": {"$ref": "#/$defs/steps"},
+                "outputs": _map(True, names.MAX_OUTPUTS, names.INPUT_NAME),
             },
             required=("name", "steps"),
         ),
@@ -94,8 +95,11 @@ def _default_of(type_: InputType) -> dict[str, Json]:
 
 def _env() -> dict[str, Json]:
     variables = _map({"type": ["string", "number", "boolean"]}, names.MAX_VARIABLES)
-    reserved = "".join(f"[{letter}{letter.lower()}]" if letter.isalpha() else letter for letter in "SANDGATE_")
-    return {**variables, "propertyNames": {"pattern": f"^(?!{reserved})(?:{names.VARIABLE_NAME})$"}}
+    return {**variables, "propertyNames": {"pattern": f"^(?!{_any_case('SANDGATE_')})(?:{names.VARIABLE_NAME})$"}}
+
+
+def _any_case(text: str) -> str:
+    return "".join(f"[{letter.upper()}{letter.lower()}]" if letter.isalpha() else letter for letter in text)
 
 
 def _retry() -> dict[str, Json]:
@@ -175,11 +179,17 @@ def _http_config() -> dict[str, Json]:
     header = {"type": "string", "pattern": r"^[^\r\n\u0000]*$"}
     properties = {
         "method": {"enum": list(names.HTTP_METHODS), "default": "GET"},
-        "url": {**_text(names.MAX_ADDRESS, 1), "pattern": r"^(https?://|\$\{\{)"},
-        "headers": _map(header, names.MAX_HEADERS, names.HEADER_NAME),
+        "url": {**_text(names.MAX_ADDRESS, 1), "pattern": r"^(https?://(?![^/?#]*@)|\$\{\{)"},
+        "headers": {**_map(header, names.MAX_HEADERS), "propertyNames": {"pattern": _header_name()}},
         "body": True,
+        "expect": {"type": "array", "items": _integer(100, 599), "maxItems": names.MAX_STATUSES},
     }
     return _object(properties, ("url",))
+
+
+def _header_name() -> str:
+    own = "|".join(map(_any_case, sorted(names.OWN_HEADERS)))
+    return f"^(?!(?:{own})$)(?:{names.HEADER_NAME})$"
 
 
 def _sleep_config() -> dict[str, Json]:
@@ -195,7 +205,7 @@ def _approval_config() -> dict[str, Json]:
 
 
 def _workflow_config() -> dict[str, Json]:
-    identifier = {"type": "string", "pattern": _whole(names.WORKFLOW_ID)}
+    identifier = {"type": "string", "pattern": _whole(f"{names.WORKFLOW_ID}|{names.SELF}")}
     inputs = {"type": "object", "maxProperties": names.MAX_INPUTS}
     return _object({"workflow_id": identifier, "inputs": inputs}, ("workflow_id",))
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
@@ -12,28 +11,29 @@ from sandgate.core.errors import (
     ServiceDraining,
     TooManyRuns,
     WorkflowChanged,
-    WorkflowNotFound,
     WorkflowRunning,
 )
-from sandgate.core.ids import RunId, WorkflowId, make_run_id, make_workflow_id
+from sandgate.core.ids import RunId, WorkflowId, make_workflow_id
 from sandgate.core.page import Page, PageRequest
-from sandgate.core.principal import Principal
-from sandgate.core.run import HistoryEvent, Run, RunStatus
+from sandgate.core.principal import Principal, Role
+from sandgate.core.run import HistoryEvent, Run
+from sandgate.core.trigger import Trigger
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.store.base import RunFilter, Store
-from sandgate.workflows.base import RunView, StepSandboxes
+from sandgate.workflows.base import RunInsert, RunView, StepSandboxes
 from sandgate.workflows.control import RunControl
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.events import Decided
 from sandgate.workflows.feed import RunFeed
 from sandgate.workflows.inputs import check_inputs
+from sandgate.workflows.live import LiveRun
+from sandgate.workflows.new_runs import Source, new_run
 from sandgate.workflows.positions import Batch, Position
+from sandgate.workflows.refusals import run_not_found, workflow_not_found
 from sandgate.workflows.state import Graph
-from sandgate.workflows.supported import check_supported
 
 _SHOWN_RUNS = 10
-_GRAPHS_KEPT = 256
 
 
 class WorkflowService:
@@ -48,7 +48,6 @@ class WorkflowService:
         self._clock = clock
         self._control = RunControl(store, engine, clock)
         self._most_runs = settings.max_runs
-        self._graphs: dict[tuple[WorkflowId, int], Graph] = {}
         self._draining = False
 
     async def start_engine(self) -> None:
@@ -62,9 +61,7 @@ class WorkflowService:
 
     def validate(self, raw: Json) -> WorkflowDefinition:
         """See ``Workflows``."""
-        definition = parse_definition(raw, templates=self._sandboxes.template_names())
-        check_supported(definition)
-        return definition
+        return parse_definition(raw, templates=self._sandboxes.template_names())
 
     async def create(self, caller: Principal, raw: Json) -> Workflow:
         """See ``Workflows``."""
@@ -114,15 +111,40 @@ class WorkflowService:
     async def start(self, caller: Principal, workflow_id: WorkflowId, inputs: Mapping[str, Json], wait_s: float) -> Run:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        graph = self._graph(workflow_id, workflow.version, workflow.definition)
-        given = check_inputs(graph.definition, inputs)
-        self._check_has_room()
-        live = await self._engine.begin(self._new_run(workflow, given, graph), graph)
+        live = await self._begin(workflow, inputs, Trigger())
         if live is None:
             raise workflow_not_found(workflow_id)
         if wait_s:
             await live.wait_for_end(wait_s)
         return live.run
+
+    async def start_triggered(
+        self, workflow_id: WorkflowId, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert
+    ) -> Run | None:
+        """See ``TriggeredRuns``."""
+        workflow = await self._store.workflows.find(workflow_id)
+        if workflow is None:
+            return None
+        owner = await self._store.users.find(workflow.owner_id)
+        if owner is None or owner.disabled or owner.role is Role.VIEWER:
+            raise Forbidden(f"The owner of workflow {workflow_id} is disabled, gone, or only reads; no run is started")
+        live = await self._begin(workflow, inputs, trigger, insert)
+        return None if live is None else live.run
+
+    async def cancel_quietly(self, run_ids: Sequence[RunId], who: str) -> None:
+        """See ``TriggeredRuns``."""
+        found = [await self._store.runs.find(run_id) for run_id in run_ids]
+        await self._control.cancel_all([run for run in found if run and run.cancel_asked_at is None], who)
+
+    async def _begin(
+        self, workflow: Workflow, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert | None = None
+    ) -> LiveRun | None:
+        graph = self._engine.graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
+        given = check_inputs(graph.definition, inputs)
+        self._check_has_room()
+        run = new_run(Source.of(workflow), graph, given, self._clock.now())
+        run = replace(run, trigger_type=trigger.type, trigger_id=trigger.id, trigger_at=trigger.at)
+        return await self._engine.begin(run, graph, insert)
 
     async def view(self, caller: Principal, run_id: RunId) -> RunView:
         """See ``Workflows``."""
@@ -164,12 +186,14 @@ class WorkflowService:
         _check_can_write(caller)
         return await self._control.cancel(run, caller.name)
 
-    async def decide(self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str) -> RunView:
+    async def decide(
+        self, caller: Principal, run_id: RunId, step: str, *, approved: bool, comment: str, item: int | None = None
+    ) -> RunView:
         """See ``Workflows``."""
         run = await self._find_run(caller, run_id)
         _check_can_write(caller)
         graph = await self._graph_of(run)
-        await self._control.decide(run, graph, caller, Decided(step, approved, caller.name, comment))
+        await self._control.decide(run, graph, caller, Decided(step, approved, caller.name, comment, item))
         return await self._view(await self._find_run(caller, run_id))
 
     async def retry(self, caller: Principal, run_id: RunId, from_step: str | None) -> Run:
@@ -190,44 +214,13 @@ class WorkflowService:
                 retry_after_s=5,
             )
 
-    def _new_run(self, workflow: Workflow, inputs: Mapping[str, Json], graph: Graph) -> Run:
-        now = self._clock.now()
-        limit_s = graph.definition.timeout_s
-        return Run(
-            run_id=make_run_id(),
-            workflow_id=workflow.workflow_id,
-            owner_id=workflow.owner_id,
-            workflow_name=workflow.name,
-            workflow_version=workflow.version,
-            status=RunStatus.PENDING,
-            created_at=now,
-            inputs=inputs,
-            started_at=now,
-            deadline_at=None if limit_s is None else now + timedelta(seconds=limit_s),
-        )
-
-    def _graph(self, workflow_id: WorkflowId, version: int, raw: Json) -> Graph:
-        """A version never changes, so that it is read once."""
-        graph = self._graphs.get((workflow_id, version))
-        if graph is None:
-            if len(self._graphs) >= _GRAPHS_KEPT:
-                self._graphs.clear()
-            graph = self._graphs[workflow_id, version] = Graph(parse_definition(raw))
-        return graph
-
     async def _view(self, run: Run) -> RunView:
         graph = await self._graph_of(run)
         return RunView(run, graph.definition, await self._store.runs.list_steps(run.run_id))
 
     async def _graph_of(self, run: Run) -> Graph:
         live = self._engine.find(run.run_id)
-        if live is not None:
-            return live.graph
-        known = self._graphs.get((run.workflow_id, run.workflow_version))
-        if known is not None:
-            return known
-        raw = await self._store.workflows.find_definition(run.workflow_id, run.workflow_version)
-        return self._graph(run.workflow_id, run.workflow_version, raw)
+        return await self._engine.graphs.load(run.workflow_id, run.workflow_version) if live is None else live.graph
 
     async def _find_run(self, caller: Principal, run_id: RunId) -> Run:
         live = self._engine.find(run_id)
@@ -240,16 +233,6 @@ class WorkflowService:
         workflow = await self.get(caller, workflow_id)
         _check_can_write(caller)
         return workflow
-
-
-def workflow_not_found(workflow_id: str) -> WorkflowNotFound:
-    """The refusal for a workflow that is not there, or somebody else's."""
-    return WorkflowNotFound(f"You have no workflow {workflow_id}; GET /api/v1/orchestrator/workflows lists yours")
-
-
-def run_not_found(run_id: str) -> RunNotFound:
-    """The refusal for a run that is not there, or somebody else's."""
-    return RunNotFound(f"You have no run {run_id}; GET /api/v1/orchestrator/runs lists yours")
 
 
 def _check_can_write(caller: Principal) -> None:

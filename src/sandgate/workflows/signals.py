@@ -21,8 +21,8 @@ def signal_of(run_id: RunId, event: CancelAsked | Decided, now: datetime) -> Run
     match event:
         case CancelAsked(who):
             return RunSignal(make_signal_id(), run_id, SignalKind.CANCEL, now, {"who": who})
-        case Decided(step, approved, who, comment):
-            body = {"step": step, "approved": approved, "who": who, "comment": comment}
+        case Decided(step, approved, who, comment, item):
+            body = {"step": step, "approved": approved, "who": who, "comment": comment, "item": item}
             return RunSignal(make_signal_id(), run_id, SignalKind.DECIDE, now, body)
 
 
@@ -33,7 +33,8 @@ def event_of(signal: RunSignal) -> Event:
         case SignalKind.CANCEL:
             return CancelAsked(str(body["who"]))
         case SignalKind.DECIDE:
-            return Decided(str(body["step"]), bool(body["approved"]), str(body["who"]), str(body["comment"]))
+            words = (str(body["step"]), bool(body["approved"]), str(body["who"]), str(body["comment"]))
+            return Decided(*words, item=body.get("item"))
 
 
 class Asker:

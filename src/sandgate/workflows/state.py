@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sandgate.core.run import FAILED_STEP_STATUSES, Run, StepKey, StepRun, StepStatus
-from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
+from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefinition
+from sandgate.workflows.secret_names import find_secret_names
 
 
 class Phase(StrEnum):
@@ -28,6 +29,7 @@ class Graph:
         }
         self.steps = {step.name: step for steps in self.phases.values() for step in steps}
         self.phase_of = {step.name: phase for phase, steps in self.phases.items() for step in steps}
+        self.secret_names = find_secret_names(definition)
         self._ancestors: dict[str, frozenset[str]] = {}
 
     def ancestors(self, name: str) -> frozenset[str]:
@@ -63,6 +65,12 @@ def is_over(row: StepRun | None) -> bool:
     return row is not None and not row.is_live
 
 
+def is_approvable(graph: Graph, row: StepRun) -> bool:
+    """Whether the step, or this item of it, waits for somebody to decide."""
+    step = graph.steps.get(row.step)
+    return step is not None and step.type is StepType.APPROVAL and row.status is StepStatus.WAITING
+
+
 def expression_context(graph: Graph, state: RunState) -> dict[str, Json]:
     """What expressions see: the run's inputs, and status and outputs of every step that has ended."""
     run = state.run
@@ -72,6 +80,7 @@ def expression_context(graph: Graph, state: RunState) -> dict[str, Json]:
             "id": run.run_id,
             "workflow_id": run.workflow_id,
             "started_at": None if run.started_at is None else run.started_at.isoformat(),
+            "scheduled_at": None if run.trigger_at is None else run.trigger_at.isoformat(),
         },
         "steps": {name: _seen(state, name) for name in graph.steps if is_over(state.steps.get((name, None)))},
     }

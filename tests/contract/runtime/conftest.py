@@ -10,6 +10,7 @@ from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
+from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from sandgate.testing.fake_runtime import FakeRuntime
 from tests.runtime.conftest import process_host, standard_host
 from tests.runtime.hosts import LauncherHost, available_versions
@@ -36,6 +37,12 @@ class Subject:
         """What to make."""
         environment_id = make_environment_id()
         self.made.append(environment_id)
+        return self.spec_of(environment_id, lifetime_s, limits)
+
+    def spec_of(
+        self, environment_id: EnvironmentId, lifetime_s: float = 60.0, limits: Limits | None = None
+    ) -> SandboxSpec:
+        """The same for an id that there was before."""
         return SandboxSpec(environment_id, self.template, limits or Limits(), lifetime_s)
 
     async def create(self, lifetime_s: float = 60.0, limits: Limits | None = None) -> Sandbox:
@@ -57,7 +64,10 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         made = Subject(lambda: FakeRuntime(machine), "python")  # type: ignore[arg-type]
     else:
         host: LauncherHost = request.getfixturevalue(f"{Isolation(request.param)}_host")
-        made = Subject(host.runtime, f"python-{available_versions()[-1]}")
+        spool = host.config.run_folder / "spool"
+        made = Subject(
+            lambda: ZygoteRuntime(host.isolation, host.config.socket_path, spool), f"python-{available_versions()[-1]}"
+        )
     await made.connect()
     yield made
     for environment_id in made.made:

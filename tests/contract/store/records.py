@@ -8,12 +8,14 @@ from sandgate.core.environment import Environment
 from sandgate.core.execution import ErrorReport, Execution, Usage
 from sandgate.core.ids import (
     EnvironmentId,
+    RunId,
     UserId,
     WorkflowId,
     make_api_key_id,
     make_environment_id,
     make_execution_id,
     make_run_id,
+    make_schedule_id,
     make_user_id,
     make_workflow_id,
 )
@@ -21,6 +23,7 @@ from sandgate.core.limits import Limits
 from sandgate.core.principal import ApiKey, Role, User
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
 from sandgate.core.states import EnvironmentStatus, ExecutionStatus, Isolation
+from sandgate.core.trigger import CatchUp, Overlap, Policy, Schedule, Timing
 from sandgate.core.workflow import Workflow
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123_457, tzinfo=UTC)
@@ -124,6 +127,10 @@ def a_run(workflow_id: WorkflowId, **changes: Any) -> Run:
         deadline_at=NOW + timedelta(hours=1),
         lease_owner="one",
         lease_until=NOW + timedelta(seconds=10),
+        outputs={"total": STRANGE_TEXT},
+        parent_run_id=RunId("run-000000000001"),
+        parent_step="child",
+        depth=2,
     )
     return replace(run, **changes)
 
@@ -145,6 +152,7 @@ def a_step(run: Run, **changes: Any) -> StepRun:
         error=ErrorReport("ValueError", "no", 'File "<code>", line 3'),
         stdout=STRANGE_TEXT,
         stderr="Oh\n",
+        child_run_id=RunId("run-000000000002"),
     )
     return replace(step, **changes)
 
@@ -153,3 +161,21 @@ def an_event(run: Run, number: int, **changes: Any) -> HistoryEvent:
     """Something that happened to a run."""
     event = HistoryEvent(run.run_id, number, NOW, "step_failed", "a", None, 2, {"reason": "failed"})
     return replace(event, **changes)
+
+
+def a_schedule(workflow_id: WorkflowId, **changes: Any) -> Schedule:
+    """One that is due, every field of its timing and policy filled."""
+    schedule = Schedule(
+        schedule_id=make_schedule_id(),
+        workflow_id=workflow_id,
+        owner_id=OWNER,
+        name="nightly",
+        timing=Timing("0 3 * * *", "Europe/Berlin", start_at=NOW, end_at=NOW + timedelta(minutes=9), jitter_s=5),
+        policy=Policy(CatchUp.ALL, 3, 600, Overlap.QUEUE, 2),
+        created_at=NOW,
+        updated_at=NOW,
+        inputs={"day": STRANGE_TEXT},
+        next_tick_at=NOW,
+        due_at=NOW,
+    )
+    return replace(schedule, **changes)

@@ -11,8 +11,10 @@ from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
 from sandgate.core.workflow import Workflow
 from sandgate.store.base import RunChange
 from sandgate.store.database import Database
+from sandgate.store.retention import OF_A_RUN, OF_A_WORKFLOW
 from sandgate.store.schema import run_history, run_steps, runs, workflow_versions, workflows
 from sandgate.store.sql_store import SqlStore
+from sandgate.store.trigger_schema import metadata, schedules, webhook_keys, webhooks
 from tests.contract.store.records import (
     NOW,
     a_run,
@@ -56,6 +58,14 @@ async def test_old_runs_go_with_all_that_belongs_to_them(store: SqlStore, databa
     assert await store.retention.prune_runs(LATER, 2) == 0
     assert await _counts(database, runs, run_steps, run_history) == [2, 2, 2]
     assert await store.runs.find(kept.run_id) == kept
+
+
+def test_what_names_a_run_or_a_workflow_goes_with_it() -> None:
+    """No table is forgotten: the keys of deliveries outlive their runs, and triggers go when a workflow is deleted."""
+    naming_runs = {table for table in metadata.tables.values() if "run_id" in table.c}
+    assert naming_runs - {*OF_A_RUN} == {webhook_keys}
+    naming_workflows = {table for table in metadata.tables.values() if "workflow_id" in table.c}
+    assert naming_workflows - {*OF_A_WORKFLOW} == {runs, schedules, webhooks}
 
 
 async def test_deleted_workflows_go_after_their_runs(store: SqlStore, database: Database) -> None:

@@ -59,17 +59,26 @@ FILLING = (
         SELECT {_ID.format(prefix="workflow")}, 1, n, '{{{{}}}}' FROM numbers""",
     f"""INSERT INTO run_signals {_NUMBERS}
         SELECT {_ID.format(prefix="signal")}, {_ID.format(prefix="run")}, 'cancel', n, '{{{{}}}}' FROM numbers""",
+    f"""INSERT INTO artifacts {_NUMBERS}
+        SELECT {_ID.format(prefix="artifact")}, {_ID.format(prefix="run")}, 'a', -1, 1, 'path', 1, {{blob}}, n,
+               'pack', 0
+          FROM numbers""",
     f"""INSERT INTO runs {_NUMBERS}
         SELECT {_ID.format(prefix="run")}, '{WORKFLOW}', '{OWNER}', CASE WHEN n & 511 = 0 THEN 'rare' ELSE 'usual' END,
                1, CASE WHEN n <= 30 THEN 'running' WHEN n & 511 = 0 THEN 'failed' ELSE 'succeeded' END, n, n,
-               CASE WHEN n > 30 THEN n END, NULL, NULL, NULL, 2, 1, 'one', {FAR}, NULL, '{{{{}}}}'
+               CASE WHEN n > 30 THEN n END, NULL, NULL, NULL, 2, 1, 'one', {FAR}, NULL, '{{{{}}}}',
+               NULL, NULL, NULL, 0, NULL, NULL, 'api', NULL, NULL
           FROM numbers""",
     f"""INSERT INTO run_steps {_NUMBERS}
         SELECT {_ID.format(prefix="run")}, 'a', -1, 'succeeded', 1, 0, NULL, n, n, NULL, 1, 0, NULL, NULL, {{blob}},
-               {{blob}}, 0
+               {{blob}}, 0, NULL
           FROM numbers""",
     f"""INSERT INTO run_history {_NUMBERS}
         SELECT '{RUN}', n, n, 'step_started', 'a', NULL, n, '{{{{}}}}' FROM numbers""",
+    f"""INSERT INTO webhook_deliveries {_NUMBERS}
+        SELECT {_ID.format(prefix="delivery")}, 'webhook-000000000007', n, 'accepted', 1, 'text/plain',
+               {_ID.format(prefix="run")}, NULL
+          FROM numbers""",
     f"INSERT INTO revoked_tokens {_NUMBERS} SELECT 'token-' || n, n FROM numbers",
     f"INSERT INTO idempotency {_NUMBERS} SELECT '{OWNER}', 'key-' || n, {{blob}}, 200, n, {{blob}} FROM numbers",
 )
@@ -126,6 +135,7 @@ CALLS: dict[str, Call] = {
     "steps": lambda store: store.runs.list_steps(RUN),
     "one step": lambda store: store.runs.find_step(RUN, "a", None),
     "part of a history": lambda store: store.runs.list_history(RUN, 500, 50),
+    "artifacts of a run": lambda store: store.artifacts.list(RUN, PAGE),
     "claim of nothing": lambda store: store.runs.claim("two", NOW, 10, 100),
     "first lease that runs out": lambda store: store.runs.find_free_in_s("two", NOW),
     "leases": lambda store: store.runs.renew("one", NOW, 10),

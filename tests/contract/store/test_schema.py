@@ -33,7 +33,14 @@ POSTGRES_SCHEMA = """
     UNION ALL SELECT 'constraint', conrelid::regclass::text, conname || ' ' || pg_get_constraintdef(oid)
       FROM pg_constraint WHERE connamespace = 'public'::regnamespace
 """
-SQLITE_SCHEMA = "SELECT type, tbl_name, sql FROM sqlite_master"
+# Not the text of tables: a column that was added later stands behind the constraints there, and means the same.
+SQLITE_SCHEMA = """
+    SELECT 'column', t.name, c.cid || c.name || ' ' || c.type || c."notnull" || coalesce(c.dflt_value, '-') || c.pk
+      FROM sqlite_master t JOIN pragma_table_xinfo(t.name) c WHERE t.type = 'table'
+    UNION ALL SELECT 'foreign key', t.name, f."table" || ' ' || f."from" || ' ' || f."to" || f.on_update || f.on_delete
+      FROM sqlite_master t JOIN pragma_foreign_key_list(t.name) f WHERE t.type = 'table'
+    UNION ALL SELECT type, tbl_name, coalesce(sql, name) FROM sqlite_master WHERE type <> 'table'
+"""
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from psycopg import sql
 
 from sandgate.core.ids import make_signal_id
 from sandgate.core.run import Run, RunSignal, RunStatus, SignalKind
+from sandgate.core.trigger import TriggerType
 from sandgate.store.base import NoteKind, RunChange, RunNote
 from sandgate.store.connections import Location
 from sandgate.store.sql_store import SqlStore
-from tests.contract.store.records import NOW, STRANGE_TEXT, a_run, a_workflow
+from tests.contract.store.records import NOW, STRANGE_TEXT, a_run, a_schedule, a_workflow
 from tests.postgres import PostgresServer
 
 LIMIT_S = 20
@@ -105,6 +106,27 @@ async def test_other_processes_hear_of_signals_and_ends(
         end = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
         await asyncio.to_thread(postgres_server.execute, end)
         assert await ear.next() == RunNote(NoteKind.AGAIN)
+    finally:
+        await ear.close()
+        await store.close()
+
+
+@pytest.mark.needs_postgresql
+async def test_other_processes_hear_of_what_schedules_wait_for(clean_postgres_url: Location) -> None:
+    """A new one, a changed one, and the end of a run that one started."""
+    store = SqlStore(clean_postgres_url)
+    await store.open()
+    ear = _Ear(store)
+    try:
+        assert await ear.next() == RunNote(NoteKind.AGAIN)
+        run = await _run(store)
+        schedule = a_schedule(run.workflow_id)
+        assert await store.schedules.insert(schedule, 1)
+        assert await ear.next() == RunNote(NoteKind.SCHEDULES)
+        assert await store.schedules.replace(schedule, replace(schedule, paused=True))
+        assert await ear.next() == RunNote(NoteKind.SCHEDULES)
+        assert await store.runs.apply(RunChange(replace(_ended(run), trigger_type=TriggerType.SCHEDULE)))
+        assert {(await ear.next()).kind for _ in range(2)} == {NoteKind.CHANGED, NoteKind.SCHEDULES}
     finally:
         await ear.close()
         await store.close()

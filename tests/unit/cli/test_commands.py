@@ -9,6 +9,7 @@ import pytest
 
 import sandgate as package
 from sandgate.cli import template_commands
+from sandgate.cli.workflows.app import app as workflows
 from sandgate.config.settings import Settings
 from sandgate.core.errors import (
     ConfigurationError,
@@ -42,7 +43,8 @@ def test_every_command_explains_itself(sandgate: Command) -> None:
     for arguments in (
         ["serve"], ["doctor"], ["config"], ["migrate"], ["version"], ["user", "create"], ["user", "list"],
         ["user", "set-password"], ["user", "set-role"], ["user", "disable"], ["user", "enable"], ["user", "delete"],
-        ["template", "list"], ["template", "install"], ["keys", "rotate"],
+        ["template", "list"], ["template", "install"], ["keys", "rotate"], ["login"], ["logout"], ["whoami"],
+        *(["workflow", each.name or ""] for each in workflows.registered_commands),
     ):  # fmt: skip
         answer = sandgate(*arguments, "--help")
         assert (answer.code, answer.out.startswith(f"Usage: sandgate {' '.join(arguments)}")) == (0, True)

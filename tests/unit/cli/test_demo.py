@@ -46,3 +46,25 @@ def test_the_password_is_looked_for_where_the_server_puts_it(tmp_path: Path) -> 
     (tmp_path / "initial-admin-password").write_text("from-the-file\n")
     assert demo.find_password({}, tmp_path) == "from-the-file"
     assert demo.find_password({"SANDGATE_ADMIN_PASSWORD": "given"}, tmp_path) == "given"
+
+
+def test_steps_that_run_side_by_side_are_shown_so() -> None:
+    """Bars begin and end where the steps do; what has not run has none."""
+
+    def ran(begin: int, end: int) -> dict[str, str]:
+        return {
+            "started_at": f"2026-01-01T00:00:00.{begin:03}000Z",
+            "finished_at": f"2026-01-01T00:00:00.{end:03}000Z",
+        }
+
+    steps = [
+        {"name": "a", "items": None, **ran(100, 116)},
+        {"name": "b", "items": [{"index": 0, **ran(116, 124)}, {"index": 1, **ran(116, 132)}], **ran(116, 132)},
+        {"name": "c", "items": None, "started_at": None, "finished_at": None},
+    ]
+    lines = demo.timeline({"steps": steps})
+    assert [line.split()[0] for line in lines] == ["a", "b[0]", "b[1]"]
+    bars = [line[23 : 23 + demo.TIMELINE_COLUMNS] for line in lines]
+    half = demo.TIMELINE_COLUMNS // 2
+    assert bars == ["█" * half + " " * half, " " * half + "█" * 8 + " " * 8, " " * half + "█" * half]
+    assert demo.timeline({"steps": []}) == []

@@ -81,3 +81,9 @@ def test_places_in_the_state_folder() -> None:
     assert interpreter_folders(settings) == (Path("/opt/a"), Path("/opt/b"))
     elsewhere = read_settings({"SANDGATE_DATABASE_URL": "postgresql://h/x"})
     assert database_location(elsewhere) == "postgresql://h/x"
+
+
+def test_variables_of_clients_are_none_of_the_server() -> None:
+    """A terminal that is set up to use a server may also start one."""
+    assert read_settings(dict.fromkeys(table.CLIENT_VARIABLES, "x")) == Settings()
+    assert not {name.removeprefix(table.PREFIX).lower() for name in table.CLIENT_VARIABLES} & set(Settings.model_fields)

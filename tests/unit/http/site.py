@@ -9,24 +9,35 @@ from typing import Any
 import httpx
 
 from sandgate.auth.accounts import Accounts
-from sandgate.auth.keys import KeyRing
+from sandgate.auth.derived_secrets import DerivedSecrets
+from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import PasswordCost, Passwords
+from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
 from sandgate.config.settings import Settings
+from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import LauncherUnavailable
+from sandgate.core.ids import RunId
 from sandgate.core.principal import Principal, Role
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
+from sandgate.store.artifact_files import ArtifactFiles
+from sandgate.store.base import RunChange
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
+from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.schedules import ScheduleService
+from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
+from sandgate.workflows.ticker import Ticker
+from sandgate.workflows.webhooks import WebhookService
 
 PASSWORD = "correct horse battery staple"
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -60,6 +71,12 @@ class Site:
     users: UserService
     service: EnvironmentService
     workflows: WorkflowService
+    secrets: SecretService
+    artifacts: ArtifactService
+    files: ArtifactFiles
+    ticker: Ticker
+    schedules: ScheduleService
+    webhooks: WebhookService
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
 
@@ -83,10 +100,25 @@ class Site:
         users = UserService(store.users, accounts, passwords, clock)
         service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings)
         sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
-        engine = Engine(store, sandboxes, clock, "site")
+        sealing_keys = KeyRing(folder / "keys", clock, SEALING)
+        sealing_keys.open()
+        secrets = SecretService(store.secrets, Sealer(sealing_keys), clock, settings)
+        files = ArtifactFiles(folder / "artifacts")
+        artifacts = ArtifactService(store, files, clock, settings)
+        engine = Engine(store, sandboxes, clock, "site", secrets=secrets)
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
+        # Not started: a test looks when it has moved the clock.
+        ticker = Ticker(store, workflows, clock)
+        schedules = ScheduleService(store, workflows, workflows, clock, settings, ticker.wake)
+        derived = DerivedSecrets(folder / "keys")
+        derived.open()
+        webhooks = WebhookService(store, workflows, workflows, derived, clock, settings)
+        triggers = ticker, schedules, webhooks
         app = _shared_app()
-        site = cls(store, settings, clock, runtime, passwords, tokens, users, service, workflows, app.serve)
+        site = cls(
+            store, settings, clock, runtime, passwords, tokens, users, service, workflows, secrets, artifacts, files,
+            *triggers, app.serve,
+        )  # fmt: skip
         app.turn_to(site, auth)
         await service.start()
         await workflows.start_engine()
@@ -109,6 +141,7 @@ class Site:
 
     async def close(self) -> None:
         """Stop it."""
+        await self.webhooks.stop()
         await self.workflows.stop()
         await self.service.stop()
         self.passwords.close()
@@ -141,6 +174,20 @@ class Site:
         environment_id: str = answer.json()["environment_id"]
         return environment_id
 
+    async def add_artifact(self, run_id: str, path: str, *pieces: bytes) -> Artifact:
+        """What a step of the run would have left."""
+        run = await self.store.runs.find(RunId(run_id))
+        assert run is not None
+        pack = self.files.create(run.run_id)
+        pack.write([path, *pieces])
+        (file,) = pack.finish()
+        artifact = Artifact(
+            make_artifact_id(), run.run_id, "ask", None, 1, path, file.size_bytes, file.sha256, self.clock.now(),
+            pack.name, file.offset_bytes,
+        )  # fmt: skip
+        assert await self.store.runs.apply(RunChange(run, artifacts=[artifact]))
+        return artifact
+
 
 class _Turned:
     """Stands for a service of the site that is open now."""
@@ -158,7 +205,19 @@ class _App:
     def __init__(self) -> None:
         self._parts = {
             name: _Turned()
-            for name in ("authenticator", "users", "environments", "templates", "workflows", "idempotency", "clock")
+            for name in (
+                "authenticator",
+                "users",
+                "environments",
+                "templates",
+                "workflows",
+                "secrets",
+                "artifacts",
+                "schedules",
+                "webhooks",
+                "idempotency",
+                "clock",
+            )
         }
         self._site: Site | None = None
         self.serve = create_app(
@@ -173,7 +232,10 @@ class _App:
         """Serve this site from now on."""
         self._site = site
         templates, store = FakeTemplates(), site.store
-        services = (auth, site.users, site.service, templates, site.workflows, store.idempotency, site.clock)
+        services = (
+            auth, site.users, site.service, templates, site.workflows, site.secrets, site.artifacts, site.schedules,
+            site.webhooks, store.idempotency, site.clock,
+        )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service
 

@@ -13,7 +13,16 @@ ORCHESTRATOR = "/api/v1/orchestrator"
 WORKFLOWS = f"{ORCHESTRATOR}/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
 RUN = f"{ORCHESTRATOR}/runs/{{run_id}}"
-DEFINITION = {"name": "w", "steps": [{"name": "ask", "type": "approval"}]}
+SECRETS = f"{ORCHESTRATOR}/secrets"
+SCHEDULES = f"{ORCHESTRATOR}/schedules"
+SCHEDULE = f"{SCHEDULES}/{{schedule_id}}"
+WEBHOOKS = f"{ORCHESTRATOR}/webhooks"
+WEBHOOK = f"{WEBHOOKS}/{{webhook_id}}"
+DEFINITION = {
+    "name": "w",
+    "steps": [{"name": "ask", "type": "approval"}],
+    "inputs": {"event": {"type": "object"}},
+}
 ROLES = ("anonymous", "viewer", "user", "admin")
 
 
@@ -63,6 +72,29 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", f"{RUN}/cancel"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/approve"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{RUN}/steps/{{step}}/reject"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/artifacts"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/artifacts/{{artifact_id}}"): Rule(401, 404, 200, 200, 404),
+    # Secrets are one's own affair, also against an admin.
+    ("GET", SECRETS): Rule(401, 200, 200, 200),
+    ("PUT", f"{SECRETS}/{{secret_name}}"): Rule(401, 403, 200, 200, body={"value": PASSWORD}),
+    ("DELETE", f"{SECRETS}/{{secret_name}}"): Rule(401, 404, 200, 404, 404),
+    # Made for a workflow of the user's own; ``{workflow_id}`` in a body is filled in like one in a path.
+    ("POST", SCHEDULES): Rule(401, 404, 201, 201, 404, {"workflow_id": "{workflow_id}", "cron": "@daily"}),
+    ("GET", SCHEDULES): Rule(401, 200, 200, 200),
+    ("GET", SCHEDULE): Rule(401, 404, 200, 200, 404),
+    ("PATCH", SCHEDULE): Rule(401, 404, 200, 200, 404, {"paused": True}),
+    ("DELETE", SCHEDULE): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{SCHEDULE}/trigger"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{SCHEDULE}/upcoming"): Rule(401, 404, 200, 200, 404),
+    ("POST", WEBHOOKS): Rule(401, 404, 201, 201, 404, {"workflow_id": "{workflow_id}"}),
+    ("GET", WEBHOOKS): Rule(401, 200, 200, 200),
+    ("GET", WEBHOOK): Rule(401, 404, 200, 200, 404),
+    ("PATCH", WEBHOOK): Rule(401, 404, 200, 200, 404, {"enabled": False}),
+    ("DELETE", WEBHOOK): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{WEBHOOK}/rotate"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{WEBHOOK}/deliveries"): Rule(401, 404, 200, 200, 404),
+    # Who has the address needs nothing else.
+    ("POST", "/api/v1/hooks/{token}"): Rule(200, 200, 200, 200),
     ("POST", "/api/v1/auth/token"): Rule(200, 200, 200, 200, body={"username": "user", "password": PASSWORD}),
     ("POST", "/api/v1/auth/revoke"): Rule(401, 200, 200, 200),
     ("POST", "/api/v1/auth/api-keys"): Rule(401, 403, 201, 201, body={"label": "x"}),
@@ -99,7 +131,13 @@ async def _things(site: Site) -> dict[str, str]:
     workflow = await site.post(WORKFLOWS, DEFINITION)
     workflow_id = workflow.json()["workflow_id"]
     run = await site.post(f"{WORKFLOWS}/{workflow_id}/start", {})
+    await site.send("PUT", f"{SECRETS}/API_TOKEN", json={"value": PASSWORD})
+    artifact = await site.add_artifact(run.json()["run_id"], "out.txt", b"out")
+    schedule = await site.post(SCHEDULES, {"workflow_id": workflow_id, "cron": "@daily"})
+    webhook = (await site.post(WEBHOOKS, {"workflow_id": workflow_id})).json()
     return {
+        "artifact_id": artifact.artifact_id,
+        "secret_name": "API_TOKEN",
         "environment_id": environment_id,
         "execution_id": execution.json()["execution_id"],
         "api_key_id": key.json()["api_key_id"],
@@ -107,13 +145,22 @@ async def _things(site: Site) -> dict[str, str]:
         "name": "python-3.9",
         "workflow_id": workflow_id,
         "run_id": run.json()["run_id"],
+        "schedule_id": schedule.json()["schedule_id"],
+        "webhook_id": webhook["webhook_id"],
+        "token": webhook["hook_path"].rpartition("/")[2],
         "step": "ask",
     }
 
 
-async def _ask(site: Site, method: str, path: str, who: str, body: Any) -> httpx.Response:
-    named = {} if body is None else {"json": body}
-    return await site.send(method, path, None if who == "anonymous" else who, **named)
+async def _ask(site: Site, method: str, path: str, who: str, body: Any, things: dict[str, str]) -> httpx.Response:
+    named = {} if body is None else {"json": _filled(body, things)}
+    return await site.send(method, path.format(**things), None if who == "anonymous" else who, **named)
+
+
+def _filled(body: dict[str, Any], things: dict[str, str]) -> dict[str, Any]:
+    """The body with the things that it names."""
+    marks = {f"{{{name}}}": value for name, value in things.items()}
+    return {name: marks.get(value, value) if isinstance(value, str) else value for name, value in body.items()}
 
 
 @pytest.mark.parametrize(("method", "path"), RULES)
@@ -122,11 +169,11 @@ async def test_every_caller_gets_what_the_rule_says(site: Site, method: str, pat
     rule = RULES[method, path]
     for who in (*ROLES, *(["stranger"] if rule.stranger else [])):
         things = await _things(site)
-        answer = await _ask(site, method, path.format(**things), who, rule.body)
+        answer = await _ask(site, method, path, who, rule.body, things)
         assert answer.status_code == getattr(rule, who), f"{who}: {answer.text}"
         if answer.status_code == 404:
             unknown = {name: value[:-4] + "0000" for name, value in things.items()}
-            missing = await _ask(site, method, path.format(**unknown), who, rule.body)
+            missing = await _ask(site, method, path, who, rule.body, unknown)
             named, nameless = answer.text, missing.text
             for name, value in things.items():
                 named, nameless = named.replace(value, name), nameless.replace(unknown[name], name)

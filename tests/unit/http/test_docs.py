@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sandgate.http.documentation import ALWAYS
-from sandgate.http.models import accounts, environments, health, requests
+from sandgate.http.models import accounts, environments, health, requests, schedules, webhooks
 from sandgate.http.problems import status_of
 from tests.unit.http.site import Site
 
@@ -58,7 +58,7 @@ async def test_bodies_and_answers_have_examples_that_are_valid(site: Site) -> No
     schemas = (await _document(site))["components"]["schemas"]
     models = {
         name: model
-        for module in (accounts, environments, health, requests)
+        for module in (accounts, environments, health, requests, schedules, webhooks)
         for name, model in vars(module).items()
         if name in schemas and hasattr(model, "model_validate")
     }
@@ -67,7 +67,7 @@ async def test_bodies_and_answers_have_examples_that_are_valid(site: Site) -> No
         for example in schemas[name].get("examples", []):
             assert model.model_validate(example), name
     for path, method, operation in await _operations(site):
-        if method in METHODS_WITH_BODY and not path.endswith(("/cancel",)):
+        if method in METHODS_WITH_BODY and not path.endswith(("/cancel", "/trigger")):
             assert operation["requestBody"]["content"]["application/json"]["schema"], path
 
 
@@ -91,10 +91,10 @@ async def test_everything_that_is_referred_to_is_there(site: Site) -> None:
     assert references == there
 
 
-async def test_only_probes_and_the_login_are_open(site: Site) -> None:
-    """Every other operation names both ways to authenticate."""
+async def test_only_probes_the_login_and_hooks_are_open(site: Site) -> None:
+    """Every other operation names both ways to authenticate; the address of a hook is a credential itself."""
     opened = {path for path, _, operation in await _operations(site) if operation["security"] == []}
-    assert opened == {"/healthz", "/readyz", "/api/v1/auth/token"}
+    assert opened == {"/healthz", "/readyz", "/api/v1/auth/token", "/api/v1/hooks/{token}"}
     for _, _, operation in await _operations(site):
         assert operation["security"] in ([], [{"bearer": []}, {"password": []}])
     schemes = (await _document(site))["components"]["securitySchemes"]
@@ -116,6 +116,9 @@ async def test_creating_operations_take_a_key(site: Site) -> None:
         "execute",
         "start_workflow",
         "retry_run",
+        "create_schedule",
+        "trigger_schedule",
+        "create_webhook",
     }
 
 

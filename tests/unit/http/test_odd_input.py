@@ -8,6 +8,8 @@ import pytest
 
 from tests.unit.http.site import ENVIRONMENTS, Site
 
+ORCHESTRATOR = "/api/v1/orchestrator"
+
 ODD: list[Any] = [
     None,
     True,
@@ -58,6 +60,16 @@ async def _try(site: Site, method: str, path: str, raw: bytes, who: str | None) 
     assert answer.status_code != 422
 
 
+async def _triggers(site: Site) -> dict[str, str]:
+    """A schedule and a webhook, so that what is odd gets as far as it can."""
+    wanted = {"name": "w", "steps": [{"name": "a", "type": "approval"}], "inputs": {"event": {"type": "object"}}}
+    made = {"workflow_id": (await site.post(f"{ORCHESTRATOR}/workflows", wanted)).json()["workflow_id"]}
+    schedule = (await site.post(f"{ORCHESTRATOR}/schedules", {**made, "interval": 60})).json()
+    webhook = (await site.post(f"{ORCHESTRATOR}/webhooks", made)).json()
+    token = webhook["hook_path"].rpartition("/")[2]
+    return {**made, "schedule_id": schedule["schedule_id"], "webhook_id": webhook["webhook_id"], "token": token}
+
+
 @pytest.mark.parametrize("odd", [*ODD, *ODD_TEXTS], ids=lambda odd: repr(odd)[:30])
 async def test_odd_values_are_refused_or_taken(site: Site, odd: Any) -> None:
     """In the place of each field, in place of the whole body, and as a field that is unknown."""
@@ -67,6 +79,7 @@ async def test_odd_values_are_refused_or_taken(site: Site, odd: Any) -> None:
     environment_id = await site.create_environment()
     ids = defaultdict(lambda: "none-000000000000", environment_id=environment_id)
     ids["user_id"] = site.accounts["viewer"].principal.user_id
+    ids.update(await _triggers(site))
     for method, path, example, schema in bodies:
         who = None if path.endswith("/token") else "admin"
         await _try(site, method, path.format_map(ids), raw, who)

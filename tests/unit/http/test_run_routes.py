@@ -35,16 +35,17 @@ async def test_an_ended_run_is_told_as_events(site: Site) -> None:
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     blocks = answer.text.split("\n\n")
     assert blocks[0] == "retry: 1000"
-    assert blocks[2] == 'id: 1:0.6.0\nevent: stdout\ndata: {"step":"a","item":null,"attempt":1,"text":"hello\\n"}'
+    assert blocks[3] == 'id: 2:1.6.0\nevent: stdout\ndata: {"step":"a","item":null,"attempt":1,"text":"hello\\n"}'
     assert [block.split("\n")[1] for block in blocks[1:-1]] == [
-        "event: step_started", "event: stdout", "event: step_succeeded", "event: run_succeeded", "event: end",
+        "event: run_started", "event: step_started", "event: stdout", "event: step_succeeded", "event: run_succeeded",
+        "event: end",
     ]  # fmt: skip
     path = f"{RUNS}/{run['run_id']}/events"
-    for resumed in ({"headers": {"Last-Event-ID": "1:0.6.0"}}, {"params": {"after": "1:0.6.0"}}):
+    for resumed in ({"headers": {"Last-Event-ID": "2:1.6.0"}}, {"params": {"after": "2:1.6.0"}}):
         again = await site.get(path, **resumed)  # type: ignore[arg-type]
-        assert again.text.split("\n\n")[1:] == blocks[3:]
-    stronger = await site.get(path, headers={"Last-Event-ID": "3"}, params={"after": "0"})
-    assert stronger.text.split("\n\n")[1:] == blocks[5:]
+        assert again.text.split("\n\n")[1:] == blocks[4:]
+    stronger = await site.get(path, headers={"Last-Event-ID": "4"}, params={"after": "0"})
+    assert stronger.text.split("\n\n")[1:] == blocks[6:]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,8 @@ async def test_a_history_is_read_in_pages(site: Site) -> None:
         if cursor is None:
             break
         assert len(page["events"]) == 2
-    assert [event["number"] for event in read] == list(range(5))
+    assert read[0]["details"] == {"trigger": "api", "id": None, "at": None}
+    assert [event["number"] for event in read] == list(range(6))
     assert [event["kind"] for event in read][-1] == "run_succeeded"
     wrong = await site.get(f"{RUNS}/{run['run_id']}/history", params={"cursor": "eA"})
     assert wrong.status_code == 400

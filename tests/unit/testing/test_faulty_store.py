@@ -42,11 +42,13 @@ def test_every_method_of_every_store_is_known() -> None:
 
 
 def _noted_words() -> set[str]:
-    """The words that the rules of runs put into histories, as they stand in the source."""
+    """The words that the rules of runs put into the histories of runs that are there, as they stand in the source."""
     folder = Path(sandgate.workflows.__path__[0])
+    # Webhooks note deliveries, which are rows of their own.
     calls = [
         node
         for file in folder.glob("*.py")
+        if file.stem != "webhooks"
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("_note", "note")
     ]
@@ -61,7 +63,7 @@ def _noted_words() -> set[str]:
                 words |= {f"run_{status}" for status in RunStatus}
             case other:
                 raise AssertionError(f"Teach this test to read {ast.unparse(other)}")
-    return words - {"step_pending", "step_running", "run_pending", "run_running", "run_waiting"}
+    return words - {"run_started", "step_pending", "step_running", "run_pending", "run_running", "run_waiting"}
 
 
 def test_every_event_of_a_run_is_a_point() -> None:

@@ -35,6 +35,9 @@ VALID: list[Raw] = [
     workflow(**{"finally": [step("f", config={"code": "", "inputs": {"s": "${{ steps.one.status }}"}})]}),
     _typed("http", {"url": "https://example.com/${{ run.id }}", "headers": {"A": "${{ secrets.T }}"}, "body": [1]}),
     _typed("http", {"url": "${{ inputs.url }}", "method": "POST"}) | {"inputs": {"url": {}}},
+    _typed("http", {"url": "http://x/a@b", "expect": [200, 404], "headers": {"X-Host": "a"}}),
+    _typed("workflow", {"workflow_id": "self"}),
+    workflow(step("a"), outputs={"a": {"b": ["${{ steps.a.outputs.x }}"]}, "c": "${{ run.id }}", "d-e": None}),
     _typed("sleep", {"seconds": 0}),
     _typed("sleep", {"seconds": "${{ 1 + 1 }}"}),
     _typed("sleep", {"until": "2026-01-31T08:00:00Z"}),
@@ -93,6 +96,17 @@ WRONG_FORM: list[tuple[Any, list[str]]] = [
         ["/steps/0/config/headers/a b", "/steps/0/config/headers/d"],
     ),
     (_typed("http", {"url": "http://x"}, env={}), ["/steps/0/env"]),
+    (_typed("http", {"url": "https://user:word@x/"}), ["/steps/0/config/url"]),
+    (
+        _typed("http", {"url": "http://x", "headers": {"Host": "y", "transfer-Encoding": "z"}}),
+        ["/steps/0/config/headers/Host", "/steps/0/config/headers/transfer-Encoding"],
+    ),
+    (
+        _typed("http", {"url": "http://x", "expect": [99, "200", True, 200]}),
+        ["/steps/0/config/expect/0", "/steps/0/config/expect/1", "/steps/0/config/expect/2"],
+    ),
+    (workflow(outputs=["x"]), ["/outputs"]),
+    (workflow(outputs={"1x": 1}), ["/outputs/1x"]),
     (_typed("sleep", {}), ["/steps/0/config"]),
     (_typed("sleep", {"seconds": "5"}), ["/steps/0/config/seconds"]),
     (_typed("sleep", {"seconds": 1}, retry={}), ["/steps/0/retry"]),
@@ -126,6 +140,11 @@ WRONG_SENSE: list[tuple[Any, list[str]]] = [
         _typed("workflow", {"workflow_id": "workflow-1", "inputs": {"k": "${{ secrets.K }}"}}),
         ["/steps/0/config/inputs/k"],
     ),
+    (
+        workflow(step("a"), outputs={"x": ["${{ item }}"], "y": "${{ steps.b.outputs }}"}),
+        ["/outputs/x/0", "/outputs/y"],
+    ),
+    (workflow(step("a"), outputs={"x": "${{ secrets.K }}"}), ["/outputs/x"]),
     (_typed("sleep", {"until": "tomorrow"}), ["/steps/0/config/until"]),
     (
         workflow(

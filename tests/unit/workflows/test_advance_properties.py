@@ -1,50 +1,82 @@
 """Whatever the graph and whatever happens: the rules of runs, against a model that is plain to read."""
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandgate.core.run import RunStatus, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import RetryPolicy, StepDefinition, WorkflowDefinition
-from sandgate.workflows.events import AttemptEnded, CancelAsked, TakenOver
-from tests.unit.workflows.walk import CANCELLED, FAILED, LOST, SUCCEEDED, TIMED_OUT, Walk, a_definition, a_step
+from sandgate.workflows.events import AttemptEnded, CancelAsked, Entered, TakenOver
+from tests.unit.workflows.walk import (
+    CANCELLED,
+    FAILED,
+    LOST,
+    SUCCEEDED,
+    TIMED_OUT,
+    Walk,
+    a_child,
+    a_definition,
+    a_sleep,
+    a_step,
+    an_approval,
+)
 
 _RESULTS = [SUCCEEDED, SUCCEEDED, SUCCEEDED, FAILED, TIMED_OUT, LOST]
 _GOOD = StepStatus.SUCCEEDED
 
 
 @st.composite
-def _steps(draw: st.DrawFn, prefix: str, most: int) -> tuple[StepDefinition, ...]:
+def _steps(draw: st.DrawFn, prefix: str, most: int, misfits: bool) -> tuple[StepDefinition, ...]:
     made: list[StepDefinition] = []
     for number in range(draw(st.integers(0 if prefix != "s" else 1, most))):
         needs = draw(st.lists(st.sampled_from(made), unique_by=lambda step: step.name, max_size=3)) if made else []
         foreach = draw(st.sampled_from([None, None, None, [], [1], [1, 2, 3]]))
-        retry = RetryPolicy(draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 1.0])))
+        make, more = draw(_kinds(misfits=misfits and foreach is not None))
         made.append(
-            a_step(
+            make(
                 f"{prefix}{number}",
                 *(step.name for step in needs),
                 condition=draw(st.sampled_from([None, None, "always()", "failure()", "success()", "cancelled()"])),
                 foreach=foreach,
                 max_parallel=draw(st.sampled_from([None, 1, 2])),
-                retry=retry,
+                **more,
             )
         )
     return tuple(made)
 
 
 @st.composite
-def _definitions(draw: st.DrawFn) -> WorkflowDefinition:
+def _kinds(draw: st.DrawFn, *, misfits: bool) -> tuple[Callable[..., StepDefinition], dict[str, Any]]:
+    match draw(st.sampled_from(["code", "code", "code", "child", "sleep", "approval"])):
+        case "sleep":
+            texts = [{"seconds": 2}, {"until": "2026-01-01T00:00:02Z"}, {"until": "2025-01-01T00:00:00+01:00"}]
+            # An item that has no such time fails alone.
+            by_item = [{"seconds": "${{ item }}"}, {"until": "${{ item }}"}] if misfits else []
+            return a_sleep, {"config": draw(st.sampled_from(texts + by_item))}
+        case "approval":
+            return an_approval, {"timeout_s": draw(st.sampled_from([None, 2.5]))}
+        case kind:
+            retry = RetryPolicy(draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 1.0])))
+            return a_child if kind == "child" else a_step, {"retry": retry}
+
+
+@st.composite
+def _definitions(draw: st.DrawFn, *, misfits: bool = True) -> WorkflowDefinition:
     return a_definition(
-        *draw(_steps("s", 7)), on_error=draw(_steps("e", 2)), final=draw(_steps("f", 2)),
-        timeout_s=draw(st.sampled_from([None, None, 3.0])),
+        *draw(_steps("s", 7, misfits)), on_error=draw(_steps("e", 2, misfits)), final=draw(_steps("f", 2, misfits)),
+        timeout_s=draw(st.sampled_from([None, None, 3.0])), concurrency_group=draw(st.sampled_from([None, None, "g"])),
     )  # fmt: skip
 
 
 def _check_order(walk: Walk, definition: WorkflowDefinition) -> None:
     """No step has begun before all that it needs was over."""
     over: set[str] = set()
+    children = [event.details["child_run_id"] for event in walk.history if "child_run_id" in event.details]
+    assert len(children) == len(set(children)), "two attempts are the same run"
     for event in walk.history:
-        if event.kind == "step_started" and event.step is not None:
+        if event.kind in ("step_started", "step_waiting") and event.step is not None:
             needs = walk.graph.steps[event.step].needs
             assert over.issuperset(needs), f"{event.step} began before {needs} were over"
         elif event.item is None and event.step is not None and event.kind != "attempt_failed":
@@ -58,7 +90,7 @@ def _check_end(walk: Walk, definition: WorkflowDefinition) -> None:
     assert set(walk.endings.values()) <= {1}
     assert all(not row.is_live for row in walk.steps.values())
     assert {step.name for step in (*definition.steps, *definition.final)} <= set(walk.statuses())
-    for step in definition.final:
+    for step in definition.final if walk.run.started_at is not None else ():
         if step.condition in (None, "always()"):
             assert walk.statuses()[step.name] is not StepStatus.SKIPPED
     _check_order(walk, definition)
@@ -110,22 +142,32 @@ def test_crashes_and_cancels_leave_nothing_open(definition: WorkflowDefinition, 
     cancelled = False
 
     walk.feed()
+    if walk.run.waits_for_slot and data.draw(st.booleans()):
+        cancelled = True
+        walk.feed(CancelAsked("somebody"))
+        assert not walk.run.is_live, "what waits for its turn is cancelled at once"
+    elif walk.run.waits_for_slot:
+        walk.feed(TakenOver())
+        walk.feed(Entered(walk.now))
     while walk.run.is_live:
-        if not walk.running:
-            assert walk.run.wake_at is not None
-            walk.now = max(walk.now, walk.run.wake_at)
-            walk.feed()
+        keys = [*walk.running, *walk.undecided()]
+        if not keys:
+            walk.wait()
             continue
-        row = next(iter(walk.running.values()))
+        row = walk.steps[keys[0]]
         what = data.draw(st.sampled_from(["end", "end", "end", "crash", "cancel"]))
         if what == "crash":
-            walk.feed(TakenOver())
+            below = {key for key, row in walk.running.items() if row.child_run_id}
+            again = walk.feed(TakenOver())
+            assert below <= {row.key for row in again.start}, "somebody has to wait for the runs below"
         if what == "cancel" and not cancelled and walk.graph.phase_of[row.step] == "steps":
             cancelled = True
             walk.feed(CancelAsked("somebody"))
         result = CANCELLED if row.key in walk.killed else data.draw(st.sampled_from(_RESULTS))
         # After a crash another attempt runs; the word of this one comes too late then.
         walk.feed(AttemptEnded(row.key, row.attempt, result))
+        if row.key in walk.undecided():
+            walk.decide(row.key, result == SUCCEEDED)
     _check_end(walk, definition)
     if cancelled:
         assert walk.run.status is RunStatus.CANCELLED

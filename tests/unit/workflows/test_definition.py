@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from sandgate.cli.workflows.yaml_text import parse_yaml
 from sandgate.core.errors import InvalidDefinition
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.problems import MAX_PROBLEMS
@@ -17,7 +18,13 @@ from sandgate.workflows.schema import definition_schema
 from tests.unit.workflows.definitions import VALID, WRONG_FORM, WRONG_SENSE, step, workflow
 
 ROOT = Path(__file__).resolve().parents[3]
-EXAMPLES = sorted((ROOT / "examples").glob("*.json"))
+# Not yet: it says `outputs`, which definitions do not have in this version.
+LATER = {"nested-child.yaml"}
+EXAMPLES = sorted(
+    path
+    for path in (ROOT / "examples").iterdir()
+    if re.fullmatch(r"[a-z-]+\.(json|yaml)", path.name) and path.name not in LATER
+)
 SHOWN = [
     block
     for block in re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "workflows.md").read_text("utf-8"), re.DOTALL)
@@ -59,7 +66,8 @@ def test_right_definitions_are_read_and_fit_the_schema(raw: dict[str, Any]) -> N
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_right(path: Path) -> None:
     """Every example is a definition that can be created as it is."""
-    raw = orjson.loads(path.read_bytes())
+    text = path.read_text()
+    raw = orjson.loads(text) if path.suffix == ".json" else parse_yaml(text, path.name)[0]
     assert problems_of(raw) == []
     assert list(SCHEMA.iter_errors(raw)) == []
 

@@ -45,7 +45,7 @@ async def test_a_step_is_tried_again_when_its_time_has_come(orchestra: Orchestra
 async def test_no_more_steps_than_slots(make_orchestra: MakeOrchestra) -> None:
     """What is beyond waits for its turn, and is cancelled without ever having had it."""
     one = make_orchestra()
-    one.engine._slots = asyncio.Semaphore(2)
+    one.engine._work._slots = asyncio.Semaphore(2)
     await one.start()
     run_id = await one.begin(code("each", LOOP, foreach=list(range(6))))
     await one.until_running(2)
@@ -81,7 +81,7 @@ async def test_a_write_that_breaks_is_written_in_the_end(event: str, fault: str,
     for run_id in runs.values():
         history = await one.store.runs.list_history(run_id)
         assert [entry.number for entry in history] == list(range((await one.row(run_id)).events))
-        assert len([entry for entry in history if entry.kind.startswith("run_")]) == 1
+        assert len([entry for entry in history if entry.kind.startswith("run_")]) == len(("run_started", "its end"))
 
 
 async def test_an_end_whose_answer_got_lost_is_answered(make_orchestra: MakeOrchestra) -> None:
@@ -172,7 +172,7 @@ async def test_a_late_result_of_a_run_that_was_taken_is_dropped(make_orchestra: 
     assert (await two.until_over(run_id)).status is RunStatus.SUCCEEDED
     await one.until(lambda: one.engine.live_count == 0)
     assert {row.attempt for row in (await two.steps(run_id)).values()} <= {1, 2}
-    assert [word for word in await two.words(run_id) if word.startswith("run_")] == ["run_succeeded"]
+    assert [word for word in await two.words(run_id) if word.startswith("run_")] == ["run_started", "run_succeeded"]
 
 
 async def test_code_does_not_outlive_its_lease(make_orchestra: MakeOrchestra) -> None:

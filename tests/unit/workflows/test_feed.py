@@ -27,8 +27,8 @@ async def test_an_ended_run_is_told_from_its_records(store: SqlStore) -> None:
         run = await stand.run_to_end(code("a", "print('hello')"), failing)
         events = await stand.events(run.run_id)
     kinds = [event.kind for event in events if event.kind != "stderr"]
-    assert kinds[:4] == ["step_started", "stdout", "step_succeeded", "step_started"]
-    assert set(kinds[4:-3]) == {"stdout"}
+    assert kinds[:5] == ["run_started", "step_started", "stdout", "step_succeeded", "step_started"]
+    assert set(kinds[5:-3]) == {"stdout"}
     assert kinds[-3:] == ["step_failed", "run_failed", END]
     texts = output_of(events)
     assert texts["a", None, 1, "stdout"] == "hello\n"
@@ -60,9 +60,9 @@ async def test_output_is_told_while_the_step_runs(store: SqlStore) -> None:
     """And after a break in the middle of it, the rest once the step has ended, from the records."""
     async with stands(store, "one") as [stand]:
         run = await stand.start(code("slow", f"print('x' * {LONG})\ntime.sleep(0.2)"))
-        first = await stand.events(run.run_id, most=2)
-        assert [event.kind for event in first] == ["step_started", "stdout"]
-        assert len(first[1].data["text"]) < LONG
+        first = await stand.events(run.run_id, most=3)
+        assert [event.kind for event in first] == ["run_started", "step_started", "stdout"]
+        assert len(first[2].data["text"]) < LONG
         live = stand.engine.find(run.run_id)
         assert live is not None
         assert live.outputs
@@ -75,7 +75,7 @@ async def test_another_server_tells_the_same(store: SqlStore) -> None:
     """History as it happens, output of a step when it has ended; ids of one server are good on the other."""
     async with stands(store, "one", "two") as [one, two]:
         run = await one.start(code("slow", "print('hello')\ntime.sleep(0.1)"), ask())
-        first = await one.events(run.run_id, most=2)
+        first = await one.events(run.run_id, most=3)
         following = asyncio.create_task(two.events(run.run_id, first[-1].position))
         await _read_until(one, run.run_id, "0", "step_waiting")
         await one.service.cancel(OWNER, run.run_id)
@@ -89,9 +89,9 @@ async def test_a_stopping_server_ends_without_a_last_event(store: SqlStore) -> N
     async with stands(store, "one") as [stand]:
         run = await stand.start(ask())
         following = asyncio.create_task(stand.events(run.run_id))
-        await stand.events(run.run_id, most=1)
+        await stand.events(run.run_id, most=2)
         await stand.service.stop()
-        assert [event.kind for event in await following] == ["step_waiting"]
+        assert [event.kind for event in await following] == ["run_started", "step_waiting"]
 
 
 async def test_output_of_an_attempt_that_was_tried_again(store: SqlStore) -> None:
@@ -145,14 +145,15 @@ class _Doubling:
         self._held = whole[-2:]
         return whole[:-2].replace("a", "aa")
 
-    def finish(self) -> str:
+    def finish(self, *, cut: bool = False) -> str:
+        assert not cut
         return self._held.replace("a", "aa")
 
 
 @given(st.binary(max_size=40), st.lists(st.integers(0, 40)), st.integers(1, 7))
 def test_text_in_parts_is_the_text_of_the_whole(data: bytes, cuts: list[int], most: int) -> None:
     """However it is cut, before and after: broken characters become what they become in the record."""
-    text = GrowingText(_Doubling())
+    text = GrowingText(_Doubling)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     read = ""
     for start, end in pairwise(edges):

@@ -24,7 +24,7 @@ async def test_a_run_whose_beginning_was_not_heard_of_is_found(
     """It was written, but the word of that got lost: after a while the same process works on it."""
     insert = store.runs.insert
 
-    async def insert_and_fail(change: RunChange, lease_s: float | None = None) -> bool:
+    async def insert_and_fail(change: RunChange, lease_s: float, **_: object) -> bool:
         await insert(change, lease_s)
         raise StoreUnavailable("lost on its way back", {"outcome": "unknown"})
 

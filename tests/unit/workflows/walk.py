@@ -10,8 +10,8 @@ from sandgate.core.ids import RunId, UserId, WorkflowId
 from sandgate.core.run import STEP_TRANSITIONS, HistoryEvent, Run, RunStatus, StepKey, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
 from sandgate.workflows.advance import advance
-from sandgate.workflows.events import AttemptEnded, Changes, Event
-from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.events import AttemptEnded, Changes, Decided, Entered, Event
+from sandgate.workflows.state import Graph, RunState, is_approvable
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SUCCEEDED = StepResult(StepStatus.SUCCEEDED, "succeeded", outputs={})
@@ -24,6 +24,22 @@ CANCELLED = StepResult(StepStatus.CANCELLED, "cancelled")
 def a_step(name: str, *needs: str, **changes: Any) -> StepDefinition:
     """A step with code."""
     return replace(StepDefinition(name, StepType.CODE_EXECUTION, needs, {"code": "pass"}), **changes)
+
+
+def a_sleep(name: str, *needs: str, **changes: Any) -> StepDefinition:
+    """A step that sleeps."""
+    config = changes.pop("config", {"seconds": 1})
+    return a_step(name, *needs, type=StepType.SLEEP, config=config, **changes)
+
+
+def an_approval(name: str, *needs: str, **changes: Any) -> StepDefinition:
+    """A step that somebody approves."""
+    return a_step(name, *needs, type=StepType.APPROVAL, config={}, **changes)
+
+
+def a_child(name: str, *needs: str, **changes: Any) -> StepDefinition:
+    """A step that starts a workflow."""
+    return a_step(name, *needs, type=StepType.WORKFLOW, config={"workflow_id": "self"}, **changes)
 
 
 def a_definition(*steps: StepDefinition, **changes: Any) -> WorkflowDefinition:
@@ -46,11 +62,10 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.graph = Graph(self.definition)
-        timeout_s = self.definition.timeout_s
-        deadline = None if timeout_s is None else self.now + timedelta(seconds=timeout_s)
+        takes_turns = self.definition.concurrency_group is not None
         self.run = Run(
-            RunId("run-1"), WorkflowId("workflow-1"), UserId("user-1"), "w", 1, RunStatus.RUNNING, self.now,
-            inputs=self.inputs, started_at=self.now, deadline_at=deadline,
+            RunId("run-1"), WorkflowId("workflow-1"), UserId("user-1"), "w", 1, RunStatus.PENDING, self.now,
+            inputs=self.inputs, started_at=None if takes_turns else self.now, slot_group="g" if takes_turns else None,
         )  # fmt: skip
 
     def feed(self, *events: Event) -> Changes:
@@ -60,7 +75,8 @@ class Walk:
         assert changes == advance(self.graph, before, events, self.now)
         for row in changes.steps:
             self._put(row)
-        assert not {row.key for row in changes.start} & set(changes.kill), "what is killed is not started after that"
+        begun = {row.key for row in changes.start if row.child_run_id is None}
+        assert not begun & set(changes.kill), "what is killed is not started after that; runs are found again"
         for row in changes.start:
             assert self.steps[row.key] == row
             self.running[row.key] = row
@@ -73,8 +89,7 @@ class Walk:
     def _put(self, row: StepRun) -> None:
         old = self.steps.get(row.key)
         assert row.status in STEP_TRANSITIONS[old.status if old else StepStatus.PENDING] or row.items is not None
-        if row.status is StepStatus.RUNNING or not row.is_live:
-            self.running.pop(row.key, None)
+        self.running.pop(row.key, None)
         self.endings[row.key] += not row.is_live
         self.steps[row.key] = row
 
@@ -88,21 +103,40 @@ class Walk:
         self.now += timedelta(seconds=seconds)
         return self.feed()
 
+    def undecided(self) -> Sequence[StepKey]:
+        """What waits for somebody to decide."""
+        return [key for key, row in self.steps.items() if is_approvable(self.graph, row)]
+
+    def decide(self, key: StepKey, approved: bool) -> Changes:
+        """Approve or reject."""
+        return self.feed(Decided(key[0], approved, "somebody", item=key[1]))
+
     def play(self, outcome: Callable[[StepRun], StepResult], choose: Callable[[int], int] = lambda _count: 0) -> None:
-        """Go on to the end: attempts end in the chosen order, each in the given way."""
+        """Go on to the end: attempts end and words are given in the chosen order, each in the given way."""
         self.feed()
+        if self.run.waits_for_slot:
+            self.feed(Entered(self.now))
         for _ in range(10_000):
             if not self.run.is_live:
                 return
-            if self.running:
-                keys = list(self.running)
-                key = keys[choose(len(keys))]
-                self.end(key, CANCELLED if key in self.killed else outcome(self.running[key]))
+            keys = [*self.running, *self.undecided()]
+            if keys:
+                self._move(keys[choose(len(keys))], outcome)
             else:
-                assert self.run.wake_at is not None, "nothing runs and nothing will"
-                self.now = max(self.now, self.run.wake_at)
-                self.feed()
+                self.wait()
         raise AssertionError("the run does not end")
+
+    def _move(self, key: StepKey, outcome: Callable[[StepRun], StepResult]) -> None:
+        if key in self.running:
+            self.end(key, CANCELLED if key in self.killed else outcome(self.running[key]))
+        else:
+            self.decide(key, outcome(self.steps[key]) == SUCCEEDED)
+
+    def wait(self) -> Changes:
+        """Let time go by until something is due."""
+        assert self.run.wake_at is not None, "nothing runs and nothing will"
+        self.now = max(self.now, self.run.wake_at)
+        return self.feed()
 
     def statuses(self) -> dict[str, StepStatus]:
         """How each step that has a row stands."""

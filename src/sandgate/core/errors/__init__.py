@@ -26,6 +26,13 @@ from sandgate.core.errors.base import (
     SandgateError,
     TooManyRequests,
 )
+from sandgate.core.errors.data import (
+    ArtifactNotFound,
+    RangeNotSatisfiable,
+    SecretNotFound,
+    SecretUnreadable,
+    TooManySecrets,
+)
 from sandgate.core.errors.environments import (
     CodeTooLarge,
     EnvironmentNotFound,
@@ -59,6 +66,13 @@ from sandgate.core.errors.requests import (
     TooManyStreams,
     UnsupportedMediaType,
 )
+from sandgate.core.errors.triggers import (
+    HookNotFound,
+    ScheduleNotFound,
+    TooManyDeliveries,
+    TooManyTriggers,
+    WebhookNotFound,
+)
 from sandgate.core.errors.workflows import (
     ExpressionError,
     InvalidDefinition,
@@ -75,6 +89,7 @@ from sandgate.core.errors.workflows import (
 
 __all__ = [
     "ApiKeyNotFound",
+    "ArtifactNotFound",
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
@@ -85,6 +100,7 @@ __all__ = [
     "ExpressionError",
     "Forbidden",
     "HeadTooLarge",
+    "HookNotFound",
     "IdempotencyInProgress",
     "IdempotencyKeyReused",
     "InvalidCredentials",
@@ -100,6 +116,7 @@ __all__ = [
     "NotFound",
     "NotReady",
     "PayloadTooLarge",
+    "RangeNotSatisfiable",
     "RequestRefused",
     "RequestTimeout",
     "RunEnded",
@@ -108,22 +125,29 @@ __all__ = [
     "RunSucceeded",
     "SandboxFailed",
     "SandgateError",
+    "ScheduleNotFound",
+    "SecretNotFound",
+    "SecretUnreadable",
     "ServiceDraining",
     "StepNotWaiting",
     "StoreUnavailable",
     "TemplateNotFound",
     "TemplateUnavailable",
     "TooManyConnections",
+    "TooManyDeliveries",
     "TooManyEnvironments",
     "TooManyExecutions",
     "TooManyLoginAttempts",
     "TooManyRequests",
     "TooManyRuns",
+    "TooManySecrets",
     "TooManyStreams",
+    "TooManyTriggers",
     "UnknownTemplate",
     "UnsupportedMediaType",
     "UserNameTaken",
     "UserNotFound",
+    "WebhookNotFound",
     "WorkflowChanged",
     "WorkflowNotFound",
     "WorkflowRunning",

@@ -79,7 +79,9 @@ class RunSucceeded(Conflict):
 
 
 class StepNotWaiting(Conflict):
-    """The step does not wait for anybody's approval; ``details`` has ``status``, None when there is no such step."""
+    """The step does not wait for anybody's approval; ``details`` has ``status``, None when there is no such step,
+    and ``items``, how many there are to decide about one by one.
+    """
 
     code = "STEP_NOT_WAITING"
 

@@ -15,7 +15,7 @@ from sandgate.store.base import RunFilter
 
 _TIME = "2026-01-01T00:00:00Z"
 _EVENT = {
-    "number": 1,
+    "number": 2,
     "at": _TIME,
     "kind": "step_succeeded",
     "step": "step1",
@@ -24,9 +24,9 @@ _EVENT = {
     "details": {"reason": "succeeded"},
 }
 EVENTS_EXAMPLE = (
-    'id: 1\nevent: step_started\ndata: {"number":0,"at":"2026-01-01T00:00:00Z","kind":"step_started","step":"step1",'
+    'id: 2\nevent: step_started\ndata: {"number":1,"at":"2026-01-01T00:00:00Z","kind":"step_started","step":"step1",'
     '"item":null,"attempt":1,"details":{}}\n\n'
-    'id: 1:0.7.0\nevent: stdout\ndata: {"step":"step1","item":null,"attempt":1,"text":"Step 1\\n"}\n\n'
+    'id: 2:1.7.0\nevent: stdout\ndata: {"step":"step1","item":null,"attempt":1,"text":"Step 1\\n"}\n\n'
 )
 
 Status = Literal["pending", "running", "waiting", "succeeded", "failed", "cancelled", "timed_out"]

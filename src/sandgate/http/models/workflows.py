@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
+from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import StepDefinition, Workflow
 from sandgate.http.models.environments import ExecutionErrorAnswer
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.pagination import PageQuery
 from sandgate.workflows.base import RunView
+from sandgate.workflows.names import MAX_ITEMS
 from sandgate.workflows.state import RunState, outputs_of
 
 _WORKFLOW_ID = "workflow-06evrhxq8g000wmabyzsqnd3wf"
@@ -40,8 +42,13 @@ RUN_EXAMPLE = {
     "started_at": _TIME,
     "finished_at": _TIME,
     "inputs": {},
+    "outputs": {},
     "error": None,
     "owner_id": _OWNER_ID,
+    "parent_run_id": None,
+    "parent_step": None,
+    "concurrency_group": None,
+    "trigger": {"type": "api", "id": None, "at": None},
 }
 _STEP = {
     "name": "step1",
@@ -56,6 +63,7 @@ _STEP = {
     "stdout": "Step 1\n",
     "stderr": "",
     "error": None,
+    "child_run_id": None,
     "items": None,
 }
 
@@ -81,11 +89,12 @@ class StartWorkflow(BaseModel):
 
 
 class Decide(BaseModel):
-    """A word with an approval or a rejection."""
+    """A word with an approval or a rejection; `item` says which, of a step with `foreach`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"comment": "looks good"}]})
 
     comment: Annotated[str, Field(max_length=2000)] = ""
+    item: Annotated[int | None, Field(ge=0, lt=MAX_ITEMS)] = None
 
 
 def _seconds(value: Any) -> Any:
@@ -186,8 +195,19 @@ class PlanAnswer(BaseModel):
     plan: dict[str, Any]
 
 
+class TriggerAnswer(BaseModel):
+    """What started a run: a request, a schedule, a webhook or another run.
+
+    `at` is the time for which a schedule started it.
+    """
+
+    type: TriggerType
+    id: str | None
+    at: datetime | None
+
+
 class RunAnswer(BaseModel):
-    """A run of a workflow."""
+    """A run of a workflow. One that a step started names the run and the step."""
 
     model_config = with_example(RUN_EXAMPLE)
 
@@ -200,8 +220,13 @@ class RunAnswer(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     inputs: dict[str, Any]
+    outputs: dict[str, Any] | None
     error: ExecutionErrorAnswer | None
     owner_id: str
+    parent_run_id: str | None
+    parent_step: str | None
+    concurrency_group: str | None
+    trigger: TriggerAnswer
 
     @classmethod
     def of(cls, run: Run) -> "RunAnswer":
@@ -223,6 +248,7 @@ class ItemAnswer(BaseModel):
     stdout: str
     stderr: str
     error: ExecutionErrorAnswer | None
+    child_run_id: str | None
 
 
 class StepAnswer(BaseModel):
@@ -242,6 +268,7 @@ class StepAnswer(BaseModel):
     stdout: str
     stderr: str
     error: ExecutionErrorAnswer | None
+    child_run_id: str | None
     items: list[ItemAnswer] | None
 
     @classmethod
@@ -284,8 +311,13 @@ def _facts(run: Run) -> dict[str, Any]:
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "inputs": dict(run.inputs),
+        "outputs": None if run.outputs is None else dict(run.outputs),
         "error": None if run.error is None else ExecutionErrorAnswer.of(run.error),
         "owner_id": run.owner_id,
+        "parent_run_id": run.parent_run_id,
+        "parent_step": run.parent_step,
+        "concurrency_group": run.slot_group,
+        "trigger": TriggerAnswer(type=run.trigger_type, id=run.trigger_id, at=run.trigger_at),
     }
 
 
@@ -301,4 +333,5 @@ def _step_facts(row: StepRun) -> dict[str, Any]:
         "stdout": row.stdout,
         "stderr": row.stderr,
         "error": None if row.error is None else ExecutionErrorAnswer.of(row.error),
+        "child_run_id": row.child_run_id,
     }

@@ -8,6 +8,8 @@ from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
+from sandgate.core.ids import RunId
+from sandgate.core.principal import Principal
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field
@@ -138,18 +140,20 @@ def _add_steering_routes(api: Api, workflows: Workflows) -> None:
 def _add_decision_routes(api: Api, workflows: Workflows) -> None:
     refusals = (errors.RunNotFound, errors.Forbidden, errors.RunEnded, errors.StepNotWaiting)
 
+    async def decide(caller: Principal, run_id: RunId, step: str, body: Decide, *, approved: bool) -> RunStatusAnswer:
+        view = await workflows.decide(caller, run_id, step, approved=approved, comment=body.comment, item=body.item)
+        return RunStatusAnswer.of_view(view)
+
     @api.operation("POST", f"{_RUN}/steps/{{step}}/approve", tag=_TAG, errors=refusals)
     async def approve_step(
         caller: Caller, run_id: RunPath, step: StepPath, body: Decide | None = None
     ) -> RunStatusAnswer:
         """Let a run go on that waits for an approval."""
-        comment = "" if body is None else body.comment
-        return RunStatusAnswer.of_view(await workflows.decide(caller, run_id, step, approved=True, comment=comment))
+        return await decide(caller, run_id, step, body or Decide(), approved=True)
 
     @api.operation("POST", f"{_RUN}/steps/{{step}}/reject", tag=_TAG, errors=refusals)
     async def reject_step(
         caller: Caller, run_id: RunPath, step: StepPath, body: Decide | None = None
     ) -> RunStatusAnswer:
         """Refuse an approval: the step fails."""
-        comment = "" if body is None else body.comment
-        return RunStatusAnswer.of_view(await workflows.decide(caller, run_id, step, approved=False, comment=comment))
+        return await decide(caller, run_id, step, body or Decide(), approved=False)

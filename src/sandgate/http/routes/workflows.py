@@ -106,6 +106,7 @@ def _add_start_routes(api: Api, workflows: Workflows) -> None:
         idempotent=True,
         errors=(
             errors.InvalidRequest,
+            errors.ExpressionError,
             errors.WorkflowNotFound,
             errors.Forbidden,
             errors.TooManyRuns,

@@ -8,19 +8,29 @@ write may have been done. A cancelled caller may find its write done all the sam
 from typing import Protocol
 
 from sandgate.store.base.accounts import CredentialStore, UserStore
+from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
+from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
+from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
+    "ArtifactStore",
     "CredentialStore",
+    "DeliveryKeys",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",
     "IdempotencyStore",
+    "Kept",
     "NoteKind",
+    "Pack",
+    "PackFolder",
+    "PackSink",
+    "PackedFile",
     "RetentionStore",
     "RunChange",
     "RunFilter",
@@ -28,9 +38,12 @@ __all__ = [
     "RunNotes",
     "RunStore",
     "SavedAnswer",
+    "ScheduleStore",
+    "SecretStore",
     "SignalStore",
     "Store",
     "UserStore",
+    "WebhookStore",
     "WorkflowStore",
 ]
 
@@ -48,6 +61,10 @@ class Store(Protocol):
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
+    secrets: SecretStore
+    artifacts: ArtifactStore
+    schedules: ScheduleStore
+    webhooks: WebhookStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""

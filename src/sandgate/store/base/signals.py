@@ -34,13 +34,15 @@ class NoteKind(StrEnum):
     """A run has ended, or a signal to it was acted on."""
     FREE = "free"
     """A process has let go of runs."""
+    SCHEDULES = "schedules"
+    """A schedule is new or was changed, or a run that one started has ended."""
     AGAIN = "again"
     """Notes may have been missed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunNote:
-    """A note; ``run_id`` is None for ``AGAIN``."""
+    """A note; ``run_id`` is None for ``SCHEDULES`` and ``AGAIN``."""
 
     kind: NoteKind
     run_id: RunId | None = None

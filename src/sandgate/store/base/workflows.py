@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.artifact import Artifact
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun
@@ -54,13 +55,15 @@ class RunFilter:
 @dataclass(frozen=True, slots=True)
 class RunChange:
     """What one transaction writes: the run's new row, the steps that changed, what to add to its history, and the
-    signals that it follows from, which are deleted.
+    signals that it follows from, which are deleted. ``artifacts`` are those that attempts left whose results are among
+    the steps.
     """
 
     run: Run
     steps: Sequence[StepRun] = ()
     history: Sequence[HistoryEvent] = ()
     signals: Sequence[SignalId] = ()
+    artifacts: Sequence[Artifact] = ()
 
 
 class RunStore(Protocol):
@@ -75,10 +78,18 @@ class RunStore(Protocol):
         """Whether other processes may work on runs of the same database."""
         ...
 
-    async def insert(self, change: RunChange, lease_s: float | None = None) -> bool:
+    async def insert(self, change: RunChange, lease_s: float | None = None, *, under: Run | None = None) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says).
 
-        False, and nothing written, when its workflow has been deleted.
+        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
+        not held as it says any more, and when another process has added it.
+        """
+        ...
+
+    async def enter(self, run: Run, at: datetime) -> datetime | None:
+        """Let a run of a group in, if there is room for it and for all that wait before it.
+
+        Answers when it was let in; None while it has to wait, and when it is not held as it says any more.
         """
         ...
 
@@ -114,6 +125,10 @@ class RunStore(Protocol):
 
     async def find_free_in_s(self, owner: str, now: datetime) -> float | None:
         """In how many seconds the first lease of anybody else runs out (0 or less: now); None when there is none."""
+        ...
+
+    async def list_held(self, owner: str) -> Sequence[RunId]:
+        """The runs that have not ended and were last worked on by ``owner``."""
         ...
 
     async def find(self, run_id: RunId) -> Run | None:

@@ -19,7 +19,7 @@ from sandgate.workflows.expressions.template import (
     render_text,
     strip_braces,
 )
-from sandgate.workflows.expressions.values import Work, kind
+from sandgate.workflows.expressions.values import MissingSecret, SecretValues, Work, kind
 
 __all__ = [
     "OPENING",
@@ -27,8 +27,10 @@ __all__ = [
     "Embedded",
     "Expression",
     "ExpressionError",
+    "MissingSecret",
     "Path",
     "Reference",
+    "SecretValues",
     "StatusFunctions",
     "Template",
     "Work",

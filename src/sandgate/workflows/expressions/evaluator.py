@@ -24,7 +24,7 @@ from sandgate.workflows.expressions.nodes import (
     walk,
 )
 from sandgate.workflows.expressions.operators import apply_binary, need_boolean, negate
-from sandgate.workflows.expressions.values import MissingValue, Work, kind
+from sandgate.workflows.expressions.values import MissingSecret, MissingValue, SecretValues, Work, kind
 from sandgate.workflows.suggestions import shown, suggest
 
 _NODE_COST = 8
@@ -132,6 +132,8 @@ class _Evaluation:
         if isinstance(base, dict):
             if key in base:
                 return base[key]
+            if isinstance(base, SecretValues):
+                raise MissingSecret(key, self._work.position)
             raise self._missing(f"There is no {shown(key)} in the object; {suggest(key, base) or 'it is empty'}")
         if isinstance(base, list):
             return self._project(base, key)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sandgate.core.errors import ExpressionError
 from sandgate.core.workflow import Json
 from sandgate.workflows.expressions.tokens import LARGEST_INTEGER
+from sandgate.workflows.suggestions import shown
 
 MAX_WORK = 2_000_000
 MAX_VALUE_DEPTH = 64
@@ -20,6 +21,19 @@ _CONTAINER_COST = 12
 
 class MissingValue(ExpressionError):
     """A path leads to what is not there; ``default()`` catches it."""
+
+
+class MissingSecret(MissingValue):
+    """A secret is named that is not there. Its message shows no value."""
+
+    def __init__(self, name: str, position: int) -> None:
+        super().__init__(
+            f"There is no secret {shown(name)}; PUT /api/v1/orchestrator/secrets/{{name}} makes it", position
+        )
+
+
+class SecretValues(dict[str, str]):
+    """What ``secrets`` stands for."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""``sandgate workflow``: definitions from files, and runs while they happen."""

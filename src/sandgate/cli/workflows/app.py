@@ -1,0 +1,26 @@
+"""The commands of ``sandgate workflow``, in the order in which they are used."""
+
+import typer
+
+from sandgate.cli.workflows import decision_commands, definition_commands, run_commands
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Workflows: definitions from files, and runs while they happen. They talk to a server; log in first.",
+    rich_markup_mode=None,
+)
+
+app.command("validate")(definition_commands.validate)
+app.command("create")(definition_commands.create)
+app.command("update")(definition_commands.update)
+app.command("get")(definition_commands.get)
+app.command("list")(definition_commands.list_workflows)
+app.command("delete")(definition_commands.delete)
+app.command("start")(run_commands.start)
+app.command("status")(run_commands.status)
+app.command("logs")(run_commands.logs)
+app.command("runs")(run_commands.list_runs)
+app.command("approve")(decision_commands.approve)
+app.command("reject")(decision_commands.reject)
+app.command("cancel")(decision_commands.cancel)
+app.command("retry")(decision_commands.retry)

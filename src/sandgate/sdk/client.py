@@ -1,0 +1,233 @@
+"""A client of the API: one method for each thing that can be asked, typed answers, one kind of error.
+
+Every method raises ``ApiError`` when the server refuses, ``ServerUnreachable`` when it does not answer, and
+``UnexpectedAnswer`` when what answers is no such server.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from sandgate.sdk.answers import AnswerModel, IssuedKey, Me, Plan, Run, RunView, Token, Workflow
+from sandgate.sdk.errors import UnexpectedAnswer
+from sandgate.sdk.events import EventParser, ServerEvent
+from sandgate.sdk.transport import Asked, Json, RetryPolicy, Transport
+
+AnswerT = TypeVar("AnswerT", bound=AnswerModel)
+
+_AUTH = "/api/v1/auth"
+_WORKFLOWS = "/api/v1/orchestrator/workflows"
+_RUNS = "/api/v1/orchestrator/runs"
+_LARGEST_PAGE = 200
+# Killing takes no time, but what tidies up afterwards may take its own.
+_CANCEL_S = 300.0
+
+
+class Client:
+    """A server, asked as the owner of ``credential``, a token or an API key. A context manager; safe for threads.
+
+    ``timeout_s`` bounds each answer, on top of what was asked to be waited for. ``connections`` and ``sleep`` are for
+    tests. Raises ``InvalidAddress``.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        credential: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        retries: RetryPolicy | None = None,
+        connections: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._transport = Transport(
+            address,
+            credential,
+            timeout_s=timeout_s,
+            retries=retries or RetryPolicy(),
+            connections=connections,
+            sleep=sleep,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.address!r})"
+
+    @property
+    def address(self) -> str:
+        """The base URL of the server."""
+        return self._transport.address
+
+    def close(self) -> None:
+        """End the connections."""
+        self._transport.close()
+
+    # Who asks
+
+    def issue_token(self, username: str, password: str) -> Token:
+        """A token for a name and a password."""
+        credentials = {"username": username, "password": password}
+        return self._get(Token, Asked("POST", f"{_AUTH}/token", credentials))
+
+    def revoke_token(self) -> None:
+        """End the token that this client uses."""
+        self._transport.ask(Asked("POST", f"{_AUTH}/revoke"))
+
+    def create_api_key(self, label: str, expires_in_s: int | None = None) -> IssuedKey:
+        """A new API key that acts as the owner of this client's token; its secret is in this answer only."""
+        # Never sent twice: the answer to the second request would lack the secret.
+        body = {"label": label} | ({} if expires_in_s is None else {"expires_in": expires_in_s})
+        return self._get(IssuedKey, Asked("POST", f"{_AUTH}/api-keys", body))
+
+    def delete_api_key(self, api_key_id: str) -> None:
+        """End an API key."""
+        self._transport.ask(Asked("DELETE", f"{_AUTH}/api-keys/{_part(api_key_id)}"))
+
+    def get_me(self) -> Me:
+        """Who the credential belongs to."""
+        return self._get(Me, Asked("GET", "/api/v1/me"))
+
+    # Workflows
+
+    def validate_workflow(self, definition: Json) -> Plan:
+        """What a definition would do. Raises ``ApiError`` ``WORKFLOW_INVALID`` with all that is wrong with it."""
+        answer = self._transport.ask(Asked("POST", f"{_WORKFLOWS}/validate", definition))
+        return _read(Plan, answer.get("plan") if isinstance(answer, dict) else answer)
+
+    def create_workflow(self, definition: Json, *, key: str | None = None) -> Workflow:
+        """Make a workflow. ``key`` makes it safe to call again with the same one; without it a new one is taken."""
+        return self._get(Workflow, Asked("POST", _WORKFLOWS, definition, key=key or make_key()))
+
+    def replace_workflow(self, workflow_id: str, definition: Json) -> Workflow:
+        """Make the next version of a workflow."""
+        return self._get(Workflow, Asked("PUT", f"{_WORKFLOWS}/{_part(workflow_id)}", definition))
+
+    def get_workflow(self, workflow_id: str) -> Workflow:
+        """One workflow with its newest version."""
+        return self._get(Workflow, Asked("GET", f"{_WORKFLOWS}/{_part(workflow_id)}"))
+
+    def delete_workflow(self, workflow_id: str, *, force: bool = False) -> None:
+        """Delete a workflow; ``force`` cancels its runs."""
+        query = {"force": "true"} if force else None
+        self._transport.ask(Asked("DELETE", f"{_WORKFLOWS}/{_part(workflow_id)}", query=query, patience_s=_CANCEL_S))
+
+    def list_workflows(self, *, name: str | None = None) -> Iterator[Workflow]:
+        """The workflows, newest first, asked for page by page."""
+        yield from self._list(Workflow, _WORKFLOWS, "workflows", {"name": name})
+
+    # Runs
+
+    def start_workflow(
+        self,
+        workflow_id: str,
+        inputs: Mapping[str, Json] | None = None,
+        *,
+        wait_s: float = 0.0,
+        key: str | None = None,
+    ) -> Run:
+        """Start a run, and wait for its end for up to ``wait_s`` (0 to 60). About ``key`` see ``create_workflow``."""
+        path = f"{_WORKFLOWS}/{_part(workflow_id)}/start"
+        query = {"wait": f"{wait_s:g}"} if wait_s else None
+        asked = Asked("POST", path, {"inputs": dict(inputs or {})}, query, key or make_key(), wait_s)
+        return self._get(Run, asked)
+
+    def get_run(self, run_id: str) -> RunView:
+        """One run and how far each of its steps is."""
+        return self._get(RunView, Asked("GET", f"{_RUNS}/{_part(run_id)}"))
+
+    def get_newest_run(self, workflow_id: str) -> RunView:
+        """The newest run of a workflow."""
+        return self._get(RunView, Asked("GET", f"{_WORKFLOWS}/{_part(workflow_id)}/status"))
+
+    def list_runs(self, *, workflow_id: str | None = None, status: str | None = None) -> Iterator[Run]:
+        """The runs, newest first, asked for page by page."""
+        yield from self._list(Run, _RUNS, "runs", {"workflow_id": workflow_id, "status": status})
+
+    def cancel_run(self, run_id: str) -> Run:
+        """Kill what runs, and answer once the run has ended."""
+        return self._get(Run, Asked("POST", f"{_RUNS}/{_part(run_id)}/cancel", patience_s=_CANCEL_S))
+
+    def approve_step(self, run_id: str, step: str, comment: str = "", *, item: int | None = None) -> RunView:
+        """Let a run go on that waits for an approval; ``item`` is needed where each item of a step is approved."""
+        return self._decide(run_id, step, "approve", comment, item)
+
+    def reject_step(self, run_id: str, step: str, comment: str = "", *, item: int | None = None) -> RunView:
+        """Refuse an approval: the step, or the item of it, fails."""
+        return self._decide(run_id, step, "reject", comment, item)
+
+    def retry_run(self, run_id: str) -> Run:
+        """Run again what has failed of a run, and what depends on it, with the outputs of the rest."""
+        return self._get(Run, Asked("POST", f"{_RUNS}/{_part(run_id)}/retry"))
+
+    def stream_run_events(
+        self, run_id: str, last_event_id: str = "", *, silence_s: float = 60.0
+    ) -> Generator[ServerEvent, None, None]:
+        """What happens to a run, from the beginning or after ``last_event_id``, until the server ends the stream.
+
+        A connection that breaks, or on which nothing comes for ``silence_s``, raises ``ServerUnreachable``; call again
+        with the id of the last event to go on. Close the generator to stop early.
+        """
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if last_event_id:
+            headers["Last-Event-ID"] = last_event_id
+        parser = EventParser(last_event_id)
+        with self._transport.opened_stream(f"{_RUNS}/{_part(run_id)}/events", headers, silence_s) as pieces:
+            for piece in pieces:
+                yield from parser.feed(piece)
+
+    def _decide(self, run_id: str, step: str, decision: str, comment: str, item: int | None) -> RunView:
+        path = f"{_RUNS}/{_part(run_id)}/steps/{_part(step)}/{decision}"
+        body = {"comment": comment} | ({} if item is None else {"item": item})
+        return self._get(RunView, Asked("POST", path, body))
+
+    def _get(self, kind: type[AnswerT], asked: Asked) -> AnswerT:
+        return _read(kind, self._transport.ask(asked))
+
+    def _list(
+        self, kind: type[AnswerT], path: str, member: str, filters: Mapping[str, str | None]
+    ) -> Iterator[AnswerT]:
+        query = {name: value for name, value in filters.items() if value is not None}
+        cursor: Any = None
+        while True:
+            place = {"limit": str(_LARGEST_PAGE)} | ({} if cursor is None else {"cursor": str(cursor)})
+            page = self._transport.ask(Asked("GET", path, query=query | place))
+            rows = page.get(member) if isinstance(page, dict) else None
+            if not isinstance(rows, list):
+                raise UnexpectedAnswer(f"{self.address}{path} was answered without {member}")
+            yield from (_read(kind, row) for row in rows)
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+
+
+def make_key() -> str:
+    """A new ``Idempotency-Key``."""
+    return uuid.uuid4().hex
+
+
+def _part(text: str) -> str:
+    """Text as one part of a path, whatever is in it."""
+    quoted = quote(text, safe="")
+    # Dots alone would be taken for a way through the path.
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+def _read(kind: type[AnswerT], answer: Json) -> AnswerT:
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors(include_input=False)[:3])
+        raise UnexpectedAnswer(f"The server's answer is no {kind.__name__}; look at: {fields or 'all of it'}") from None

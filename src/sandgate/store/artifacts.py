@@ -1,0 +1,117 @@
+"""Rows of artifacts."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row, Select
+
+from sandgate.core.artifact import Artifact, ArtifactId
+from sandgate.core.ids import RunId
+from sandgate.core.page import Page, PageRequest
+from sandgate.store.base.artifacts import Kept, Pack
+from sandgate.store.database import Database
+from sandgate.store.schema import artifacts, runs
+from sandgate.store.statements import HotStatement, newest_first, page_of, page_parameters, upsert
+
+_NO_ITEM = -1
+
+_columns = artifacts.c
+_is_of_run = _columns.run_id == sa.bindparam("wanted_run")
+_is_of_runs = _columns.run_id.in_(sa.bindparam("wanted_runs", expanding=True))
+
+_ADD = HotStatement(upsert(artifacts, "(artifact_id) DO NOTHING"))
+_FIND = sa.select(artifacts).where(_is_of_run, _columns.artifact_id == sa.bindparam("wanted_id"))
+_MEASURE: Select[Any] = sa.select(
+    sa.func.count().label("found"), sa.func.coalesce(sa.func.sum(_columns.size_bytes), 0).label("size_bytes")
+).where(_is_of_run)
+_OLD: Select[Any] = (
+    sa.select(_columns.run_id, _columns.pack)
+    .where(_columns.created_at < sa.bindparam("before", type_=_columns.created_at.type))
+    .distinct()
+    .limit(sa.bindparam("most"))
+)
+_DELETE_PACK = sa.delete(artifacts).where(_is_of_run, _columns.pack == sa.bindparam("wanted_pack"))
+_DELETE_OF_RUNS = sa.delete(artifacts).where(_is_of_runs)
+_RUNS: Select[Any] = sa.select(runs.c.run_id).where(runs.c.run_id.in_(sa.bindparam("wanted_runs", expanding=True)))
+
+
+class SqlArtifactStore:
+    """See :class:`sandgate.store.base.ArtifactStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, run_id: RunId, artifact_id: ArtifactId) -> Artifact | None:
+        """The row, if it is one of this run."""
+        parameters = {"wanted_run": run_id, "wanted_id": artifact_id}
+        row = await self._database.read(lambda connection: connection.execute(_FIND, parameters).one_or_none())
+        return None if row is None else _parse(row)
+
+    async def list(self, run_id: RunId, page: PageRequest, *, step: str | None = None) -> Page[Artifact]:
+        """A page of what a run kept, newest first."""
+        statement = _list_statement(step is not None, page.before_id is not None)
+        parameters = {"wanted_run": run_id, **page_parameters(page)}
+        parameters |= {} if step is None else {"wanted_step": step}
+        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
+        return page_of(rows, page, _parse)
+
+    async def measure(self, run_id: RunId) -> Kept:
+        """How much a run has kept."""
+        parameters = {"wanted_run": run_id}
+        row = await self._database.read(lambda connection: connection.execute(_MEASURE, parameters).one())
+        return Kept(int(row.found), int(row.size_bytes))
+
+    async def prune(self, before: datetime, most: int) -> Sequence[Pack]:
+        """Remove the rows of at most ``most`` packs that are older; those packs."""
+        wanted = {"before": before, "most": most}
+        return await self._database.write(lambda connection: _prune(connection, wanted))
+
+    async def delete_of_runs(self, run_ids: Sequence[RunId]) -> None:
+        """Remove all rows of these runs."""
+        parameters = {"wanted_runs": list(run_ids)}
+
+        def work(connection: Connection) -> None:
+            connection.execute(_DELETE_OF_RUNS, parameters)
+
+        await self._database.write(work, repeatable=True)
+
+    async def find_orphans(self, run_ids: Sequence[RunId]) -> Sequence[RunId]:
+        """Those that are no runs of this database, in the same order."""
+        parameters = {"wanted_runs": list(run_ids)}
+        rows = await self._database.read(lambda connection: connection.execute(_RUNS, parameters).all())
+        known = {row.run_id for row in rows}
+        return [run_id for run_id in run_ids if run_id not in known]
+
+
+def add_artifacts(connection: Connection, rows: Sequence[Artifact]) -> None:
+    """Add rows, in the transaction that the connection is in."""
+    for row in rows:
+        values = {field.name: getattr(row, field.name) for field in fields(row)}
+        values["item"] = _NO_ITEM if row.item is None else row.item
+        _ADD.run(connection, values)
+
+
+@lru_cache
+def _list_statement(has_step: bool, has_before: bool) -> Select[Any]:
+    base = sa.select(artifacts).where(_is_of_run)
+    if has_step:
+        base = base.where(_columns.step == sa.bindparam("wanted_step"))
+    return newest_first(base, _columns.artifact_id, PageRequest(before_id="" if has_before else None))
+
+
+def _prune(connection: Connection, wanted: dict[str, Any]) -> Sequence[Pack]:
+    packs = [Pack(RunId(row.run_id), row.pack) for row in connection.execute(_OLD, wanted).all()]
+    if packs:
+        connection.execute(_DELETE_PACK, [{"wanted_run": pack.run_id, "wanted_pack": pack.name} for pack in packs])
+    return packs
+
+
+def _parse(row: Row[Any]) -> Artifact:
+    values = dict(row._mapping)
+    values["item"] = None if values["item"] == _NO_ITEM else values["item"]
+    values["sha256"] = bytes(values["sha256"])
+    return Artifact(**{**values, "artifact_id": ArtifactId(row.artifact_id), "run_id": RunId(row.run_id)})

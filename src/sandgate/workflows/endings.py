@@ -1,0 +1,122 @@
+"""How attempts and steps end, and when an attempt is followed by another."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from sandgate.core.execution import ErrorReport
+from sandgate.core.ids import derive_run_id
+from sandgate.core.run import StepResult, StepRun, StepStatus
+from sandgate.core.workflow import StepDefinition, StepType
+from sandgate.workflows.ledger import Ledger, is_waiting
+from sandgate.workflows.retries import delay_before_next, may_try_again
+from sandgate.workflows.state import Phase, has_failed
+
+
+def begin_attempt(ledger: Ledger, row: StepRun) -> None:
+    """Begin the next attempt of a step or item. One that is a run has its name from here on, and only that one."""
+    child = ledger.graph.steps[row.step].type is StepType.WORKFLOW
+    begun = replace(
+        row,
+        status=StepStatus.WAITING if child else StepStatus.RUNNING,
+        attempt=row.attempt + 1,
+        wake_at=None,
+        started_at=row.started_at or ledger.now,
+    )
+    details = {}
+    if child:
+        child_run_id = derive_run_id(row.run_id, f"{row.step} {row.item} {begun.attempt}", ledger.now)
+        begun = replace(begun, child_run_id=child_run_id)
+        details = {"child_run_id": child_run_id}
+    ledger.begin(begun)
+    ledger.note("step_started", begun, details)
+
+
+def halt(ledger: Ledger, phase: Phase, status: StepStatus) -> None:
+    """Kill what runs of a phase, and end what waits."""
+    for row in ledger.rows():
+        if ledger.graph.phase_of[row.step] is not phase:
+            continue
+        if is_waiting(row) or (row.key in ledger.start and row.child_run_id is None):
+            # An attempt that begins in this very moment is not begun: there is nothing to kill yet.
+            end(ledger, row, StepResult(status, status.value))
+        elif row.is_under_way:
+            ledger.kill[row.key] = None
+
+
+def keep_to_begun_items(ledger: Ledger, parent: StepRun) -> None:
+    """Begin no more items of a step."""
+    ledger.put(replace(parent, items=len(ledger.items(parent))))
+
+
+def end_attempt(ledger: Ledger, row: StepRun, result: StepResult) -> None:
+    """An attempt has ended: the step ends, or is tried again."""
+    step = ledger.graph.steps[row.step]
+    if ledger.is_halted_for(row.step):
+        # Killed, or lost while it was to be killed anyway. What it came to before stands.
+        if result.status is not StepStatus.SUCCEEDED and result.reason in ("cancelled", "lost"):
+            timed_out = ledger.run.cancel_asked_at is None
+            result = replace(result, status=StepStatus.TIMED_OUT if timed_out else StepStatus.CANCELLED)
+        end(ledger, row, result)
+    elif may_try_again(step.retry, row, result.reason):
+        _try_again(ledger, step, row, result)
+    else:
+        end(ledger, row, result)
+
+
+def _try_again(ledger: Ledger, step: StepDefinition, row: StepRun, result: StepResult) -> None:
+    row = _with_result(row, result)
+    if result.reason == "lost":
+        row = replace(row, losses=row.losses + 1)
+    delay_s = delay_before_next(step.retry, row, result.reason)
+    ledger.note("attempt_failed", row, {"reason": result.reason, "delay_s": delay_s})
+    if delay_s > 0:
+        wake_at = ledger.now + timedelta(seconds=delay_s)
+        ledger.put(replace(row, status=StepStatus.WAITING, wake_at=wake_at, child_run_id=None))
+    else:
+        begin_attempt(ledger, row)
+
+
+def end(ledger: Ledger, row: StepRun, result: StepResult) -> None:
+    """A step or item has ended."""
+    ended = replace(_with_result(row, result), status=result.status, finished_at=ledger.now, wake_at=None)
+    ledger.put(ended)
+    ledger.note(f"step_{result.status.value}", ended, {"reason": result.reason})
+    parent = None if row.item is None else ledger.find(row.step)
+    if parent is not None:
+        end_parent(ledger, parent)
+
+
+def end_parent(ledger: Ledger, parent: StepRun) -> None:
+    """End a step with items, if all of them have ended, or no more will be begun."""
+    if not parent.is_live:
+        return
+    items = ledger.items(parent)
+    halted = ledger.is_halted_for(parent.step)
+    if any(row.is_live for row in items) or (len(items) < (parent.items or 0) and not halted):
+        return
+    end(ledger, parent, _judge_items(ledger, parent, items, halted=halted))
+
+
+def _judge_items(ledger: Ledger, parent: StepRun, items: Sequence[StepRun], *, halted: bool) -> StepResult:
+    failed = sum(map(has_failed, items))
+    if failed and not halted:
+        error = ErrorReport("ItemsFailed", f"{failed} of {parent.items} items failed", "")
+        return StepResult(StepStatus.FAILED, "failed", error=error)
+    if len(items) == parent.items and all(row.status is StepStatus.SUCCEEDED for row in items):
+        return StepResult(StepStatus.SUCCEEDED, "succeeded")
+    if ledger.run.cancel_asked_at is None and halted:
+        return StepResult(StepStatus.TIMED_OUT, "timed_out")
+    return StepResult(StepStatus.CANCELLED, "cancelled")
+
+
+def _with_result(row: StepRun, result: StepResult) -> StepRun:
+    return replace(
+        row,
+        outputs=result.outputs,
+        error=result.error,
+        stdout=result.stdout,
+        stderr=result.stderr,
+        exit_code=result.exit_code,
+        duration_ms=result.duration_ms,
+    )

@@ -1,0 +1,292 @@
+"""Puts ``***`` in the place of secrets in whatever is recorded or shown of a step.
+
+A secret is looked for as it is, line by line, and in the forms that JSON, Python, addresses and base64 give it. Code
+that takes it apart, or turns it into something else, is not stopped by this.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from urllib.parse import quote, quote_plus
+
+from sandgate.core.execution import ErrorReport, Termination
+from sandgate.core.run import StepResult
+from sandgate.core.states import ExecutionStatus
+from sandgate.core.workflow import Json
+
+MASK = "***"
+SHORTEST_SECRET = 8
+"""Characters, of a secret and of a line of one: what is shorter is too likely to stand for something else."""
+
+Span = tuple[int, int]
+
+# Where the parts of an error are cut inside; a shorter one is whole.
+_CUT_NAME, _CUT_VALUE, _CUT_TRACEBACK = 256, 4096, 12_000
+# Up to here looking for each form by itself is faster.
+_FEW_FORMS = 64
+# How often the beginning of a form is looked at where it may be, before the slower way that always ends.
+_MOST_TRIES = 32
+_LONGEST_STEP = 16_384
+# In the place of how far a mask reaches: what was shown last is none.
+_PLAIN = -1
+# What the service shows of a value stands in these.
+_QUOTED = re.compile("`.*`", re.DOTALL)
+
+
+class Form:
+    """One of the texts to be masked, and how it repeats itself."""
+
+    __slots__ = ("period", "tail", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        # The smallest distance at which two of it can overlap, or touch.
+        self.period = len(text) - _end_in_common(text[1:], text)
+        self.tail = text[-self.period :]
+
+    def find_end(self, text: str, start: int) -> int:
+        """Where the stretch ends that begins with this form; each further one of it overlaps or touches the one before.
+
+        Looks at many repetitions at a time.
+        """
+        end = start + len(self.text)
+        steps = [self.tail]
+        while text.startswith(steps[-1], end):
+            end += len(steps[-1])
+            if len(steps[-1]) < _LONGEST_STEP:
+                steps.append(2 * steps[-1])
+        for step in reversed(steps):
+            while text.startswith(step, end):
+                end += len(step)
+        return end
+
+
+class Masker:
+    """Knows the secrets of one workflow."""
+
+    def __init__(self, secrets: Collection[str] = ()) -> None:
+        forms = {form for secret in secrets for form in _forms(secret)}
+        self._forms = [Form(text) for text in sorted(forms, key=lambda form: (-len(form), form))]
+        self._by_start: dict[str, list[Form]] = {}
+        for form in self._forms:
+            self._by_start.setdefault(form.text[:SHORTEST_SECRET], []).append(form)
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def mask(self, text: str, *, cut_start: bool = False, cut_end: bool = False) -> str:
+        """The text without secrets; of one that was cut, also without the rest of a secret at that end."""
+        if not self._forms or not text:
+            return text
+        spans = list(self._find(text))
+        for is_cut, at_end in ((cut_end, True), (cut_start, False)):
+            cut = self._find_cut(text, at_end=at_end) if is_cut else None
+            if cut is not None:
+                spans.append(cut)
+        return _show(text, spans, len(text))[0] if spans else text
+
+    def mask_message(self, text: str) -> str:
+        """A sentence of the service's own about an expression, which may show a part of a value."""
+        return self.mask(_QUOTED.sub(f"`{MASK}`", text)) if self._forms else text
+
+    def mask_json(self, value: Json) -> Json:
+        """A value of JSON with every text in it masked, names too; a number that shows a secret becomes a text."""
+        if not self._forms:
+            return value
+        match value:
+            case str():
+                return self.mask(value)
+            case list():
+                return [self.mask_json(item) for item in value]
+            case dict():
+                return {self.mask(key): self.mask_json(item) for key, item in value.items()}
+            case bool() | None:
+                return value
+            case _:
+                return MASK if any(self._find(json.dumps(value))) else value
+
+    def mask_result(self, result: StepResult, *, stdout_cut: bool = False, stderr_cut: bool = False) -> StepResult:
+        """How an attempt ended, with everything in it masked."""
+        if not self._forms:
+            return result
+        error = result.error
+        return replace(
+            result,
+            stdout=self.mask(result.stdout, cut_end=stdout_cut),
+            stderr=self.mask(result.stderr, cut_end=stderr_cut),
+            outputs=self.mask_json(result.outputs),
+            error=None if error is None else self._mask_error(error),
+        )
+
+    def mask_termination(self, ended: Termination) -> Termination:
+        """How an execution ended, with its output and its error masked. Outputs stay as they are."""
+        if not self._forms:
+            return ended
+        stdout_cut, stderr_cut = are_cut(ended)
+        return replace(
+            ended,
+            stdout=self.mask(ended.stdout.decode("utf-8", "replace"), cut_end=stdout_cut).encode(),
+            stderr=self.mask(ended.stderr.decode("utf-8", "replace"), cut_end=stderr_cut).encode(),
+            error=None if ended.error is None else self._mask_error(ended.error),
+        )
+
+    def _mask_error(self, error: ErrorReport) -> ErrorReport:
+        return ErrorReport(
+            self.mask(error.name, cut_end=len(error.name) >= _CUT_NAME),
+            self.mask(error.value, cut_end=len(error.value) >= _CUT_VALUE),
+            self.mask(error.traceback, cut_start=len(error.traceback) >= _CUT_TRACEBACK),
+        )
+
+    def _find(self, text: str) -> Iterator[Span]:
+        """Every stretch that secrets cover; stretches may overlap or touch, and are masked as one then."""
+        if len(self._forms) > _FEW_FORMS:
+            yield from self._find_many(text)
+            return
+        for form in self._forms:
+            start = text.find(form.text)
+            while start >= 0:
+                end = form.find_end(text, start)
+                yield start, end
+                start = text.find(form.text, end - len(form.text) + 1)
+
+    def _find_many(self, text: str) -> Iterator[Span]:
+        """Look at each place once, however many forms there are."""
+        length, by_start = SHORTEST_SECRET, self._by_start
+        done: dict[str, int] = {}
+        for start in range(len(text) - length + 1):
+            for form in by_start.get(text[start : start + length], ()):
+                # Within a stretch of its own it has been looked for already.
+                if start >= done.get(form.text, 0) and text.startswith(form.text, start):
+                    end = form.find_end(text, start)
+                    done[form.text] = end - len(form.text) + 1
+                    yield start, end
+
+    def _find_cut(self, text: str, *, at_end: bool) -> Span | None:
+        """The longest stretch at an end of the text that is a part of a secret."""
+        find = _end_in_common if at_end else _start_in_common
+        length = max((find(text, form.text) for form in self._forms), default=0)
+        if not length:
+            return None
+        return (len(text) - length, len(text)) if at_end else (0, length)
+
+    def _find_waiting(self, text: str) -> int:
+        """Where the end of the text begins that may come to be a secret; it may be none as well."""
+        return len(text) - max((_end_in_common(text, form.text, exactly=False) for form in self._forms), default=0)
+
+
+def are_cut(ended: Termination) -> tuple[bool, bool]:
+    """Whether stdout and stderr would have gone on: of what was killed, and beyond the cap."""
+    killed = ended.status not in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+    return killed or ended.stdout_truncated, killed or ended.stderr_truncated
+
+
+class MaskedStream:
+    """Masks a text that comes in pieces: what may be the beginning of a secret waits for the next piece.
+
+    What it shows, put together, is what ``Masker.mask`` makes of the whole, wherever that is cut into pieces.
+    """
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
+        self._held = ""
+        # How far into what is held a mask reaches that was shown already; 0: it ends where that begins.
+        self._masked = _PLAIN
+
+    def feed(self, text: str) -> str:
+        """As much of the text so far as is sure."""
+        masker = self._masker
+        if not masker:
+            return text
+        text = self._held + text
+        end = masker._find_waiting(text)
+        shown, self._masked = _show(text, masker._find(text), end, self._masked)
+        self._held = text[end:]
+        return shown
+
+    def finish(self, *, cut: bool = False) -> str:
+        """The rest; ``cut`` when more would have come."""
+        held, self._held = self._held, ""
+        spans = list(self._masker._find(held))
+        rest = self._masker._find_cut(held, at_end=True) if cut else None
+        return _show(held, spans if rest is None else [*spans, rest], len(held), self._masked)[0]
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """What a secret may look like."""
+    whole = {secret, secret.strip()}
+    for text in whole | {line.strip() for line in secret.splitlines()}:
+        if len(text) < SHORTEST_SECRET:
+            continue
+        data = text.encode("utf-8", "surrogatepass")
+        yield text
+        yield json.dumps(text)[1:-1]
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
+        yield repr(text)[1:-1]
+        yield quote(data, safe="")
+        yield quote(data)
+        yield quote_plus(data)
+        if text in whole:
+            yield base64.b64encode(data).decode().rstrip("=")
+            yield base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _end_in_common(text: str, form: str, *, exactly: bool = True) -> int:
+    """How much of the form's beginning the text ends with, short of all of it; not ``exactly``: at least that much."""
+    end = text[-(len(form) - 1) :]
+    head = form[:SHORTEST_SECRET]
+    start = end.find(head)
+    tries = 0
+    while start >= 0 and not form.startswith(end[start:]):
+        tries += 1
+        if tries == _MOST_TRIES:
+            return _long_end_in_common(end[start:], form) if exactly else len(end) - start
+        start = end.find(head, start + 1)
+    if start >= 0:
+        return len(end) - start
+    return next((length for length in range(len(head) - 1, 0, -1) if end.endswith(form[:length])), 0)
+
+
+def _long_end_in_common(end: str, form: str) -> int:
+    """The same in a time that grows with the text only: the algorithm of Knuth, Morris and Pratt."""
+    falls = [0] * len(end)
+    length = 0
+    for index in range(1, len(end)):
+        while length and form[index] != form[length]:
+            length = falls[length - 1]
+        length += form[index] == form[length]
+        falls[index] = length
+    length = 0
+    for sign in end:
+        while length and sign != form[length]:
+            length = falls[length - 1]
+        length += sign == form[length]
+    return length
+
+
+def _start_in_common(text: str, form: str) -> int:
+    """How much of the form's end the text starts with, short of all of it."""
+    head = text[: len(form) - 1]
+    stop = head.rfind(form[-1])
+    while stop >= 0 and not form.endswith(head[: stop + 1]):
+        stop = head.rfind(form[-1], 0, stop)
+    return stop + 1
+
+
+def _show(text: str, spans: Iterable[Span], end: int, masked: int = _PLAIN) -> tuple[str, int]:
+    """The text up to an end, with one mask in the place of each stretch that spans cover together.
+
+    ``masked`` is how far a mask reaches that was shown before; answers also how far beyond the end the last one does.
+    """
+    parts: list[str] = []
+    for start, stop in sorted(spans):
+        if start >= end:
+            break
+        if start > masked:
+            parts += [text[max(0, masked) : start], MASK]
+        masked = max(masked, stop)
+    if masked < end:
+        parts.append(text[max(0, masked) : end])
+        masked = end + _PLAIN
+    return "".join(parts), masked - end

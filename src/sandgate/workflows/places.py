@@ -1,0 +1,147 @@
+"""Where the code of an attempt runs: in a sandbox of its own, in the workspace of its run, or where it says itself."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sandgate.core.errors import EnvironmentNotFound
+from sandgate.core.execution import ExecutionRequest, StepData, Termination
+from sandgate.core.ids import EnvironmentId, RunId, UserId
+from sandgate.core.output_tap import OutputTap
+from sandgate.core.run import StepKey, StepRun, StepStatus
+from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
+from sandgate.sandbox.base import Collect, Mask
+from sandgate.workflows.base import Place, StepEnvironments, StepSandboxes
+from sandgate.workflows.contexts import attempt_context
+from sandgate.workflows.expressions import render_text
+from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.workspaces import Workspaces
+
+
+class Places:
+    """``workspaces`` and ``environments`` are None where there are none."""
+
+    def __init__(
+        self, sandboxes: StepSandboxes, workspaces: Workspaces | None, environments: StepEnvironments | None
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._workspaces = workspaces
+        self._environments = environments
+
+    def expect(self, graph: Graph, row: StepRun) -> None:
+        """A hint that an attempt is about to be made."""
+        step = graph.steps[row.step]
+        if step.type is StepType.CODE_EXECUTION and not graph.definition.shares_workspace and not _is_named(step):
+            self._sandboxes.expect(step.config.get("template"))
+
+    def find(self, graph: Graph, state: RunState, row: StepRun, mask: Mask | None = None) -> Place:
+        """Where an attempt is to run. A record that is made there, beside that of the run, is what ``mask`` says.
+
+        Raises ``ExpressionError``.
+        """
+        step = graph.steps[row.step]
+        if _is_named(step):
+            name = render_text(step.config["environment_id"], attempt_context(graph, state, row))
+            return _Named(self._environments, state.run.owner_id, EnvironmentId(name), mask)
+        if graph.definition.shares_workspace and self._workspaces is not None:
+            template = workspace_template(graph.definition)
+            return _Shared(self._workspaces, state.run.run_id, template, _was_used(graph, state, row))
+        return _Own(self._sandboxes, attempt_name(row))
+
+    def kept(self, rows: Collection[StepRun]) -> frozenset[StepKey]:
+        """Which of these attempts an earlier process began and can be taken up."""
+        kept = self._sandboxes.kept()
+        return frozenset(row.key for row in rows if row.status is StepStatus.RUNNING and attempt_name(row) in kept)
+
+    def release(self, run_id: RunId) -> None:
+        """The run is over, or another process's."""
+        if self._workspaces is not None:
+            self._workspaces.release(run_id)
+
+
+def attempt_name(row: StepRun) -> str:
+    """What no other attempt is called, of this run or another."""
+    return f"{row.run_id}|{row.step}|{'-' if row.item is None else row.item}|{row.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    sandboxes: StepSandboxes
+    attempt: str
+
+    async def execute(
+        self,
+        template: str | None,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        return await self.sandboxes.execute(self.attempt, template, code, timeout_s, data, tap, collect)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    environments: StepEnvironments | None
+    owner_id: UserId
+    environment_id: EnvironmentId
+    mask: Mask | None
+
+    async def execute(
+        self,
+        template: str | None,  # noqa: ARG002 - it has its own
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        if self.environments is None:
+            raise EnvironmentNotFound(f"There is no environment {self.environment_id} here")
+        request = ExecutionRequest(code, timeout_s, data, tap=tap)
+        return await self.environments.execute_step(self.owner_id, self.environment_id, request, self.mask, collect)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    workspaces: Workspaces
+    run_id: RunId
+    template: str | None
+    was_used: bool
+
+    async def execute(
+        self,
+        template: str | None,  # noqa: ARG002 - there is one for all steps
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None = None,
+        collect: Collect | None = None,
+    ) -> Termination:
+        request = ExecutionRequest(code, timeout_s, data, tap=tap)
+        return await self.workspaces.execute(
+            self.run_id, self.template, request, was_used=self.was_used, collect=collect
+        )
+
+
+def workspace_template(definition: WorkflowDefinition) -> str | None:
+    """What the workspace is made from: the one template that steps name, or the newest Python."""
+    steps = (*definition.steps, *definition.on_error, *definition.final)
+    named = (step.config.get("template") for step in steps if step.type is StepType.CODE_EXECUTION)
+    return next(filter(None, named), None)
+
+
+def _was_used(graph: Graph, state: RunState, row: StepRun) -> bool:
+    """Whether an attempt has ended that ran in the workspace."""
+    if row.attempt > 1:
+        return True
+    return any(_ran_in_workspace(graph.steps[other.step], other) for other in state.steps.values())
+
+
+def _ran_in_workspace(step: StepDefinition, row: StepRun) -> bool:
+    has_run = not row.is_live and row.status is not StepStatus.SKIPPED and row.attempt > 0 and row.items is None
+    return has_run and step.type is StepType.CODE_EXECUTION and not _is_named(step)
+
+
+def _is_named(step: StepDefinition) -> bool:
+    return step.config.get("environment_id") is not None

@@ -1,0 +1,139 @@
+"""Does what an attempt of a step is: code in its place, a request, or a run of its own."""
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from sandgate.core.errors import ExpressionError, SecretUnreadable, StoreUnavailable
+from sandgate.core.ids import RunId
+from sandgate.core.run import StepKey, StepResult, StepRun
+from sandgate.core.workflow import StepType
+from sandgate.workflows.attempts import explain, failure, prepare, run_attempt
+from sandgate.workflows.base import SecretSource, StepEnvironments, StepSandboxes
+from sandgate.workflows.children import Children
+from sandgate.workflows.collecting import Collecting
+from sandgate.workflows.contexts import attempt_context
+from sandgate.workflows.events import AttemptEnded, Changes, Event
+from sandgate.workflows.expressions import SecretValues
+from sandgate.workflows.live import LiveRun
+from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.masking import Masker
+from sandgate.workflows.places import Places, attempt_name
+from sandgate.workflows.requests import HttpSteps
+from sandgate.workflows.workspaces import Workspaces
+
+
+class StepWork:
+    """``most_steps`` run code at once; those that only wait for others take none of these places."""
+
+    def __init__(
+        self,
+        sandboxes: StepSandboxes,
+        children: Children,
+        *,
+        most_steps: int,
+        requests: HttpSteps | None,
+        workspaces: Workspaces | None,
+        environments: StepEnvironments | None,
+        secrets: SecretSource | None,
+        collecting: Collecting | None,
+    ) -> None:
+        self._sandboxes = sandboxes
+        self._children = children
+        self._workspaces = workspaces
+        self._places = Places(sandboxes, workspaces, environments)
+        self._secrets = secrets
+        self._collecting = collecting
+        self._requests = requests or HttpSteps()
+        self._slots = asyncio.Semaphore(most_steps)
+
+    def expect(self, live: LiveRun, changes: Changes) -> None:
+        """The next sandbox is got ready while the result of the step before becomes durable."""
+        for row in changes.start:
+            self._places.expect(live.graph, row)
+
+    async def run(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
+        """Do it to its end. When it is cancelled, nothing of it runs any more but a run of its own."""
+        match live.graph.steps[row.step].type:
+            case StepType.WORKFLOW:
+                return await self._children.follow(live, row)
+            case StepType.HTTP:
+                return await self._request(live, row)
+            case _:
+                async with self._slots:
+                    return await self._execute(live, row, output)
+
+    async def keep_only(self, runs: Collection[LiveRun]) -> None:
+        """Let go of what an earlier process left for other runs."""
+        if self._workspaces is not None:
+            self._workspaces.keep_only({live.run.run_id for live in runs})
+        await self._sandboxes.discard({attempt_name(row) for live in runs for row in live.steps.values()})
+
+    def kept(self, live: LiveRun) -> frozenset[StepKey]:
+        """What an earlier process began of a run and can be taken up."""
+        return self._places.kept(live.steps.values())
+
+    def settle(self, run_id: RunId, events: Iterable[Event]) -> None:
+        """What attempts came to is on disk, or of no use any more."""
+        for event in events:
+            if isinstance(event, AttemptEnded):
+                step, item = event.key
+                self._sandboxes.settle(attempt_name(StepRun(run_id, step, item, attempt=event.attempt)))
+
+    def release(self, run_id: RunId) -> None:
+        """The run is over, or another process's."""
+        self._places.release(run_id)
+
+    async def hold(self) -> None:
+        """Say that this process lives; see ``StepSandboxes``."""
+        await self._sandboxes.hold()
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        self._requests.close()
+        await self._sandboxes.close()
+
+    async def _request(self, live: LiveRun, row: StepRun) -> StepResult:
+        masker = Masker()
+        try:
+            secrets = await self._open_secrets(live)
+            masker = Masker(secrets.values())
+            context = attempt_context(live.graph, live.state(), row, secrets)
+        except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
+            return _not_begun(problem, masker)
+        return await self._requests.run(live.graph.steps[row.step], context, masker)
+
+    async def _execute(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
+        masker = Masker()
+        try:
+            secrets = await self._open_secrets(live)
+            masker = Masker(secrets.values())
+            data = prepare(live.graph, live.state(), row, secrets)
+            folder = self._sandboxes.kept().get(attempt_name(row))
+            if folder is not None:
+                # It was begun with this one, by a process that is gone.
+                data = replace(data, folder=folder)
+            place = self._places.find(live.graph, live.state(), row, masker.mask_termination)
+        except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
+            return _not_begun(problem, masker)
+        leftovers = None
+        if self._collecting is not None:
+            leftovers = self._collecting.of(row, live.room, data.folder, masker)
+        return await run_attempt(place, live.graph.steps[row.step], data, masker, output, leftovers)
+
+    async def _open_secrets(self, live: LiveRun) -> SecretValues:
+        """Those that the definition names anywhere, because what one step was given another one may come to show."""
+        if self._secrets is None or not live.graph.secret_names:
+            return SecretValues()
+        return await self._secrets.open(live.run.owner_id, live.graph.secret_names)
+
+
+def _not_begun(problem: ExpressionError | SecretUnreadable | StoreUnavailable, masker: Masker) -> StepResult:
+    """The end of an attempt whose data cannot be had."""
+    match problem:
+        case ExpressionError():
+            return explain(problem, masker)
+        case SecretUnreadable():
+            return failure("SecretUnreadable", problem.message)
+        case _:
+            return failure("Lost", problem.message, reason="lost")
