@@ -95,7 +95,12 @@ class Zygote:
 
     def _join(self, number: int, start: forker.Start, control: int, sync: int, namespaces: List[int]) -> None:
         """A process namespace is entered by children only: a go-between enters the rest and clones the forker."""
-        if system.clone(0):
+        try:
+            if system.clone(0):
+                return
+        except OSError as error:
+            # As above: the launcher finds that nothing came of it.
+            sys.stderr.write("sandgate: nothing can be cloned: {}\n".format(error))
             return
         try:
             walls.enter(namespaces)

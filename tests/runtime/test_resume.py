@@ -138,6 +138,36 @@ async def test_what_nobody_wants_is_ended(isolation: Isolation, request: pytest.
     await bench.runtime.stop(keep_sandboxes=True)
 
 
+@both
+async def test_of_two_with_one_tag_one_is_taken_up(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """And nothing stays of the other."""
+    host = host_of(isolation, request)
+    for _time in range(2):
+        await run_and_kill(host, make_environment_id(), "import time; time.sleep(1000)", b"begun\n")
+    bench = await connect(host)
+    resumed = await bench.runtime.resume(request_of(), Limits())
+    assert resumed is not None
+    assert len(host.forkers()) == 1
+    await bench.runtime.destroy(resumed.sandbox.environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_a_sandbox_that_ends_by_itself_leaves_no_output(
+    isolation: Isolation, request: pytest.FixtureRequest
+) -> None:
+    """Nobody can take up what ran in it."""
+    host = host_of(isolation, request)
+    bench = await connect(host)
+    sandbox = await bench.make(lifetime_s=1.0)
+    running = sandbox.execute(request_of("import time; print('x' * 50_000, flush=True); time.sleep(1000)"))
+    await until(lambda: list(spool_of(host).glob("*")))
+    assert (await running.wait()).status is ExecutionStatus.LOST
+    await until(lambda: bench.ended)
+    assert not list(spool_of(host).glob("*"))
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
 UNTIL = "import sys, time\nwhile time.time() < {}: time.sleep(0.002)\n"
 
 

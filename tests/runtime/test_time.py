@@ -153,3 +153,35 @@ async def test_deadline_beside_the_end(bench: Bench) -> None:
         assert ran.status in (ExecutionStatus.TIMED_OUT, ExecutionStatus.COMPLETED)
         assert (ran.exit_code is None) is (ran.status is ExecutionStatus.TIMED_OUT)
     assert await bench.works(sandbox)
+
+
+LINGERING = """
+import array, os, socket, struct
+listening = socket.create_server(("127.0.0.1", 0))
+near = socket.create_connection(listening.getsockname())
+far = listening.accept()[0]
+near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 10))
+near.setblocking(False)
+try:
+    while True: near.send(b"x" * 65536)
+except BlockingIOError:
+    pass
+channel = socket.socket(fileno=63)
+for each in (near, far):
+    try:
+        channel.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [each.fileno()]))])
+    except PermissionError:
+        pass
+os.write(1, b"sent")
+os._exit(0)
+"""
+
+
+@pytest.mark.needs_root_namespaces
+async def test_nobody_waits_for_sockets_that_are_sent_out(standard: Bench) -> None:
+    """The last close of one that lingers takes as long as its maker wants; it must not be the gateway's."""
+    sandbox = await standard.make()
+    async with Lag.measured() as lag:
+        ran = await standard.run(sandbox, LINGERING)
+    assert (ran.status, ran.stdout, ran.stderr) == (ExecutionStatus.COMPLETED, b"sent", b"")
+    assert lag.worst_s < 5

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -273,4 +274,37 @@ async def test_build_that_fails() -> None:
             await bench.make(limits=limits)
         assert "could not be" in str(refused.value.details["reason"])
         assert bench.host.groups() == []
+        assert await bench.works(await bench.make())
+
+
+@pytest.mark.needs_root_namespaces
+async def test_no_process_for_a_zygote() -> None:
+    """One that cannot clone refuses what it is asked for, and nothing that is there ends."""
+    async with own_launcher(Isolation.STANDARD) as bench:
+        sandbox = await bench.make()
+        limit = bench.host.groups()[0].parent / f"zygote-{TEMPLATE}" / "pids.max"
+        limit.write_text("0")
+        first, second = (sandbox.execute(bench.request("import time; time.sleep(0.3)")) for _ in range(2))
+        await until(lambda: "nothing can be cloned" in bench.host.log())
+        limit.write_text("max")
+        assert [(await each.wait()).status for each in (first, second)] == [ExecutionStatus.COMPLETED] * 2
+        assert await bench.works(sandbox)
+        assert await bench.works(await bench.make())
+
+
+@pytest.mark.needs_root_namespaces
+async def test_no_descriptor_for_a_slot() -> None:
+    """A launcher that has none left makes no slot, and goes on."""
+    async with own_launcher(Isolation.STANDARD) as bench:
+        sandbox = await bench.make()
+        launcher = bench.host.process.pid
+        ordinary = resource.prlimit(launcher, resource.RLIMIT_NOFILE)
+        # Room for what is opened of the environment's namespaces, and not for the sockets after them.
+        lowest_free = min(set(range(1000)) - {int(name) for name in os.listdir(f"/proc/{launcher}/fd")})
+        resource.prlimit(launcher, resource.RLIMIT_NOFILE, (lowest_free + 7, ordinary[1]))
+        first, second = (sandbox.execute(bench.request("import time; time.sleep(0.3)")) for _ in range(2))
+        await first.wait()
+        resource.prlimit(launcher, resource.RLIMIT_NOFILE, ordinary)
+        assert (await second.wait()).status is ExecutionStatus.COMPLETED
+        assert bench.host.process.poll() is None
         assert await bench.works(await bench.make())

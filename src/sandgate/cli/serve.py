@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sandgate.cli import privileges
 from sandgate.cli.supervisor import EXIT_REFUSED, EXIT_UNAVAILABLE, Supervisor
-from sandgate.config.paths import id_block, interpreter_folders, run_folder, state_name
+from sandgate.config.paths import BLOCK_IDS, id_block, interpreter_folders, run_folder, state_name
 from sandgate.config.settings import Settings
 from sandgate.core.errors import ConfigurationError, IsolationUnavailable, MechanismFault, SandgateError
 from sandgate.core.states import Isolation
@@ -23,7 +23,7 @@ from sandgate.environments.templates import TemplateCatalogue
 from sandgate.sandbox import probe
 from sandgate.sandbox.interpreters import find_interpreters
 from sandgate.sandbox.launcher import starter
-from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
+from sandgate.sandbox.launcher.config import IDS_OF_SANDBOX, ZYGOTE_IDS, LauncherConfig, TemplateConfig
 from sandgate_agent import system
 
 if TYPE_CHECKING:
@@ -117,12 +117,19 @@ def _launcher_config(
         tree_name=f"sandgate-{state_name(settings)}",
         gateway_uid=identity.user_id,
         host_id_base=id_block(settings) + _OWN_IDS,
-        most_sandboxes=settings.max_environments + settings.spare_sandboxes * len(templates),
+        most_sandboxes=_most_sandboxes(settings, len(templates)),
         standard=isolation is Isolation.STANDARD,
         templates=tuple(templates),
         spares=settings.spare_sandboxes,
         most_spares=settings.most_spare_sandboxes if settings.spare_sandboxes else 0,
     )
+
+
+def _most_sandboxes(settings: Settings, templates: int) -> int:
+    """As many as there may be environments when every template has its most spares, within the block of ids."""
+    spares = max(settings.spare_sandboxes, settings.most_spare_sandboxes if settings.spare_sandboxes else 0)
+    ids = BLOCK_IDS - _OWN_IDS - ZYGOTE_IDS
+    return min(settings.max_environments + spares * templates, ids // IDS_OF_SANDBOX)
 
 
 def _prepare_folders(settings: Settings, config: LauncherConfig, identity: Identity) -> None:

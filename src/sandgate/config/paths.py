@@ -7,7 +7,7 @@ from pathlib import Path
 from sandgate.config.settings import Settings
 
 # Far above the ids of accounts, of containers' usual ranges and of systemd's own users.
-_FIRST_BLOCK, _BLOCKS, _BLOCK_IDS = 1_879_048_192, 8192, 65_536
+_FIRST_BLOCK, _BLOCKS, BLOCK_IDS = 1_879_048_192, 8192, 65_536
 
 
 def state_name(settings: Settings) -> str:
@@ -26,7 +26,7 @@ def id_block(settings: Settings) -> int:
     """The first of the user ids that belong to this server: the gateway's, then the launcher's, then the sandboxes'."""
     if settings.host_id_base:
         return settings.host_id_base
-    return _FIRST_BLOCK + int(state_name(settings), 16) % _BLOCKS * _BLOCK_IDS
+    return _FIRST_BLOCK + int(state_name(settings), 16) % _BLOCKS * BLOCK_IDS
 
 
 def database_location(settings: Settings) -> str | Path:

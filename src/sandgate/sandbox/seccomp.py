@@ -32,6 +32,8 @@ _TIOCSTI = 0x5412
 _TIOCLINUX = 0x541C
 _SOCK_TYPE_MASK = 0xF
 _FILE_TYPE_MASK = 0o170000
+# Source: include/uapi/linux/bpf_common.h
+_LOAD, _JUMP_EQUAL, _ANSWER = 0x20, 0x15, 0x06
 
 ALLOWED: Sequence[str] = tuple(
     """
@@ -177,15 +179,34 @@ def _refuse_terminal_input(number: int) -> bytes:
     libseccomp has no "every value but these" in 32 bits, and the kernel looks at 32 bits of a request.
     Source: include/uapi/linux/filter.h and seccomp.h (the call's number is at offset 0, its second argument at 24).
     """
-    load, jump_equal, answer = 0x20, 0x15, 0x06
-    instructions = (
-        (load, 0, 0, 0),
-        (jump_equal, 0, 4, number),
-        (load, 0, 0, 24),
-        (jump_equal, 1, 0, _TIOCSTI),
-        (jump_equal, 0, 1, _TIOCLINUX),
-        (answer, 0, 0, _ACT_ERRNO | errno.EPERM),
+    return _pack(
+        (_LOAD, 0, 0, 0),
+        (_JUMP_EQUAL, 0, 4, number),
+        (_LOAD, 0, 0, 24),
+        (_JUMP_EQUAL, 1, 0, _TIOCSTI),
+        (_JUMP_EQUAL, 0, 1, _TIOCLINUX),
+        (_ANSWER, 0, 0, _ACT_ERRNO | errno.EPERM),
     )
+
+
+def _ignore_linger(number: int) -> bytes:
+    """Instructions to put first: SO_LINGER is answered as if it were set, and is not.
+
+    Whoever closes a socket that lingers last has to wait, for as long as was asked for, and a process can see to it
+    that the last is somebody else: it sends its sockets to where they are never received. Source: see above.
+    """
+    return _pack(
+        (_LOAD, 0, 0, 0),
+        (_JUMP_EQUAL, 0, 5, number),
+        (_LOAD, 0, 0, 24),
+        (_JUMP_EQUAL, 0, 3, socket.SOL_SOCKET),
+        (_LOAD, 0, 0, 32),
+        (_JUMP_EQUAL, 0, 1, socket.SO_LINGER),
+        (_ANSWER, 0, 0, _ACT_ERRNO),
+    )
+
+
+def _pack(*instructions: tuple[int, int, int, int]) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
 
 
@@ -198,6 +219,7 @@ def build_filter() -> bytes:
         for name in _UNKNOWN:
             builder.add(_ACT_ERRNO | errno.ENOSYS, name)
         _add_checked(builder)
-        return _refuse_terminal_input(builder.number("ioctl")) + builder.export()
+        first = _refuse_terminal_input(builder.number("ioctl")) + _ignore_linger(builder.number("setsockopt"))
+        return first + builder.export()
     finally:
         builder.release()

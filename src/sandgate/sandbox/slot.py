@@ -6,6 +6,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from sandgate.core.errors import SandboxFailed
 from sandgate.sandbox import descriptors
@@ -14,6 +15,8 @@ from sandgate_agent import wire
 
 _CHILD_DESCRIPTORS = 3
 _READS_AT_ONCE = 8
+# Source: include/uapi/asm-generic/socket.h, since Linux 6.16
+_SO_PASSRIGHTS = 83
 
 
 class Slot:
@@ -192,7 +195,19 @@ def open_child(number: int, received: list[int]) -> WaitingChild:
             _open_anew(pipe)
     except OSError as error:
         raise wire.WireError(f"the output of a child cannot be read: {error}") from error
-    return WaitingChild(number, socket.socket(fileno=channel), *pipes)
+    return WaitingChild(number, _without_rights(channel), *pipes)
+
+
+def _without_rights(channel: int) -> socket.socket:
+    """A socket to which nobody can send descriptors.
+
+    They would be closed by this process, and what the last close of a file costs is up to who made it. Older kernels
+    have no such switch; there the filter of system calls keeps a close from waiting.
+    """
+    made = socket.socket(fileno=channel)
+    with suppress(OSError):
+        made.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    return made
 
 
 def _open_anew(pipe: int) -> None:

@@ -130,6 +130,7 @@ class ZygoteRuntime:
         link = self._links.pop(environment_id, None)
         if link is not None:
             link.fail(reason)
+            link.forget()
             self._on_end(environment_id, reason)
 
     async def _list(self) -> Sequence[EnvironmentId]:
@@ -143,12 +144,9 @@ class ZygoteRuntime:
             answer = await self._ask_to_adopt(environment_id)
             limits = expected.get(environment_id)
             link = None
-            if answer is not None and "kept" in answer.values:
-                kept = answer.values["kept"]
-                since = time.monotonic() - kept["age_s"]
-                self._kept[kept["tag"]] = _Kept(environment_id, answer, kept["child"], since)
+            if answer is not None and self._note_kept(environment_id, answer):
                 continue
-            if answer is not None and limits is not None:
+            if answer is not None and limits is not None and "kept" not in answer.values:
                 link = await self._adopt_one(environment_id, limits, answer)
             elif answer is not None:
                 _close_all(answer.descriptors)
@@ -157,6 +155,15 @@ class ZygoteRuntime:
             else:
                 adopted.append(link)
         return adopted
+
+    def _note_kept(self, environment_id: EnvironmentId, answer: Answer) -> bool:
+        """Remember an execution that can be taken up, if there is one; of two with one tag only the first can be."""
+        facts = answer.values.get("kept")
+        if facts is None or facts["tag"] in self._kept:
+            return False
+        since = time.monotonic() - facts["age_s"]
+        self._kept[facts["tag"]] = _Kept(environment_id, answer, facts["child"], since)
+        return True
 
     async def _ask_to_adopt(self, environment_id: EnvironmentId) -> Answer | None:
         try:

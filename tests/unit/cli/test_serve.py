@@ -10,7 +10,8 @@ import pytest
 
 from sandgate.assembly import Started
 from sandgate.auth.first_admin import FirstAdmin
-from sandgate.cli.serve import _announce
+from sandgate.cli.serve import _announce, _most_sandboxes
+from sandgate.config.settings import Settings
 
 
 class Terminal(io.StringIO):
@@ -52,3 +53,11 @@ def test_a_given_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch, liste
     assert "given-password" not in said
     assert "SANDGATE_ADMIN_PASSWORD" in said
     assert "password" not in _said(monkeypatch, listener, Terminal(), None)
+
+
+def test_spares_take_no_place_from_environments(tmp_path: Path) -> None:
+    """Not even when every template has as many as it may; and all stay within the ids of the server."""
+    settings = Settings(state=tmp_path, max_environments=100, spare_sandboxes=2, most_spare_sandboxes=64)
+    assert _most_sandboxes(settings, 6) == 100 + 6 * 64
+    assert _most_sandboxes(settings.model_copy(update={"spare_sandboxes": 0}), 6) == 100
+    assert _most_sandboxes(settings.model_copy(update={"max_environments": 40_000}), 6) * 2 + 256 + 16 == 65_536

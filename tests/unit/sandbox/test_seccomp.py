@@ -113,6 +113,14 @@ def test_terminals() -> None:
     assert say("ioctl", 0, 0x5413) == ALLOW
 
 
+def test_nobody_waits_for_a_socket_that_lingers() -> None:
+    """The option is taken and ignored, however it is written; its neighbours are set."""
+    ignored = 0x00050000
+    for level, option in ((1, 13), (1 | 1 << 32, 13), (1, 13 | 1 << 40)):
+        assert say("setsockopt", 3, level, option) == ignored
+    assert {say("setsockopt", 3, level, option) for level, option in ((1, 2), (6, 13), (1, 12), (0, 13))} == {ALLOW}
+
+
 def test_files_that_are_devices() -> None:
     """A named pipe can be made, a device cannot."""
     for name, before in (("mknod", 1), ("mknodat", 2)):

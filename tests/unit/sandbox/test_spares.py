@@ -3,7 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandgate.sandbox.launcher.spares import Demand
+from sandgate.core.limits import MIB, Limits
+from sandgate.sandbox.launcher.reactor import Callback, Reactor, Timer
+from sandgate.sandbox.launcher.sandbox import Sandbox
+from sandgate.sandbox.launcher.spares import Demand, Spares
 
 
 def _ask(demand: Demand, times: int, now: float) -> None:
@@ -62,3 +65,53 @@ def test_it_stays_within_its_bounds(least: int, most: int, events: list[tuple[fl
         else:
             demand.settle(moment)
         assert least <= demand.wanted <= max(least, most)
+
+
+class Soon(Reactor):
+    """Calls back when the test says so, whatever the time is."""
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """Not before the next round."""
+        return super().call_later(0.0 if seconds < 1.0 else seconds, callback)
+
+    def go_on(self) -> None:
+        """Until nothing is due."""
+        for _round in range(300):
+            super().call_later(0.0, self.stop)
+            self._stopped = False
+            self.run()
+
+
+class Made(Sandbox):
+    """A spare that is neither built nor ended."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.ending = False
+
+    def kill(self, _reason: str) -> None:
+        """Note it."""
+        self.ending = True
+
+
+def test_limits_in_turn_do_not_have_the_most_made_and_thrown_away() -> None:
+    """What a burst with some limits has raised does not hold for others."""
+    reactor, made = Soon(), []
+
+    def make(limits: Limits) -> Sandbox:
+        made.append(Made(limits))
+        reactor.call_later(0.0, lambda: spares.on_ready(made[-1]))
+        return made[-1]
+
+    spares = Spares(Demand(2, 64), reactor, make, lambda: False)
+    one, other = Limits(), Limits(memory_bytes=64 * MIB)
+    for _time in range(40):
+        spares.take(one)
+    reactor.go_on()
+    assert 30 < len([each for each in made if not each.ending]) <= 41
+    for _time in range(5):
+        for limits in (other, one):
+            made.clear()
+            assert spares.take(limits) is None
+            reactor.go_on()
+            assert len(made) == 2

@@ -79,9 +79,18 @@ class LauncherClient:
             self._close_unclaimed(future)
 
     def notify(self, verb: str, ends: Sequence[int], **fields: Any) -> None:
-        """Tell something that has no answer, with copies of descriptors; without a launcher it is told to nobody."""
-        if self._socket is not None:
-            copies = [os.dup(end) for end in ends]
+        """Tell something that has no answer, with copies of descriptors.
+
+        Without a launcher, or without room for the copies, it is told to nobody.
+        """
+        if self._socket is None:
+            return
+        copies: list[int] = []
+        try:
+            copies.extend(os.dup(end) for end in ends)
+        except OSError:
+            _close_all(copies)
+        else:
             self._unsent.append((protocol.pack({"verb": verb, "number": 0, **fields}), copies))
             self._send()
 

@@ -103,12 +103,13 @@ class Sandbox:
                 for name in _JOINED:
                     descriptor = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
                     namespaces.append(descriptor)
+            slot = self._start_slot(namespaces)
         except OSError:
             for descriptor in namespaces:
                 os.close(descriptor)
             then(None)
             return
-        self._added[self._start_slot(namespaces)] = then
+        self._added[slot] = then
 
     def _start_slot(self, namespaces: list[int]) -> Slot:
         slot = Slot(
@@ -116,8 +117,8 @@ class Sandbox:
             group=self.group, host_id=self.host_id, maps_ids=not namespaces,
             on_ready=self._on_slot_ready, on_dead=self._on_slot_dead,
         )  # fmt: skip
-        self._slots.append(slot)
         slot.start(self._request(joins=bool(namespaces)), namespaces)
+        self._slots.append(slot)
         return slot
 
     def _request(self, *, joins: bool) -> dict[str, object]:

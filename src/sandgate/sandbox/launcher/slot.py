@@ -47,7 +47,7 @@ class Slot:
         self._dead = False
 
     def start(self, request: dict[str, object], namespaces: list[int]) -> None:
-        """Ask the zygote for the forker; ``control`` is the gateway's end of its socket."""
+        """Ask the zygote for the forker; ``control`` is the gateway's end of its socket. Raises ``OSError``."""
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sync, sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.zygote.clone(request, [control.detach(), sync.detach(), *namespaces], self._on_cloned)

@@ -40,6 +40,11 @@ class Demand:
             self.wanted = max(self.wanted, min(self._asked, self._most))
             self._raised_at = now
 
+    def start_over(self) -> None:
+        """What was asked for was something else."""
+        self._asked = 0
+        self.wanted = self._least
+
     def settle(self, now: float) -> float | None:
         """Want fewer when it has been quiet; the seconds until it is worth while to look again, None for never."""
         if now - self._raised_at >= self.QUIET_S:
@@ -78,10 +83,12 @@ class Spares:
 
     def take(self, limits: Limits) -> Sandbox | None:
         """A ready one with these limits, if there is one; from now on spares have these limits."""
-        self._demand.ask(time.monotonic())
         if self._limits != limits:
+            # Or whoever asks for this and that in turn has the most made and thrown away each time.
+            self._demand.start_over()
             self._limits = limits
             self._drop(len(self._ready), "it is a spare with limits that nobody asks for any more")
+        self._demand.ask(time.monotonic())
         self._schedule(_PAUSE_S)
         self._settle()
         while self._ready:
