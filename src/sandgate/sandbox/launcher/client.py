@@ -85,13 +85,24 @@ class LauncherClient:
         """
         if self._socket is None:
             return
+        message = protocol.pack({"verb": verb, "number": 0, **fields})
+        if not self._unsent:
+            try:
+                descriptors.send(self._socket, message, list(ends))
+                return
+            except BlockingIOError:
+                # It waits for its turn, with copies: the originals may be closed before that comes.
+                pass
+            except OSError:
+                self._lose()
+                return
         copies: list[int] = []
         try:
             copies.extend(os.dup(end) for end in ends)
         except OSError:
             _close_all(copies)
         else:
-            self._unsent.append((protocol.pack({"verb": verb, "number": 0, **fields}), copies))
+            self._unsent.append((message, copies))
             self._send()
 
     def _send(self) -> None:
