@@ -67,11 +67,15 @@ def _kill_server(server: CrashServer) -> None:
 _WHILE_KILLED_S = 4.0
 
 
+def _until_it_runs(server: CrashServer) -> None:
+    """A step's row says that it runs before its code does."""
+    until(lambda: server.holders_of("marked"), "the code runs")
+
+
 def _slowly(before: str, after: str) -> str:
     """Code that does one thing at once and another when the server is there again."""
-    return (
-        f"import os, time\n{before}\nwhile time.time() < {time.time() + _WHILE_KILLED_S}: time.sleep(0.01)\n{after}\n"
-    )
+    wait = f"while time.time() < {time.time() + _WHILE_KILLED_S}: time.sleep(0.01)"
+    return f"import os, time\n{before}\nopen('marked', 'w').close()\n{wait}\n{after}\n"
 
 
 @pytest.mark.parametrize("kill", [_kill_gateway, _kill_server])
@@ -86,7 +90,7 @@ def test_a_step_that_runs_is_taken_up_and_not_started_again(
     ]
     steps[2]["config"]["inputs"] = {"n": "${{ steps.slow.outputs.n }}"}
     run_id = _begin(server, steps)
-    _until_done(server, run_id, "slow", "running")
+    _until_it_runs(server)
     with server.connect() as connection:
         first = _look(connection, run_id)["steps"][0]
     kill(server)
@@ -101,9 +105,9 @@ def test_a_step_that_runs_is_taken_up_and_not_started_again(
 
 def test_a_step_that_cannot_be_taken_up_is_tried_again(server: CrashServer) -> None:
     """With the launcher every environment dies; the attempt is known to be dead, and the next one is made."""
-    slow = "import os, time\nif os.environ['SANDGATE_ATTEMPT'] == '1': time.sleep(60)\nprint('again')"
+    slow = _slowly("if os.environ['SANDGATE_ATTEMPT'] == '2': print('again'); raise SystemExit", "time.sleep(60)")
     run_id = _begin(server, [_step("first", "pass"), _step("slow", slow), _step("last", "pass")])
-    _until_done(server, run_id, "slow", "running")
+    _until_it_runs(server)
     server.kill(LAUNCHER)
     run = _until_over(server, run_id)
     assert [step["attempts"] for step in run["steps"]] == [1, 2, 1]
@@ -114,7 +118,7 @@ def test_what_a_step_left_is_there_once_the_step_has_succeeded(server: CrashServ
     """Whoever was told of the result finds the artifacts after ``kill -9``, and those of a step that was taken up."""
     leave = "open(os.environ['SANDGATE_ARTIFACTS'] + '/x', 'w').write('x' * 1_000_000)"
     run_id = _begin(server, [_step("quick", f"import os\n{leave}"), _step("slow", _slowly(leave, ""))])
-    _until_done(server, run_id, "slow", "running")
+    _until_it_runs(server)
     _kill_server(server)
     run = _until_over(server, run_id)
     assert [step["status"] for step in run["steps"]] == ["succeeded", "succeeded"]
@@ -129,8 +133,7 @@ def test_what_a_step_left_is_there_once_the_step_has_succeeded(server: CrashServ
 def test_a_cancel_reaches_what_was_taken_up(server: CrashServer) -> None:
     """Cancelled means killed, whoever began it."""
     run_id = _begin(server, [_step("slow", "open('marked', 'w').close()\nimport time; time.sleep(60)")])
-    _until_done(server, run_id, "slow", "running")
-    until(lambda: server.holders_of("marked"), "the code runs")
+    _until_it_runs(server)
     server.kill(GATEWAY)
     with server.until_ready() as connection:
         until(lambda: _look(connection, run_id)["steps"][0]["status"] == "running", "it was taken up")
@@ -141,9 +144,9 @@ def test_a_cancel_reaches_what_was_taken_up(server: CrashServer) -> None:
 
 def test_at_most_once_when_asked_for(server: CrashServer) -> None:
     """A step whose retry does not name ``lost`` is not started again."""
-    once = _step("once", "import time; time.sleep(60)", retry={"max_attempts": 3, "on": ["failed"]})
+    once = _step("once", _slowly("", "time.sleep(60)"), retry={"max_attempts": 3, "on": ["failed"]})
     run_id = _begin(server, [once])
-    _until_done(server, run_id, "once", "running")
+    _until_it_runs(server)
     server.kill(LAUNCHER)
     run = _until_over(server, run_id)
     assert (run["status"], run["steps"][0]["attempts"]) == ("failed", 1)

@@ -82,11 +82,13 @@ every_kill = pytest.mark.parametrize("kill", [_kill_gateway, _kill_server])
 @every_kill
 def test_a_killed_server_starts_no_second_run_below(server: CrashServer, kill: Callable[[CrashServer], None]) -> None:
     """Both runs go on, the one above waits for the same one below, and neither is told twice."""
-    slow = f"import time\nwhile time.time() < {time.time() + 4}: time.sleep(0.01)\noutputs['n'] = 7"
+    wait = f"while time.time() < {time.time() + 4}: time.sleep(0.01)"
+    slow = f"import time\nopen('marked', 'w').close()\n{wait}\noutputs['n'] = 7"
     below = _make(server, _code("slow", slow), outputs={"n": "${{ steps.slow.outputs.n }}"})
     above = _make(server, {"name": "child", "type": "workflow", "config": {"workflow_id": below}})
     run_id = _begin(server, above)
     (child,) = until(lambda: [run for run in _runs_of(server, below) if run["status"] == "running"], "the child runs")
+    until(lambda: server.holders_of("marked"), "the code runs")
     kill(server)
     run = _until(server, run_id, "succeeded")
     assert [found["run_id"] for found in _runs_of(server, below)] == [child["run_id"]]

@@ -168,7 +168,6 @@ def page() -> Iterator[str]:
             thread.join()
 
 
-@pytest.mark.skip(reason="steps of type http are not part of this version yet")
 def test_http_fetch(page: str, tmp_path: Path) -> None:
     """The words of a page are counted; a page of this machine only because the server allows it."""
     with Server({"SANDGATE_HTTP_STEP_ALLOW": "127.0.0.0/8"}) as allowing:
@@ -179,7 +178,6 @@ def test_http_fetch(page: str, tmp_path: Path) -> None:
     assert steps["count"]["outputs"] == {"words": 6, "top": ["tokens", "pointer"]}
 
 
-@pytest.mark.skip(reason="steps of type workflow are not part of this version yet")
 def test_nested(line: CommandLine) -> None:
     """A run of the inner workflow for each order; what they found is summed up."""
     inner = create(line, "nested-child.yaml")

@@ -57,7 +57,7 @@ def test_output_comes_while_it_is_written(server: Server) -> None:
         if event.name == "stdout" and "." in event.data["text"]:
             last = event.data["text"].strip().split("\n")[-1]
             delays_s.append(event.at + offset_s - float(last))
-    assert events[0].name == "step_started"
+    assert [event.name for event in events[:2]] == ["run_started", "step_started"]
     assert [event.name for event in events][-2:] == ["run_succeeded", "end"]
     assert len(delays_s) >= 10
     # What the first shows is old where the stream was opened late.
@@ -130,9 +130,10 @@ def test_streams_are_bounded_and_alive_and_end_with_the_server(own_server: Serve
                 if fourth.status == 200 or time.monotonic() > deadline:
                     assert fourth.status == 200
                     break
-        event = first.next()
-        assert event is not None
-        assert event.name == "step_waiting"
+        for name in ("run_started", "step_waiting"):
+            event = first.next()
+            assert event is not None
+            assert event.name == name
         first.until_alive()
         own_server.signal(signal.SIGTERM)
         assert first.next() is None

@@ -45,8 +45,10 @@ def halt(ledger: Ledger, phase: Phase, status: StepStatus) -> None:
 
 
 def keep_to_begun_items(ledger: Ledger, parent: StepRun) -> None:
-    """Begin no more items of a step."""
-    ledger.put(replace(parent, items=len(ledger.items(parent))))
+    """Begin no more items of a step, which ends when those have that were begun."""
+    kept = replace(parent, items=len(ledger.items(parent)))
+    ledger.put(kept)
+    end_parent(ledger, kept)
 
 
 def end_attempt(ledger: Ledger, row: StepRun, result: StepResult) -> None:
