@@ -15,6 +15,7 @@ BROAD_HANDLERS = {
     "sandgate.store.readers:read": "a claimed item: what a read raised is its outcome",
     "sandgate.store.writer:Writer._run": "a claimed item: a writer that cannot start tells who waits for it",
     "sandgate.store.writer:_try": "a claimed item: what a write raised is its outcome",
+    "sandgate.workflows.engine:Engine._pump": "a claimed item: a bug that one run meets ends that run as failed",
     "sandgate.workflows.ticker:Ticker._serve": "a claimed item: a bug in one schedule leaves the others alone",
     "sandgate.cli.supervisor:Supervisor._fork_gateway": "a forked child: it must never go on as its parent would",
     "sandgate.sandbox.launcher.jail:start_zygote": "a forked child: it must never go on as its parent would",

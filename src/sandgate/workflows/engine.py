@@ -5,7 +5,7 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 from sandgate.core.clock import Clock
 from sandgate.core.errors import InvalidDefinition, StoreUnavailable
 from sandgate.core.ids import RunId
-from sandgate.core.run import Run, StepKey, StepResult, StepRun, StepStatus
+from sandgate.core.run import Run, StepResult, StepRun, StepStatus
 from sandgate.store.base import NoteKind, RunNote, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
 from sandgate.workflows.base import RunInsert, SecretSource, StepEnvironments, StepSandboxes
 from sandgate.workflows.children import Children
 from sandgate.workflows.collecting import Collecting
+from sandgate.workflows.condemned import condemn
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.leases import LeaseKeeper
@@ -289,7 +290,8 @@ class Engine:
             graph = await self.graphs.load(run.workflow_id, run.workflow_version)
         except InvalidDefinition as problem:
             _log.error("run cannot be taken over", run_id=run.run_id, reason=problem.message)
-            self._leases.keep_unfit(run.run_id)
+            rows = await self._store.runs.list_steps(run.run_id)
+            await self._condemn(run, rows, "its definition cannot be read by this version of the server")
             return
         live = LiveRun(run, graph)
         rows = await self._store.runs.list_steps(run.run_id, with_output=False)
@@ -307,19 +309,34 @@ class Engine:
         """Take what has happened until nothing is left; whatever comes meanwhile is the next batch."""
         try:
             while live.due and live.run.run_id in self._live:
-                events, live.events, live.due = live.events, [], False
-                signals, live.signals = live.signals, []
-                events = [*events, *await self._turns.ask(live, events, self._clock.now())]
-                changes = advance(live.graph, live.state(), events, self._clock.now())
-                self._work.expect(live, changes)
-                written = await self._writer.write(live.run, changes, signals)
-                self._work.settle(live.run.run_id, events)
-                if not written:
-                    self._drop(live)
-                    return
-                self._follow(live, changes)
+                await self._go_on(live)
+        except Exception:
+            # A bug that one run meets must not end the server, which would meet it again after each start.
+            _log.exception("run cannot be worked on", run_id=live.run.run_id)
+            await self._condemn(live.run, live.steps.values(), "the server failed on it; its log says how")
+            self._drop(live)
         finally:
             live.pump = None
+
+    async def _go_on(self, live: LiveRun) -> None:
+        events, live.events, live.due = live.events, [], False
+        signals, live.signals = live.signals, []
+        events = [*events, *await self._turns.ask(live, events, self._clock.now())]
+        try:
+            changes = advance(live.graph, live.state(), events, self._clock.now())
+            self._work.expect(live, changes)
+            written = await self._writer.write(live.run, changes, signals)
+        finally:
+            self._work.settle(live.run.run_id, events)
+        if written:
+            self._follow(live, changes)
+        else:
+            self._drop(live)
+
+    async def _condemn(self, run: Run, steps: Iterable[StepRun], reason: str) -> None:
+        """End a run that cannot be worked on; held by nobody else, should even that not be possible."""
+        self._leases.keep_unfit(run.run_id)
+        await self._writer.write(run, condemn(run, steps, reason, self._clock.now()), [])
 
     def _follow(self, live: LiveRun, changes: Changes) -> None:
         """What is written holds: start, kill, wake up, or be done."""
@@ -336,16 +353,8 @@ class Engine:
             live.outputs[row.key] = output = LiveOutput(live.numbers.get(row.key, changes.run.events), live.wake)
             live.attempts[row.key] = self._spawn(self._attempt(live, row, output), f"{row.run_id} {row.step}")
         for key in changes.kill:
-            self._kill(live, key)
+            self._work.kill(live, key)
         self._timers.set(live)
-
-    def _kill(self, live: LiveRun, key: StepKey) -> None:
-        child_run_id = live.steps[key].child_run_id
-        task = live.attempts.get(key)
-        if child_run_id is not None:
-            self._children.cancel(child_run_id)
-        elif task is not None:
-            task.cancel()
 
     async def _attempt(self, live: LiveRun, row: StepRun, output: LiveOutput) -> None:
         try:

@@ -63,6 +63,15 @@ class StepWork:
                 async with self._slots:
                     return await self._execute(live, row, output)
 
+    def kill(self, live: LiveRun, key: StepKey) -> None:
+        """End an attempt that is under way."""
+        child_run_id = live.steps[key].child_run_id
+        task = live.attempts.get(key)
+        if child_run_id is not None:
+            self._children.cancel(child_run_id)
+        elif task is not None:
+            task.cancel()
+
     async def keep_only(self, runs: Collection[LiveRun]) -> None:
         """Let go of what an earlier process left for other runs."""
         if self._workspaces is not None:

@@ -1,7 +1,9 @@
 """The engine on rows: what it starts, kills, takes over and gives up, whatever the database does."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 
@@ -9,6 +11,9 @@ from sandgate.core.errors import StoreUnavailable
 from sandgate.core.run import RunStatus, StepStatus
 from sandgate.testing.faults import PlannedFaults
 from sandgate.testing.faulty_store import RUN_EVENTS
+from sandgate.workflows.advance import advance
+from sandgate.workflows.events import Changes, Event
+from sandgate.workflows.state import Graph, RunState
 from tests.unit.workflows.conftest import MakeOrchestra
 from tests.unit.workflows.orchestra import LEASE_S, LOOP, Orchestra, code
 
@@ -233,3 +238,25 @@ async def test_idle_means_idle(orchestra: Orchestra) -> None:
     await asyncio.sleep(0.01)
     assert orchestra.faults.reached["runs.renew.before"] == 1
     assert sum(orchestra.faults.reached.values()) - reached == 2
+
+
+async def test_a_bug_that_one_run_meets_ends_that_run_only(
+    orchestra: Orchestra, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails with all that it has under way, the others go on, and so does the server."""
+
+    def fail_on_one(graph: Graph, state: RunState, events: Sequence[Event], now: datetime) -> Changes:
+        if "ask" in graph.steps and events:
+            raise RuntimeError("a bug")
+        return advance(graph, state, events, now)
+
+    monkeypatch.setattr("sandgate.workflows.engine.advance", fail_on_one)
+    other = await orchestra.begin(code("a", LOOP), code("b"))
+    met = await orchestra.begin(code("a"), code("loop", LOOP, needs=[]), {"name": "ask", "type": "approval"})
+    ended = await orchestra.until_over(met)
+    assert ended.status is RunStatus.FAILED
+    assert ended.error is not None
+    assert ended.error.name == "InternalError"
+    assert {row.status for row in (await orchestra.steps(met)).values()} <= {StepStatus.FAILED, StepStatus.SUCCEEDED}
+    assert (await orchestra.service.cancel(orchestra.user, other)).status is RunStatus.CANCELLED
+    await orchestra.until(lambda: not orchestra.runtime.sandboxes)
