@@ -110,9 +110,7 @@ async def test_an_answer_that_could_not_be_kept_is_still_given(site: Site, monke
     assert site.service.live_count == 1
 
 
-async def test_a_run_starts_once_though_its_answer_was_never_kept(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_starts_once_though_its_answer_was_never_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the next start of the server finds is the answer that was drafted with the run."""
 
     async def fail(*_: Any) -> None:
