@@ -93,10 +93,12 @@ def _until_status(client: Client, environment_id: str, status: str) -> None:
 
 
 def _start_with_keys(client: Client) -> None:
-    """A start that is carried out, the same again, and one that is refused."""
+    """A start that is carried out once, however often it was asked for, and one that is refused."""
     workflow_id, key = client.make("nap"), os.urandom(8).hex()
     runs = {client.start(workflow_id, key) for _again in range(2)}
     assert len(runs) == 1
+    listed = client.ask("GET", f"{RUNS}?workflow_id={workflow_id}").json()["runs"]
+    assert {run["run_id"] for run in listed} == runs
     refused = client.ask("POST", f"{WORKFLOWS}/{workflow_id}/start", {"inputs": {"unknown": 1}}, os.urandom(8).hex())
     assert refused.status == 400
 

@@ -17,6 +17,11 @@ class Clock(Protocol):
         ...
 
 
+def show_time(moment: datetime) -> str:
+    """As RFC 3339 in UTC, with ``Z``: the one form in which times are told, also inside of data."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 class SystemClock:
     """The machine's clocks."""
 

@@ -108,6 +108,11 @@ def make_signal_id() -> SignalId:
     return SignalId(make_id("signal"))
 
 
+def derive_signal_id(run_id: RunId) -> SignalId:
+    """The ``signal-…`` of what may be said to a run any number of times and counts once."""
+    return SignalId(f"signal-{run_id.partition('-')[2]}")
+
+
 def derive_run_id(parent: RunId, place: str, at: datetime) -> RunId:
     """The ``run-…`` that a run starts at a place and time: the same each time, unguessable as the parent's."""
     digest = hashlib.sha256(f"{parent} {place}".encode()).digest()

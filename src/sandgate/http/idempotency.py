@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from sandgate.http.answer import Answer
 from sandgate.http.bodies import refuse_field
 from sandgate.http.connection import ClientGone
 from sandgate.http.exchange import Exchange
-from sandgate.store.base import IdempotencyStore, SavedAnswer
+from sandgate.store.base import DraftAnswer, IdempotencyStore, SavedAnswer
 from sandgate.telemetry.log import get_logger
 
 HEADER = b"idempotency-key"
@@ -26,6 +26,8 @@ _REPLAYED = (b"idempotency-replayed", b"true")
 # Fields of bodies and answers that are written nowhere. A request that differs only in them counts as the same one;
 # an answer that is given again has null in their place.
 SECRET_FIELDS = frozenset({"password", "api_key", "hook_path", "signing_secret"})
+
+RecordT = TypeVar("RecordT")
 
 _log = get_logger(__name__)
 
@@ -57,10 +59,12 @@ class IdempotentRequests:
         saved = await self._store.claim(user_id, key, digest, at=now, fresh_after=now - self._retention)
         if saved is not None:
             return _replay(saved, key, digest)
+        exchange.claimed = (user_id, key)
         try:
             answer = await work()
         except (SandgateError, ClientGone):
-            # Refused, or an execution that was cancelled because nobody waited for it any more.
+            # Refused, or an execution that was cancelled because nobody waited for it any more. What was done all the
+            # same has left a draft, which is the answer from now on.
             await self._store.release(user_id, key)
             raise
         await self._save(user_id, key, answer)
@@ -72,6 +76,14 @@ class IdempotentRequests:
             await self._store.save(user_id, key, answer.status, _without_secrets(answer.body))
         except StoreUnavailable as fault:
             _log.warning("answer of an idempotent request not kept", reason=fault.message)
+
+
+def draft_of(exchange: Exchange, answer: Callable[[RecordT], BaseModel]) -> Callable[[RecordT], DraftAnswer] | None:
+    """What makes a draft of the answer to a request that has a key: the draft counts if this process dies."""
+    if exchange.claimed is None:
+        return None
+    user_id, key = exchange.claimed
+    return lambda record: DraftAnswer(user_id, key, answer(record).model_dump_json().encode())
 
 
 def _parse_key(exchange: Exchange) -> str:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
 from sandgate.core.ids import UserId
-from sandgate.store.base import SavedAnswer
+from sandgate.store.base import DraftAnswer, SavedAnswer
 from sandgate.store.database import Database
 from sandgate.store.schema import idempotency
 from sandgate.store.statements import changed, upsert
@@ -30,6 +30,15 @@ _SAVE = (
     .where(_is_this, _is_unanswered)
     .values(status=sa.bindparam("answer_status"), body=sa.bindparam("answer_body"))
 )
+_DRAFT = sa.update(idempotency).where(_is_this, _is_unanswered).values(body=sa.bindparam("answer_body"))
+# A draft is an unanswered row with a body.
+_DRAFTED_STATUS = 200
+_PUBLISH = (
+    sa.update(idempotency)
+    .where(_is_unanswered, sa.func.length(_columns.body) > 0)
+    .values(status=sa.literal(_DRAFTED_STATUS))
+)
+_PUBLISH_ONE = _PUBLISH.where(_is_this)
 _RELEASE = sa.delete(idempotency).where(_is_this, _is_unanswered)
 _RELEASE_UNANSWERED = sa.delete(idempotency).where(_is_unanswered)
 _PRUNE = sa.delete(idempotency).where(_columns.created_at < sa.bindparam("before"))
@@ -65,17 +74,35 @@ class SqlIdempotencyStore:
         await self._database.write(lambda connection: changed(connection.execute(_SAVE, parameters)), repeatable=True)
 
     async def release(self, user_id: UserId, key: str) -> None:
-        """Give back a claimed key whose request was not carried out; an answered one stays."""
+        """Give back a claimed key whose request was not carried out; an answer that was drafted for it is given now."""
         parameters = _named(user_id, key)
-        await self._database.write(lambda connection: changed(connection.execute(_RELEASE, parameters)))
+
+        def work(connection: Connection) -> None:
+            connection.execute(_PUBLISH_ONE, parameters)
+            connection.execute(_RELEASE, parameters)
+
+        await self._database.write(work)
 
     async def release_unanswered(self) -> int:
-        """Give back every claimed key without an answer: at the start, their requests died with the last process."""
-        return await self._database.write(lambda connection: connection.execute(_RELEASE_UNANSWERED).rowcount)
+        """Give back every claimed key without an answer: at the start, their requests died with the last process.
+
+        Keys that have a draft are answered by it. Answers how many were given back.
+        """
+
+        def work(connection: Connection) -> int:
+            connection.execute(_PUBLISH)
+            return connection.execute(_RELEASE_UNANSWERED).rowcount
+
+        return await self._database.write(work)
 
     async def prune(self, before: datetime) -> int:
         """Forget answers from before; answers how many."""
         return await self._database.write(lambda connection: connection.execute(_PRUNE, {"before": before}).rowcount)
+
+
+def keep_draft(connection: Connection, draft: DraftAnswer) -> None:
+    """Write a draft inside the transaction that carries its request out."""
+    connection.execute(_DRAFT, {**_named(draft.user_id, draft.key), "answer_body": draft.body})
 
 
 def _named(user_id: UserId, key: str) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.trigger import TriggerType
 from sandgate.store import run_slots
 from sandgate.store.artifacts import add_artifacts
-from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
+from sandgate.store.base import DraftAnswer, NoteKind, RunChange, RunFilter, RunNote
 from sandgate.store.clocks import database_now
 from sandgate.store.database import Database
+from sandgate.store.idempotency import keep_draft
 from sandgate.store.notes import publish
 from sandgate.store.run_lists import run_list
 from sandgate.store.run_rows import NO_ITEM, parse_run, parse_step, run_row_of, step_row_of
@@ -156,15 +157,27 @@ class SqlRunStore:
         """Whether other processes may work on runs of the same database."""
         return self._database.is_shared
 
-    async def insert(self, change: RunChange, lease_s: float | None = None, *, under: Run | None = None) -> bool:
-        """Add a run, held for ``lease_s`` (None: as its row says).
+    async def insert(
+        self,
+        change: RunChange,
+        lease_s: float | None = None,
+        *,
+        under: Run | None = None,
+        draft: DraftAnswer | None = None,
+    ) -> bool:
+        """Add a run, held for ``lease_s`` (None: as its row says), with the draft of what is answered about it.
 
         False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
         not held as it says any more, and when another process has added it.
         """
-        return await self._database.write(
-            lambda connection: insert_run(connection, change, lease_s, under), repeatable=True
-        )
+
+        def work(connection: Connection) -> bool:
+            inserted = insert_run(connection, change, lease_s, under)
+            if inserted and draft is not None:
+                keep_draft(connection, draft)
+            return inserted
+
+        return await self._database.write(work, repeatable=True)
 
     async def enter(self, run: Run, at: datetime) -> datetime | None:
         """Let a run of a group in, if there is room for it and for all that wait before it.

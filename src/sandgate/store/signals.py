@@ -13,6 +13,7 @@ from sandgate.store.base import NoteKind, RunNote
 from sandgate.store.database import Database
 from sandgate.store.notes import publish
 from sandgate.store.schema import run_signals, runs
+from sandgate.store.statements import upsert
 
 # The lock makes the end of the run, which deletes its signals, come before or after, never at the same time.
 _LIVE = (
@@ -20,7 +21,7 @@ _LIVE = (
     .where(runs.c.run_id == sa.bindparam("wanted_id"), runs.c.finished_at.is_(None))
     .with_for_update(read=True)
 )
-_INSERT = sa.insert(run_signals)
+_INSERT = upsert(run_signals, "(signal_id) DO NOTHING")
 _HELD = (
     sa.select(run_signals)
     .join(runs, runs.c.run_id == run_signals.c.run_id)
@@ -42,7 +43,10 @@ class SqlSignalStore:
         self._database = database
 
     async def insert(self, signal: RunSignal) -> bool:
-        """Add a row, and wake up the process that works on the run; False, and nothing written, when it has ended."""
+        """Add a row, unless it is there, and wake up the process that works on the run.
+
+        False, and nothing written, when it has ended.
+        """
         row = {field.name: getattr(signal, field.name) for field in fields(signal)}
 
         def work(connection: Connection) -> bool:

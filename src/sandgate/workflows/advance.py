@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from sandgate.core.clock import show_time
 from sandgate.core.errors import ExpressionError
 from sandgate.core.execution import ErrorReport
 from sandgate.core.run import Run, RunStatus, StepKey, StepResult, StepRun, StepStatus
@@ -42,7 +43,7 @@ def _begin(ledger: Ledger) -> None:
     """Note what started the run, first of all."""
     run = ledger.run
     if not run.events:
-        at = None if run.trigger_at is None else run.trigger_at.isoformat()
+        at = None if run.trigger_at is None else show_time(run.trigger_at)
         ledger.note("run_started", details={"trigger": run.trigger_type, "id": run.trigger_id, "at": at})
 
 
@@ -82,12 +83,22 @@ def _settle(ledger: Ledger) -> None:
     if ledger.run.status is RunStatus.PENDING:
         ledger.run = _with_deadline(ledger.run, ledger.graph.definition.timeout_s)
     _watch_time(ledger)
-    while (phase := ledger.phase()) is not None and open_steps(ledger, phase):
+    while (phase := _phase(ledger)) is not None and open_steps(ledger, phase):
         pass
     if phase is None:
         _finish(ledger)
     else:
         ledger.run = replace(ledger.run, status=_live_status(ledger), wake_at=_next_wake(ledger, phase))
+
+
+def _phase(ledger: Ledger) -> Phase | None:
+    """The phase to work on; what was for a failure is skipped once there was none."""
+    phase = ledger.phase()
+    if phase in (Phase.FINAL, None):
+        for step in ledger.graph.phases[Phase.ON_ERROR]:
+            if ledger.find(step.name) is None:
+                skip(ledger, step)
+    return phase
 
 
 def _with_deadline(run: Run, limit_s: float | None) -> Run:
@@ -172,7 +183,8 @@ def _decide(ledger: Ledger, event: Decided) -> None:
     row = ledger.find(event.step, event.item)
     if row is None or not is_approvable(ledger.graph, row):
         return
-    word = {"approved": event.approved, "by": event.who, "comment": event.comment, "at": ledger.now.isoformat()}
+    asked = dict(row.outputs or {})
+    word = asked | {"approved": event.approved, "by": event.who, "comment": event.comment, "at": show_time(ledger.now)}
     if event.approved:
         end(ledger, row, StepResult(StepStatus.SUCCEEDED, "succeeded", outputs=word))
         return

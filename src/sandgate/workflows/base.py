@@ -14,12 +14,16 @@ from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.secret import Secret
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.sandbox.base import Collect, Mask
-from sandgate.store.base import RunChange, RunFilter
+from sandgate.store.base import DraftAnswer, RunChange, RunFilter
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
 
 RunInsert = Callable[[RunChange, float], Awaitable[bool]]
 """Writes a new run, held for so many seconds, with something else or not at all; whether it did."""
+
+
+RunDraft = Callable[[Run], DraftAnswer]
+"""What is to be answered about a new run when nobody can do it later."""
 
 
 class Place(Protocol):
@@ -207,8 +211,15 @@ class Workflows(Protocol):
         """Delete it, and cancel its runs with ``force``. Raises ``WorkflowRunning``."""
         ...
 
-    async def start(self, caller: Principal, workflow_id: WorkflowId, inputs: Mapping[str, Json], wait_s: float) -> Run:
-        """A run, durable; waits for its end for ``wait_s`` at most.
+    async def start(
+        self,
+        caller: Principal,
+        workflow_id: WorkflowId,
+        inputs: Mapping[str, Json],
+        wait_s: float,
+        draft: RunDraft | None = None,
+    ) -> Run:
+        """A run, durable; waits for its end for ``wait_s`` at most. ``draft`` is on disk with it, or neither is.
 
         Raises ``InvalidRequest`` for inputs that do not fit, ``TooManyRuns``, ``ServiceDraining``.
         """

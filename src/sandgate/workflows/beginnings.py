@@ -8,7 +8,7 @@ from sandgate.core.errors import ExpressionError
 from sandgate.core.execution import ErrorReport
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType
-from sandgate.workflows.conditions import foreach_items, sleep_until, wants_to_run
+from sandgate.workflows.conditions import approval_question, foreach_items, sleep_until, wants_to_run
 from sandgate.workflows.endings import begin_attempt, end, end_parent
 from sandgate.workflows.expressions import StatusFunctions
 from sandgate.workflows.ledger import Ledger
@@ -63,6 +63,7 @@ def _begin(ledger: Ledger, step: StepDefinition, row: StepRun) -> None:
             _wait(ledger, row, sleep_until(step, ledger.seen(step, row.item), ledger.now))
         case StepType.APPROVAL:
             limit_s = step.timeout_s
+            row = replace(row, outputs=approval_question(step, ledger.seen(step, row.item)))
             _wait(ledger, row, None if limit_s is None else ledger.now + timedelta(seconds=limit_s))
         case _:
             begin_attempt(ledger, row)
@@ -71,7 +72,7 @@ def _begin(ledger: Ledger, step: StepDefinition, row: StepRun) -> None:
 def _wait(ledger: Ledger, row: StepRun, wake_at: datetime | None) -> None:
     waiting = replace(row, status=StepStatus.WAITING, attempt=row.attempt + 1, wake_at=wake_at, started_at=ledger.now)
     ledger.put(waiting)
-    ledger.note("step_waiting", waiting)
+    ledger.note("step_waiting", waiting, dict(waiting.outputs or {}))
 
 
 def _begin_items(ledger: Ledger, step: StepDefinition, parent: StepRun) -> None:

@@ -15,10 +15,11 @@ from sandgate.workflows.expressions import (
     evaluate_condition,
     parse,
     render,
+    render_text,
     strip_braces,
     uses_status,
 )
-from sandgate.workflows.names import LONGEST_SLEEP_S, LONGEST_WAIT_S
+from sandgate.workflows.names import LONGEST_SLEEP_S, LONGEST_WAIT_S, MAX_DESCRIPTION
 
 MOST_ITEMS = 1000
 MOST_DATA_BYTES = 256 * 1024
@@ -66,6 +67,15 @@ def sleep_until(step: StepDefinition, context: Mapping[str, Json], now: datetime
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LONGEST_SLEEP_S:
         raise ExpressionError(f"seconds has to be a number from 0 to {LONGEST_SLEEP_S}", 0)
     return now + timedelta(seconds=seconds)
+
+
+def approval_question(step: StepDefinition, context: Mapping[str, Json]) -> Mapping[str, Json] | None:
+    """What whoever decides is to read, cut where it is too long. Raises ``ExpressionError``."""
+    message = step.config.get("message")
+    if not isinstance(message, str):
+        return None
+    text = render_text(message, context)
+    return {"message": text if len(text) <= MAX_DESCRIPTION else f"{text[:MAX_DESCRIPTION]}…"}
 
 
 def run_outputs(definition: WorkflowDefinition, context: Mapping[str, Json]) -> Mapping[str, Json]:

@@ -98,7 +98,7 @@ class RunControl:
 
     async def _ask_quietly(self, run: Run, word: CancelAsked) -> None:
         try:
-            await self._asker.ask(run, word, 0)
+            await self._asker.ask_once(run, word)
         except RunEnded:
             return
 

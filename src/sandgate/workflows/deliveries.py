@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
+from sandgate.core.clock import show_time
 from sandgate.core.errors import InvalidDefinition, InvalidRequest
 from sandgate.core.trigger import Signature
 from sandgate.core.workflow import Json
@@ -105,7 +106,7 @@ def make_event(
         "headers": {name: value[:_LONGEST_HEADER] for name, value in sorted(headers.items()) if name in _SHOWN_HEADERS},
         "query": dict(query),
         "method": "POST",
-        "received_at": received_at.isoformat(),
+        "received_at": show_time(received_at),
     }
 
 

@@ -19,8 +19,8 @@ from sandgate.core.principal import Principal, Role
 from sandgate.core.run import HistoryEvent, Run
 from sandgate.core.trigger import Trigger
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
-from sandgate.store.base import RunFilter, Store
-from sandgate.workflows.base import RunInsert, RunView, StepSandboxes
+from sandgate.store.base import RunChange, RunFilter, Store
+from sandgate.workflows.base import RunDraft, RunInsert, RunView, StepSandboxes
 from sandgate.workflows.control import RunControl
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
@@ -108,10 +108,17 @@ class WorkflowService:
         found = [await self._store.runs.find(run_id) for run_id in live]
         await self._control.cancel_all([run for run in found if run is not None], caller.name)
 
-    async def start(self, caller: Principal, workflow_id: WorkflowId, inputs: Mapping[str, Json], wait_s: float) -> Run:
+    async def start(
+        self,
+        caller: Principal,
+        workflow_id: WorkflowId,
+        inputs: Mapping[str, Json],
+        wait_s: float,
+        draft: RunDraft | None = None,
+    ) -> Run:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        live = await self._begin(workflow, inputs, Trigger())
+        live = await self._begin(workflow, inputs, Trigger(), None if draft is None else self._insert_with(draft))
         if live is None:
             raise workflow_not_found(workflow_id)
         if wait_s:
@@ -145,6 +152,12 @@ class WorkflowService:
         run = new_run(Source.of(workflow), graph, given, self._clock.now())
         run = replace(run, trigger_type=trigger.type, trigger_id=trigger.id, trigger_at=trigger.at)
         return await self._engine.begin(run, graph, insert)
+
+    def _insert_with(self, draft: RunDraft) -> RunInsert:
+        async def insert(change: RunChange, lease_s: float) -> bool:
+            return await self._store.runs.insert(change, lease_s, draft=draft(change.run))
+
+        return insert
 
     async def view(self, caller: Principal, run_id: RunId) -> RunView:
         """See ``Workflows``."""

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import RunEnded
-from sandgate.core.ids import RunId, make_signal_id
+from sandgate.core.ids import RunId, derive_signal_id, make_signal_id
 from sandgate.core.run import Run, RunSignal, SignalKind
 from sandgate.store.base import NoteKind, RunNote, Store
 from sandgate.workflows.events import CancelAsked, Decided, Event
@@ -52,14 +53,22 @@ class Asker:
         Raises ``RunEnded``.
         """
         signal = signal_of(run.run_id, event, self._clock.now())
-        if not await self._store.signals.insert(signal):
-            raise RunEnded(f"Run {run.run_id} is over", {"status": run.status.value})
-        self._on_note(RunNote(NoteKind.SIGNAL, run.run_id))
+        await self._say(run, signal)
 
         async def is_done() -> bool:
             return not await self._store.signals.exists(signal.signal_id)
 
         await self._until(run.run_id, is_done, limit_s)
+
+    async def ask_once(self, run: Run, event: CancelAsked) -> None:
+        """Say it, durably, however often this is called while nobody acts on it. Raises ``RunEnded``."""
+        signal = signal_of(run.run_id, event, self._clock.now())
+        await self._say(run, replace(signal, signal_id=derive_signal_id(run.run_id)))
+
+    async def _say(self, run: Run, signal: RunSignal) -> None:
+        if not await self._store.signals.insert(signal):
+            raise RunEnded(f"Run {run.run_id} is over", {"status": run.status.value})
+        self._on_note(RunNote(NoteKind.SIGNAL, run.run_id))
 
     async def wait_for_end(self, run: Run, limit_s: float) -> Run:
         """The run once it has ended, or as it is when the time is over."""

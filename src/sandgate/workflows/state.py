@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sandgate.core.clock import show_time
 from sandgate.core.run import FAILED_STEP_STATUSES, Run, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefinition
 from sandgate.workflows.secret_names import find_secret_names
@@ -79,8 +80,8 @@ def expression_context(graph: Graph, state: RunState) -> dict[str, Json]:
         "run": {
             "id": run.run_id,
             "workflow_id": run.workflow_id,
-            "started_at": None if run.started_at is None else run.started_at.isoformat(),
-            "scheduled_at": None if run.trigger_at is None else run.trigger_at.isoformat(),
+            "started_at": None if run.started_at is None else show_time(run.started_at),
+            "scheduled_at": None if run.trigger_at is None else show_time(run.trigger_at),
         },
         "steps": {name: _seen(state, name) for name in graph.steps if is_over(state.steps.get((name, None)))},
     }

@@ -11,6 +11,7 @@ from sandgate.workflows.fields import Fields
 from sandgate.workflows.parts import read_retry, read_variables
 from sandgate.workflows.problems import below
 from sandgate.workflows.reading import Reading, StepScope
+from sandgate.workflows.suggestions import suggest_one
 
 STEP_KEYS = ("name", "type", "config", "needs", "if", "foreach", "strategy", "timeout", "retry", "env")
 
@@ -55,9 +56,11 @@ def _read_step(fields: Fields, before: str | None, reading: Reading) -> StepDefi
     needs = _read_needs(fields) if "needs" in fields else (before,) if before else ()
     condition = _read_condition(fields, reading, scope)
     foreach = _read_foreach(fields, reading, scope)
-    if known is None:
+    guess = known or suggest_one(fields.raw("type"), tuple(StepType))
+    if guess is None:
         return StepDefinition(name, StepType.SLEEP, needs, {}) if name else None
-    step_type = StepType(known)
+    # What is wrong in a step whose type is misspelt is said too.
+    step_type = StepType(guess)
     step = StepDefinition(
         name=name or "",
         type=step_type,

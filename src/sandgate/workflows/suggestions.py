@@ -13,6 +13,12 @@ def shown(name: str) -> str:
     return f"`{name}`" if len(name) <= _LONGEST_SHOWN else f"`{name[:_LONGEST_SHOWN]}…`"
 
 
+def suggest_one(value: object, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant."""
+    near = get_close_matches(value[:_LONGEST_SHOWN], list(known), n=1) if isinstance(value, str) else []
+    return near[0] if near else None
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """What is right instead of ``name``: the nearest known word, or all of them when there are few; may be empty."""
     words = list(islice(known, _MOST_COMPARED))

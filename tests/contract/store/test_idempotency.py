@@ -3,11 +3,11 @@
 import asyncio
 from datetime import datetime, timedelta
 
-from sandgate.core.ids import UserId
-from sandgate.store.base import SavedAnswer
+from sandgate.core.ids import UserId, WorkflowId
+from sandgate.store.base import DraftAnswer, RunChange, SavedAnswer
 from sandgate.store.connections import Location
 from sandgate.store.sql_store import SqlStore
-from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT
+from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT, a_run, a_workflow
 
 DAY = timedelta(days=1)
 REQUEST = bytes(32)
@@ -79,6 +79,27 @@ async def test_unanswered_keys_are_given_back_at_the_start(store: SqlStore) -> N
     assert await store.idempotency.release_unanswered() == 2
     assert await _claim(store, "a") is None
     assert await _claim(store, "b") is not None
+
+
+async def test_a_draft_is_the_answer_once_nobody_can_give_another(store: SqlStore) -> None:
+    """It is written with the run; until then the key is taken, and a real answer takes its place."""
+    workflow = a_workflow()
+    await store.workflows.insert(workflow)
+    for key in ("died", "refused", "answered"):
+        await _claim(store, key)
+        run = a_run(workflow.workflow_id)
+        assert await store.runs.insert(RunChange(run), draft=DraftAnswer(OWNER, key, b"draft"))
+        assert await _claim(store, key) == SavedAnswer(REQUEST, None, b"draft", NOW)
+    await _claim(store, "no run")
+    missing = a_run(WorkflowId("workflow-000000000000"))
+    assert not await store.runs.insert(RunChange(missing), draft=DraftAnswer(OWNER, "no run", b"draft"))
+    await store.idempotency.release(OWNER, "refused")
+    await store.idempotency.save(OWNER, "answered", 200, b"answer")
+    assert await store.idempotency.release_unanswered() == 1
+    assert await _claim(store, "died") == SavedAnswer(REQUEST, 200, b"draft", NOW)
+    assert await _claim(store, "refused") == SavedAnswer(REQUEST, 200, b"draft", NOW)
+    assert await _claim(store, "answered") == SavedAnswer(REQUEST, 200, b"answer", NOW)
+    assert await _claim(store, "no run") is None
 
 
 async def test_old_keys_are_pruned(store: SqlStore) -> None:

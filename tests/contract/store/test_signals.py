@@ -72,6 +72,16 @@ async def test_a_run_that_ended_has_no_signals(store: SqlStore) -> None:
     assert not await store.signals.insert(_signal(run))
 
 
+async def test_a_signal_that_is_there_is_not_added_again(store: SqlStore) -> None:
+    """What is said every second while nobody has the run is one row."""
+    run = await _run(store)
+    signal = _signal(run)
+    for _again in range(2):
+        assert await store.signals.insert(signal)
+    await store.runs.claim("two", NOW + timedelta(seconds=60), 60, 1)
+    assert await store.signals.list_held("two") == [signal]
+
+
 class _Ear:
     """Hears notes in a task of its own."""
 

@@ -110,6 +110,25 @@ async def test_an_answer_that_could_not_be_kept_is_still_given(site: Site, monke
     assert site.service.live_count == 1
 
 
+async def test_a_run_starts_once_though_its_answer_was_never_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the next start of the server finds is the answer that was drafted with the run."""
+
+    async def fail(*_: Any) -> None:
+        raise StoreUnavailable("The database does not answer")
+
+    step = {"name": "a", "type": "approval"}
+    made = (await site.post("/api/v1/orchestrator/workflows", {"name": "w", "steps": [step]})).json()
+    path = f"/api/v1/orchestrator/workflows/{made['workflow_id']}/start"
+    monkeypatch.setattr(site.store.idempotency, "save", fail)
+    first = await site.post(path, {}, headers=KEY)
+    assert (await site.post(path, {}, headers=KEY)).status_code == 409
+    await site.store.idempotency.release_unanswered()
+    again = await site.post(path, {}, headers=KEY)
+    assert (again.status_code, again.json()["run_id"]) == (200, first.json()["run_id"])
+    assert again.json() == first.json()
+    assert again.headers["idempotency-replayed"] == "true"
+
+
 async def test_other_operations_do_not_look_at_the_header(site: Site) -> None:
     """Tokens are never kept."""
     body = {"username": "user", "password": PASSWORD}

@@ -133,6 +133,9 @@ async def test_pause_resume_and_change(site: Site) -> None:
     ended = (await site.send("PATCH", path, json={"end_at": "2026-01-01T00:10:07Z"})).json()
     assert ended["status"] == "active"
     assert (await look_at(site, made, 8))["status"] == "ended"
+    endless = (await site.send("PATCH", path, json={"end_at": None})).json()
+    assert (endless["status"], endless["end_at"]) == ("active", None)
+    assert (await site.send("PATCH", path, json={"timezone": None})).status_code == 400
 
 
 async def test_run_now(site: Site) -> None:

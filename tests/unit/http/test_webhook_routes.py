@@ -75,7 +75,7 @@ async def test_a_request_starts_a_run(site: Site) -> None:
         "headers": {"content-type": "application/json", "user-agent": "test"},
         "query": {"ref": "main"},
         "method": "POST",
-        "received_at": "2026-01-01T00:00:00+00:00",
+        "received_at": "2026-01-01T00:00:00Z",
     }
     (noted,) = await deliveries(site, hook)
     assert (noted["status"], noted["run_id"], noted["size_bytes"]) == ("accepted", run["run_id"], 21)

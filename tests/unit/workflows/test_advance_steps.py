@@ -154,3 +154,36 @@ def test_a_run_leaves_its_outputs() -> None:
     bad.end(("a", None), SUCCEEDED)
     assert bad.run.status is RunStatus.FAILED
     assert (bad.run.outputs, bad.run.error and bad.run.error.name) == (None, "OutputsInvalid")
+
+
+def test_what_was_for_a_failure_is_skipped_when_there_was_none() -> None:
+    """Before ``finally``, whose steps may look at it; and it is open again with the run."""
+    look = a_step("look", condition="steps.tell.status == 'skipped'")
+    walk = Walk(a_definition(a_step("a"), on_error=(a_step("tell"),), final=(look,)))
+    walk.feed()
+    walk.end(("a", None), SUCCEEDED)
+    assert walk.statuses()["tell"] is StepStatus.SKIPPED
+    walk.end(("look", None), SUCCEEDED)
+    assert walk.run.status is RunStatus.SUCCEEDED
+
+
+def test_whoever_decides_is_told_what_about() -> None:
+    """The message of an approval is its output while it waits, stays beside the decision, and is in the history."""
+    ask = replace(an_approval("ask"), config={"message": "ship ${{ inputs.version }}?"})
+    walk = Walk(a_definition(ask), inputs={"version": "1.2"})
+    walk.feed()
+    assert walk.steps["ask", None].outputs == {"message": "ship 1.2?"}
+    assert [event.details for event in walk.history if event.kind == "step_waiting"] == [{"message": "ship 1.2?"}]
+    walk.decide(("ask", None), approved=True)
+    outputs = walk.steps["ask", None].outputs or {}
+    assert (outputs["message"], outputs["approved"]) == ("ship 1.2?", True)
+    assert str(outputs["at"]).endswith("Z")
+
+
+def test_a_message_that_has_no_value_fails_the_approval() -> None:
+    """Nobody is asked about a gap."""
+    ask = replace(an_approval("ask"), config={"message": "${{ inputs.gone }} now"})
+    walk = Walk(a_definition(ask))
+    walk.feed()
+    error = walk.steps["ask", None].error
+    assert (walk.run.status, error and error.name) == (RunStatus.FAILED, "ExpressionError")

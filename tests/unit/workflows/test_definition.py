@@ -72,6 +72,13 @@ def test_what_the_guide_shows_is_right(text: str) -> None:
     assert problems_of(orjson.loads(text)) == []
 
 
+def test_a_misspelt_type_hides_no_other_problem() -> None:
+    """The step is read as what was probably meant."""
+    step = {"name": "a", "type": "code_executon", "config": {"cod": "pass"}, "timeout": -1, "retry": {"on": ["lsot"]}}
+    found = {pointer for pointer, _ in problems_of({"name": "w", "steps": [step]})}
+    assert found == {f"/steps/0/{part}" for part in ("type", "config/cod", "config", "timeout", "retry/on/0")}
+
+
 def test_there_are_examples() -> None:
     """The examples and the definitions of the guide are found."""
     assert len(SHOWN) >= 2

@@ -1,6 +1,7 @@
 """A run as lines and cells for people: statuses, durations, what there is to say about a step."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 
 from sandgate.cli.printable import one_line
@@ -75,7 +76,10 @@ def _items(items: tuple[Item, ...]) -> str:
 def _decision(run: Run, step: Step) -> str:
     if step.type != StepType.APPROVAL or step.status != StepStatus.WAITING:
         return ""
-    return f"decide with: sandgate workflow approve {run.run_id} {step.name}"
+    outputs = step.outputs if isinstance(step.outputs, Mapping) else {}
+    message = outputs.get("message")
+    asked = f"{message}; " if isinstance(message, str) and message else ""
+    return f"{asked}decide with: sandgate workflow approve {run.run_id} {step.name}"
 
 
 def _why(step: Attempted) -> str:

@@ -1,6 +1,6 @@
 """What clients send. Every model is strict: no unknown field, no number in a text, no ``true`` for a number."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -31,13 +31,17 @@ _WHOLE = BeforeValidator(_whole)
 
 
 class Change(BaseModel):
-    """A PATCH: what is left out stays as it is. At least one field has to be there, and none may be null."""
+    """A PATCH: what is left out stays as it is. At least one field has to be there, and none may be null but those of
+    ``CLEARED``, which null takes away.
+    """
+
+    CLEARED: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
     def _check_something_changes(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            nulls = [name for name, field in value.items() if field is None]
+            nulls = [name for name, field in value.items() if field is None and name not in cls.CLEARED]
             if nulls or not value:
                 raise ValueError(f"{nulls[0][:80]} may be left out, but not null" if nulls else "changes nothing")
         return value
@@ -45,8 +49,10 @@ class Change(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
-        for part in handler.resolve_ref_schema(schema)["properties"].values():
+        for name, part in handler.resolve_ref_schema(schema)["properties"].items():
             part.pop("default", None)
+            if name in cls.CLEARED:
+                continue
             # None stands for what was left out; on the wire there is no null.
             (kind,) = [choice for choice in part.pop("anyOf") if choice != {"type": "null"}]
             part.update(kind)

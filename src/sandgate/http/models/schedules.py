@@ -141,7 +141,12 @@ class CreateSchedule(BaseModel):
 
 
 class UpdateSchedule(Change):
-    """What is to be changed. `cron` takes the place of `interval`, and `interval` that of `cron`."""
+    """What is to be changed. `cron` takes the place of `interval`, and `interval` that of `cron`.
+
+    `start_at` and `end_at` are taken away by null.
+    """
+
+    CLEARED = frozenset({"start_at", "end_at"})
 
     model_config = request_config({"paused": True}, minProperties=1)
 
@@ -163,7 +168,7 @@ class UpdateSchedule(Change):
 
     def wanted(self) -> ScheduleChange:
         """For the use case."""
-        given = self.model_dump(exclude_none=True)
+        given = self.model_dump(exclude_unset=True)
         timing = {field: given[name] for name, field in _TIMING.items() if name in given}
         policy = {field: given[name] for name, field in _POLICY.items() if name in given}
         words = {"catch_up": CatchUp, "overlap": Overlap}

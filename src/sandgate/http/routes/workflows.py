@@ -3,10 +3,13 @@
 from typing import Annotated
 
 from fastapi import Query
+from starlette.requests import Request
 
 from sandgate.core import errors
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.exchange import exchange_of
+from sandgate.http.idempotency import draft_of
 from sandgate.http.models.workflows import (
     Definition,
     DeleteQuery,
@@ -117,11 +120,13 @@ def _add_start_routes(api: Api, workflows: Workflows) -> None:
         caller: Caller,
         workflow_id: WorkflowPath,
         query: Annotated[StartQuery, Query()],
+        request: Request,
         body: StartWorkflow | None = None,
     ) -> RunAnswer:
         """Start a run; it is on disk when the answer leaves. With `wait`, the answer is the finished run."""
         inputs = {} if body is None else body.inputs
-        return RunAnswer.of(await workflows.start(caller, workflow_id, inputs, query.wait))
+        draft = draft_of(exchange_of(request.scope), RunAnswer.of)
+        return RunAnswer.of(await workflows.start(caller, workflow_id, inputs, query.wait, draft))
 
     @api.operation("GET", f"{_WORKFLOW}/status", tag=_TAG, errors=(errors.WorkflowNotFound, errors.RunNotFound))
     async def get_workflow_status(

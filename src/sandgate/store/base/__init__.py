@@ -10,7 +10,7 @@ from typing import Protocol
 from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
-from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
+from sandgate.store.base.idempotency import DraftAnswer, IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
@@ -21,6 +21,7 @@ __all__ = [
     "ArtifactStore",
     "CredentialStore",
     "DeliveryKeys",
+    "DraftAnswer",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",

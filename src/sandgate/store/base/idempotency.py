@@ -17,6 +17,15 @@ class SavedAnswer:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class DraftAnswer:
+    """What is answered to a request with a key when its process dies before it has answered: all went well."""
+
+    user_id: UserId
+    key: str
+    body: bytes
+
+
 class IdempotencyStore(Protocol):
     """First answers by (user, key)."""
 
@@ -34,11 +43,14 @@ class IdempotencyStore(Protocol):
         ...
 
     async def release(self, user_id: UserId, key: str) -> None:
-        """Give back a claimed key whose request was not carried out."""
+        """Give back a claimed key whose request was not carried out; an answer that was drafted for it is given now."""
         ...
 
     async def release_unanswered(self) -> int:
-        """Give back every claimed key without an answer: at the start, their requests died with the last process."""
+        """Give back every claimed key without an answer: at the start, their requests died with the last process.
+
+        Keys that have a draft are answered by it. Answers how many were given back.
+        """
         ...
 
     async def prune(self, before: datetime) -> int:

@@ -13,7 +13,10 @@ class SignalStore(Protocol):
     """Rows of signals; ``RunStore.apply`` deletes them."""
 
     async def insert(self, signal: RunSignal) -> bool:
-        """Add a row, and wake up the process that works on the run; False, and nothing written, when it has ended."""
+        """Add a row, unless it is there, and wake up the process that works on the run.
+
+        False, and nothing written, when it has ended.
+        """
         ...
 
     async def list_held(self, owner: str) -> Sequence[RunSignal]:

@@ -10,6 +10,7 @@ from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun
 from sandgate.core.workflow import Json, Workflow
+from sandgate.store.base.idempotency import DraftAnswer
 
 
 class WorkflowStore(Protocol):
@@ -78,8 +79,15 @@ class RunStore(Protocol):
         """Whether other processes may work on runs of the same database."""
         ...
 
-    async def insert(self, change: RunChange, lease_s: float | None = None, *, under: Run | None = None) -> bool:
-        """Add a run, held for ``lease_s`` (None: as its row says).
+    async def insert(
+        self,
+        change: RunChange,
+        lease_s: float | None = None,
+        *,
+        under: Run | None = None,
+        draft: DraftAnswer | None = None,
+    ) -> bool:
+        """Add a run, held for ``lease_s`` (None: as its row says), with the draft of what is answered about it.
 
         False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
         not held as it says any more, and when another process has added it.

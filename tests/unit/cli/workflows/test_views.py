@@ -35,6 +35,7 @@ def test_each_step_has_a_row() -> None:
             step("fetch", attempts=3),
             step("each", "running", items=["succeeded", "failed", "running", "pending"]),
             step("ask", "waiting", type="approval"),
+            step("ship", "waiting", type="approval", outputs={"message": "ship 1.2?"}),
             step("bad", "failed", error=FAILED),
             step("next", "pending"),
         )
@@ -45,6 +46,7 @@ def test_each_step_has_a_row() -> None:
         "✓ fetch succeeded 5 ms attempt 3",
         "▸ each running 7.0 s 2 of 4 items, 1 failed",
         "‖ ask waiting 7.0 s decide with: sandgate workflow approve run-1 ask",
+        "‖ ship waiting 7.0 s ship 1.2?; decide with: sandgate workflow approve run-1 ship",
         "✗ bad failed 5 ms ValueError: bad\\nthing",
         "· next pending",
     ]
