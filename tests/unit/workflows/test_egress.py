@@ -89,6 +89,7 @@ async def test_a_name_may_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         "https://user:secret@example.com/", "https://user@example.com", "http://evil.example\\@10.0.0.1/",
         "http://a b/", "http://a/\r\nHost: b", "http://a:99999/", "http://a:0/", "http://[::1", "http://a%00b/",
         "http://[fe80::1%25eth0]/", "http://\u2100.example/", "gopher://127.0.0.1:6379/_x",
+        "http://a/\ud800",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(url: str) -> None:

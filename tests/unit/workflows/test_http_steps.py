@@ -173,6 +173,10 @@ async def test_addresses_inside_are_refused(web: Web) -> None:
         ),
         (b"HTTP/1.1 200 X\r\n" + b"X-A: " + b"x" * 40_000, "BadReply"),
         (b"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", "BadReply"),
+        (
+            b"HTTP/1.1 200 X\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+            "BadReply",
+        ),
         (b"HTTP/1.1 200 X\r\nContent-Length: 10\r\n\r\nx", "BadReply"),
         (b"SSH-2.0-x\r\n\r\n", "BadReply"),
         (b"HTTP/1.1 102 X\r\n\r\n" * 1000 + b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", "BadReply"),
