@@ -115,3 +115,4 @@ def test_limits_in_turn_do_not_have_the_most_made_and_thrown_away() -> None:
             assert spares.take(limits) is None
             reactor.go_on()
             assert len(made) == 2
+    reactor._selector.close()

@@ -85,13 +85,30 @@ class LauncherClient:
         """
         if self._socket is None:
             return
+        message = protocol.pack({"verb": verb, "number": 0, **fields})
+        if self._unsent or not self._send_now(message, ends):
+            self._send_later(message, ends)
+
+    def _send_now(self, message: bytes, ends: Sequence[int]) -> bool:
+        """Send it if the launcher takes it; False when it has to wait."""
+        assert self._socket is not None  # noqa: S101 - the caller has looked
+        try:
+            descriptors.send(self._socket, message, list(ends))
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._lose()
+        return True
+
+    def _send_later(self, message: bytes, ends: Sequence[int]) -> None:
+        """With copies, because the originals may be closed before its turn comes."""
         copies: list[int] = []
         try:
             copies.extend(os.dup(end) for end in ends)
         except OSError:
             _close_all(copies)
         else:
-            self._unsent.append((protocol.pack({"verb": verb, "number": 0, **fields}), copies))
+            self._unsent.append((message, copies))
             self._send()
 
     def _send(self) -> None:
