@@ -106,7 +106,10 @@ class Gateway:
             most_runs=settings.max_runs,
             most_depth=settings.max_run_depth,
             requests=HttpSteps(
-                Egress(settings.http_step_allow), most=settings.max_http_steps, most_bytes=settings.http_step_bytes
+                Egress(settings.http_step_allow),
+                most=settings.max_http_steps,
+                most_of_one=settings.max_http_steps_per_user,
+                most_bytes=settings.http_step_bytes,
             ),
             workspaces=self._workspaces,
             environments=self._environments,

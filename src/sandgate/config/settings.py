@@ -135,6 +135,9 @@ class Settings(BaseModel):
     )
     max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
     max_http_steps: int = _setting(64, "Steps of type `http` at once, on this server.", ge=1, le=1000)
+    max_http_steps_per_user: int = _setting(
+        16, "Steps of type `http` of one user at once, on this server; more of them wait.", ge=1, le=1000
+    )
     http_step_bytes: int = _setting(
         256 * 1024, "Largest answer to a step of type `http`.", unit="bytes", ge=1024, le=256 * 1024
     )

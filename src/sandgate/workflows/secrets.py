@@ -42,8 +42,7 @@ class SecretService:
 
     async def put(self, caller: Principal, name: str, value: str) -> Secret:
         """See ``Secrets``."""
-        if not caller.can_write:
-            raise Forbidden(f"The role {caller.role} only reads; ask an admin for the role user")
+        _check_can_write(caller)
         _check_value(value)
         now = self._clock.now()
         key_id, sealed = self._seals.seal(caller.user_id, name, value)
@@ -61,6 +60,7 @@ class SecretService:
 
     async def delete(self, caller: Principal, name: str) -> None:
         """See ``Secrets``."""
+        _check_can_write(caller)
         if not await self._store.delete(caller.user_id, name):
             raise secret_not_found(name)
 
@@ -70,6 +70,11 @@ class SecretService:
             return SecretValues()
         rows = await self._store.find(owner_id, names)
         return SecretValues({row.name: self._seals.open(owner_id, row.name, row.key_id, row.sealed) for row in rows})
+
+
+def _check_can_write(caller: Principal) -> None:
+    if not caller.can_write:
+        raise Forbidden(f"The role {caller.role} only reads; ask an admin for the role user")
 
 
 def _check_value(value: str) -> None:

@@ -5,7 +5,9 @@ from difflib import get_close_matches
 from itertools import islice
 
 _LONGEST_SHOWN = 80
-_MOST_COMPARED = 200
+# Comparing takes a time that grows with the product of both.
+_MOST_COMPARED = 100
+_LONGEST_COMPARED = 40
 
 
 def shown(name: str) -> str:
@@ -22,7 +24,7 @@ def suggest_one(value: object, known: Iterable[str]) -> str | None:
 def suggest(name: str, known: Iterable[str]) -> str:
     """What is right instead of ``name``: the nearest known word, or all of them when there are few; may be empty."""
     words = list(islice(known, _MOST_COMPARED))
-    near = get_close_matches(name[:_LONGEST_SHOWN], words, n=1)
+    near = get_close_matches(name[:_LONGEST_COMPARED], [word for word in words if len(word) <= _LONGEST_COMPARED], n=1)
     if near:
         return f"did you mean {shown(near[0])}?"
     if 0 < len(words) <= 20:

@@ -110,7 +110,7 @@ class StepWork:
             context = attempt_context(live.graph, live.state(), row, secrets)
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)
-        return await self._requests.run(live.graph.steps[row.step], context, masker)
+        return await self._requests.run(live.graph.steps[row.step], context, masker, live.run.owner_id)
 
     async def _execute(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
         masker = Masker()

@@ -77,7 +77,7 @@ RULES: dict[tuple[str, str], Rule] = {
     # Secrets are one's own affair, also against an admin.
     ("GET", SECRETS): Rule(401, 200, 200, 200),
     ("PUT", f"{SECRETS}/{{secret_name}}"): Rule(401, 403, 200, 200, body={"value": PASSWORD}),
-    ("DELETE", f"{SECRETS}/{{secret_name}}"): Rule(401, 404, 200, 404, 404),
+    ("DELETE", f"{SECRETS}/{{secret_name}}"): Rule(401, 403, 200, 404, 404),
     # Made for a workflow of the user's own; ``{workflow_id}`` in a body is filled in like one in a path.
     ("POST", SCHEDULES): Rule(401, 404, 201, 201, 404, {"workflow_id": "{workflow_id}", "cron": "@daily"}),
     ("GET", SCHEDULES): Rule(401, 200, 200, 200),

@@ -247,16 +247,30 @@ def test_braces_around_a_condition_are_optional() -> None:
         "[" + ",".join(["inputs.long in inputs.longer"] * 100) + "]",
         "[" + ",".join(["split(inputs.longer, 'a')"] * 100) + "]",
         "join(split(inputs.longer, 'a'), inputs.long)",
+        "[" + ",".join(["join(inputs.flags)"] * 100) + "]",
+        "[" + ",".join(["0 in inputs.texts"] * 100) + "]",
     ],
 )
 def test_much_work_is_refused_soon(text: str) -> None:
     """Values that are used again and again multiply neither time nor memory."""
     context = {"inputs": {"big": list(range(60_000)), "same": list(range(60_000)), "long": "a" * 300_000}}
+    context["inputs"] |= {"flags": [True] * 30_000, "texts": ["a"] * 30_000}
     context["inputs"]["longer"] = "a" * 600_000
     started = time.process_time()
     with pytest.raises(ExpressionError, match=r"too much work|longer than"):
         evaluate(parse(text), context)
     assert time.process_time() - started < 2
+
+
+def test_what_default_catches_costs_no_search_for_what_was_meant() -> None:
+    """Names that are like many others take long to compare; nobody reads the result."""
+    context = {"inputs": {"a" * 36 + f"{number:04d}": 1 for number in range(200)}}
+    text = "[" + ",".join([f"default(inputs.{'a' * 40}, 1)"] * 100) + "]"
+    started = time.process_time()
+    assert evaluate(parse(text), context) == [1] * 100
+    assert time.process_time() - started < 0.5
+    with pytest.raises(ExpressionError, match="did you mean"):
+        evaluate(parse(f"[default(inputs.x, 1), inputs.{'a' * 40}]"), context)
 
 
 def test_values_that_share_parts_are_measured_before_they_grow() -> None:

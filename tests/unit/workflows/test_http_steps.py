@@ -5,6 +5,7 @@ import json
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -172,8 +173,14 @@ async def test_addresses_inside_are_refused(web: Web) -> None:
         ),
         (b"HTTP/1.1 200 X\r\n" + b"X-A: " + b"x" * 40_000, "BadReply"),
         (b"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx", "BadReply"),
+        (
+            b"HTTP/1.1 200 X\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx",
+            "BadReply",
+        ),
         (b"HTTP/1.1 200 X\r\nContent-Length: 10\r\n\r\nx", "BadReply"),
         (b"SSH-2.0-x\r\n\r\n", "BadReply"),
+        (b"HTTP/1.1 102 X\r\n\r\n" * 1000 + b"HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\n", "BadReply"),
+        (b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n", "BadReply"),
         (b"", "BadReply"),
     ],
 )
@@ -183,6 +190,33 @@ async def test_hostile_answers_end_the_step(web: Web, steps: HttpSteps, answer: 
     result = await _get(steps, web.url)
     assert _error(result) == error
     assert result.reason == ("output_limit" if error == "ReplyTooLarge" else "failed")
+
+
+async def test_a_kind_that_is_long_to_read_is_cut(web: Web) -> None:
+    """Nothing else runs while it is read."""
+    web.say("/", b"x", headers={"Content-Type": 'a/b; x="' + ";" * 30_000})
+    steps = HttpSteps(Egress("127.0.0.1"))
+    started = time.process_time()
+    assert (await steps.run(a_request(web.url), {})).status is StepStatus.SUCCEEDED
+    assert time.process_time() - started < 0.3
+    steps.close()
+
+
+async def test_one_owner_takes_only_a_share(web: Web) -> None:
+    """Others get through, and what waits goes on once there is room."""
+    steps = HttpSteps(Egress("127.0.0.1"), most=3, most_of_one=2)
+    web.say("/", b"x")
+    never = a_request(f"{web.url}/never")
+    tasks = [asyncio.ensure_future(steps.run(never, {}, owner="greedy")) for _ in range(5)]
+    waiting = asyncio.ensure_future(steps.run(a_request(web.url), {}, owner="greedy"))
+    async with asyncio.timeout(5):
+        assert (await steps.run(a_request(web.url), {}, owner="modest")).status is StepStatus.SUCCEEDED
+        assert not waiting.done()
+        for task in tasks:
+            task.cancel()
+        assert (await waiting).status is StepStatus.SUCCEEDED
+    await asyncio.gather(*tasks, return_exceptions=True)
+    steps.close()
 
 
 async def test_an_answer_that_grows_as_json_is_refused(web: Web) -> None:

@@ -29,7 +29,7 @@ def add_secret_routes(api: Api, secrets: Secrets) -> None:
         """List your secrets by name. Values are shown to nobody."""
         return SecretsAnswer(secrets=[SecretAnswer.of(row) for row in await secrets.list(caller)])
 
-    @api.operation("DELETE", f"{_SECRETS}/{{secret_name}}", tag=_TAG, errors=(errors.SecretNotFound,))
+    @api.operation("DELETE", f"{_SECRETS}/{{secret_name}}", tag=_TAG, errors=(errors.SecretNotFound, errors.Forbidden))
     async def delete_secret(caller: Caller, secret_name: SecretPath) -> SecretDeletedAnswer:
         """Delete one of your secrets. Steps that name it fail from now on."""
         await secrets.delete(caller, secret_name)

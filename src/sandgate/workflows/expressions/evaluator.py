@@ -90,6 +90,8 @@ class _Evaluation:
         self._context = context
         self._status = status
         self._work = work
+        # How many `default(…)` stand around what is looked at: nobody reads then what is missing.
+        self._caught = 0
 
     def value(self, node: Node) -> Json:
         """The value of a node."""
@@ -134,7 +136,8 @@ class _Evaluation:
                 return base[key]
             if isinstance(base, SecretValues):
                 raise MissingSecret(key, self._work.position)
-            raise self._missing(f"There is no {shown(key)} in the object; {suggest(key, base) or 'it is empty'}")
+            near = "" if self._caught else suggest(key, base) or "it is empty"
+            raise self._missing(f"There is no {shown(key)} in the object; {near}")
         if isinstance(base, list):
             return self._project(base, key)
         if base is None:
@@ -183,8 +186,11 @@ class _Evaluation:
         return call(node.function, arguments, self._work)
 
     def _default(self, node: Call) -> Json:
+        self._caught += 1
         try:
             value = self.value(node.arguments[0])
         except MissingValue:
             value = None
+        finally:
+            self._caught -= 1
         return self.value(node.arguments[1]) if value is None else value

@@ -17,6 +17,7 @@ MAX_TEXT_CHARACTERS = 1024 * 1024
 # What looking at one value costs, in characters of text that are copied in the same time.
 _VALUE_COST = 4
 _CONTAINER_COST = 12
+_CALL_COST = 24
 
 
 class MissingValue(ExpressionError):
@@ -124,9 +125,11 @@ def equal(left: Json, right: Json, work: Work, depth: int = 0) -> bool:
     if depth > MAX_VALUE_DEPTH:
         raise work.error(f"The value is nested deeper than {MAX_VALUE_DEPTH} levels")
     work.spend(_VALUE_COST)
-    if type(left) is int and type(right) is int:
+    if type(left) is type(right) and isinstance(left, int | float):
         # By far the most frequent case in long lists.
         return left == right
+    # What follows takes longer than that.
+    work.spend(_CONTAINER_COST)
     if kind(left) != kind(right):
         return False
     if isinstance(left, list):
@@ -182,6 +185,8 @@ def to_text(value: Json, work: Work) -> str:
         return value
     if value is None:
         raise work.error("The value is null and cannot be part of a text; write default(…, '')")
+    # Each time an encoder is made.
+    work.spend(_CALL_COST)
     return to_json(value, work)
 
 

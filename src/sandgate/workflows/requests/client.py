@@ -16,6 +16,7 @@ Header = tuple[str, str]
 CONNECT_LIMIT_S = 10.0
 _MOST_HEAD_BYTES = 32 * 1024
 _CHUNK_BYTES = 64 * 1024
+_MOST_INTERIM = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Client:
             writer.write(connection.send(event) or b"")
         await writer.drain()
         response: h11.Response | None = None
+        interim = 0
         body = bytearray()
         while True:
             match connection.next_event():
@@ -101,13 +103,15 @@ class Client:
                     connection.receive_data(await reader.read(_CHUNK_BYTES))
                 case h11.Response() as response:
                     pass
+                case h11.InformationalResponse() if (interim := interim + 1) > _MOST_INTERIM:
+                    raise RequestProblem("BadReply", f"{target.origin} sends interim answers without end")
                 case h11.Data(data=data):
                     body += data
                     if len(body) > self._most_bytes:
                         raise _too_large(target, self._most_bytes)
                 case h11.EndOfMessage() if response is not None:
                     return Reply(response.status_code, _decode(response), bytes(body))
-                case h11.ConnectionClosed():
+                case h11.ConnectionClosed() | h11.PAUSED:
                     raise RequestProblem("ConnectionLost", f"{target.origin} closed the connection")
 
 

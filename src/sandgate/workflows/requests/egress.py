@@ -90,8 +90,9 @@ class Egress:
         if not addresses:
             raise RequestProblem(
                 "AddressRefused",
-                f"{host} is {', '.join(map(str, found))}, which steps may not reach; an administrator may allow it "
-                "with SANDGATE_HTTP_STEP_ALLOW",
+                # Not which: users are told no addresses of a network that they may not reach.
+                f"{host} has no address that steps may reach; an administrator may allow it with "
+                "SANDGATE_HTTP_STEP_ALLOW",
             )
         return [str(address) for address in addresses[:_MOST_ADDRESSES]]
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from email.message import Message as MimeHeaders
 from typing import NoReturn
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from sandgate import __version__
 from sandgate.core.errors import ExpressionError
@@ -29,6 +30,7 @@ from sandgate.workflows.requests.target import Target, follow, parse_target
 
 MOST_REDIRECTS = 5
 MOST_BODY_BYTES = 1024 * 1024
+_LONGEST_KIND = 512
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # What may be told to a host that a redirect leads to: everything else was meant for the first one.
 _HARMLESS = frozenset({"accept", "accept-language", "user-agent", "accept-encoding"})
@@ -40,28 +42,35 @@ _CHARSETS = re.compile(
 
 
 class HttpSteps:
-    """``most`` requests are under way at once; answers have at most ``most_bytes``."""
+    """``most`` requests are under way at once, ``most_of_one`` of them of one owner; answers have ``most_bytes``."""
 
     def __init__(
         self,
         egress: Egress | None = None,
         *,
         most: int = 64,
+        most_of_one: int = 16,
         most_bytes: int = MOST_DATA_BYTES,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._egress = egress or Egress()
         self._client = Client(self._egress, most_bytes, tls)
         self._slots = asyncio.Semaphore(most)
+        self._most_of_one = most_of_one
+        # By owner, for as long as somebody waits or is under way.
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def close(self) -> None:
         """Make no more requests."""
         self._egress.close()
 
-    async def run(self, step: StepDefinition, context: Mapping[str, Json], masker: Masker | None = None) -> StepResult:
+    async def run(
+        self, step: StepDefinition, context: Mapping[str, Json], masker: Masker | None = None, owner: str = ""
+    ) -> StepResult:
         """Make the step's request; the answer shows no secret. When it is cancelled, the connection is closed."""
         masker = masker or Masker()
-        async with self._slots:
+        share = self._shares.setdefault(owner, asyncio.Semaphore(self._most_of_one))
+        async with share, self._slots:
             began = time.monotonic()
             limit_s = DEFAULT_TIMEOUT_S if step.timeout_s is None else step.timeout_s
             secret_host = None
@@ -148,7 +157,7 @@ def _redirected(before: Target, target: Target, message: Message, status: int) -
 
 
 def _judge(target: Target, reply: Reply, expected: Sequence[int]) -> StepResult:
-    if reply.find("content-encoding") not in (None, "identity"):
+    if any(value != "identity" for name, value in reply.headers if name == "content-encoding"):
         raise RequestProblem("BadReply", f"{target.origin} answers in an encoding that was not accepted")
     outputs = _outputs(reply)
     if (reply.status in expected) if expected else reply.status < 400:
@@ -180,7 +189,8 @@ def _joined(headers: Sequence[Header]) -> Mapping[str, str]:
 def _body(reply: Reply) -> Json:
     """JSON when the answer says so and is, otherwise text."""
     kind = MimeHeaders()
-    kind["content-type"] = reply.find("content-type") or "text/plain"
+    # The time that this takes to read grows with the square of its length.
+    kind["content-type"] = (reply.find("content-type") or "text/plain")[:_LONGEST_KIND]
     text = _text(reply.body, str(kind.get_param("charset") or "utf-8"))
     if kind.get_content_subtype() == "json" or kind.get_content_subtype().endswith("+json"):
         try:

@@ -33,8 +33,8 @@ class Target:
 
 def parse_target(url: str) -> Target:
     """Raises ``RequestProblem`` for what is no http or https URL, and for one with a user or a password in it."""
-    if any(ord(sign) <= 32 or ord(sign) == 127 for sign in url) or "\\" in url:
-        raise _bad("holds a space, a backslash or a control character")
+    if any(ord(sign) <= 32 or ord(sign) == 127 or "\ud800" <= sign <= "\udfff" for sign in url) or "\\" in url:
+        raise _bad("holds a space, a backslash, a control character or half of a surrogate pair")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
