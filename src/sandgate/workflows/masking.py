@@ -7,7 +7,7 @@ that takes it apart, or turns it into something else, is not stopped by this.
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from urllib.parse import quote, quote_plus
 
@@ -29,6 +29,8 @@ _FEW_FORMS = 64
 # How often the beginning of a form is looked at where it may be, before the slower way that always ends.
 _MOST_TRIES = 32
 _LONGEST_STEP = 16_384
+# How much is compared in one text, in forms of up to so many characters.
+_LEAST_WORK, _WORK_PER_CHARACTER, _CHARACTERS_AT_ONCE = 500_000, 8, 256
 # In the place of how far a mask reaches: what was shown last is none.
 _PLAIN = -1
 # What the service shows of a value stands in these.
@@ -63,15 +65,23 @@ class Form:
         return end
 
 
+_NO_FORMS: Mapping[int, Mapping[str, Form]] = {}
+
+
 class Masker:
     """Knows the secrets of one workflow."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret)}
         self._forms = [Form(text) for text in sorted(forms, key=lambda form: (-len(form), form))]
-        self._by_start: dict[str, list[Form]] = {}
+        # By how they start, then by length.
+        self._by_start: dict[str, dict[int, dict[str, Form]]] = {}
         for form in self._forms:
-            self._by_start.setdefault(form.text[:SHORTEST_SECRET], []).append(form)
+            lengths = self._by_start.setdefault(form.text[:SHORTEST_SECRET], {})
+            lengths.setdefault(len(form.text), {})[form.text] = form
+        # All that is shorter than the beginnings above; of few forms it is not needed.
+        many = self._by_start if len(self._forms) > _FEW_FORMS else ()
+        self._short_starts = {start[:length] for start in many for length in range(1, SHORTEST_SECRET)}
 
     def __bool__(self) -> bool:
         return bool(self._forms)
@@ -152,16 +162,25 @@ class Masker:
                 start = text.find(form.text, end - len(form.text) + 1)
 
     def _find_many(self, text: str) -> Iterator[Span]:
-        """Look at each place once, however many forms there are."""
-        length, by_start = SHORTEST_SECRET, self._by_start
+        """Look at each place once, however many forms there are.
+
+        Of secrets that are made to be long to look for nothing is shown, instead of all of it being looked for.
+        """
+        head, by_start = SHORTEST_SECRET, self._by_start
         done: dict[str, int] = {}
-        for start in range(len(text) - length + 1):
-            for form in by_start.get(text[start : start + length], ()):
+        left = _LEAST_WORK + _WORK_PER_CHARACTER * len(text)
+        for start in range(len(text) - head + 1):
+            for length, forms in by_start.get(text[start : start + head], _NO_FORMS).items():
+                left -= 1 + length // _CHARACTERS_AT_ONCE
+                form = forms.get(text[start : start + length])
                 # Within a stretch of its own it has been looked for already.
-                if start >= done.get(form.text, 0) and text.startswith(form.text, start):
+                if form is not None and start >= done.get(form.text, 0):
                     end = form.find_end(text, start)
                     done[form.text] = end - len(form.text) + 1
                     yield start, end
+            if left < 0:
+                yield start, len(text)
+                return
 
     def _find_cut(self, text: str, *, at_end: bool) -> Span | None:
         """The longest stretch at an end of the text that is a part of a secret."""
@@ -173,7 +192,24 @@ class Masker:
 
     def _find_waiting(self, text: str) -> int:
         """Where the end of the text begins that may come to be a secret; it may be none as well."""
+        if len(self._forms) > _FEW_FORMS:
+            return self._find_waiting_of_many(text)
         return len(text) - max((_end_in_common(text, form.text, exactly=False) for form in self._forms), default=0)
+
+    def _find_waiting_of_many(self, text: str) -> int:
+        """Look at each place near the end once, however many forms there are."""
+        end, head = len(text), SHORTEST_SECRET
+        left = _LEAST_WORK
+        for start in range(max(0, end - len(self._forms[0].text) + 1), end - head + 1):
+            for length, forms in self._by_start.get(text[start : start + head], _NO_FORMS).items():
+                if length <= end - start:
+                    continue
+                rest = text[start:]
+                left -= len(forms) * (1 + len(rest) // _CHARACTERS_AT_ONCE)
+                if left < 0 or any(form.startswith(rest) for form in forms):
+                    return start
+        places = range(max(0, end - head + 1), end)
+        return next((start for start in places if text[start:] in self._short_starts), end)
 
 
 def are_cut(ended: Termination) -> tuple[bool, bool]:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
-from sandgate.core.errors import Forbidden, InvalidRequest, TooManySecrets
+from sandgate.core.errors import Forbidden, InvalidRequest, SecretUnreadable, TooManySecrets
 from sandgate.core.ids import UserId
 from sandgate.core.principal import Principal
 from sandgate.core.secret import Secret
@@ -17,6 +17,9 @@ from sandgate.workflows.refusals import secret_not_found
 
 LONGEST_SECRET_BYTES = 32 * 1024
 MOST_LINES = 1000
+# What one workflow may name together: each line and each byte is looked for in all that its steps write.
+MOST_BYTES_TOGETHER = 256 * 1024
+MOST_LINES_TOGETHER = 2000
 
 
 class Seals(Protocol):
@@ -69,12 +72,25 @@ class SecretService:
         if not names:
             return SecretValues()
         rows = await self._store.find(owner_id, names)
-        return SecretValues({row.name: self._seals.open(owner_id, row.name, row.key_id, row.sealed) for row in rows})
+        values = {row.name: self._seals.open(owner_id, row.name, row.key_id, row.sealed) for row in rows}
+        _check_together(values.values())
+        return SecretValues(values)
 
 
 def _check_can_write(caller: Principal) -> None:
     if not caller.can_write:
         raise Forbidden(f"The role {caller.role} only reads; ask an admin for the role user")
+
+
+def _check_together(values: Collection[str]) -> None:
+    """Raises ``SecretUnreadable`` for more than can be masked in a time that nobody else would notice."""
+    size = sum(len(value.encode("utf-8", "replace")) for value in values)
+    lines = sum(len(value.splitlines()) for value in values)
+    if size > MOST_BYTES_TOGETHER or lines > MOST_LINES_TOGETHER:
+        raise SecretUnreadable(
+            f"The secrets that this workflow names have {size} bytes and {lines} lines together, each of which would "
+            f"have to be masked; {MOST_BYTES_TOGETHER} and {MOST_LINES_TOGETHER} are the most"
+        )
 
 
 def _check_value(value: str) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from urllib.parse import quote
 
 import pytest
@@ -155,6 +156,32 @@ def test_masking_takes_no_time_to_speak_of() -> None:
     assert Masker(["a" * 10_000]).mask(text) == MASK
     lines = "\n".join(f"line-{number:08}" for number in range(500))
     assert Masker([lines]).mask("y".join(lines.split("\n"))).count(MASK) == 500
+
+
+def test_many_secrets_that_are_alike_are_found_soon() -> None:
+    """What is looked for at a place does not grow with their number, of the whole and of pieces."""
+    lines = [f"AAAAAAAA{number:08}" for number in range(2000)]
+    masker = Masker(["\n".join(lines[:1000]), "\n".join(lines[1000:])])
+    started = time.process_time()
+    assert masker.mask(f"{'A' * 100_000} {lines[7]} b") == f"{'A' * 100_000} {MASK} b"
+    stream = MaskedStream(masker)
+    assert "".join(stream.feed("a line of a log\n") for _ in range(1000)) == "a line of a log\n" * 1000
+    assert time.process_time() - started < 3
+
+
+def test_secrets_that_take_too_long_to_look_for_hide_all_that_is_left() -> None:
+    """Nobody else waits for somebody whose secrets are made for that, and none of them shows."""
+    secrets = ["A" * length + "!" for length in range(700, 1400)]
+    masker = Masker(secrets)
+    started = time.process_time()
+    masked = masker.mask("x" + "A" * 100_000 + secrets[3])
+    assert masked.startswith("x")
+    assert masked.endswith(MASK)
+    assert secrets[3] not in masked
+    stream = MaskedStream(masker)
+    shown = "".join(stream.feed("A" * 100) for _ in range(100)) + stream.finish()
+    assert time.process_time() - started < 6
+    assert "!" not in shown
 
 
 def test_without_secrets_nothing_changes() -> None:
