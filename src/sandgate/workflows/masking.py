@@ -30,7 +30,7 @@ _FEW_FORMS = 64
 _MOST_TRIES = 32
 _LONGEST_STEP = 16_384
 # How much is compared in one text, in forms of up to so many characters.
-_LEAST_WORK, _WORK_PER_CHARACTER, _CHARACTERS_AT_ONCE = 500_000, 8, 256
+_LEAST_WORK, _WORK_PER_CHARACTER, _CHARACTERS_AT_ONCE = 100_000, 8, 256
 # In the place of how far a mask reaches: what was shown last is none.
 _PLAIN = -1
 # What the service shows of a value stands in these.
@@ -65,7 +65,20 @@ class Form:
         return end
 
 
-_NO_FORMS: Mapping[int, Mapping[str, Form]] = {}
+class _Alike:
+    """Forms that start alike and are of one length."""
+
+    def __init__(self) -> None:
+        self.forms: dict[str, Form] = {}
+        self.tails: set[str] = set()
+
+    def add(self, form: Form) -> None:
+        """Add one of them."""
+        self.forms[form.text] = form
+        self.tails.add(form.text[-SHORTEST_SECRET:])
+
+
+_NO_FORMS: Mapping[int, _Alike] = {}
 
 
 class Masker:
@@ -75,10 +88,10 @@ class Masker:
         forms = {form for secret in secrets for form in _forms(secret)}
         self._forms = [Form(text) for text in sorted(forms, key=lambda form: (-len(form), form))]
         # By how they start, then by length.
-        self._by_start: dict[str, dict[int, dict[str, Form]]] = {}
+        self._by_start: dict[str, dict[int, _Alike]] = {}
         for form in self._forms:
             lengths = self._by_start.setdefault(form.text[:SHORTEST_SECRET], {})
-            lengths.setdefault(len(form.text), {})[form.text] = form
+            lengths.setdefault(len(form.text), _Alike()).add(form)
         # All that is shorter than the beginnings above; of few forms it is not needed.
         many = self._by_start if len(self._forms) > _FEW_FORMS else ()
         self._short_starts = {start[:length] for start in many for length in range(1, SHORTEST_SECRET)}
@@ -170,9 +183,13 @@ class Masker:
         done: dict[str, int] = {}
         left = _LEAST_WORK + _WORK_PER_CHARACTER * len(text)
         for start in range(len(text) - head + 1):
-            for length, forms in by_start.get(text[start : start + head], _NO_FORMS).items():
-                left -= 1 + length // _CHARACTERS_AT_ONCE
-                form = forms.get(text[start : start + length])
+            for length, alike in by_start.get(text[start : start + head], _NO_FORMS).items():
+                left -= 1
+                end = start + length
+                if text[end - head : end] not in alike.tails:
+                    continue
+                left -= length // _CHARACTERS_AT_ONCE
+                form = alike.forms.get(text[start:end])
                 # Within a stretch of its own it has been looked for already.
                 if form is not None and start >= done.get(form.text, 0):
                     end = form.find_end(text, start)
@@ -201,12 +218,12 @@ class Masker:
         end, head = len(text), SHORTEST_SECRET
         left = _LEAST_WORK
         for start in range(max(0, end - len(self._forms[0].text) + 1), end - head + 1):
-            for length, forms in self._by_start.get(text[start : start + head], _NO_FORMS).items():
+            for length, alike in self._by_start.get(text[start : start + head], _NO_FORMS).items():
                 if length <= end - start:
                     continue
                 rest = text[start:]
-                left -= len(forms) * (1 + len(rest) // _CHARACTERS_AT_ONCE)
-                if left < 0 or any(form.startswith(rest) for form in forms):
+                left -= len(alike.forms) * (1 + len(rest) // _CHARACTERS_AT_ONCE)
+                if left < 0 or any(form.startswith(rest) for form in alike.forms):
                     return start
         places = range(max(0, end - head + 1), end)
         return next((start for start in places if text[start:] in self._short_starts), end)

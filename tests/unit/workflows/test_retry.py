@@ -110,10 +110,11 @@ def test_a_retry_keeps_what_succeeded_and_opens_the_rest(definition: WorkflowDef
     # What was opened to tidy up after a failure stays open when there is none, and so do items that nobody wants now.
     tidying = {step.name for step in definition.on_error}
     assert all(not row.is_live for row in walk.steps.values() if row.step not in tidying and _is_shown(walk, row))
-    assert walk.run.status in (RunStatus.SUCCEEDED, RunStatus.TIMED_OUT)
-    if walk.run.status is RunStatus.SUCCEEDED:
-        # Waits that are longer than the run may take let the next try run out of time as well.
-        assert not any(status in (StepStatus.FAILED, StepStatus.TIMED_OUT) for status in walk.statuses().values())
+    # Waits that are longer than the run may take let the next try run out of time as well.
+    is_late = walk.run.status is RunStatus.TIMED_OUT
+    assert is_late or walk.run.status is RunStatus.SUCCEEDED
+    bad = {StepStatus.FAILED, StepStatus.TIMED_OUT} & set(walk.statuses().values())
+    assert is_late or not bad
     assert walk.run.wake_at is None
     assert set(walk.endings.values()) <= {1}
     assert {step.name for step in definition.steps} <= set(walk.statuses())

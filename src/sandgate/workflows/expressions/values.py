@@ -127,7 +127,7 @@ def equal(left: Json, right: Json, work: Work, depth: int = 0) -> bool:
     work.spend(_VALUE_COST)
     if type(left) is type(right) and isinstance(left, int | float):
         # By far the most frequent case in long lists.
-        return left == right
+        return bool(left == right)
     # What follows takes longer than that.
     work.spend(_CONTAINER_COST)
     if kind(left) != kind(right):
