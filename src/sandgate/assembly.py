@@ -73,6 +73,15 @@ def make_store(settings: Settings, *, checkpoint: bool = True) -> SqlStore:
     )
 
 
+def _make_requests(settings: Settings) -> HttpSteps:
+    return HttpSteps(
+        Egress(settings.http_step_allow),
+        most=settings.max_http_steps,
+        most_of_one=settings.max_http_steps_per_user,
+        most_bytes=settings.http_step_bytes,
+    )
+
+
 class Gateway:
     """One gateway process: its store, services and application."""
 
@@ -105,12 +114,7 @@ class Gateway:
             most_steps=settings.max_steps,
             most_runs=settings.max_runs,
             most_depth=settings.max_run_depth,
-            requests=HttpSteps(
-                Egress(settings.http_step_allow),
-                most=settings.max_http_steps,
-                most_of_one=settings.max_http_steps_per_user,
-                most_bytes=settings.http_step_bytes,
-            ),
+            requests=_make_requests(settings),
             workspaces=self._workspaces,
             environments=self._environments,
             lease_s=settings.run_lease_s,
