@@ -11,9 +11,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from sandgate.core.errors import MechanismFault
-from sandgate.sandbox.launcher import starter
+from sandgate.sandbox.launcher import reclaim, starter
 from sandgate.sandbox.launcher.config import LauncherConfig
 
 # A gateway that cannot start says so with this code, and is not started again.
@@ -162,3 +163,7 @@ class Supervisor:
                 self._launcher.wait()
         else:
             starter.wait_until_gone(self._config, _LAUNCHER_GONE_LIMIT_S)
+        if not starter.is_running(self._config):
+            # One that died just before the stop has had no successor to clean up after it.
+            with suppress(MechanismFault, OSError):
+                reclaim.remove_traces(self._config)

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from sandgate.sandbox.launcher import processes
-from sandgate.sandbox.launcher.cgroup import Tree
+from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig
 
 _LIMIT_S = 10.0
@@ -32,6 +32,16 @@ def remove_groups(tree: Tree) -> None:
             time.sleep(_PAUSE_S)
     if names:
         sys.stderr.write(f"launcher: could not remove the control groups {', '.join(sorted(names))}\n")
+
+
+def remove_traces(config: LauncherConfig) -> None:
+    """Take away what a launcher that died has left, when no other one is to come. Raises ``MechanismFault``."""
+    config.socket_path.unlink(missing_ok=True)
+    if config.standard:
+        with open("/proc/self/mountinfo") as mounts:
+            tree = Tree(find_hierarchies(mounts.read()), config.tree_name)
+        remove_groups(tree)
+        tree.remove()
 
 
 def prepare_folder(config: LauncherConfig) -> None:
