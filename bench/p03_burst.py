@@ -26,9 +26,10 @@ def measure(bench: Bench) -> list[Figure]:
     walls = Samples.of([burst.wall_s for burst in bursts])
     each = Samples.of([value for burst in bursts for value in burst.samples.values])
     reference = refer("runc run, 100 at once", lambda: _burst_of_runc(bench))
+    what = f"{AT_ONCE} environments at once, bursts in a row"
     return [
-        figure_of("P3", f"{AT_ONCE} environments at once, bursts in a row, wall", "s", walls, Target(at_most=0.5), reference),
-        figure_of("P3 p50", f"{AT_ONCE} environments at once, bursts in a row, each, p50", "ms", each, Target(at_most=300)),
+        figure_of("P3", f"{what}, wall", "s", walls, Target(at_most=0.5), reference),
+        figure_of("P3 p50", f"{what}, each, p50", "ms", each, Target(at_most=300)),
     ]
 
 
