@@ -137,7 +137,14 @@ class Settings(BaseModel):
     max_run_depth: int = _setting(
         8, "How many runs may be above a run that a step of type `workflow` starts.", ge=1, le=64
     )
-    max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_steps: int = _setting(32, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_steps_per_user: int = _setting(
+        16,
+        "Steps of workflows of one user that run code at once, on this server; more of them wait, and leave the rest "
+        "of `max_steps` to others.",
+        ge=1,
+        le=1000,
+    )
     max_http_steps: int = _setting(64, "Steps of type `http` at once, on this server.", ge=1, le=1000)
     max_http_steps_per_user: int = _setting(
         16, "Steps of type `http` of one user at once, on this server; more of them wait.", ge=1, le=1000
