@@ -42,8 +42,8 @@ async def test_nothing_is_left_but_files(bench: Bench) -> None:
     await _run(sandbox, "os.mkdir('d')", Surroundings("secret", {"TOKEN": "secret"}, None, ("secret",), files))
     answer = await bench.ask(
         sandbox,
-        "import os, sys\nanswer = [sys.argv[1:], 'TOKEN' in os.environ, sys.stdin.read(), open('kept', 'rb').read().hex(),"
-        " os.path.basename(os.getcwd())]",
+        "import os, sys\nkept = open('kept', 'rb').read().hex()\n"
+        "answer = [sys.argv[1:], 'TOKEN' in os.environ, sys.stdin.read(), kept, os.path.basename(os.getcwd())]",
     )
     assert answer == [[], False, "", bytes(range(256)).hex(), "workspace"]
 

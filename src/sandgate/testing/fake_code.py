@@ -3,8 +3,9 @@
 Understood are ``print("text")`` (with ``file=sys.stderr``, ``end=…`` and ``"text" * 100``), ``time.sleep(seconds)``,
 ``raise Name("text")``, ``sys.exit(code)``, ``while True: pass``, ``pass`` and imports. ``bytearray(n)`` beyond the
 memory of the environment ends it with ``out_of_memory``. Code of a step may say ``outputs["name"] = value`` with
-``inputs["name"]`` and ``os.environ["NAME"]`` as values, and ``if os.environ["NAME"] == "text":``. What comes with code is
-``sys.argv[1]``, ``sys.stdin.read()`` and ``open("path").read()``. Anything else is refused as ``NotImplementedError``.
+``inputs["name"]`` and ``os.environ["NAME"]`` as values, and ``if os.environ["NAME"] == "text":``. What comes with
+code is ``sys.argv[1]``, ``sys.stdin.read()`` and ``open("path").read()``. Anything else is refused as
+``NotImplementedError``.
 """
 
 import ast
