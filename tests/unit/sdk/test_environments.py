@@ -1,12 +1,13 @@
 """The client's calls about environments, against a server that is played."""
 
 import json
+from typing import Any
 
 import httpx
 
 from tests.unit.sdk.test_client import TIME, Played
 
-ENVIRONMENT = {
+ENVIRONMENT: dict[str, Any] = {
     "environment_id": "env-1", "name": "e", "template": "python", "status": "creating", "status_reason": None,
     "timeout": 60, "creation_time": TIME, "expires_at": TIME, "metadata": {}, "owner_id": "user-1",
 }  # fmt: skip
