@@ -26,10 +26,12 @@ from sandgate.environments.access import (
     check_can_write,
     environment_not_found,
 )
-from sandgate.environments.base import NewEnvironment, Templates
+from sandgate.environments.base import Metrics, NewEnvironment, Templates
 from sandgate.environments.executions import Executions
+from sandgate.environments.granting import CeilingSource, ServerCeilings, grant
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, LiveEnvironment, not_running
+from sandgate.environments.measuring import measure
 from sandgate.environments.quota import Quota
 from sandgate.environments.tasks import TaskOwner
 from sandgate.sandbox.base import Collect, Mask, Runtime, Sandbox
@@ -62,12 +64,14 @@ class EnvironmentService:
         clock: Clock,
         settings: Settings,
         on_fault: Callable[[BaseException], None] | None = None,
+        ceilings: CeilingSource | None = None,
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._templates = templates
         self._clock = clock
         self._settings = settings
+        self._ceilings = ceilings or ServerCeilings(settings)
         self._draining = False
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
@@ -122,8 +126,11 @@ class EnvironmentService:
         self._check_not_draining()
         template = self._templates.check(wanted.template)
         self._check_isolation(wanted)
+        limits = template.limits
+        if wanted.limits is not None:
+            limits = grant(limits, wanted.limits, await self._ceilings.get_ceilings(caller))
         self._quota.take(caller.user_id)
-        row = self._new_row(caller, wanted, template)
+        row = self._new_row(caller, wanted, template, limits)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
         await self._tasks.finish(self._insert_and_launch(row), f"insert {row.environment_id}")
         return row
@@ -134,6 +141,15 @@ class EnvironmentService:
         row = live.row if live is not None else await self._find_row(environment_id)
         check_can_see(caller, row)
         return row
+
+    async def metrics(self, caller: Principal, environment_id: EnvironmentId) -> Metrics:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        if live is None:
+            row = await self.get(caller, environment_id)
+            raise not_running(environment_id, row.status, row.status_reason)
+        check_can_see(caller, live.row)
+        return await measure(live, self._clock)
 
     async def list(
         self,
@@ -285,7 +301,7 @@ class EnvironmentService:
                 {"isolation": wanted.isolation.value, "available": [held.value]},
             )
 
-    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template) -> Environment:
+    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template, limits: Limits) -> Environment:
         now = self._clock.now()
         timeout_s = wanted.timeout_s or self._settings.default_environment_timeout_s
         return Environment(
@@ -298,7 +314,7 @@ class EnvironmentService:
             timeout_s=timeout_s,
             created_at=now,
             expires_at=now + timedelta(seconds=timeout_s),
-            limits=template.limits,
+            limits=limits,
             metadata=dict(wanted.metadata or {}),
         )
 

@@ -5,10 +5,11 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sandgate.core.limits import Limits
+from sandgate.sandbox.launcher import disk
 from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
 from sandgate.sandbox.launcher.protocol import EXPIRED
 from sandgate.sandbox.launcher.reactor import Reactor, Timer
@@ -19,6 +20,18 @@ _REMOVE_AGAIN_S = 0.002
 _LOCKED_BYTES = 65_536
 # What a slot joins, the user namespace first: it brings the power to enter the rest.
 _JOINED = ("user", "mnt", "net", "ipc", "uts", "cgroup")
+
+
+def _group_limits(limits: Limits) -> GroupLimits:
+    # One process for the forker of each slot comes on top of the user's own.
+    processes = limits.processes + limits.concurrent_executions
+    return GroupLimits(limits.memory_bytes + limits.disk_bytes, limits.cpu_millis, processes)
+
+
+def can_become(made: Limits, asked: Limits) -> bool:
+    """Whether a sandbox with control groups can be given other limits: those that its mounts and groups hold."""
+    held_outside = {"memory_bytes": 0, "cpu_millis": 0, "processes": 0, "disk_bytes": 0}
+    return replace(made, **held_outside) == replace(asked, **held_outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,8 @@ class Sandbox:
         self._expiry: Timer | None = None
         self._kept: Kept | None = None
         self._first_dead = False
+        self._most_disk_bytes = 0
+        self._most_processes = 0
 
     @property
     def control(self) -> int:
@@ -85,14 +100,49 @@ class Sandbox:
     def start(self) -> None:
         """Make the control group and ask the zygote for the first forker. Raises ``OSError``, nothing left behind."""
         if self.group is not None:
-            # One process for the forker of each slot comes on top of the user's own.
-            processes = self.limits.processes + self.limits.concurrent_executions
-            memory = self.limits.memory_bytes + self.limits.disk_bytes
-            self.group.make(GroupLimits(memory, self.limits.cpu_millis, processes))
+            self.group.make(_group_limits(self.limits))
         if self._folder is not None:
             for part in ("workspace", "home", "tmp"):
                 (self._folder / part).mkdir(parents=True)
         self._start_slot([])
+
+    def become(self, limits: Limits) -> None:
+        """Give one that nobody has used yet other limits. Raises ``OSError``; then it is good for nothing."""
+        if limits == self.limits:
+            return
+        if self.group is not None:
+            self.group.change(_group_limits(limits))
+        if limits.disk_bytes != self.limits.disk_bytes:
+            root = self._slots[0].open_root()
+            try:
+                disk.resize(root, limits.disk_bytes)
+            finally:
+                os.close(root)
+        self.limits = limits
+
+    def usage(self) -> dict[str, int | None]:
+        """What it uses and has used; None is what nobody counts. Raises ``OSError`` when it is about to be gone."""
+        if self.group is None:
+            return {}
+        used = self.group.usage()
+        root = self._slots[0].open_root()
+        try:
+            taken = disk.usage(root)
+        finally:
+            os.close(root)
+        # Of these the kernel does not remember the most.
+        self._most_disk_bytes = max(self._most_disk_bytes, taken.used_bytes)
+        self._most_processes = max(self._most_processes, used.processes)
+        most_processes = self._most_processes if used.peak_processes is None else used.peak_processes
+        return {
+            **asdict(used),
+            # The forkers are the service's own.
+            "processes": max(0, used.processes - len(self._slots)),
+            "peak_processes": max(0, most_processes - len(self._slots)),
+            "disk_bytes": taken.used_bytes,
+            "peak_disk_bytes": self._most_disk_bytes,
+            "inodes": taken.used_inodes,
+        }
 
     def add_slot(self, then: Callable[[Slot | None], None]) -> None:
         """Make another slot; ``then`` is called with it when it is ready, with None when it cannot be made."""
