@@ -118,6 +118,7 @@ class Gateway:
             clock,
             owner,
             most_steps=settings.max_steps,
+            most_steps_of_one=settings.max_steps_per_user,
             most_runs=settings.max_runs,
             most_depth=settings.max_run_depth,
             requests=_make_requests(settings),

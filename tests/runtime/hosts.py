@@ -81,11 +81,11 @@ class LauncherHost:
     def _all(self) -> dict[int, tuple[str, int]]:
         return descendants(self.process.pid)
 
-    def groups(self) -> list[Path]:
-        """The folder of each sandbox in the hierarchy that counts processes."""
+    def groups(self, controller: str = "pids") -> list[Path]:
+        """The folder of each sandbox in the hierarchy of a controller."""
         with open("/proc/self/mountinfo") as mounts:
             hierarchies = find_hierarchies(mounts.read())
-        mount = next(hierarchy.mount for hierarchy in hierarchies if "pids" in hierarchy.controllers)
+        mount = next(hierarchy.mount for hierarchy in hierarchies if controller in hierarchy.controllers)
         return sorted((mount / self.config.tree_name).glob("s*"))
 
     def log(self) -> str:

@@ -100,6 +100,10 @@ class Settings(BaseModel):
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
     max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)
+    max_execution_input_bytes: int = _setting(
+        1024 * 1024, "`stdin`, `env`, `args` and `files` of one execution together.", unit="bytes", ge=1
+    )
+    max_execution_files: int = _setting(64, "Files that come with one execution.", ge=0, le=10_000)
     requests_per_s: int = _setting(
         5000, "Requests a second of one user, as many at once; further ones are answered 429.", ge=1, le=1_000_000
     )
@@ -140,7 +144,14 @@ class Settings(BaseModel):
     max_run_depth: int = _setting(
         8, "How many runs may be above a run that a step of type `workflow` starts.", ge=1, le=64
     )
-    max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_steps: int = _setting(32, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_steps_per_user: int = _setting(
+        16,
+        "Steps of workflows of one user that run code at once, on this server; more of them wait, and leave the rest "
+        "of `max_steps` to others.",
+        ge=1,
+        le=1000,
+    )
     max_http_steps: int = _setting(64, "Steps of type `http` at once, on this server.", ge=1, le=1000)
     max_http_steps_per_user: int = _setting(
         16, "Steps of type `http` of one user at once, on this server; more of them wait.", ge=1, le=1000
