@@ -26,7 +26,7 @@ from sandgate.auth.users import UserService
 from sandgate.config.paths import artifacts_folder, database_location, keys_folder, state_name
 from sandgate.config.settings import Settings
 from sandgate.core.audit import by_service
-from sandgate.core.clock import SystemClock
+from sandgate.core.clock import Clock, SystemClock
 from sandgate.core.errors import TemplateUnavailable
 from sandgate.core.states import Isolation
 from sandgate.environments.reaper import Reaper
@@ -85,6 +85,19 @@ def _make_requests(settings: Settings) -> HttpSteps:
     )
 
 
+def _make_auth(
+    settings: Settings, store: SqlStore, accounts: Accounts, passwords: Passwords, keys: KeyRing, clock: Clock
+) -> AuthService:
+    return AuthService(
+        accounts=accounts,
+        credentials=store.credentials,
+        passwords=passwords,
+        tokens=Tokens(keys, clock, lifetime_s=settings.token_lifetime_s),
+        throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
+        clock=clock,
+    )
+
+
 class Gateway:
     """One gateway process: its store, services and application."""
 
@@ -140,14 +153,7 @@ class Gateway:
         self._users = UserService(
             store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)
         )
-        self._auth = AuthService(
-            accounts=accounts,
-            credentials=store.credentials,
-            passwords=self._passwords,
-            tokens=Tokens(self._keys, clock, lifetime_s=settings.token_lifetime_s),
-            throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
-            clock=clock,
-        )
+        self._auth = _make_auth(settings, store, accounts, self._passwords, self._keys, clock)
         self._reaper = Reaper(store, clock, settings, prune_audit=self._trail.prune)
 
     def _on_fault(self, error: BaseException) -> None:
