@@ -50,6 +50,7 @@ class SandboxLink:
         keep: Callable[[str, WaitingChild], None] = lambda _tag, _child: None,
         keeping: Keeping | None = None,
         is_busy: Callable[[], bool] = lambda: False,
+        slot_type: type[Slot] = Slot,
     ) -> None:
         self._environment_id = environment_id
         self._limits = limits
@@ -61,7 +62,8 @@ class SandboxLink:
         self._kept_execution: ZygoteExecution | None = None
         self._is_busy = is_busy
         self._holding: asyncio.TimerHandle | None = None
-        self._first = Slot(control, self._on_ready, self._on_slot_lost)
+        self._slot_type = slot_type
+        self._first = slot_type(control, self._on_ready, self._on_slot_lost)
         self._slots = [self._first]
         self._waiting: deque[ZygoteExecution] = deque()
         self._adding: set[asyncio.Task[None]] = set()
@@ -149,7 +151,7 @@ class SandboxLink:
             if self._failure is not None:
                 control.close()
                 return
-            self._slots.append(Slot(control, self._on_ready, self._on_slot_lost))
+            self._slots.append(self._slot_type(control, self._on_ready, self._on_slot_lost))
             return
 
     def _start(self, slot: Slot, execution: ZygoteExecution) -> None:

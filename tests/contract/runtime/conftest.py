@@ -12,11 +12,16 @@ from sandgate.core.states import Isolation
 from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from sandgate.testing.fake_runtime import FakeRuntime
-from tests.runtime.conftest import process_host, standard_host
+from tests.runtime.conftest import gvisor_host, process_host, standard_host
 from tests.runtime.hosts import LauncherHost, available_versions
 
-__all__ = ["process_host", "standard_host"]
-KINDS = ["fake", pytest.param("standard", marks=pytest.mark.needs_root_namespaces), "process"]
+__all__ = ["gvisor_host", "process_host", "standard_host"]
+KINDS = [
+    "fake",
+    pytest.param("standard", marks=pytest.mark.needs_root_namespaces),
+    pytest.param("gvisor", marks=pytest.mark.needs_gvisor),
+    "process",
+]
 
 
 @dataclass
