@@ -166,7 +166,7 @@ def start_launcher(config: LauncherConfig) -> subprocess.Popen[str]:
         return thread.submit(_start_plain, config).result()
 
 
-def _find_gvisor() -> dict[str, str]:
+def _find_gvisor() -> dict[str, Any]:
     runsc = find_runsc()
     assert runsc is not None
     return {"runsc": runsc.path, "platform": runsc.platform}

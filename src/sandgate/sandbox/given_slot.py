@@ -11,6 +11,8 @@ from sandgate.sandbox.slot import Slot, without_rights
 from sandgate_agent import wire
 
 _RETRY_S = 0.02
+# When a whole container ends, the reason comes from the launcher, after the ends of its channels.
+_LAST_WORD_S = 2.0
 
 
 class GivenSlot(Slot):
@@ -21,12 +23,13 @@ class GivenSlot(Slot):
     ) -> None:
         super().__init__(control, on_ready, on_lost)
         self._offered: tuple[socket.socket, int, int] | None = None
+        self._losing: asyncio.TimerHandle | None = None
         # A slot that is adopted, or resumed, is told that first.
         asyncio.get_running_loop().call_soon(self._offer)
 
     def _offer(self) -> None:
         """Ask for the next child, unless there is one, or one that runs, or one that was asked for."""
-        busy = self._child or self._running or self._offered or self._is_resetting
+        busy = self._child or self._running or self._offered or self._losing or self._is_resetting
         if busy or self._held or self._control.fileno() < 0:
             return
         try:
@@ -91,7 +94,16 @@ class GivenSlot(Slot):
             WaitingChild(0, *self._offered).close()
             self._offered = None
 
+    def _lose(self) -> None:
+        """Give the reason for the end some time to come."""
+        loop = asyncio.get_running_loop()
+        if self._losing is None and self._control.fileno() >= 0:
+            loop.remove_reader(self._control.fileno())
+            self._losing = loop.call_later(_LAST_WORD_S, super()._lose)
+
     def close(self) -> bool:
         """See :class:`Slot`."""
         self._drop()
+        if self._losing is not None:
+            self._losing.cancel()
         return super().close()

@@ -16,6 +16,7 @@ from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate.sandbox.kept_output import Keeping, Spool
+from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
 from sandgate.sandbox.slot import Slot
 
 QUEUE_LIMIT = 256
@@ -223,11 +224,19 @@ class SandboxLink:
             self._slots.remove(slot)
             self._ask_for_slots()
 
+    def end_for_memory(self) -> None:
+        """The sandbox uses more than it may: end what runs in it, because nobody can tell which of them it is."""
+        for slot in self._slots:
+            if slot.running is not None:
+                slot.running.end_for_memory()
+
     def fail(self, reason: str) -> None:
         """It has ended: everything that ran or waited in it is lost. The first reason stands."""
         if self._failure is not None:
             return
         self._failure = reason
+        if reason == OUT_OF_MEMORY:
+            self.end_for_memory()
         for timer in (self._sweep, self._watch, self._holding):
             if timer is not None:
                 timer.cancel()

@@ -57,7 +57,7 @@ class ZygoteRuntime:
         self._creating = 0
         # By tag: executions of an earlier gateway that can be taken up.
         self._kept: dict[str, _Kept] = {}
-        self._client = LauncherClient(self._on_ended, self._on_lost)
+        self._client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
         self._reconnecting: asyncio.Task[None] | None = None
@@ -85,7 +85,7 @@ class ZygoteRuntime:
     async def _connect(self) -> str:
         """Connect as soon as somebody listens; answers which start of the launcher it is."""
         while True:
-            client = LauncherClient(self._on_ended, self._on_lost)
+            client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
             try:
                 client.connect(self._socket_path)
             except LauncherUnavailable:
@@ -140,6 +140,11 @@ class ZygoteRuntime:
             link.fail(reason)
             link.forget()
             self._on_end(environment_id, reason)
+
+    def _on_memory(self, name: str) -> None:
+        link = self._links.get(EnvironmentId(name))
+        if link is not None:
+            link.end_for_memory()
 
     async def _list(self) -> Sequence[EnvironmentId]:
         answer = await self._client.request("list", limit_s=_ASK_LIMIT_S)

@@ -26,10 +26,14 @@ KINDS = [
 
 @dataclass
 class Subject:
-    """A runtime under test, and how another gateway would reach what it made."""
+    """A runtime under test, and how another gateway would reach what it made.
+
+    ``short_s`` is a lifetime that is soon over; it has begun when a sandbox is asked for.
+    """
 
     make_runtime: Callable[[], Runtime]
     template: str
+    short_s: float = 0.3
     ended: list[tuple[EnvironmentId, str]] = field(default_factory=list)
     made: list[EnvironmentId] = field(default_factory=list)
 
@@ -71,7 +75,9 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         host: LauncherHost = request.getfixturevalue(f"{Isolation(request.param)}_host")
         spool = host.config.run_folder / "spool"
         made = Subject(
-            lambda: ZygoteRuntime(host.isolation, host.config.socket_path, spool), f"python-{available_versions()[-1]}"
+            lambda: ZygoteRuntime(host.isolation, host.config.socket_path, spool),
+            f"python-{available_versions()[-1]}",
+            2.0 if host.isolation is Isolation.GVISOR else 0.3,
         )
     await made.connect()
     yield made

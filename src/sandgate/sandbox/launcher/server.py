@@ -69,7 +69,8 @@ class Launcher:
             system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
         self._workshop = Workshop(
             self._config, self._reactor, self._tree, filter_program,
-            on_ready=self._on_ready, on_gone=self._on_gone, on_zygote_end=self._on_zygote_end,
+            on_ready=self._on_ready, on_gone=self._on_gone, on_memory=self._on_memory,
+            on_zygote_end=self._on_zygote_end,
         )  # fmt: skip
         reclaim.prepare_folder(self._config)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -348,6 +349,10 @@ class Launcher:
         else:
             self._tell_end(sandbox.environment_id, sandbox.reason)
         self._go_on_with_shutdown()
+
+    def _on_memory(self, sandbox: Life) -> None:
+        if sandbox.environment_id is not None:
+            self._send({"event": "memory", "environment_id": sandbox.environment_id}, [])
 
     def _tell_end(self, name: str, reason: str) -> None:
         del self._sandboxes[name]

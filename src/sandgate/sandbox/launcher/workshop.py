@@ -19,7 +19,7 @@ Told = Callable[[Life], None]
 
 
 class Workshop:
-    """``on_ready``, ``on_gone`` are of sandboxes, ``on_zygote_end`` of zygotes, told when it is forgotten already.
+    """``on_ready``, ``on_gone``, ``on_memory`` are of sandboxes, ``on_zygote_end`` of zygotes, told when it is forgotten already.
 
     ``tree`` and ``filter_program`` are None where only plain processes are started.
     """
@@ -33,6 +33,7 @@ class Workshop:
         *,
         on_ready: Told,
         on_gone: Told,
+        on_memory: Told,
         on_zygote_end: Callable[[Zygote], None],
     ) -> None:
         self._config = config
@@ -41,6 +42,7 @@ class Workshop:
         self._filter = filter_program
         self._on_ready = on_ready
         self._on_gone = on_gone
+        self._on_memory = on_memory
         self._on_zygote_end = on_zygote_end
         self._templates = {template.name: template for template in config.templates}
         self._zygotes: dict[str, Zygote] = {}
@@ -87,7 +89,7 @@ class Workshop:
             plan, self._reactor, limits,
             environment_id=environment_id, group=self._tree.group(name),
             patience_s=self._config.start_limit_s + self._config.build_limit_s,
-            on_ready=self._on_ready, on_gone=self._on_gone,
+            on_ready=self._on_ready, on_gone=self._on_gone, on_memory=self._on_memory,
         )  # fmt: skip
 
     def discard(self, sandbox: Life) -> None:
