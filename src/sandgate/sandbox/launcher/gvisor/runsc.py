@@ -9,7 +9,7 @@ from pathlib import Path
 
 _DEADLINE_S = 5.0
 # By preference. KVM is not taken unasked: it hangs on some virtual machines, and needs the host's /dev/kvm.
-_CHOSEN = ("systrap", "ptrace")
+PREFERRED = ("systrap", "ptrace")
 AUTOMATIC = "auto"
 PLATFORMS = ("systrap", "ptrace", "kvm")
 _RELEASE = re.compile(r"release-(\d{4})(\d\d)(\d\d)|0\.0~(\d{4})(\d\d)(\d\d)|\b(20\d\d)(\d\d)(\d\d)\b")
@@ -34,7 +34,7 @@ def find_runsc(path: str = "", platform: str = AUTOMATIC) -> Runsc | None:
         return None
     platforms = tuple(word for word in _ask(found, "help", "platforms").split() if word in PLATFORMS)
     shown = version.splitlines()[0].removeprefix("runsc version").strip()
-    chosen = next((name for name in (_CHOSEN if platform == AUTOMATIC else (platform,)) if name in platforms), "")
+    chosen = next((name for name in (PREFERRED if platform == AUTOMATIC else (platform,)) if name in platforms), "")
     return Runsc(str(Path(found).resolve()), shown, _parse_release(shown), platforms, chosen)
 
 
