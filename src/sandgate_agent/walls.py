@@ -31,11 +31,11 @@ _ROOT = "/env"
 _EMPTY = "/empty"
 _FOLDERS = ("dev", "etc", "home", "proc", "run", "usr", "var", "var/empty")
 _OPEN_FOLDERS = ("/tmp", "/var/tmp", "/run/shm")
-_HIDDEN_FOLDERS = ("acpi", "asound", "driver", "scsi")
+_HIDDEN_FOLDERS = ("acpi", "asound", "driver", "pressure", "scsi")
 _HIDDEN_FILES = (
-    "interrupts", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags",
-    "latency_stats", "pagetypeinfo", "sched_debug", "slabinfo", "sysrq-trigger", "timer_list", "timer_stats",
-    "vmallocinfo",
+    "bootconfig", "cmdline", "interrupts", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup",
+    "kpagecount", "kpageflags", "latency_stats", "pagetypeinfo", "sched_debug", "slabinfo", "sysrq-trigger",
+    "timer_list", "timer_stats", "vmallocinfo",
 )  # fmt: skip
 _READ_ONLY_FOLDERS = ("bus", "fs", "irq", "sys")
 _SIOCSIFFLAGS = 0x8914

@@ -104,7 +104,7 @@ def parse_exited(message: bytes) -> Exited:
 
 
 def pack_code(code: bytes, options: Optional[Dict[str, Any]] = None) -> bytes:
-    """What a child is given: options as JSON, and the code in UTF-8."""
+    """What a child is given: options as JSON, and the code in UTF-8; behind it what ``options["around"]`` measures."""
     extra = json.dumps(options).encode() if options else b""
     return _CODE.pack(len(extra), len(code)) + extra + code
 

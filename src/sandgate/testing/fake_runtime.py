@@ -74,13 +74,17 @@ class FakeExecution:
 
     def open_tap(self, tap: OutputTap) -> None:
         """Let somebody see its output. All that it prints it prints at once."""
-        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
+        outcome = self._interpret()
         limit = self._sandbox.spec.limits.output_bytes
         streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
         tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
 
+    def _interpret(self) -> Outcome:
+        request = self._request
+        return interpret(request.code, self._sandbox.spec.limits, request.data, request.around)
+
     def _go_on(self) -> None:
-        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
+        outcome = self._interpret()
         if self._request.tap is not None:
             self.open_tap(self._request.tap)
         age_s = self._loop.time() - (self._started_at or 0.0)

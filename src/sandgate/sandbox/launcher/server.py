@@ -76,11 +76,16 @@ class Launcher:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._config.socket_path.unlink(missing_ok=True)
         at_short_path(self._config.socket_path, self._listener.bind)
-        os.chmod(self._config.socket_path, 0o600)
-        if os.geteuid() == 0:
-            os.chown(self._config.socket_path, self._config.gateway_uid, -1)
+        self._let_gateway_connect()
         self._listener.listen(4)
         self._reactor.watch(self._listener.fileno(), self._accept)
+
+    def _let_gateway_connect(self) -> None:
+        """Only root can give the socket to another user; otherwise who connects is seen when he does."""
+        own = os.geteuid()
+        os.chmod(self._config.socket_path, 0o600 if own in (0, self._config.gateway_uid) else 0o666)
+        if own == 0:
+            os.chown(self._config.socket_path, self._config.gateway_uid, -1)
 
     def run(self) -> None:
         """Serve until told to shut down."""
