@@ -4,8 +4,6 @@ It lays out the sandbox's file system and clones a forker for each slot. The ker
 come in through its sockets, but none goes out, so that each child is given a socket and pipes that the gateway made.
 """
 
-import _signal
-import gc
 import json
 import os
 from typing import Any, Dict, List, Optional

@@ -1,9 +1,12 @@
-"""Whether this machine can hold the ``gvisor`` class, beyond what the ``standard`` class needs. Standard library only."""
+"""Whether this machine can hold the ``gvisor`` class, beyond what the ``standard`` class needs.
+
+Standard library only.
+"""
 
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from sandgate.core.states import Isolation
@@ -44,7 +47,7 @@ def probe_gvisor(path: str = "", platform: str = AUTOMATIC, *, limit_s: float = 
         return (Ability("runsc", False, "not found", "the gvisor class", _GVISOR, _INSTALL),)
     named = f"{runsc.version} at {runsc.path}"
     found = Ability("runsc", True, named, "the gvisor class", _GVISOR, "")
-    return found, _try_platforms(runsc, platform, limit_s), _judge_age(runsc, date.today())
+    return found, _try_platforms(runsc, platform, limit_s), _judge_age(runsc, datetime.now(UTC).date())
 
 
 def _try_platforms(runsc: Runsc, platform: str, limit_s: float) -> Ability:
@@ -60,7 +63,7 @@ def _try_platforms(runsc: Runsc, platform: str, limit_s: float) -> Ability:
         mend = f"set SANDGATE_GVISOR_PLATFORM={working}"
         return Ability("gvisor_platform", False, f"{runsc.platform} runs nothing here", purpose, _GVISOR, mend)
     tried = f"none of {', '.join(there) or 'the wanted'} runs a program within {limit_s:g} s; it has {listed}"
-    mend = "run as root; let processes be traced (sysctl kernel.yama.ptrace_scope below 3), or another SANDGATE_GVISOR_PLATFORM"
+    mend = "run as root, let processes be traced (kernel.yama.ptrace_scope below 3), or set SANDGATE_GVISOR_PLATFORM"
     return Ability("gvisor_platform", False, tried, purpose, _GVISOR, mend)
 
 

@@ -1,8 +1,8 @@
 """Runs one program under ``runsc``, as a process of its own that leaves nothing behind.
 
-``python gvisor_trial.py RUNSC PLATFORM SECONDS``, as root, ends with 0 when the program ran. Some platforms hang on some
-machines, and a sandbox that hangs outlives the command that has started it: so all of it is in a process namespace,
-and killed with that.
+``python gvisor_trial.py RUNSC PLATFORM SECONDS``, as root, ends with 0 when the program ran. Some platforms hang on
+some machines, and a sandbox that hangs outlives the command that has started it: so all of it is in a process
+namespace, and killed with that.
 """
 
 import os

@@ -236,6 +236,7 @@ class ZygoteRuntime:
         self, environment_id: EnvironmentId, limits: Limits, answer: Answer, isolation: Isolation | None = None
     ) -> SandboxLink:
         """The link to a sandbox of a class, by default of the one that the launcher names."""
+
         async def add_slot() -> socket.socket:
             added = await self._client.request("add_slot", limit_s=_CREATE_LIMIT_S, environment_id=environment_id)
             return _only_socket(added)

@@ -55,6 +55,7 @@ def lowers(template: TemplateConfig) -> list[str]:
 
 
 def bind_read_only(source: str, target: Path) -> None:
+    """Show a folder of the host's, which nobody can write through it."""
     target.mkdir(parents=True, exist_ok=True)
     system.mount(source, str(target), "", system.MS_BIND)
     system.mount("", str(target), "", system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)

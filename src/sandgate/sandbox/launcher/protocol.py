@@ -3,11 +3,12 @@
 The socket is of type SOCK_SEQPACKET: one message, one datagram, JSON in UTF-8. A request is
 ``{"verb", "number", …}``, an answer ``{"number", "ok": true, …}`` or ``{"number", "ok": false, "error"}``, and what
 happens unasked ``{"event": "ended", "environment_id", "reason"}``, or ``{"event": "memory", "environment_id"}`` for a
-sandbox of gVisor's that uses more than it may: what runs in it has to be ended before the kernel ends all. The answers to ``create``, ``adopt`` and
-``add_slot`` carry one descriptor: the gateway's end of the control socket of the first slot, or of the added one. The
-answer to ``hello`` has the classes that the launcher makes, the one to ``adopt`` the class of the sandbox, and what was
-kept for an earlier gateway, ``{"kept": {"tag", "child", "age_s"}}``, and then three descriptors more. ``keep`` is a
-notice: it has no answer.
+sandbox of gVisor's that uses more than it may: what runs in it has to be ended before the kernel ends all.
+
+The answers to ``create``, ``adopt`` and ``add_slot`` carry one descriptor: the gateway's end of the control socket of
+the first slot, or of the added one. The answer to ``hello`` has the classes that the launcher makes, the one to
+``adopt`` the class of the sandbox, and what was kept for an earlier gateway, ``{"kept": {"tag", "child", "age_s"}}``,
+and then three descriptors more. ``keep`` is a notice: it has no answer.
 """
 
 import json

@@ -19,7 +19,7 @@ Told = Callable[[Life], None]
 
 
 class Workshop:
-    """``on_ready``, ``on_gone``, ``on_memory`` are of sandboxes, ``on_zygote_end`` of zygotes, told when it is forgotten already.
+    """``on_ready``, ``on_gone``, ``on_memory`` are of sandboxes; ``on_zygote_end`` is of a zygote that is forgotten.
 
     ``tree`` and ``filter_program`` are None where only plain processes are started.
     """

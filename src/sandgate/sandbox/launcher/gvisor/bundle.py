@@ -26,7 +26,8 @@ _CAPABILITIES = [
 
 def _config(template: TemplateConfig) -> dict[str, Any]:
     """The OCI configuration."""
-    start = f"import sys; sys.path.insert(0, {jail.AGENT_FOLDER!r}); from sandgate_agent import contained; contained.run()"
+    begin = f"import sys; sys.path.insert(0, {jail.AGENT_FOLDER!r})"
+    start = f"{begin}; from sandgate_agent import contained; contained.run()"
     environ = [f"{name}={value}" for name, value in jail.environ(template).items()]
     return {
         "ociVersion": "1.0.2",
@@ -37,7 +38,7 @@ def _config(template: TemplateConfig) -> dict[str, Any]:
             "env": environ,
             "cwd": "/",
             "noNewPrivileges": True,
-            "capabilities": {kind: _CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES),
         },
         "root": {"path": "rootfs", "readonly": True},
         "hostname": "sandbox",
@@ -58,7 +59,8 @@ def _setup(template: TemplateConfig, limits: Limits) -> dict[str, Any]:
         "links": jail.top_level()[0],
         "disk_bytes": limits.disk_bytes,
         "processes": limits.processes,
-        "core": 0,
+        # As in the standard class, though no core leaves gVisor's kernel.
+        "core": 1,
         "file_size": limits.file_size_bytes,
         "open_files": limits.open_files,
         "locked": _LOCKED_BYTES,
@@ -71,7 +73,7 @@ def build(place: Path, template: TemplateConfig, limits: Limits, runsc: str, fil
     system.mount("", "/", "", system.MS_REC | system.MS_PRIVATE)
     system.mount("jail", str(place), "tmpfs", system.MS_NOSUID | system.MS_NODEV, "size=16m,mode=755")
     # gVisor makes the root of its kernel upon /tmp.
-    for folder in (BUNDLE, STATE, "/proc", "/tmp", f"{BUNDLE}/rootfs"):
+    for folder in (BUNDLE, STATE, "proc", "tmp", f"{BUNDLE}/rootfs"):
         (place / folder.lstrip("/")).mkdir()
     os.chown(place / STATE.lstrip("/"), owner, owner)
     (place / RUNSC.lstrip("/")).touch()

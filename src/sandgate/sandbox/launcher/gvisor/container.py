@@ -26,9 +26,7 @@ from sandgate.sandbox.launcher.zygote import printable
 from sandgate_agent import system, wire
 
 _LOG_LIMIT = 64 * 1024
-_NAMESPACES = (
-    system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS
-)
+_NAMESPACES = system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS
 # runsc gives gVisor's kernel the id of nobody.
 _NOBODY = 65_534
 # Descriptors of the process that becomes runsc.
