@@ -218,6 +218,21 @@ class Group:
         for _hierarchy, folder in self._places:
             _write(folder / "cgroup.procs", str(pid))
 
+    def watch_memory(self, threshold_bytes: int) -> int | None:
+        """A descriptor that can be read when the group's memory has crossed a threshold, either way.
+
+        None where the kernel has none to give: then :meth:`usage` has to be looked at. On version 2 the kernel slows
+        down what goes beyond it. Source: cgroup-v1/memory, "Memory thresholds"; cgroup-v2, ``memory.high``.
+        """
+        for hierarchy, folder in self._places:
+            if "memory" not in hierarchy.controllers:
+                continue
+            if hierarchy.version == 2:
+                _write_if_there(folder / "memory.high", str(threshold_bytes))
+                return None
+            return _watch_threshold(folder, threshold_bytes)
+        return None
+
     def pids(self) -> set[int]:
         """Every process in the group now."""
         return {int(pid) for _h, folder in self._places for pid in _read(folder / "cgroup.procs").split()}
@@ -264,6 +279,17 @@ class Group:
                     raise
                 gone = False
         return gone
+
+
+def _watch_threshold(folder: Path, threshold_bytes: int) -> int | None:
+    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    try:
+        with open(folder / "memory.usage_in_bytes") as usage:
+            _write(folder / "cgroup.event_control", f"{event} {usage.fileno()} {threshold_bytes}")
+    except OSError:
+        os.close(event)
+        return None
+    return event
 
 
 class Tree:

@@ -133,10 +133,6 @@ class Slot:
         """A descriptor of the root folder of process 1. Raises ``OSError``, also when it has ended."""
         return disk.open_root(self.pid, self._pidfd)
 
-    def release_control(self) -> None:
-        """Close this process's copy of the gateway's end."""
-        self.control.close()
-
     def on_zygote_end(self) -> None:
         """The zygote is gone, and the forker with it, if there ever was one."""
         if not self._killed:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 from sandgate.core.limits import Limits
+from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate.sandbox.launcher.sandbox import Sandbox
 
 _PAUSE_S = 0.001
 _BUSY_PAUSE_S = 0.005
@@ -60,7 +60,7 @@ class Demand:
         self._least = self._most = self.wanted = 0
 
 
-def _becomes(spare: Sandbox, limits: Limits) -> bool:
+def _becomes(spare: Life, limits: Limits) -> bool:
     """Give a spare its limits; one that cannot have them is ended."""
     try:
         spare.become(limits)
@@ -81,7 +81,7 @@ class Spares:
         self,
         demand: Demand,
         reactor: Reactor,
-        make: Callable[[Limits], Sandbox | None],
+        make: Callable[[Limits], Life | None],
         is_busy: Callable[[], bool],
         fits: Callable[[Limits, Limits], bool] = operator.eq,
     ) -> None:
@@ -91,40 +91,41 @@ class Spares:
         self._is_busy = is_busy
         self._fits = fits
         self._limits: Limits | None = None
-        self._ready: list[Sandbox] = []
-        self._making: Sandbox | None = None
+        self._ready: list[Life] = []
+        self._making: Life | None = None
         self._scheduled = False
         self._settling = False
         self._others_in_a_row = 0
 
-    def take(self, limits: Limits) -> Sandbox | None:
-        """A ready one with these limits, if there is one."""
-        self._follow(limits)
+    def take(self, limits: Limits) -> Life | None:
+        """A ready one, with these limits from now on, if there is one that can have them."""
+        if not self._serves(limits):
+            return None
         self._demand.ask(time.monotonic())
         self._schedule(_PAUSE_S)
         self._settle()
-        while self._ready:
-            spare = self._ready.pop()
-            # One that is dying is there until its last trace is gone.
-            if not spare.ending and _becomes(spare, limits):
+        # One that is dying is there until its last trace is gone.
+        for spare in [each for each in reversed(self._ready) if not each.ending and self._fits(each.limits, limits)]:
+            self._ready.remove(spare)
+            if _becomes(spare, limits):
                 return spare
         return None
 
-    def _follow(self, limits: Limits) -> None:
-        """Make spares with other limits when these are asked for all the time, or no spare can be given them."""
+    def _serves(self, limits: Limits) -> bool:
+        """Whether spares can have these limits; they follow what is asked for all the time, and no exceptions."""
         if limits == self._limits:
             self._others_in_a_row = 0
-            return
-        if self._limits is None or not self._fits(self._limits, limits):
-            # Or whoever asks for this and that in turn has the most made and thrown away each time.
+            return True
+        self._others_in_a_row += 1
+        fit = self._limits is not None and self._fits(self._limits, limits)
+        if self._limits is not None and self._others_in_a_row < _OTHERS_IN_A_ROW:
+            return fit
+        if self._limits is not None and not fit:
             self._demand.start_over()
             self._drop(len(self._ready), "it is a spare with limits that nobody asks for any more")
-        else:
-            self._others_in_a_row += 1
-            if self._others_in_a_row < _OTHERS_IN_A_ROW:
-                return
         self._others_in_a_row = 0
         self._limits = limits
+        return True
 
     def _drop(self, count: int, reason: str) -> None:
         for spare in self._ready[:count]:
@@ -160,7 +161,7 @@ class Spares:
         if self._making is None:
             self._schedule(_AFTER_FAILURE_S)
 
-    def on_ready(self, spare: Sandbox) -> None:
+    def on_ready(self, spare: Life) -> None:
         """One is built."""
         self._making = None
         if self._limits is not None and self._fits(spare.limits, self._limits):
@@ -169,7 +170,7 @@ class Spares:
             spare.kill("it is a spare with limits that nobody asks for any more")
         self._schedule(_PAUSE_S)
 
-    def on_gone(self, spare: Sandbox) -> None:
+    def on_gone(self, spare: Life) -> None:
         """One has ended, by itself or because it was not wanted."""
         if spare in self._ready:
             self._ready.remove(spare)
