@@ -22,6 +22,7 @@ from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
+from sandgate.cluster.membership import Membership
 from sandgate.config.paths import artifacts_folder, database_location, keys_folder, state_name
 from sandgate.config.settings import Settings
 from sandgate.core.clock import SystemClock
@@ -96,12 +97,15 @@ class Gateway:
         self._keys = KeyRing(keys_folder(settings), clock)
         accounts = Accounts(store.users, clock)
         self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
+        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._environments = EnvironmentService(
-            store, self._runtime, templates, clock, settings, on_fault=self._on_fault
+            store, self._runtime, templates, clock, settings, on_fault=self._on_fault, server_id=owner
+        )
+        self._membership = Membership(
+            store.servers, clock, owner, settings.server_lease_s, self._environments.end_buried
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
-        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
         self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
         files = ArtifactFiles(artifacts_folder(settings))
@@ -178,6 +182,7 @@ class Gateway:
             given_password=self._settings.admin_password.get_secret_value(),
             state=self._settings.state,
         )
+        await self._membership.join()
         held = await self._store.runs.list_held(self._owner)
         expected = self._workspaces.expected(held, self._settings.limits())
         self._workspaces.adopt(await self._environments.start(expected))
@@ -188,6 +193,7 @@ class Gateway:
         gc.set_threshold(*_GC_THRESHOLDS)
         try:
             await self._serve(sock, lambda: started(Started(admin)))
+            await self._membership.leave()
         finally:
             self._passwords.close()
             await self._store.close()
@@ -212,6 +218,7 @@ class Gateway:
             },
             clock=self._clock,
             settings=self._settings,
+            server_id=self._owner,
             gauges={
                 "sandgate_environments_live": ("Live environments.", lambda: self._environments.live_count),
                 "sandgate_runs_live": ("Runs of workflows that are not over.", lambda: self._engine.live_count),
@@ -220,6 +227,7 @@ class Gateway:
         )
         async with asyncio.TaskGroup() as tasks:
             background = [
+                tasks.create_task(self._membership.run(), name="membership"),
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._auth.run(), name="api key uses"),
                 tasks.create_task(self._artifacts.run(), name="artifacts"),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from starlette.types import Scope
 
 from sandgate.core.errors import MalformedRequest
-from sandgate.core.ids import UserId, make_id
+from sandgate.core.idempotency import KeyClaim
+from sandgate.core.ids import make_id
 from sandgate.http.answer import Header
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -20,11 +21,12 @@ _KEY = "sandgate.exchange"
 class Exchange:
     """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way.
 
-    ``claimed`` is the idempotency key that is this request's, and whose it is.
+    ``claimed`` is the idempotency key that is this request's, and ``kept`` says that its answer is on disk with what it
+    did. ``drafted`` is the draft of the answer that a request with the same key is still working on.
     ``wants_head_only`` says that nobody will read the body of the answer.
     """
 
-    __slots__ = ("claimed", "headers", "operation", "request_id", "status", "wants_head_only")
+    __slots__ = ("claimed", "drafted", "headers", "kept", "operation", "request_id", "status", "wants_head_only")
 
     def __init__(self, headers: Sequence[Header], *, wants_head_only: bool = False) -> None:
         self.wants_head_only = wants_head_only
@@ -33,7 +35,9 @@ class Exchange:
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else make_id("req")
         self.operation = "unknown"
         self.status = 0
-        self.claimed: tuple[UserId, str] | None = None
+        self.claimed: KeyClaim | None = None
+        self.kept = False
+        self.drafted: bytes | None = None
 
     def check_headers(self, headers: Sequence[Header]) -> None:
         """Raises ``MalformedRequest`` when a header that decides something is given twice."""

@@ -17,6 +17,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     UserStore,
     WebhookStore,
@@ -35,6 +36,7 @@ from sandgate.store.runs import SqlRunStore
 from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
 from sandgate.store.secrets import SqlSecretStore
+from sandgate.store.servers import SqlServerStore
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
@@ -67,6 +69,7 @@ class SqlStore:
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class SqlStore:
         self.artifacts = SqlArtifactStore(self._database)
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
+        self.servers = SqlServerStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

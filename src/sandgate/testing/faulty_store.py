@@ -19,6 +19,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     Store,
     UserStore,
@@ -42,6 +43,7 @@ PARTS = (
     "retention",
     "secrets",
     "artifacts",
+    "servers",
 )
 
 # What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
@@ -137,6 +139,10 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
     "retention.prune_environments": ("retention.prune_environments",),
+    "servers.join": ("servers.join",),
+    "servers.renew": ("servers.renew",),
+    "servers.bury": ("servers.bury",),
+    "servers.leave": ("servers.leave",),
 }
 
 # Every other one.
@@ -155,6 +161,8 @@ READS = frozenset(
         "credentials.find_api_key",
         "credentials.list_api_keys",
         "credentials.is_revoked",
+        "idempotency.find",
+        "servers.list_dead",
         "workflows.find",
         "workflows.find_definition",
         "workflows.list",
@@ -234,6 +242,7 @@ class FaultyStore:
     runs: RunStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore

@@ -35,6 +35,7 @@ from sandgate.core.errors.data import (
 )
 from sandgate.core.errors.environments import (
     CodeTooLarge,
+    EnvironmentElsewhere,
     EnvironmentNotFound,
     EnvironmentNotRunning,
     ExecutionNotFound,
@@ -93,6 +94,7 @@ __all__ = [
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
+    "EnvironmentElsewhere",
     "EnvironmentNotFound",
     "EnvironmentNotRunning",
     "ExecutionNotFound",

@@ -35,6 +35,7 @@ def _add_execute(api: Api, environments: Environments) -> None:
             errors.EnvironmentNotFound,
             errors.Forbidden,
             errors.EnvironmentNotRunning,
+            errors.EnvironmentElsewhere,
             errors.CodeTooLarge,
             errors.TooManyExecutions,
             errors.ServiceDraining,
@@ -87,6 +88,7 @@ def _add_record_routes(api: Api, environments: Environments) -> None:
             errors.ExecutionNotFound,
             errors.Forbidden,
             errors.ExecutionNotRunning,
+            errors.EnvironmentElsewhere,
         ),
     )
     async def cancel_execution(
