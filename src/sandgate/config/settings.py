@@ -101,6 +101,10 @@ class Settings(BaseModel):
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
     max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)
+    max_execution_input_bytes: int = _setting(
+        1024 * 1024, "`stdin`, `env`, `args` and `files` of one execution together.", unit="bytes", ge=1
+    )
+    max_execution_files: int = _setting(64, "Files that come with one execution.", ge=0, le=10_000)
     requests_per_s: int = _setting(
         5000, "Requests a second of one user, as many at once; further ones are answered 429.", ge=1, le=1_000_000
     )

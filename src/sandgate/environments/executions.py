@@ -6,8 +6,14 @@ from collections.abc import Iterable
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
-from sandgate.core.errors import CodeTooLarge, MechanismFault, SandboxFailed
-from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Termination
+from sandgate.core.errors import (
+    CodeTooLarge,
+    ExecutionInputTooLarge,
+    MechanismFault,
+    SandboxFailed,
+    TooManyExecutionFiles,
+)
+from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.ids import ExecutionId, make_execution_id
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.lifecycle import Lifecycle
@@ -50,6 +56,8 @@ class Executions:
         self._tasks = tasks
         self._most_code_bytes = settings.max_code_bytes
         self._default_timeout_s = settings.default_execution_timeout_s
+        self._most_input_bytes = settings.max_execution_input_bytes
+        self._most_files = settings.max_execution_files
         self._late_records = 0
 
     def check_code(self, code: str) -> None:
@@ -59,10 +67,25 @@ class Executions:
         if len(code) * 4 > limit and len(code.encode("utf-8", "replace")) > limit:
             raise CodeTooLarge(f"The code is longer than {limit} bytes in UTF-8", {"limit_bytes": limit})
 
-    async def run(self, live: LiveEnvironment, code: str, timeout_s: float | None) -> Execution:
+    def check_around(self, around: Surroundings) -> None:
+        """Raises ``ExecutionInputTooLarge``, ``TooManyExecutionFiles``."""
+        if len(around.files) > self._most_files:
+            raise TooManyExecutionFiles(
+                f"{len(around.files)} files come with the code; {self._most_files} is the most",
+                {"limit": self._most_files},
+            )
+        size, limit = around.measure(), self._most_input_bytes
+        if size > limit:
+            raise ExecutionInputTooLarge(
+                f"What comes with the code is {size} bytes long; {limit} is the most", {"limit_bytes": limit}
+            )
+
+    async def run(
+        self, live: LiveEnvironment, code: str, timeout_s: float | None, around: Surroundings | None = None
+    ) -> Execution:
         """Run code to its end and answer the durable record; see ``Environments.execute``."""
         active = await self._start(
-            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s)
+            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s, around=around)
         )
         note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
         try:

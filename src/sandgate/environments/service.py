@@ -14,7 +14,7 @@ from sandgate.core.errors import (
     IsolationUnavailable,
     ServiceDraining,
 )
-from sandgate.core.execution import Execution, ExecutionRequest, Termination
+from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.idempotency import Keep, KeptAnswer
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
 from sandgate.core.limits import Limits
@@ -218,7 +218,12 @@ class EnvironmentService:
         return await self._hide(row)
 
     async def execute(
-        self, caller: Principal, environment_id: EnvironmentId, code: str, timeout_s: float | None
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None = None,
     ) -> Execution:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
@@ -227,7 +232,9 @@ class EnvironmentService:
         check_can_change(caller, live.row)
         self._check_not_draining()
         self._executions.check_code(code)
-        return await self._executions.run(live, code, timeout_s)
+        if around is not None:
+            self._executions.check_around(around)
+        return await self._executions.run(live, code, timeout_s, around)
 
     async def execute_step(
         self,

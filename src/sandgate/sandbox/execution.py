@@ -1,20 +1,19 @@
 """One execution, as the gateway sees it: it holds the deadline, the caps and the word on how it ended."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, Usage
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.kept_output import Spool
 from sandgate.sandbox.output import OutputStream
+from sandgate.sandbox.payload import make_payload
 from sandgate_agent import wire
 
 # Short executions are read once, at their end; from here on output is read as it comes.
@@ -61,7 +60,7 @@ class ZygoteExecution:
         was_out_of_memory: Callable[[int], Awaitable[bool]],
         spool: Spool | None = None,
     ) -> None:
-        self._payload = wire.pack_code(request.code.encode(), _options(request))
+        self._payload = make_payload(request)
         self.is_last = request.is_last
         self.tag = request.tag
         self._spool = spool
@@ -236,6 +235,10 @@ class ZygoteExecution:
         if not self.ended:
             self._resolve(None, self._close())
 
+    def end_for_memory(self) -> None:
+        """Kill it and everything that it started, because its sandbox uses too much memory."""
+        self._end(ExecutionStatus.OUT_OF_MEMORY)
+
     def on_exited(self, exited: wire.Exited) -> None:
         """The child is dead, and all that it started."""
         if self.ended or self._child is None:
@@ -328,16 +331,6 @@ class ZygoteExecution:
         if self._judging is None and self._had_time(exited):
             # It may have borne a kill, which must not be laid to the next one.
             self._counting = asyncio.ensure_future(self._was_out_of_memory(self._kills_before))
-
-
-def _options(request: ExecutionRequest) -> dict[str, Any] | None:
-    """What the child is told beside the code."""
-    data = request.data
-    if data is None:
-        return None
-    # As a text, so that the child writes it to a file as it is.
-    inputs = json.dumps(dict(data.inputs))
-    return {"inputs": inputs, "env": dict(data.env), "folder": data.folder, "is_last": request.is_last}
 
 
 def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":

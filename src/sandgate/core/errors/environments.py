@@ -64,6 +64,18 @@ class CodeTooLarge(PayloadTooLarge):
     code = "CODE_TOO_LARGE"
 
 
+class ExecutionInputTooLarge(PayloadTooLarge):
+    """What comes with the code is larger than the setting allows; ``details`` has ``limit_bytes``."""
+
+    code = "EXECUTION_INPUT_TOO_LARGE"
+
+
+class TooManyExecutionFiles(RequestRefused):
+    """More files come with the code than the setting allows; ``details`` has ``limit``."""
+
+    code = "TOO_MANY_EXECUTION_FILES"
+
+
 class TooManyEnvironments(TooManyRequests):
     """The user or the server holds as many live environments as the setting allows."""
 

@@ -37,6 +37,8 @@ def _add_execute(api: Api, environments: Environments) -> None:
             errors.EnvironmentNotRunning,
             errors.EnvironmentElsewhere,
             errors.CodeTooLarge,
+            errors.ExecutionInputTooLarge,
+            errors.TooManyExecutionFiles,
             errors.TooManyExecutions,
             errors.ServiceDraining,
         ),
@@ -51,7 +53,7 @@ def _add_execute(api: Api, environments: Environments) -> None:
         execution is cancelled.
         """
         row = await environments.get(caller, environment_id)
-        work = environments.execute(caller, environment_id, body.code, body.timeout)
+        work = environments.execute(caller, environment_id, body.code, body.timeout, body.around())
         return ExecutionAnswer.of(await while_connected(request.receive, work), row.isolation)
 
 
