@@ -139,15 +139,19 @@ class Gateway:
         self._users = UserService(
             store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)
         )
-        self._auth = AuthService(
+        self._auth = self._make_auth(accounts)
+        self._reaper = Reaper(store, clock, settings)
+
+    def _make_auth(self, accounts: Accounts) -> AuthService:
+        clock, settings = self._clock, self._settings
+        return AuthService(
             accounts=accounts,
-            credentials=store.credentials,
+            credentials=self._store.credentials,
             passwords=self._passwords,
             tokens=Tokens(self._keys, clock, lifetime_s=settings.token_lifetime_s),
             throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
             clock=clock,
         )
-        self._reaper = Reaper(store, clock, settings)
 
     def _on_fault(self, error: BaseException) -> None:
         """A bug in a background task: end the process, so that a fresh one takes over."""
