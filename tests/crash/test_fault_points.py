@@ -25,6 +25,7 @@ ELSEWHERE = {
     "credentials": "tests/crash/test_making_crashes.py makes some; the rest of accounts is one write each",
     "servers": "only where several servers share a database; tests/e2e/test_servers_apart.py lets some die",
     "secrets": "a secret is one write",
+    "audit": "entries are added in one write, and handed in again until they are there",
     "artifacts": "what is removed is removed again; tests/crash/test_run_crashes.py has those that are kept with a run",
 }
 UNREACHED = {

@@ -5,10 +5,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from sandgate.config.settings import Settings
+from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
 from sandgate.core.errors import (
-    EnvironmentElsewhere,
     ExecutionNotFound,
     ExecutionNotRunning,
     IsolationUnavailable,
@@ -26,6 +26,7 @@ from sandgate.environments.access import (
     check_can_change,
     check_can_see,
     check_can_write,
+    check_is_here,
     environment_not_found,
 )
 from sandgate.environments.base import NewEnvironment, Templates
@@ -54,8 +55,9 @@ _log = get_logger(__name__)
 class EnvironmentService:
     """``Environments`` on a store and a runtime. One process has one of it, on one event loop.
 
-    ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task. ``server_id`` names the
-    server in rows: the same after a restart, another for every other server on the database.
+    ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task, ``audit`` of
+    environments that end without anybody deleting them. ``server_id`` names the server in rows: the same after a
+    restart, another for every other server on the database.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class EnvironmentService:
         clock: Clock,
         settings: Settings,
         on_fault: Callable[[BaseException], None] | None = None,
+        audit: AuditSink | None = None,
         server_id: str = "server",
     ) -> None:
         self._store = store
@@ -77,7 +80,7 @@ class EnvironmentService:
         self._server_id = server_id
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
-        self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks)
+        self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
         self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
 
     @property
@@ -214,7 +217,7 @@ class EnvironmentService:
                 return live.row
         row = await self._find_row(environment_id)
         check_can_change(caller, row)
-        self._check_here(row)
+        check_is_here(row, self._server_id)
         return await self._hide(row)
 
     async def execute(
@@ -285,7 +288,7 @@ class EnvironmentService:
         live = self._lifecycle.find(environment_id)
         row = live.row if live is not None else await self._find_row(environment_id)
         check_can_change(caller, row)
-        self._check_here(row)
+        check_is_here(row, self._server_id)
         active = self._executions.find_active(live, execution_id) if live is not None else None
         if active is not None:
             return await self._executions.cancel(active)
@@ -297,13 +300,6 @@ class EnvironmentService:
     def _check_not_draining(self) -> None:
         if self._draining:
             raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
-
-    def _check_here(self, row: Environment) -> None:
-        if row.is_live and row.server_id not in (None, self._server_id) and self._store.servers.is_shared:
-            raise EnvironmentElsewhere(
-                f"Environment {row.environment_id} is on another server ({row.server_id}); ask that one",
-                {"server_id": row.server_id},
-            )
 
     def _check_isolation(self, wanted: NewEnvironment) -> None:
         held = self._runtime.isolation
@@ -363,7 +359,7 @@ class EnvironmentService:
         if live is None:
             row = await self._find_row(environment_id)
             check_can_change(caller, row)
-            self._check_here(row)
+            check_is_here(row, self._server_id)
             raise not_running(environment_id, row.status, row.status_reason)
         check_can_change(caller, live.row)
         return live

@@ -6,8 +6,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
 from sandgate.store.artifacts import SqlArtifactStore
+from sandgate.store.audit import SqlAuditStore
 from sandgate.store.base import (
     ArtifactStore,
+    AuditStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -70,6 +72,7 @@ class SqlStore:
     schedules: ScheduleStore
     webhooks: WebhookStore
     servers: ServerStore
+    audit: AuditStore
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class SqlStore:
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
         self.servers = SqlServerStore(self._database)
+        self.audit = SqlAuditStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

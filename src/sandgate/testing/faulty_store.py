@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from sandgate.store.base import (
     ArtifactStore,
+    AuditStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -44,6 +45,7 @@ PARTS = (
     "secrets",
     "artifacts",
     "servers",
+    "audit",
 )
 
 # What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
@@ -143,6 +145,8 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "servers.renew": ("servers.renew",),
     "servers.bury": ("servers.bury",),
     "servers.leave": ("servers.leave",),
+    "audit.append": ("audit.append",),
+    "audit.prune": ("audit.prune",),
 }
 
 # Every other one.
@@ -194,6 +198,9 @@ READS = frozenset(
         "artifacts.list",
         "artifacts.measure",
         "artifacts.find_orphans",
+        "audit.list",
+        "audit.read",
+        "audit.find_head",
     }
 )
 
@@ -248,6 +255,7 @@ class FaultyStore:
     retention: RetentionStore
     secrets: SecretStore
     artifacts: ArtifactStore
+    audit: AuditStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store

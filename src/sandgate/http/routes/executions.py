@@ -12,6 +12,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.connection import while_connected
 from sandgate.http.models.environments import ExecutionAnswer, ExecutionsAnswer
 from sandgate.http.models.requests import Execute
+from sandgate.http.operation import Audit
 from sandgate.http.pagination import PageQuery, next_cursor
 from sandgate.http.paths import EnvironmentPath, ExecutionPath
 
@@ -30,6 +31,7 @@ def _add_execute(api: Api, environments: Environments) -> None:
         "POST",
         f"{_ENVIRONMENT}/execute",
         tag=_TAG,
+        audit=Audit.OFTEN,
         idempotent=True,
         errors=(
             errors.EnvironmentNotFound,

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
+from sandgate.store.base.audit import AuditFilter, AuditStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
@@ -20,6 +21,8 @@ from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, Workfl
 
 __all__ = [
     "ArtifactStore",
+    "AuditFilter",
+    "AuditStore",
     "CredentialStore",
     "DeliveryKeys",
     "EnvironmentFilter",
@@ -69,6 +72,7 @@ class Store(Protocol):
     schedules: ScheduleStore
     webhooks: WebhookStore
     servers: ServerStore
+    audit: AuditStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""
