@@ -116,19 +116,10 @@ class Gateway:
         self._derived.open()
         self._trail = AuditTrail(store.audit, audit_chain(self._derived.derive), store.users.find_by_name, clock)
         self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
-        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
-        self._environments = EnvironmentService(
-            store,
-            self._runtime,
-            templates,
-            clock,
-            settings,
-            on_fault=self._on_fault,
-            audit=self._trail,
-            server_id=owner,
-        )
+        self._owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._environments = self._make_environments()
         self._membership = Membership(
-            store.servers, clock, owner, settings.server_lease_s, self._environments.end_buried
+            store.servers, clock, self._owner, settings.server_lease_s, self._environments.end_buried
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
@@ -140,7 +131,7 @@ class Gateway:
             store,
             sandboxes,
             clock,
-            owner,
+            self._owner,
             most_steps=settings.max_steps,
             most_steps_of_one=settings.max_steps_per_user,
             most_runs=settings.max_runs,
@@ -166,6 +157,18 @@ class Gateway:
         )
         self._auth = _make_auth(settings, store, accounts, self._passwords, self._keys, clock)
         self._reaper = Reaper(store, clock, settings, prune_audit=self._trail.prune)
+
+    def _make_environments(self) -> EnvironmentService:
+        return EnvironmentService(
+            self._store,
+            self._runtime,
+            self._templates,
+            self._clock,
+            self._settings,
+            on_fault=self._on_fault,
+            audit=self._trail,
+            server_id=self._owner,
+        )
 
     def _on_fault(self, error: BaseException) -> None:
         """A bug in a background task: end the process, so that a fresh one takes over."""

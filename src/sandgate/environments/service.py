@@ -288,7 +288,8 @@ class EnvironmentService:
         live = self._lifecycle.find(environment_id)
         row = live.row if live is not None else await self._find_row(environment_id)
         check_can_change(caller, row)
-        check_is_here(row, self._server_id)
+        if live is None:
+            check_is_here(row, self._server_id)
         active = self._executions.find_active(live, execution_id) if live is not None else None
         if active is not None:
             return await self._executions.cancel(active)
