@@ -207,7 +207,7 @@ class EnvironmentService:
                 # The wall comes first: an environment must never outlive what its sandbox is allowed.
                 sandbox = await live.wait_for_sandbox()
                 await sandbox.extend(timeout_s)
-            row = self._changed(live.row, name, metadata, timeout_s)
+            row = live.row.with_details(self._clock.now(), name, metadata, timeout_s)
             written = await self._store.environments.update_details(
                 environment_id,
                 name=row.name,
@@ -380,18 +380,6 @@ class EnvironmentService:
             raise not_running(environment_id, row.status, row.status_reason)
         check_can_change(caller, live.row)
         return live
-
-    def _changed(
-        self, row: Environment, name: str | None, metadata: dict[str, str] | None, timeout_s: int | None
-    ) -> Environment:
-        row = replace(
-            row,
-            name=row.name if name is None else name,
-            metadata=row.metadata if metadata is None else dict(metadata),
-        )
-        if timeout_s is None:
-            return row
-        return replace(row, timeout_s=timeout_s, expires_at=self._clock.now() + timedelta(seconds=timeout_s))
 
     async def _hide(self, row: Environment) -> Environment:
         """Delete what has ended already."""
