@@ -44,6 +44,12 @@ class Start:
             self._calls.append(filter_.install)
         self._calls.append(system.prepare_process_name("sg-forker"))
 
+    def after(self, first: List[Call]) -> "Start":
+        """The same, with something to be done before it."""
+        other = Start.__new__(Start)
+        other._folder, other.of_children, other._calls = self._folder, self.of_children, [*first, *self._calls]
+        return other
+
     def make(self) -> None:
         """Put up the walls and give up, for this process and all that it will fork, whatever a child must not have."""
         if self._folder is not None:
@@ -73,24 +79,13 @@ def _fork_with_handlers() -> int:
         return -1
 
 
-class Forker:
-    """The life of a slot: one child at a time, numbered.
+class AnyForker:
+    """What all forkers have in common: made for descriptors of certain numbers, run by the process that has them."""
 
-    It is made in the zygote, for descriptors of these numbers, and served by the process that has them.
-    """
-
-    def __init__(
-        self,
-        control: int,
-        sync: int,
-        signals: int,
-        standard: bool,
-        fork: Optional[Call],
-        limits: Sequence[Tuple[int, int]],
-    ) -> None:
+    def __init__(self, control: int, sync: int, signals: int, standard: bool, fork: Optional[Call]) -> None:
         """``control`` leads to the gateway, ``sync`` to the launcher; ``signals`` tells of children.
 
-        ``fork`` is None where fork handlers must run, because libraries were preloaded. ``limits`` are the children's.
+        ``fork`` is None where fork handlers must run, because libraries were preloaded.
         """
         self._control = control
         self._standard = standard
@@ -102,34 +97,29 @@ class Forker:
         self._poll = system.Poll(signals, control)
         self._drain = system.prepare_drain(signals)
         self._burial = system.Burial()
-        self._ends = Ends(control, [signals], child.settling(standard, limits))
         # Kills everything in the slot but this process. From process 1 a signal reaches all of the namespace, in one
         # step that no fork can slip through; a failure means that there was nobody.
         kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
         self._kill_all = kill_namespace if standard else self._kill_descendants
         self._end_text = ctypes.create_string_buffer(wire.EXITED_BYTES)
         self._say_end = calls.prepare("write", control, self._end_text, wire.EXITED_BYTES)
-        word = ctypes.create_string_buffer(wire.GO, 1)
-        self._ready = (calls.prepare("write", sync, wire.READY, 1), calls.prepare("close", sync))
-        self._await_go = calls.prepare("read", sync, word, 1)
-        self._go = word
         self._sync = sync
+        self._word = ctypes.create_string_buffer(1)
+        self._await_word = calls.prepare("read", sync, self._word, 1)
+        self._say_ready = (calls.prepare("write", sync, wire.READY, 1), calls.prepare("close", sync))
 
     def run(self, start: Start) -> None:
         """Start at the launcher's word, which comes when control group and ids are set, and serve to the end."""
-        if self._await_go() != 1 or self._go[0] != wire.GO:
+        if self._await_word() != 1 or bytes(self._word) != wire.GO:
             return
         try:
             start.make()
         except (OSError, ValueError) as error:
             os.write(self._sync, str(error).encode("utf-8", "replace")[: wire.MESSAGE_LIMIT])
             return
-        calls.run(self._ready)
+        calls.run(self._say_ready)
         try:
-            while self._serve():
-                # The descriptors of its children have come to other numbers.
-                self._ends.prepare()
-                self._ends.close()
+            self._serve()
         except (BrokenPipeError, ConnectionResetError):
             # Everybody let go in the middle of a message.
             pass
@@ -138,8 +128,82 @@ class Forker:
             os.write(2, "sandgate: a forker ended: {!r}\n".format(error).encode())
         self._kill_all()
 
-    def _serve(self) -> bool:
-        """Keep a child ready, unless told otherwise; False when everybody has let go of the slot.
+    def _serve(self) -> None:
+        """Have children, one at a time, until everybody has let go of the slot."""
+        raise NotImplementedError
+
+    def _kill_descendants(self) -> int:
+        # Without a namespace a storm of forks can outrun this; what is stopped first cannot fork any more.
+        for _round in range(100):
+            found = [pid for pid in walls.descendants(os.getpid()) if pid != self._pid or not system.is_zombie(pid)]
+            if not found:
+                return 0
+            for number in (_signal.SIGSTOP, _signal.SIGKILL):
+                for pid in found:
+                    try:
+                        os.kill(pid, number)
+                    except (ProcessLookupError, PermissionError):
+                        continue
+            for pid in found:
+                if pid != self._pid:
+                    system.bury(pid)
+        return 0
+
+    def _obey(self, message: bytes) -> bool:
+        """Do what the gateway says; False when it is gone."""
+        if not message:
+            return False
+        kind, number = wire.parse_numbered(message)
+        # A kill that crossed the message of the child's end on its way must not hit the next child.
+        if kind == wire.KILL and number == self._number:
+            self._kill_all()
+        elif kind == wire.HOLD:
+            self._held = True
+        elif kind == wire.NEXT:
+            self._held = False
+        elif kind == wire.RESUME:
+            os.write(self._control, message)
+            if self._number and not self._pid:
+                calls.run((self._say_end,))
+        elif kind == wire.RESET:
+            self._reset(message)
+        return True
+
+    def _reset(self, message: bytes) -> None:
+        """Start afresh for another gateway: what runs for the last one is killed, without a word about it."""
+        self._kill_all()
+        while self._burial.bury_next() > 0:
+            pass
+        self._pid = 0
+        self._held = False
+        self._number = 0
+        os.write(self._control, message)
+
+
+class Forker(AnyForker):
+    """The life of a slot: one child at a time, numbered."""
+
+    def __init__(
+        self,
+        control: int,
+        sync: int,
+        signals: int,
+        standard: bool,
+        fork: Optional[Call],
+        limits: Sequence[Tuple[int, int]],
+    ) -> None:
+        """See :class:`AnyForker`; ``limits`` are the children's."""
+        super().__init__(control, sync, signals, standard, fork)
+        self._ends = Ends(control, [signals], child.settling(standard, limits))
+
+    def _serve(self) -> None:
+        """See :class:`AnyForker`."""
+        while self._keep_children():
+            self._ends.prepare()
+            self._ends.close()
+
+    def _keep_children(self) -> bool:
+        """Keep a child ready, unless told otherwise, until all have let go; True when descriptors have other numbers.
 
         Each attribute, function and frame would be a page to copy after each fork: hence one function, and locals.
         """
@@ -149,7 +213,7 @@ class Forker:
         fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all
         bury_ended, bury_next, status, usage = burial.bury_ended, burial.bury_next, burial.status, burial.usage
         pack_end, end_text, say_end, kind = wire.pack_exited_into, self._end_text, self._say_end, wire.EXITED
-        number, held, pid = self._number, self._held, self._pid
+        number, held, pid, control = self._number, self._held, self._pid, self._control
         while True:
             if not pid and not held:
                 for call in opening:
@@ -192,7 +256,7 @@ class Forker:
                     return False
             if found[_SPOKEN_TO]:
                 self._number, self._held, self._pid = number, held, pid
-                if not self._obey():
+                if not self._obey(os.read(control, wire.MESSAGE_LIMIT)):
                     return False
                 number, held, pid = self._number, self._held, self._pid
 
@@ -205,51 +269,3 @@ class Forker:
         if error.errno != _ETOOMANYREFS:
             raise error
         return 0
-
-    def _kill_descendants(self) -> int:
-        # Without a namespace a storm of forks can outrun this; what is stopped first cannot fork any more.
-        for _round in range(100):
-            found = [pid for pid in walls.descendants(os.getpid()) if pid != self._pid or not system.is_zombie(pid)]
-            if not found:
-                return 0
-            for number in (_signal.SIGSTOP, _signal.SIGKILL):
-                for pid in found:
-                    try:
-                        os.kill(pid, number)
-                    except (ProcessLookupError, PermissionError):
-                        continue
-            for pid in found:
-                if pid != self._pid:
-                    system.bury(pid)
-        return 0
-
-    def _obey(self) -> bool:
-        """Do what the gateway says; False when it is gone."""
-        message = os.read(self._control, wire.MESSAGE_LIMIT)
-        if not message:
-            return False
-        kind, number = wire.parse_numbered(message)
-        # A kill that crossed the message of the child's end on its way must not hit the next child.
-        if kind == wire.KILL and number == self._number:
-            self._kill_all()
-        elif kind == wire.HOLD:
-            self._held = True
-        elif kind == wire.NEXT:
-            self._held = False
-        elif kind == wire.RESUME:
-            os.write(self._control, message)
-            if self._number and not self._pid:
-                calls.run((self._say_end,))
-        elif kind == wire.RESET:
-            self._reset(message)
-        return True
-
-    def _reset(self, message: bytes) -> None:
-        """Start afresh for another gateway: what runs for the last one is killed, without a word about it."""
-        self._kill_all()
-        while self._burial.bury_next() > 0:
-            pass
-        self._pid = 0
-        self._held = False
-        self._number = 0
-        os.write(self._control, message)

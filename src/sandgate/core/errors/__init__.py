@@ -35,6 +35,7 @@ from sandgate.core.errors.data import (
 )
 from sandgate.core.errors.environments import (
     CodeTooLarge,
+    EnvironmentElsewhere,
     EnvironmentNotFound,
     EnvironmentNotRunning,
     ExecutionInputTooLarge,
@@ -95,6 +96,7 @@ __all__ = [
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
+    "EnvironmentElsewhere",
     "EnvironmentNotFound",
     "EnvironmentNotRunning",
     "ExecutionInputTooLarge",
