@@ -17,6 +17,7 @@ from bench import (
     p10_fan_out,
     p11_lists,
     p12_start,
+    p13_stream,
 )
 from bench.client import UnexpectedAnswer
 from bench.context import Bench, say
@@ -37,6 +38,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "p10": p10_fan_out.measure,
     "p11": p11_lists.measure,
     "p12": p12_start.measure,
+    "p13": p13_stream.measure,
 }
 
 

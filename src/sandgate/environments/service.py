@@ -8,7 +8,6 @@ from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
 from sandgate.core.errors import (
-    ExecutionNotFound,
     ExecutionNotRunning,
     IsolationUnavailable,
     ServiceDraining,
@@ -28,8 +27,11 @@ from sandgate.environments.access import (
 )
 from sandgate.environments.base import NewEnvironment, Templates
 from sandgate.environments.executions import Executions
+from sandgate.environments.following import Events, follow, replay
+from sandgate.environments.journal import Offsets
 from sandgate.environments.lifecycle import Lifecycle
-from sandgate.environments.live import Ending, LiveEnvironment, not_running
+from sandgate.environments.live import ActiveExecution, Ending
+from sandgate.environments.lookup import Lookup
 from sandgate.environments.quota import Quota
 from sandgate.environments.tasks import TaskOwner
 from sandgate.sandbox.base import Collect, Mask, Runtime, Sandbox
@@ -72,6 +74,7 @@ class EnvironmentService:
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks)
+        self._lookup = Lookup(store, self._lifecycle)
         self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
 
     @property
@@ -131,7 +134,7 @@ class EnvironmentService:
     async def get(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
-        row = live.row if live is not None else await self._find_row(environment_id)
+        row = live.row if live is not None else await self._lookup.find_row(environment_id)
         check_can_see(caller, row)
         return row
 
@@ -152,7 +155,7 @@ class EnvironmentService:
             name=name,
         )
         rows = await self._store.environments.list(wanted, page)
-        return replace(rows, items=tuple(map(self._newest, rows.items)))
+        return replace(rows, items=tuple(map(self._lookup.newest, rows.items)))
 
     async def update(
         self,
@@ -164,7 +167,7 @@ class EnvironmentService:
         timeout_s: int | None = None,
     ) -> Environment:
         """See ``Environments``. Several changes of one environment are made one after the other."""
-        live = await self._get_live(caller, environment_id)
+        live = await self._lookup.get_live(caller, environment_id)
         async with live.changing:
             if timeout_s is not None:
                 # The wall comes first: an environment must never outlive what its sandbox is allowed.
@@ -194,7 +197,7 @@ class EnvironmentService:
             ending = await self._lifecycle.wait_for_end(live, _DELETED)
             if ending.deleted:
                 return live.row
-        row = await self._find_row(environment_id)
+        row = await self._lookup.find_row(environment_id)
         check_can_change(caller, row)
         return await self._hide(row)
 
@@ -209,13 +212,72 @@ class EnvironmentService:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
         if live is None:
-            live = await self._get_live(caller, environment_id)
+            live = await self._lookup.get_live(caller, environment_id)
         check_can_change(caller, live.row)
         self._check_not_draining()
         self._executions.check_code(code)
         if around is not None:
             self._executions.check_around(around)
         return await self._executions.run(live, code, timeout_s, around)
+
+    async def begin_execution(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+    ) -> Execution:
+        """See ``Environments``."""
+        active = await self._begin(caller, environment_id, code, timeout_s, around, durable=True)
+        return active.row
+
+    async def stream_execution(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+        *,
+        detach: bool,
+    ) -> Events:
+        """See ``Environments``."""
+        active = await self._begin(caller, environment_id, code, timeout_s, around, durable=detach)
+        return follow(active, Offsets(), is_new=True, leads=not detach, sets_pace=True)
+
+    async def _begin(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+        *,
+        durable: bool,
+    ) -> ActiveExecution:
+        live = await self._lookup.get_live(caller, environment_id)
+        self._check_not_draining()
+        self._executions.check_code(code)
+        if around is not None:
+            self._executions.check_around(around)
+        return await self._executions.begin(live, code, timeout_s, around, durable=durable)
+
+    async def follow_execution(
+        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId, offsets: Offsets | None
+    ) -> Events:
+        """See ``Environments``."""
+        live = await self._lookup.find_seen(caller, environment_id)
+        active = None if live is None else self._executions.find_active(live, execution_id)
+        if active is not None and active.can_be_seen:
+            return follow(active, offsets or Offsets(), is_new=offsets is None)
+        if active is None:
+            await self._lookup.find_execution(environment_id, execution_id)
+
+        async def look() -> Execution | None:
+            return await self._store.executions.find(execution_id) or (None if active is None else active.row)
+
+        return replay(look, offsets or Offsets(), is_new=offsets is None, active=active)
 
     async def execute_step(
         self,
@@ -234,7 +296,7 @@ class EnvironmentService:
         ``ServiceDraining``.
         """
         owner = Principal(owner_id, "", Role.USER)
-        live = await self._get_live(owner, environment_id)
+        live = await self._lookup.get_live(owner, environment_id)
         self._check_not_draining()
         return await self._executions.run_step(live, request, mask, collect)
 
@@ -242,15 +304,11 @@ class EnvironmentService:
         self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
     ) -> Execution:
         """See ``Environments``."""
-        live = self._lifecycle.find(environment_id)
-        if live is not None:
-            check_can_see(caller, live.row)
-            active = self._executions.find_active(live, execution_id)
-            if active is not None:
-                return active.row
-        else:
-            check_can_see(caller, await self._find_row(environment_id))
-        return await self._find_execution(environment_id, execution_id)
+        live = await self._lookup.find_seen(caller, environment_id)
+        active = None if live is None else self._executions.find_active(live, execution_id)
+        if active is not None:
+            return active.row
+        return await self._lookup.find_execution(environment_id, execution_id)
 
     async def list_executions(
         self, caller: Principal, environment_id: EnvironmentId, page: PageRequest
@@ -264,11 +322,11 @@ class EnvironmentService:
     ) -> Execution:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
-        check_can_change(caller, live.row if live is not None else await self._find_row(environment_id))
+        check_can_change(caller, live.row if live is not None else await self._lookup.find_row(environment_id))
         active = self._executions.find_active(live, execution_id) if live is not None else None
         if active is not None:
             return await self._executions.cancel(active)
-        row = await self._find_execution(environment_id, execution_id)
+        row = await self._lookup.find_execution(environment_id, execution_id)
         raise ExecutionNotRunning(
             f"Execution {execution_id} has ended already ({row.status})", {"status": row.status.value}
         )
@@ -316,27 +374,6 @@ class EnvironmentService:
             self._lifecycle.end(live, _STOPPED)
         _log.info("environment created", environment_id=row.environment_id, template=row.template)
 
-    def _newest(self, row: Environment) -> Environment:
-        """What memory holds of it, which is ahead of the database by the write of ``running``."""
-        live = self._lifecycle.find(row.environment_id)
-        return row if live is None else live.row
-
-    async def _find_row(self, environment_id: EnvironmentId) -> Environment:
-        row = await self._store.environments.find(environment_id)
-        if row is None:
-            raise environment_not_found(environment_id)
-        return row
-
-    async def _get_live(self, caller: Principal, environment_id: EnvironmentId) -> LiveEnvironment:
-        """A live environment that the caller may change. Raises ``EnvironmentNotRunning`` for one that has ended."""
-        live = self._lifecycle.find(environment_id)
-        if live is None:
-            row = await self._find_row(environment_id)
-            check_can_change(caller, row)
-            raise not_running(environment_id, row.status, row.status_reason)
-        check_can_change(caller, live.row)
-        return live
-
     def _changed(
         self, row: Environment, name: str | None, metadata: dict[str, str] | None, timeout_s: int | None
     ) -> Environment:
@@ -358,9 +395,3 @@ class EnvironmentService:
         if not hidden:
             raise environment_not_found(row.environment_id)
         return replace(row, status=EnvironmentStatus.TERMINATED, deleted_at=now)
-
-    async def _find_execution(self, environment_id: EnvironmentId, execution_id: ExecutionId) -> Execution:
-        row = await self._store.executions.find(execution_id)
-        if row is None or row.environment_id != environment_id:
-            raise ExecutionNotFound(f"Environment {environment_id} has no execution {execution_id}")
-        return row

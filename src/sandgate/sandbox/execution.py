@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, Usage
 from sandgate.core.limits import Limits
@@ -70,6 +71,7 @@ class ZygoteExecution:
         self._has_data = request.data is not None
         self._tap = request.tap
         self._sink = request.sink
+        self._watcher = request.watch
         self._left_files = True
         self._answer = b""
         self._outputs: bytes | None = None
@@ -154,14 +156,19 @@ class ZygoteExecution:
         self._started = time.perf_counter() - age_s
         self._timers = [
             loop.call_later(max(0.0, self._timeout_s - age_s), self._end, ExecutionStatus.TIMED_OUT),
-            loop.call_later(_WATCH_AFTER_S, self._watch),
+            loop.call_later(_WATCH_AFTER_S if self._watcher is None else 0.0, self._watch),
         ]
+        if self._watcher is not None:
+            self._watcher.begin()
 
     def _stream(self, name: str, descriptor: int) -> OutputStream:
         keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
         if self._spool is None:
             sink = self._sink if name == "stdout" else None
-            return OutputStream(descriptor, keep, drop, self._on_flood, sink)
+            if self._watcher is None:
+                return OutputStream(descriptor, keep, drop, self._on_flood, sink)
+            take = partial(self._watcher.put, name)
+            return OutputStream(descriptor, keep, self._watcher.most_bytes, self._on_flood, sink, take)
         return self._spool.stream(name, descriptor, keep, drop, self._on_flood)
 
     def _send(self) -> None:
