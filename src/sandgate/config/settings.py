@@ -90,6 +90,13 @@ class Settings(BaseModel):
     )
     login_window_s: float = _setting(60.0, "How long a failed login counts.", unit="s", ge=1, le=86_400)
 
+    audit_retention_s: int = _setting(
+        365 * 86_400, "Entries of the audit log are kept for this long.", unit="s", ge=86_400
+    )
+    audit_executions: bool = _setting(
+        True, "Executions that the service carried out have an entry in the audit log; what was refused always has one."
+    )
+
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
     max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)

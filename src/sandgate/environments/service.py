@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from sandgate.config.settings import Settings
+from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
 from sandgate.core.errors import (
@@ -53,7 +54,8 @@ _log = get_logger(__name__)
 class EnvironmentService:
     """``Environments`` on a store and a runtime. One process has one of it, on one event loop.
 
-    ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task.
+    ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task, ``audit`` of
+    environments that end without anybody deleting them.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class EnvironmentService:
         clock: Clock,
         settings: Settings,
         on_fault: Callable[[BaseException], None] | None = None,
+        audit: AuditSink | None = None,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -73,7 +76,7 @@ class EnvironmentService:
         self._draining = False
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
-        self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks)
+        self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
         self._lookup = Lookup(store, self._lifecycle)
         self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
 

@@ -6,8 +6,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
 from sandgate.store.artifacts import SqlArtifactStore
+from sandgate.store.audit import SqlAuditStore
 from sandgate.store.base import (
     ArtifactStore,
+    AuditStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -67,6 +69,7 @@ class SqlStore:
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    audit: AuditStore
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class SqlStore:
         self.artifacts = SqlArtifactStore(self._database)
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
+        self.audit = SqlAuditStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

@@ -237,7 +237,9 @@ class FakeRuntime:
         self,
         machine: dict[EnvironmentId, FakeSandbox] | None = None,
         isolation: Isolation = Isolation.STANDARD,
+        others: Collection[Isolation] = (),
     ) -> None:
+        """``others`` are the classes that it makes beside ``isolation``."""
         self.sandboxes: dict[EnvironmentId, FakeSandbox] = {} if machine is None else machine
         self.create_delay_s = 0.0
         self.create_failure: SandgateError | None = None
@@ -247,6 +249,7 @@ class FakeRuntime:
         self.making = 0
         self.most_making = 0
         self._isolation = isolation
+        self._isolations = (isolation, *others)
         self._kept: dict[str, FakeSandbox] = {}
         self._on_end: Callable[[EnvironmentId, str], None] | None = None
 
@@ -254,6 +257,11 @@ class FakeRuntime:
     def isolation(self) -> Isolation:
         """See ``Runtime``."""
         return self._isolation
+
+    @property
+    def isolations(self) -> Collection[Isolation]:
+        """See ``Runtime``."""
+        return self._isolations
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See ``Runtime``."""

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from sandgate.store.base import (
     ArtifactStore,
+    AuditStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -42,6 +43,7 @@ PARTS = (
     "retention",
     "secrets",
     "artifacts",
+    "audit",
 )
 
 # What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
@@ -137,6 +139,8 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
     "retention.prune_environments": ("retention.prune_environments",),
+    "audit.append": ("audit.append",),
+    "audit.prune": ("audit.prune",),
 }
 
 # Every other one.
@@ -186,6 +190,9 @@ READS = frozenset(
         "artifacts.list",
         "artifacts.measure",
         "artifacts.find_orphans",
+        "audit.list",
+        "audit.read",
+        "audit.find_head",
     }
 )
 
@@ -239,6 +246,7 @@ class FaultyStore:
     retention: RetentionStore
     secrets: SecretStore
     artifacts: ArtifactStore
+    audit: AuditStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store

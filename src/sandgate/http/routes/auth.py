@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from sandgate.auth.base import Authenticator
 from sandgate.core import errors
+from sandgate.core.audit import Credential
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import (
@@ -79,9 +80,11 @@ def add_auth_routes(api: Api, authenticator: Authenticator) -> None:
     )
     async def issue_token(request: Request) -> TokenAnswer:
         """Exchange a name and a password for a token, as JSON or as the password form of OAuth 2."""
+        exchange = exchange_of(request.scope)
+        exchange.credential = Credential.PASSWORD
         credentials = await _read_credentials(request)
-        address = request.client.host if request.client else ""
-        token = await authenticator.issue_token(credentials.username, credentials.password, address)
+        exchange.login_name = credentials.username
+        token = await authenticator.issue_token(credentials.username, credentials.password, exchange.address)
         return TokenAnswer(access_token=token.access_token, expires_in=token.expires_in_s)
 
     @api.operation("POST", f"{_AUTH}/revoke", tag=_TAG)

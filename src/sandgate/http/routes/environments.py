@@ -10,6 +10,7 @@ from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.models.environments import EnvironmentAnswer, EnvironmentDeletedAnswer, EnvironmentsAnswer
 from sandgate.http.models.requests import CreateEnvironment, ListEnvironments, UpdateEnvironment
+from sandgate.http.operation import Audit
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import EnvironmentPath
 
@@ -30,6 +31,7 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
         _ENVIRONMENTS,
         tag=_TAG,
         status=201,
+        audit=Audit.OFTEN,
         idempotent=True,
         errors=(
             errors.Forbidden,

@@ -19,6 +19,7 @@ from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.models.environments import ExecutionAnswer, ExecutionsAnswer
 from sandgate.http.models.executions import EVENTS_EXAMPLE, FollowExecution, RenderedEvents
 from sandgate.http.models.requests import Execute
+from sandgate.http.operation import Audit
 from sandgate.http.pagination import PageQuery, next_cursor
 from sandgate.http.paths import EnvironmentPath, ExecutionPath
 from sandgate.http.streaming import LAST_EVENT_ID, LAST_EVENT_ID_PARAMETER, MEDIA_TYPE, EventStream, Streams
@@ -42,6 +43,7 @@ def _add_execute(api: Api, environments: Environments, streams: Streams) -> None
         "POST",
         f"{_ENVIRONMENT}/execute",
         tag=_TAG,
+        audit=Audit.OFTEN,
         idempotent=True,
         errors=(
             errors.EnvironmentNotFound,

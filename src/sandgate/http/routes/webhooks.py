@@ -7,6 +7,7 @@ from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
+from sandgate.core.audit import Credential
 from sandgate.core.workflow import Json
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
@@ -139,6 +140,7 @@ def add_hook_routes(api: Api, webhooks: Webhooks, most_bytes: int) -> None:
 
 async def _read(token: str, request: Request, most_bytes: int) -> IncomingDelivery:
     exchange = exchange_of(request.scope)
+    exchange.credential = Credential.WEBHOOK
     # All of it, whoever sends it: what is answered before it is read tells a stranger that the address is wrong.
     raw = await read_body(request.scope, request.receive, most_bytes)
     kind = media_type(exchange)

@@ -25,6 +25,7 @@ from sandgate.http.models.workflows import (
     WorkflowDeletedAnswer,
     WorkflowsAnswer,
 )
+from sandgate.http.operation import Audit
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import WorkflowPath, parse_run_id
 from sandgate.workflows.base import Workflows
@@ -63,7 +64,7 @@ def _add_collection_routes(api: Api, workflows: Workflows) -> None:
         page = await workflows.list(caller, query.page_request("workflow"), name=query.name)
         return WorkflowsAnswer(workflows=[WorkflowAnswer.of(row) for row in page.items], next_cursor=next_cursor(page))
 
-    @api.operation("POST", f"{_WORKFLOWS}/validate", tag=_TAG, errors=(errors.InvalidDefinition,))
+    @api.operation("POST", f"{_WORKFLOWS}/validate", tag=_TAG, audit=Audit.READ, errors=(errors.InvalidDefinition,))
     async def validate_workflow(caller: Caller, body: Definition) -> PlanAnswer:  # noqa: ARG001 - asked who it is
         """Look what a definition would do, without making anything."""
         return PlanAnswer(plan=make_plan(workflows.validate(body.root)).as_json())

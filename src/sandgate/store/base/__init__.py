@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
+from sandgate.store.base.audit import AuditFilter, AuditStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import DraftAnswer, IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
@@ -19,6 +20,8 @@ from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, Workfl
 
 __all__ = [
     "ArtifactStore",
+    "AuditFilter",
+    "AuditStore",
     "CredentialStore",
     "DeliveryKeys",
     "DraftAnswer",
@@ -66,6 +69,7 @@ class Store(Protocol):
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    audit: AuditStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""
