@@ -5,7 +5,7 @@ from sandgate.core.errors import ExecutionNotFound
 from sandgate.core.execution import Execution
 from sandgate.core.ids import EnvironmentId, ExecutionId
 from sandgate.core.principal import Principal
-from sandgate.environments.access import check_can_change, check_can_see, environment_not_found
+from sandgate.environments.access import check_can_change, check_can_see, check_is_here, environment_not_found
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import LiveEnvironment, not_running
 from sandgate.store.base import Store
@@ -14,9 +14,10 @@ from sandgate.store.base import Store
 class Lookup:
     """What is live comes from memory, all else from the store."""
 
-    def __init__(self, store: Store, lifecycle: Lifecycle) -> None:
+    def __init__(self, store: Store, lifecycle: Lifecycle, server_id: str) -> None:
         self._store = store
         self._lifecycle = lifecycle
+        self._server_id = server_id
 
     async def find_seen(self, caller: Principal, environment_id: EnvironmentId) -> LiveEnvironment | None:
         """The live environment; None when there is only a row. Raises ``EnvironmentNotFound``."""
@@ -42,6 +43,7 @@ class Lookup:
         if live is None:
             row = await self.find_row(environment_id)
             check_can_change(caller, row)
+            check_is_here(row, self._server_id)
             raise not_running(environment_id, row.status, row.status_reason)
         check_can_change(caller, live.row)
         return live

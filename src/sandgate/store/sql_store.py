@@ -19,6 +19,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     UserStore,
     WebhookStore,
@@ -37,6 +38,7 @@ from sandgate.store.runs import SqlRunStore
 from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
 from sandgate.store.secrets import SqlSecretStore
+from sandgate.store.servers import SqlServerStore
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
@@ -69,6 +71,7 @@ class SqlStore:
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
     audit: AuditStore
 
     def __init__(
@@ -96,6 +99,7 @@ class SqlStore:
         self.artifacts = SqlArtifactStore(self._database)
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
+        self.servers = SqlServerStore(self._database)
         self.audit = SqlAuditStore(self._database)
 
     async def open(self) -> None:

@@ -20,6 +20,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     Store,
     UserStore,
@@ -43,6 +44,7 @@ PARTS = (
     "retention",
     "secrets",
     "artifacts",
+    "servers",
     "audit",
 )
 
@@ -139,6 +141,10 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
     "retention.prune_environments": ("retention.prune_environments",),
+    "servers.join": ("servers.join",),
+    "servers.renew": ("servers.renew",),
+    "servers.bury": ("servers.bury",),
+    "servers.leave": ("servers.leave",),
     "audit.append": ("audit.append",),
     "audit.prune": ("audit.prune",),
 }
@@ -159,6 +165,8 @@ READS = frozenset(
         "credentials.find_api_key",
         "credentials.list_api_keys",
         "credentials.is_revoked",
+        "idempotency.find",
+        "servers.list_dead",
         "workflows.find",
         "workflows.find_definition",
         "workflows.list",
@@ -241,6 +249,7 @@ class FaultyStore:
     runs: RunStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
