@@ -40,7 +40,7 @@ from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.requests import Egress, HttpSteps
-from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.sandboxes import UNHELD_LEASES, RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
@@ -95,12 +95,17 @@ class Gateway:
         self._passwords = Passwords()
         self._keys = KeyRing(keys_folder(settings), clock)
         accounts = Accounts(store.users, clock)
-        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
+        unheld_s = UNHELD_LEASES * settings.run_lease_s
+        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool", tagged_s=unheld_s)
         self._environments = EnvironmentService(
             store, self._runtime, templates, clock, settings, on_fault=self._on_fault
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
-        self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
+        self._workspaces = Workspaces(
+            sandboxes,
+            settings.workspace_idle_s,
+            unheld_s=unheld_s if settings.database_url.get_secret_value() else None,
+        )
         self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
         self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
@@ -181,6 +186,7 @@ class Gateway:
         expected = self._workspaces.expected(held, self._settings.limits())
         self._workspaces.adopt(await self._environments.start(expected))
         await self._workflows.start_engine()
+        await self._environments.lose_rest()
         self._ticker.start()
         gc.collect()
         gc.freeze()

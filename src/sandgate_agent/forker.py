@@ -16,6 +16,8 @@ _RETRY_MS = 5
 # Source: include/uapi/asm-generic/resource.h
 _RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
 _OPEN_FILES = 7
+# How many ends are remembered: those that a gateway may not have written down when it died.
+_MOST_ENDS = 256
 
 
 class Start:
@@ -73,8 +75,8 @@ class Forker:
         self._fork = fork
         self._number = 0
         self._held = False
-        # How the last child ended, until there is another one.
-        self._end_message = b""
+        # How the last children ended, by their number, the oldest first.
+        self._end_messages: Dict[int, bytes] = {}
         self._parent = os.getppid()
         self._pid: Optional[int] = None
         self._signals = system.open_child_signals()
@@ -100,7 +102,6 @@ class Forker:
             # Nobody has the other side of its socket, so that it ends by itself.
             return False
         self._pid = pid
-        self._end_message = b""
         self._number += 1
         return True
 
@@ -141,8 +142,10 @@ class Forker:
         while self._burial.bury_next() > 0:
             left = self._burial.usage()
             usage = usage[0] + left[0], usage[1] + left[1], max(usage[2], left[2])
-        self._end_message = wire.pack_exited(self._number, status, *usage)
-        os.write(self._control, self._end_message)
+        message = self._end_messages[self._number] = wire.pack_exited(self._number, status, *usage)
+        if len(self._end_messages) > _MOST_ENDS:
+            del self._end_messages[next(iter(self._end_messages))]
+        os.write(self._control, message)
 
     def on_signal(self) -> bool:
         """Bury what has ended: orphans silently, the child with a message. False when the zygote is gone."""
@@ -161,6 +164,9 @@ class Forker:
         message = os.read(self._control, wire.MESSAGE_LIMIT)
         if not message:
             return False
+        if message[:1] == wire.RESUME:
+            self._resume(message)
+            return True
         kind, number = wire.parse_numbered(message)
         # A kill that crossed the message of the child's end on its way must not hit the next child.
         if kind == wire.KILL and number == self._number:
@@ -169,10 +175,6 @@ class Forker:
             self._held = True
         elif kind == wire.NEXT:
             self._held = False
-        elif kind == wire.RESUME:
-            os.write(self._control, message)
-            if self._end_message:
-                os.write(self._control, self._end_message)
         elif kind == wire.RESET:
             self._reset(message)
         return True
@@ -183,9 +185,20 @@ class Forker:
         self._bury_rest()
         self._pid = None
         self._held = False
-        self._end_message = b""
+        self._end_messages.clear()
         self._number = 0
         os.write(self._control, message)
+
+    def _resume(self, message: bytes) -> None:
+        """Go on for another gateway: of what runs for the last one only that is kept which this one knows of."""
+        nonce, numbers = wire.parse_resume(message)
+        if self._pid is not None and self._number not in numbers:
+            self.kill_all()
+            self._bury_rest()
+            self._pid = None
+        self._held = True
+        ends = [self._end_messages[number] for number in numbers if number in self._end_messages]
+        os.write(self._control, wire.pack_resumed(nonce, self._number, ends))
 
     def serve(self) -> None:
         """Keep a child ready, unless told otherwise, until everybody has let go of the slot."""

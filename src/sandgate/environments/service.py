@@ -72,7 +72,7 @@ class EnvironmentService:
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks)
-        self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
+        self._executions = Executions(store.executions, runtime, self._lifecycle, clock, settings, self._tasks)
 
     @property
     def live_count(self) -> int:
@@ -95,13 +95,20 @@ class EnvironmentService:
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
-        lost = await self._store.executions.mark_lost(self._clock.now())
+        lost = await self._executions.lose_rest(self._lifecycle.all())
         released = await self._store.idempotency.release_unanswered()
         _log.info(
             "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
         )
         own = {row.environment_id for row in rows}
         return [sandbox for name, sandbox in found.items() if name not in own]
+
+    async def lose_rest(self) -> None:
+        """What ran for steps when an earlier process ended has been taken up by now, or never will be.
+
+        Raises ``StoreUnavailable``.
+        """
+        await self._executions.lose_rest(self._lifecycle.all())
 
     async def stop(self) -> None:
         """Take no new work, let executions end within the grace, then end everything and stop the runtime."""

@@ -16,7 +16,7 @@ from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.address import connect
 
 _READS_AT_ONCE = 64
-# A control socket, and what was kept of an execution.
+# What was kept of an execution.
 _MOST_DESCRIPTORS = 4
 
 
@@ -39,9 +39,11 @@ class Answer:
 
 
 class LauncherClient:
-    """One connection. ``on_event(environment_id, reason)`` for what ends unasked, ``on_lost()`` once at its end."""
+    """One connection. ``on_lost()`` is called once at its end, ``on_event(environment_id, reason, tag)`` for what ends
+    unasked: a sandbox, or with a tag one execution in it.
+    """
 
-    def __init__(self, on_event: Callable[[str, str], None], on_lost: Callable[[], None]) -> None:
+    def __init__(self, on_event: Callable[[str, str, str | None], None], on_lost: Callable[[], None]) -> None:
         self._on_event = on_event
         self._on_lost = on_lost
         self._numbers = itertools.count(1)
@@ -150,7 +152,7 @@ class LauncherClient:
 
     def _on_message(self, message: Mapping[str, Any], received: list[int]) -> None:
         if message.get("event") == "ended":
-            self._on_event(message["environment_id"], message["reason"])
+            self._on_event(message["environment_id"], message["reason"], message.get("tag"))
             return
         answer, future = self._pending.get(message["number"], (None, None))
         if answer is None or future is None or future.done():

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from sandgate.core.limits import Limits
 from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
+from sandgate.sandbox.launcher.kept import KeptExecutions
 from sandgate.sandbox.launcher.protocol import EXPIRED
 from sandgate.sandbox.launcher.reactor import Reactor, Timer
 from sandgate.sandbox.launcher.slot import Slot
@@ -19,25 +18,6 @@ _REMOVE_AGAIN_S = 0.002
 _LOCKED_BYTES = 65_536
 # What a slot joins, the user namespace first: it brings the power to enter the rest.
 _JOINED = ("user", "mnt", "net", "ipc", "uts", "cgroup")
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An execution that the next gateway can take up: what it knows it by, its child's number, and its descriptors."""
-
-    tag: str
-    child: int
-    since: float
-    descriptors: Sequence[int]
-
-    def age_s(self) -> float:
-        """How long ago it was begun."""
-        return time.monotonic() - self.since
-
-    def close(self) -> None:
-        """Let go of the descriptors."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
 
 
 class Sandbox:
@@ -67,6 +47,7 @@ class Sandbox:
         self.ready = False
         self.ending = False
         self.reason = "it ended by itself"
+        self.kept = KeptExecutions()
         self._reactor = reactor
         self._folder = folder
         self._on_ready = on_ready
@@ -74,7 +55,6 @@ class Sandbox:
         self._slots: list[Slot] = []
         self._added: dict[Slot, Callable[[Slot | None], None]] = {}
         self._expiry: Timer | None = None
-        self._kept: Kept | None = None
         self._first_dead = False
 
     @property
@@ -167,17 +147,6 @@ class Sandbox:
         if self._expiry is not None:
             self._reactor.cancel(self._expiry)
 
-    @property
-    def kept(self) -> Kept | None:
-        """The execution that the next gateway can take up."""
-        return self._kept
-
-    def keep(self, kept: Kept | None) -> None:
-        """Let go of what was kept before, and keep this."""
-        if self._kept is not None:
-            self._kept.close()
-        self._kept = kept
-
     def kill(self, reason: str) -> None:
         """End it. The first reason stands."""
         if self.ending:
@@ -185,7 +154,7 @@ class Sandbox:
         self.ending = True
         self.reason = reason
         self._forget_expiry()
-        self.keep(None)
+        self.kept.close()
         for slot in list(self._slots):
             slot.kill(reason)
 

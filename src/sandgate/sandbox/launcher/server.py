@@ -10,7 +10,6 @@ import signal
 import socket
 import struct
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -23,16 +22,14 @@ from sandgate.sandbox.launcher.address import at_short_path
 from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig
 from sandgate.sandbox.launcher.ids import HostIds
+from sandgate.sandbox.launcher.kept import MOST_ENDS, Patience
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate.sandbox.launcher.sandbox import Kept, Sandbox
+from sandgate.sandbox.launcher.sandbox import Sandbox
 from sandgate.sandbox.launcher.slot import Slot
 from sandgate.sandbox.launcher.spares import Demand, Spares
 from sandgate.sandbox.launcher.zygote import Zygote
 from sandgate.sandbox.seccomp import build_filter
 from sandgate_agent import system
-
-# An execution's socket and its two pipes.
-_KEPT_DESCRIPTORS = 3
 
 
 def log(text: str) -> None:
@@ -60,6 +57,7 @@ class Launcher:
         self._shutdown: int | None = None
         self._tree: Tree | None = None
         self._filter: bytes | None = None
+        self._patience = Patience(self._reactor, self._end_kept)
 
     def open(self) -> None:
         """Take the place of a launcher that died: clean up after it, then listen. Raises ``MechanismFault``."""
@@ -178,7 +176,7 @@ class Launcher:
         if connection is None:
             return
         try:
-            data, received = descriptors.receive(connection, _KEPT_DESCRIPTORS + 1)
+            data, received = descriptors.receive(connection, MOST_ENDS + 1)
         except BlockingIOError:
             return
         except OSError:
@@ -192,20 +190,23 @@ class Launcher:
             log(f"refused a request: {error}")
             self._disconnect()
             return
-        if isinstance(request, protocol.Keep):
-            received = self._keep(request, received)
-        else:
-            self._do(number, request)
+        if isinstance(request, protocol.Keep) and self._keep(request, received):
+            return
+        self._do(number, request)
         for surplus in received:
             os.close(surplus)
 
-    def _keep(self, request: protocol.Keep, received: list[int]) -> list[int]:
-        """Keep an execution's descriptors for the next gateway; answers those that nobody wants."""
+    def _keep(self, request: protocol.Keep, received: list[int]) -> bool:
+        """Keep an execution's descriptors for the next gateway; whether they are wanted."""
+        self._patience.extend(request.lifetime_s)
         sandbox = self._sandboxes.get(request.environment_id)
-        if sandbox is None or sandbox.ending or len(received) != _KEPT_DESCRIPTORS:
-            return received
-        sandbox.keep(Kept(request.tag, request.child, time.monotonic(), received))
-        return []
+        return sandbox is not None and not sandbox.ending and sandbox.kept.add(request, received)
+
+    def _end_kept(self) -> None:
+        """No gateway has held what is kept: it may be running elsewhere by now."""
+        for name, sandbox in self._sandboxes.items():
+            for tag in sandbox.kept.kill(sandbox.control):
+                self._send({"event": "ended", "environment_id": name, "tag": tag, "reason": "nobody held it"}, [])
 
     def _do(self, number: int, request: protocol.Request) -> None:
         match request:
@@ -223,6 +224,11 @@ class Launcher:
                 self._extend(number, request)
             case protocol.Usage():
                 self._usage(number, request.environment_id)
+            case protocol.LetGo():
+                if request.environment_id in self._sandboxes:
+                    self._sandboxes[request.environment_id].kept.let_go(request.tag)
+            case protocol.Hold():
+                self._patience.extend(request.lifetime_s)
             case protocol.ListSandboxes():
                 ready = [name for name, sandbox in self._sandboxes.items() if sandbox.ready and not sandbox.ending]
                 self._answer_list(number, ready)
@@ -305,11 +311,9 @@ class Launcher:
         sandbox = self._sandboxes.get(environment_id)
         if sandbox is None or sandbox.ending or not sandbox.ready:
             return self._refuse(number, "there is no such sandbox")
-        kept = sandbox.kept
-        if kept is None:
-            return self._answer(number, {}, [sandbox.control])
-        facts = {"tag": kept.tag, "child": kept.child, "age_s": kept.age_s()}
-        return self._answer(number, {"kept": facts}, [sandbox.control, *kept.descriptors])
+        for values, ends in sandbox.kept.answers(sandbox.control):
+            self._answer(number, values, ends)
+        return None
 
     def _add_slot(self, number: int, environment_id: str) -> None:
         sandbox = self._sandboxes.get(environment_id)
