@@ -14,7 +14,7 @@ import traceback
 import types
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from sandgate_agent import calls, spawning, step_files, system, walls, wire
+from sandgate_agent import calls, spawning, step_files, surroundings, system, walls, wire
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Settle
 
@@ -174,9 +174,13 @@ class _Run:
 
     def __init__(self, source: bytes, filename: str, options: bytes) -> None:
         self._pid = os.getpid()
-        self._source = source
         self._filename = filename
         self._options = json.loads(options) if options else {}
+        self._around: Optional[surroundings.Surroundings] = None
+        if "around" in self._options:
+            self._around = surroundings.Surroundings(self._options["around"], source)
+            source = self._around.code
+        self._source = source
         self._files: Optional[step_files.StepFiles] = None
         self._shown = _ShownSource(source)
 
@@ -195,11 +199,13 @@ class _Run:
         linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
         threading.excepthook = self._show_in_thread
         spawning.source, spawning.filename = self._source, self._filename
+        if self._around is not None:
+            self._surround()
         compiled = compile(self._source, FILENAME, "exec", 0, True)
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)
         sys.modules["__main__"] = module
-        if not self._options:
+        if "inputs" not in self._options:
             exec(compiled, module.__dict__)
             return
         self._files = step_files.StepFiles(_temporary + "/" + self._options["folder"], self._options["inputs"])
@@ -213,6 +219,15 @@ class _Run:
                 self._hand_on(module.__dict__.get("outputs", outputs))
             raise
         self._hand_on(module.__dict__.get("outputs", outputs))
+
+    def _surround(self) -> None:
+        """Raises ``OSError`` without a trace, which would tell of nothing that is the code's."""
+        assert self._around is not None
+        try:
+            self._around.lay_out()
+        except OSError as error:
+            raise error.with_traceback(None) from None
+        self._filename = spawning.filename = sys.argv[0]
 
     def _hand_on(self, outputs: Any) -> None:
         """Send what the step leaves to those after it. Raises what says what is wrong with it."""

@@ -27,8 +27,32 @@ Settle = Callable[[int, int, int], List[Call]]
 """The calls by which a child takes its socket, standard output and standard error."""
 
 
-class Ends:
-    """One child's socket and pipes at a time."""
+class AnyEnds:
+    """One child's socket and pipes at a time, whoever makes them.
+
+    ``child`` are the calls by which the child takes its own.
+    """
+
+    child: List[Call]
+
+    def open(self) -> None:
+        """Have them, before the fork. Raises ``OSError``."""
+        raise NotImplementedError
+
+    def hand_over(self, number: int) -> bool:
+        """After the fork: keep none, and tell the gateway of the child. Raises ``OSError`` when it is gone.
+
+        False when the child has nobody to talk to, and ends by itself.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """There is no child."""
+        raise NotImplementedError
+
+
+class Ends(AnyEnds):
+    """Made here, and handed to the gateway."""
 
     def __init__(self, control: int, others: List[int], settle: Settle) -> None:
         """``control`` is the gateway's socket; neither it nor ``others`` are for children."""

@@ -6,11 +6,11 @@ environment puts up the walls before anything else.
 
 import _signal
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
 
 from sandgate_agent import calls, child, system, walls, wire
 from sandgate_agent.calls import Call
-from sandgate_agent.ends import Ends
+from sandgate_agent.ends import AnyEnds, Ends, Settle
 
 _RETRY_MS = 5
 # Source: include/uapi/asm-generic/resource.h
@@ -40,6 +40,12 @@ class Start:
         if filter_ is not None:
             self._calls.append(filter_.install)
         self._calls.append(system.prepare_process_name("sg-forker"))
+
+    def after(self, first: List[Call]) -> "Start":
+        """The same, with something to be done before it."""
+        other = Start.__new__(Start)
+        other._folder, other.of_children, other._calls = self._folder, self.of_children, [*first, *self._calls]
+        return other
 
     def make(self) -> None:
         """Put up the walls and give up, for this process and all that it will fork, whatever a child must not have."""
@@ -82,9 +88,12 @@ class Forker:
         self._signals = system.open_child_signals()
         self._watch = system.Watch(self._signals, control)
         self._burial = system.Burial()
-        self._ends = Ends(control, [self._signals], child.settling(standard, limits))
+        self._ends = self._make_ends(child.settling(standard, limits))
         # From process 1 this reaches all of the namespace, in one step that no fork can slip through.
         self._kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
+
+    def _make_ends(self, settle: Settle) -> AnyEnds:
+        return Ends(self._control, [self._signals], settle)
 
     def fork(self) -> bool:
         """Make the next child and send its ends to the gateway; False when there is no process to be had now."""
@@ -162,6 +171,9 @@ class Forker:
     def on_message(self) -> bool:
         """Do what the gateway says; False when it is gone."""
         message = os.read(self._control, wire.MESSAGE_LIMIT)
+        return self._obey(message)
+
+    def _obey(self, message: bytes) -> bool:
         if not message:
             return False
         if message[:1] == wire.RESUME:
@@ -211,7 +223,14 @@ class Forker:
                 return
 
 
-def main(start: Start, standard: bool, fork: Optional[Call], control: int, sync: int) -> None:
+def main(
+    start: Start,
+    standard: bool,
+    fork: Optional[Call],
+    control: int,
+    sync: int,
+    kind: Type[Forker] = Forker,
+) -> None:
     """Run as a slot's process 1; never returns.
 
     It starts at the launcher's word, which comes when control group and ids are set.
@@ -226,7 +245,7 @@ def main(start: Start, standard: bool, fork: Optional[Call], control: int, sync:
             os._exit(1)
         os.write(sync, wire.READY)
         os.close(sync)
-        forker = Forker(control, standard, fork, start.of_children)
+        forker = kind(control, standard, fork, start.of_children)
         try:
             forker.serve()
         except (BrokenPipeError, ConnectionResetError):

@@ -7,7 +7,9 @@ Channels
     launcher - zygote   SOCK_SEQPACKET: ``CLONE`` with JSON behind it and descriptors, ``CLONED`` with a pidfd
     launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
     gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``, ``RESUME``, ``HOLD``, ``NEXT`` one way; ``CHILD``
-                        with three descriptors, ``EXITED``, ``RESET``, ``RESUME`` the other way
+                        with three descriptors, ``EXITED``, ``RESET``, ``RESUME`` the other way. Out of a
+                        container of gVisor no descriptor can be sent: there ``ENDS`` with three of them asks for a
+                        child, and ``CHILD`` comes without any; there is no ``HOLD`` and no ``NEXT``
     gateway - child     SOCK_STREAM: the code one way; outputs, the report of an uncaught exception, and whether the
                         step left files, the other way
 """
@@ -44,6 +46,8 @@ RESUME = b"U"
 # Fork no next child until told to; fork it.
 HOLD = b"H"
 NEXT = b"N"
+# The next child's socket and pipes, where it is the gateway that makes them.
+ENDS = b"E"
 CHILD = b"C"
 EXITED = b"X"
 CLONE = b"Q"
@@ -137,7 +141,7 @@ def parse_resumed(message: bytes) -> Tuple[int, List[Exited]]:
 
 
 def pack_code(code: bytes, options: Optional[Dict[str, Any]] = None) -> bytes:
-    """What a child is given: options as JSON, and the code in UTF-8."""
+    """What a child is given: options as JSON, and the code in UTF-8; behind it what ``options["around"]`` measures."""
     extra = json.dumps(options).encode() if options else b""
     return _CODE.pack(len(extra), len(code)) + extra + code
 

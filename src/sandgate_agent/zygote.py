@@ -20,7 +20,7 @@ _MOST_DESCRIPTORS = 8
 _MOST_PREPARED = 16
 
 
-def _preload(names: List[str]) -> None:
+def preload(names: List[str]) -> None:
     """Import what the template asks for; a package that is missing or breaks is left to the user's own import."""
     for name in names:
         try:
@@ -29,7 +29,7 @@ def _preload(names: List[str]) -> None:
             sys.stderr.write("sandgate: preloading {} failed: {!r}\n".format(name, error))
 
 
-def _freeze() -> None:
+def freeze() -> None:
     """Make what was imported survive forks unshared: the collector never walks over it again."""
     gc.collect()
     gc.disable()
@@ -140,10 +140,10 @@ def main(channel: int) -> None:
         with os.fdopen(programs[0], "rb") as program:
             filter_ = system.Filter(program.read())
     system.set_process_name("sg-zygote")
-    _preload(setup["preload"])
+    preload(setup["preload"])
     child.rehearse()
     child.prepare_interpreter(setup)
     zygote = Zygote(channel, setup, filter_)
-    _freeze()
+    freeze()
     os.write(channel, wire.READY)
     zygote.serve()

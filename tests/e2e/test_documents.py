@@ -17,9 +17,10 @@ def test_the_guide_to_the_api_can_be_followed(server: Server, tmp_path: Path) ->
     shell = Shell(f"http://127.0.0.1:{server.port}", tmp_path, {"ADMIN_PASSWORD": server.password})
     answers = [shell.run(command) for command in commands(ROOT / "docs/api.md")]
     executions = [answer for answer in answers if "stdout" in answer]
-    assert [answer["status"] for answer in executions[:2]] == ["completed", "failed"]
+    assert [answer["status"] for answer in executions[:3]] == ["completed", "completed", "failed"]
+    assert executions[1]["stdout"] == "['--fast'] test a line from a file\n"
     assert executions[0]["stdout"] == "Hello, World!\n"
-    assert executions[1]["error"]["name"] == "ValueError"
+    assert executions[2]["error"]["name"] == "ValueError"
     assert answers[-1] == {"status": "revoked"}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.sandgate_server import ENVIRONMENTS, Server, command, create, delete, execute, free_port
+from sandgate.cli.privileges import find_closed
 from sandgate.sandbox.probe import probe
 
 LIMIT_S = 30
@@ -28,6 +29,23 @@ def weak() -> Iterator[Server]:
     """A server in the process class."""
     with Server({"SANDGATE_ALLOW_WEAK_ISOLATION": "1"}, prefix=without_walls()) as running:
         yield running
+
+
+@pytest.mark.needs_root
+def test_code_of_a_server_of_root_runs_as_another_user() -> None:
+    """Gateway and launcher give up root for a user each, find each other all the same, and code runs as the second."""
+    if find_closed([Path(sys.prefix), Path(sys.base_prefix), ROOT]):
+        pytest.skip("this checkout or its Python is in a folder that only root can enter")
+    settings = {"SANDGATE_ALLOW_WEAK_ISOLATION": "1", "SANDGATE_ISOLATION": "process"}
+    # Interpreters in the home of root would keep the code root's too.
+    elsewhere = ("env", "HOME=/nonexistent", "PYENV_ROOT=/nonexistent", "UV_PYTHON_INSTALL_DIR=/nonexistent")
+    with Server(settings, prefix=elsewhere) as running, running.connect() as connection:
+        made = create(connection, "python")
+        asked = {"code": "import os\nprint(os.getresuid(), os.getgroups())"}
+        answer = connection.expect(200, "POST", f"{ENVIRONMENTS}/{made}/execute", asked)
+        owner = running.state.stat().st_uid
+    assert owner != 0
+    assert answer["stdout"] == f"{(owner + 1,) * 3} []\n"
 
 
 def _environ() -> dict[str, str]:

@@ -87,7 +87,7 @@ def _pieces() -> tuple[bytes, bytes]:
     return secrets.token_hex(8).encode(), secrets.token_hex(8).encode()
 
 
-@pytest.mark.parametrize("version", ["3.9", None])
+@pytest.mark.parametrize("version", [pytest.param("3.9", marks=pytest.mark.needs_python39), None])
 async def test_memory_of_the_last_execution(version: str | None, bench: Bench) -> None:
     """Neither code nor output nor variables of an execution are in the memory of the next one; its files are."""
     sandbox = await bench.make(version)

@@ -1,6 +1,7 @@
 """Memory, processes, files, disk and processor: going over a limit ends or stops the one who does, and nobody else."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -226,6 +227,28 @@ async def test_processor(cpu_millis: int, standard: Bench) -> None:
     assert len(rows) == 8
     used_s, took_s = sum(float(used) for used, _took in rows), max(float(took) for _used, took in rows)
     assert 0.05 < used_s <= took_s * cpu_millis / 1000 * 1.15 + 0.1
+
+
+def _throttled_s(group: Path) -> float:
+    """How long a group has had to wait for its share."""
+    counts = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
+    return int(counts["throttled_usec"]) / 1e6 if "throttled_usec" in counts else int(counts["throttled_time"]) / 1e9
+
+
+async def test_one_thread_has_its_whole_core(standard: Bench) -> None:
+    """Whoever is granted one core and computes in one thread hardly ever waits for it."""
+    before = set(standard.host.groups("cpu"))
+    sandbox = await standard.make(limits=Limits(cpu_millis=1000))
+    (group,) = set(standard.host.groups("cpu")) - before
+    kept = next((file for file in (group / "cpu.cfs_burst_us", group / "cpu.max.burst") if file.exists()), None)
+    if kept is None:
+        pytest.skip("this kernel cannot let what a period leaves be used in the next one")
+    assert int(kept.read_text()) > 0
+    assert await standard.works(sandbox)
+    start_s = _throttled_s(group)
+    ran = await standard.run(sandbox, "import time\nwhile time.process_time() < 0.5: pass")
+    assert ran.status is ExecutionStatus.COMPLETED
+    assert _throttled_s(group) - start_s < 0.02
 
 
 async def test_usage_is_told(standard: Bench) -> None:

@@ -70,6 +70,14 @@ class Settings(BaseModel):
     )
     database_migrate: bool = _setting(True, "Bring the database's schema to the newest version at the start.")
     database_read_threads: int = _setting(4, "Connections that serve reads.", ge=1, le=64)
+    server_lease_s: float = _setting(
+        60.0,
+        "How long a server that gives no sign of life is believed to live by other servers on the same database; then "
+        "they end its environments as `failed`, and give back the idempotency keys of what it was asked.",
+        unit="s",
+        ge=2,
+        le=3600,
+    )
     execution_retention_s: int = _setting(
         7 * 86_400, "Records of ended executions are kept for this long.", unit="s", ge=60
     )
@@ -90,9 +98,20 @@ class Settings(BaseModel):
     )
     login_window_s: float = _setting(60.0, "How long a failed login counts.", unit="s", ge=1, le=86_400)
 
+    audit_retention_s: int = _setting(
+        365 * 86_400, "Entries of the audit log are kept for this long.", unit="s", ge=86_400
+    )
+    audit_executions: bool = _setting(
+        True, "Executions that the service carried out have an entry in the audit log; what was refused always has one."
+    )
+
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
     max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)
+    max_execution_input_bytes: int = _setting(
+        1024 * 1024, "`stdin`, `env`, `args` and `files` of one execution together.", unit="bytes", ge=1
+    )
+    max_execution_files: int = _setting(64, "Files that come with one execution.", ge=0, le=10_000)
     requests_per_s: int = _setting(
         5000, "Requests a second of one user, as many at once; further ones are answered 429.", ge=1, le=1_000_000
     )
@@ -133,7 +152,14 @@ class Settings(BaseModel):
     max_run_depth: int = _setting(
         8, "How many runs may be above a run that a step of type `workflow` starts.", ge=1, le=64
     )
-    max_steps: int = _setting(16, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_steps: int = _setting(32, "Steps of workflows that run code at once, on this server.", ge=1, le=1000)
+    max_steps_per_user: int = _setting(
+        16,
+        "Steps of workflows of one user that run code at once, on this server; more of them wait, and leave the rest "
+        "of `max_steps` to others.",
+        ge=1,
+        le=1000,
+    )
     max_http_steps: int = _setting(64, "Steps of type `http` at once, on this server.", ge=1, le=1000)
     max_http_steps_per_user: int = _setting(
         16, "Steps of type `http` of one user at once, on this server; more of them wait.", ge=1, le=1000

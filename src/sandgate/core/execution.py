@@ -1,7 +1,7 @@
 """One piece of code, run once."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -47,6 +47,34 @@ class StepData:
     folder: str = field(default_factory=_make_folder_name)
 
 
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file that is written before code runs; ``path`` is as the code would say it in the work folder."""
+
+    path: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What code finds when it begins. ``cwd`` None is the work folder; ``args`` follow the name of the program.
+
+    The files are written first, so that ``cwd`` may be a folder that comes with them.
+    """
+
+    stdin: str = field(default="", repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cwd: str | None = None
+    args: Sequence[str] = ()
+    files: Sequence[InputFile] = ()
+
+    def measure(self) -> int:
+        """How many bytes all of it is, in UTF-8."""
+        texts = [self.stdin, self.cwd or "", *self.args, *self.env, *self.env.values()]
+        in_texts = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        return in_texts + sum(len(file.path.encode("utf-8", "replace")) + len(file.content) for file in self.files)
+
+
 class OutputSink(Protocol):
     """Takes all that an execution writes to stdout, in order, in place of the kept part."""
 
@@ -66,7 +94,8 @@ class ExecutionRequest:
     With ``data`` the code finds ``inputs``, fills ``outputs``, and the end of the execution tells them. ``is_last``:
     the sandbox is about to be ended, so that nothing need be got ready for another one. With ``tap`` the output can be
     seen while it is written. With ``tag`` a later gateway may take the execution up if this one dies: see
-    ``Runtime.resume``. With ``sink`` stdout goes there, without a cap of its own.
+    ``Runtime.resume``. With ``sink`` stdout goes there, without a cap of its own. With ``around`` the code finds more
+    than the environment; what of it cannot be laid out, as a folder that is not there, is an error of the code.
     """
 
     code: str
@@ -76,6 +105,7 @@ class ExecutionRequest:
     tag: str | None = None
     tap: OutputTap | None = None
     sink: OutputSink | None = None
+    around: Surroundings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandgate.core.environment import Environment
-from sandgate.core.execution import Execution
+from sandgate.core.execution import Execution, Surroundings
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import EnvironmentId, ExecutionId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
@@ -29,8 +30,10 @@ class Environments(Protocol):
     ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
     """
 
-    async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
-        """The row, durable, in status ``creating``; its sandbox is being made.
+    async def create(
+        self, caller: Principal, wanted: NewEnvironment, keep: Keep[Environment] | None = None
+    ) -> Environment:
+        """The row, durable, in status ``creating``; its sandbox is being made. What ``keep`` makes is on disk with it.
 
         Raises ``UnknownTemplate``, ``TemplateUnavailable``, ``IsolationUnavailable``, ``TooManyEnvironments``,
         ``ServiceDraining``.
@@ -70,12 +73,18 @@ class Environments(Protocol):
         ...
 
     async def execute(
-        self, caller: Principal, environment_id: EnvironmentId, code: str, timeout_s: float | None
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None = None,
     ) -> Execution:
         """Run code to its end and answer the durable record; waits for an environment that is being made.
 
         Cancelling the coroutine (a client that went away) cancels the execution. Raises ``CodeTooLarge``,
-        ``EnvironmentNotRunning``, ``TooManyExecutions``, ``ServiceDraining``.
+        ``ExecutionInputTooLarge``, ``TooManyExecutionFiles``, ``EnvironmentNotRunning``, ``TooManyExecutions``,
+        ``ServiceDraining``.
         """
         ...
 

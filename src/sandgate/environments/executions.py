@@ -8,8 +8,14 @@ from datetime import timedelta
 from sandgate.config.settings import Settings
 from sandgate.core.attempt_tag import parse_tag
 from sandgate.core.clock import Clock
-from sandgate.core.errors import CodeTooLarge, MechanismFault, SandboxFailed
-from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Termination
+from sandgate.core.errors import (
+    CodeTooLarge,
+    ExecutionInputTooLarge,
+    MechanismFault,
+    SandboxFailed,
+    TooManyExecutionFiles,
+)
+from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.ids import ExecutionId, make_execution_id
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.lifecycle import Lifecycle
@@ -60,6 +66,8 @@ class Executions:
         self._tasks = tasks
         self._most_code_bytes = settings.max_code_bytes
         self._default_timeout_s = settings.default_execution_timeout_s
+        self._most_input_bytes = settings.max_execution_input_bytes
+        self._most_files = settings.max_execution_files
         self._late_records = 0
 
     def check_code(self, code: str) -> None:
@@ -69,10 +77,25 @@ class Executions:
         if len(code) * 4 > limit and len(code.encode("utf-8", "replace")) > limit:
             raise CodeTooLarge(f"The code is longer than {limit} bytes in UTF-8", {"limit_bytes": limit})
 
-    async def run(self, live: LiveEnvironment, code: str, timeout_s: float | None) -> Execution:
+    def check_around(self, around: Surroundings) -> None:
+        """Raises ``ExecutionInputTooLarge``, ``TooManyExecutionFiles``."""
+        if len(around.files) > self._most_files:
+            raise TooManyExecutionFiles(
+                f"{len(around.files)} files come with the code; {self._most_files} is the most",
+                {"limit": self._most_files},
+            )
+        size, limit = around.measure(), self._most_input_bytes
+        if size > limit:
+            raise ExecutionInputTooLarge(
+                f"What comes with the code is {size} bytes long; {limit} is the most", {"limit_bytes": limit}
+            )
+
+    async def run(
+        self, live: LiveEnvironment, code: str, timeout_s: float | None, around: Surroundings | None = None
+    ) -> Execution:
         """Run code to its end and answer the durable record; see ``Environments.execute``."""
         active = await self._start(
-            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s)
+            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s, around=around)
         )
         note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
         try:
@@ -139,13 +162,16 @@ class Executions:
             raise SandboxFailed("The sandbox ended while the process that ran the step was gone")
         return resumed
 
-    async def lose_rest(self, environments: Iterable[LiveEnvironment]) -> Sequence[ExecutionId]:
-        """Mark as lost what an earlier process ran and that nobody has taken up or can. Raises ``StoreUnavailable``."""
+    async def lose_rest(self, environments: Iterable[LiveEnvironment], server_id: str | None) -> Sequence[ExecutionId]:
+        """Mark as lost what an earlier process ran and that nobody has taken up or can. Raises ``StoreUnavailable``.
+
+        ``server_id`` is the process's where there are others.
+        """
         known = {execution_id for live in environments for execution_id in live.running}
         for tag in map(parse_tag, self._runtime.kept()):
             if tag.execution_id is not None:
                 known.add(tag.execution_id)
-        return await self._store.mark_lost(self._clock.now(), known)
+        return await self._store.mark_lost(self._clock.now(), known, server_id=server_id)
 
     def find_active(self, live: LiveEnvironment, execution_id: ExecutionId) -> ActiveExecution | None:
         """An execution that is not recorded yet."""

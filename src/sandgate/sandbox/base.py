@@ -14,13 +14,15 @@ from sandgate.core.states import Isolation
 class SandboxSpec:
     """What to make: an environment's sandbox from a template, within limits, for ``lifetime_s`` seconds from now.
 
-    The runtime ends it by itself when the lifetime is over, even if the gateway is gone by then.
+    The runtime ends it by itself when the lifetime is over, even if the gateway is gone by then. ``isolation`` None is
+    the runtime's own class.
     """
 
     environment_id: EnvironmentId
     template: str
     limits: Limits
     lifetime_s: float
+    isolation: Isolation | None = None
 
 
 class RunningExecution(Protocol):
@@ -83,11 +85,16 @@ class Resumed:
 
 
 class Runtime(Protocol):
-    """What makes and ends sandboxes of one isolation class."""
+    """What makes and ends sandboxes."""
 
     @property
     def isolation(self) -> Isolation:
-        """The class of its sandboxes."""
+        """The class of sandboxes for which none was asked."""
+        ...
+
+    @property
+    def isolations(self) -> Collection[Isolation]:
+        """Every class that it makes, known once it was started."""
         ...
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:

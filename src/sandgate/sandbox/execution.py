@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.limits import Limits
@@ -20,6 +18,7 @@ from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.endings import error_of, exit_code_of, usage_of
 from sandgate.sandbox.kept_output import Spool
 from sandgate.sandbox.output import OutputStream
+from sandgate.sandbox.payload import make_payload
 from sandgate_agent import wire
 
 # Short executions are read once, at their end; from here on output is read as it comes.
@@ -66,7 +65,7 @@ class ZygoteExecution:
         was_out_of_memory: Callable[[int], Awaitable[bool]],
         spool: Spool | None = None,
     ) -> None:
-        self._payload = wire.pack_code(request.code.encode(), _options(request))
+        self._payload = make_payload(request)
         self.is_last = request.is_last
         self.tag = request.tag
         self._spool = spool
@@ -268,6 +267,10 @@ class ZygoteExecution:
         if self._cause is None and not self.ended:
             self._cause = ExecutionStatus.LOST
 
+    def end_for_memory(self) -> None:
+        """Kill it and everything that it started, because its sandbox uses too much memory."""
+        self._end(ExecutionStatus.OUT_OF_MEMORY)
+
     def on_exited(self, exited: wire.Exited) -> None:
         """The child is dead, and all that it started."""
         if self.ended or self._child is None:
@@ -361,16 +364,6 @@ class ZygoteExecution:
         if self._judging is None and self._had_time(exited):
             # It may have borne a kill, which must not be laid to the next one.
             self._counting = asyncio.ensure_future(self._was_out_of_memory(self._kills_before))
-
-
-def _options(request: ExecutionRequest) -> dict[str, Any] | None:
-    """What the child is told beside the code."""
-    data = request.data
-    if data is None:
-        return None
-    # As a text, so that the child writes it to a file as it is.
-    inputs = json.dumps(dict(data.inputs))
-    return {"inputs": inputs, "env": dict(data.env), "folder": data.folder, "is_last": request.is_last}
 
 
 def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":

@@ -27,6 +27,7 @@ class LeftBehind:
         self._exited: wire.Exited | None = None
         self._lost = False
         self._shared = False
+        self._takes_too_much = False
         self._execution: ZygoteExecution | None = None
 
     @property
@@ -39,6 +40,12 @@ class LeftBehind:
         self._shared = True
         if self._execution is not None:
             self._execution.share()
+
+    def end_for_memory(self) -> None:
+        """See ``ZygoteExecution``."""
+        self._takes_too_much = True
+        if self._execution is not None:
+            self._execution.end_for_memory()
 
     def on_exited(self, exited: wire.Exited) -> None:
         """See ``ZygoteExecution``."""
@@ -59,6 +66,8 @@ class LeftBehind:
             execution.share()
         has_ended = self._exited is not None or self._lost
         execution.resume(self._child, self.age_s, kill, self._kills, has_ended=has_ended)
+        if self._takes_too_much:
+            execution.end_for_memory()
         if self._exited is not None:
             execution.on_exited(self._exited)
         elif self._lost:

@@ -18,6 +18,7 @@ from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate.sandbox.kept_output import Keeping, Spool
+from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
 from sandgate.sandbox.left_behind import LeftBehind, LeftSlot
 from sandgate.sandbox.slot import Slot
 
@@ -54,6 +55,7 @@ class SandboxLink:
         let_go: Callable[[str], None] = lambda _tag: None,
         keeping: Keeping | None = None,
         is_busy: Callable[[], bool] = lambda: False,
+        slot_type: type[Slot] = Slot,
     ) -> None:
         self._environment_id = environment_id
         self._limits = limits
@@ -68,7 +70,8 @@ class SandboxLink:
         self._left: dict[str, tuple[LeftBehind, Slot]] = {}
         self._is_busy = is_busy
         self._holding: asyncio.TimerHandle | None = None
-        self._first = Slot(control, self._on_ready, self._on_slot_lost)
+        self._slot_type = slot_type
+        self._first = slot_type(control, self._on_ready, self._on_slot_lost)
         self._slots = [self._first]
         self._places = itertools.count(1)
         self._waiting: deque[ZygoteExecution] = deque()
@@ -215,7 +218,7 @@ class SandboxLink:
             if self._failure is not None:
                 control.close()
                 return
-            self._slots.append(Slot(control, self._on_ready, self._on_slot_lost, next(self._places)))
+            self._slots.append(self._slot_type(control, self._on_ready, self._on_slot_lost, next(self._places)))
             return
 
     def _start(self, slot: Slot, execution: ZygoteExecution) -> None:
@@ -287,11 +290,19 @@ class SandboxLink:
             self._slots.remove(slot)
             self._ask_for_slots()
 
+    def end_for_memory(self) -> None:
+        """The sandbox uses more than it may: end what runs in it, because nobody can tell which of them it is."""
+        for slot in self._slots:
+            if slot.running is not None:
+                slot.running.end_for_memory()
+
     def fail(self, reason: str) -> None:
         """It has ended: everything that ran or waited in it is lost. The first reason stands."""
         if self._failure is not None:
             return
         self._failure = reason
+        if reason == OUT_OF_MEMORY:
+            self.end_for_memory()
         for timer in (self._sweep, self._watch, self._holding):
             if timer is not None:
                 timer.cancel()

@@ -1,4 +1,4 @@
-"""The runtime of the ``standard`` and ``process`` classes: sandboxes forked from warm zygotes by the launcher."""
+"""The runtime of every class: sandboxes that the launcher makes, and a link to each."""
 
 import asyncio
 import os
@@ -15,6 +15,7 @@ from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec
 from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.given_slot import GivenSlot
 from sandgate.sandbox.kept_output import Keeping
 from sandgate.sandbox.launcher.client import Answer, LauncherClient
 from sandgate.sandbox.launcher.protocol import PROTOCOL_VERSION
@@ -44,6 +45,7 @@ class ZygoteRuntime:
         """
         self._isolation = isolation
         self._tagged_s = tagged_s
+        self._isolations: tuple[Isolation, ...] = (isolation,)
         self._keeping = None if spool is None else Keeping(spool)
         self._socket_path = socket_path
         self._links: dict[EnvironmentId, SandboxLink] = {}
@@ -54,7 +56,7 @@ class ZygoteRuntime:
         self._by_tag: dict[str, SandboxLink] = {}
         self._left: set[str] = set()
         self._unclaimed: set[EnvironmentId] = set()
-        self._client = LauncherClient(self._on_ended, self._on_lost)
+        self._client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
         self._reconnecting: asyncio.Task[None] | None = None
@@ -64,6 +66,11 @@ class ZygoteRuntime:
     def isolation(self) -> Isolation:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         return self._isolation
+
+    @property
+    def isolations(self) -> Collection[Isolation]:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        return self._isolations
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`. Raises ``LauncherUnavailable``."""
@@ -77,7 +84,7 @@ class ZygoteRuntime:
     async def _connect(self) -> str:
         """Connect as soon as somebody listens; answers which start of the launcher it is."""
         while True:
-            client = LauncherClient(self._on_ended, self._on_lost)
+            client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
             try:
                 client.connect(self._socket_path)
             except LauncherUnavailable:
@@ -90,6 +97,7 @@ class ZygoteRuntime:
                 raise LauncherUnavailable(
                     "A launcher of another version of sandgate is running; stop that server first, or end its launcher."
                 )
+            self._isolations = tuple(map(Isolation, hello.values["isolations"]))
             return str(hello.values["instance"])
 
     def _on_lost(self) -> None:
@@ -146,6 +154,11 @@ class ZygoteRuntime:
         if self._by_tag.get(tag) is link:
             del self._by_tag[tag]
 
+    def _on_memory(self, name: str) -> None:
+        link = self._links.get(EnvironmentId(name))
+        if link is not None:
+            link.end_for_memory()
+
     async def _list(self) -> Sequence[EnvironmentId]:
         answer = await self._client.request("list", limit_s=_ASK_LIMIT_S)
         return [EnvironmentId(name) for part in answer.parts for name in part["environment_ids"]]
@@ -192,7 +205,7 @@ class ZygoteRuntime:
     async def _adopt_one(
         self, environment_id: EnvironmentId, limits: Limits, answer: Answer, left: Mapping[int, LeftSlot]
     ) -> SandboxLink | None:
-        link = self._link(environment_id, limits, answer)
+        link = self._link(environment_id, limits, answer, Isolation(answer.parts[0]["isolation"]))
         try:
             await link.adopt(left)
         except SandboxFailed as error:
@@ -248,7 +261,11 @@ class ZygoteRuntime:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         self._client.notify("hold", [], lifetime_s=self._tagged_s)
 
-    def _link(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink:
+    def _link(
+        self, environment_id: EnvironmentId, limits: Limits, answer: Answer, isolation: Isolation | None = None
+    ) -> SandboxLink:
+        """The link to a sandbox of a class, by default of the one that the launcher names."""
+
         async def add_slot() -> socket.socket:
             added = await self._client.request("add_slot", limit_s=_CREATE_LIMIT_S, environment_id=environment_id)
             return _only_socket(added)
@@ -276,11 +293,12 @@ class ZygoteRuntime:
             self._client.notify("let_go", [], environment_id=environment_id, tag=tag)
 
         control = _only_socket(answer)
+        contained = Isolation(isolation or answer.values["isolation"]) is Isolation.GVISOR
         link = SandboxLink(
             environment_id, control, limits,
             add_slot=add_slot, count_kills=count_kills, extend=extend, keep=keep, let_go=let_go,
             keeping=self._keeping,
-            is_busy=lambda: self._creating > 0,
+            is_busy=lambda: self._creating > 0, slot_type=GivenSlot if contained else Slot,
         )  # fmt: skip
         self._links[environment_id] = link
         return link
@@ -296,12 +314,14 @@ class ZygoteRuntime:
     async def create(self, spec: SandboxSpec) -> SandboxLink:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         self._doubtful.discard(spec.environment_id)
+        isolation = spec.isolation or self._isolation
         self._creating += 1
         try:
             answer = await self._client.request(
                 "create",
                 limit_s=_CREATE_LIMIT_S,
                 environment_id=spec.environment_id,
+                isolation=isolation.value,
                 template=spec.template,
                 limits=asdict(spec.limits),
                 lifetime_s=spec.lifetime_s,
@@ -314,7 +334,7 @@ class ZygoteRuntime:
             raise
         finally:
             self._creating -= 1
-        return self._link(spec.environment_id, spec.limits, answer)
+        return self._link(spec.environment_id, spec.limits, answer, isolation)
 
     async def _abandon(self, environment_id: EnvironmentId) -> None:
         """End what is being made for a caller that has gone."""

@@ -40,6 +40,20 @@ class IssuedKey(AnswerModel):
     api_key: str | None
 
 
+class Environment(AnswerModel):
+    """An environment."""
+
+    environment_id: str
+    name: str
+    template: str
+    status: str
+    status_reason: str | None
+    timeout: int
+    creation_time: datetime
+    expires_at: datetime
+    metadata: Mapping[str, str]
+
+
 class Workflow(AnswerModel):
     """A workflow; ``definition`` is as it was sent."""
 
@@ -75,6 +89,31 @@ class ErrorReport(AnswerModel):
     name: str
     value: str
     traceback: str = ""
+
+
+class Usage(AnswerModel):
+    """What an execution used."""
+
+    cpu_ms: int
+    peak_memory_bytes: int
+
+
+class Execution(AnswerModel):
+    """Code that was run once; what comes after ``started_at`` is null while it runs."""
+
+    execution_id: str
+    environment_id: str
+    status: str
+    stdout: str
+    stderr: str
+    stdout_truncated: bool
+    stderr_truncated: bool
+    started_at: datetime
+    finished_at: datetime | None
+    duration_ms: int | None
+    exit_code: int | None
+    error: ErrorReport | None
+    usage: Usage | None
 
 
 class Attempted(AnswerModel):

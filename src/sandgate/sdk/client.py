@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
-from pydantic import ValidationError
 
 from sandgate.sdk.answers import AnswerModel, IssuedKey, Me, Plan, Run, RunView, Token, Workflow
+from sandgate.sdk.environments import EnvironmentCalls
 from sandgate.sdk.errors import UnexpectedAnswer
 from sandgate.sdk.events import EventParser, ServerEvent
+from sandgate.sdk.reading import quote_part, read_answer
 from sandgate.sdk.transport import Asked, Json, RetryPolicy, Transport
 
 AnswerT = TypeVar("AnswerT", bound=AnswerModel)
@@ -29,7 +29,7 @@ _LARGEST_PAGE = 200
 _CANCEL_S = 300.0
 
 
-class Client:
+class Client(EnvironmentCalls):
     """A server, asked as the owner of ``credential``, a token or an API key. A context manager; safe for threads.
 
     ``timeout_s`` bounds each answer, on top of what was asked to be waited for. ``connections`` and ``sleep`` are for
@@ -94,7 +94,7 @@ class Client:
 
     def delete_api_key(self, api_key_id: str) -> None:
         """End an API key."""
-        self._transport.ask(Asked("DELETE", f"{_AUTH}/api-keys/{_part(api_key_id)}"))
+        self._transport.ask(Asked("DELETE", f"{_AUTH}/api-keys/{quote_part(api_key_id)}"))
 
     def get_me(self) -> Me:
         """Who the credential belongs to."""
@@ -105,7 +105,7 @@ class Client:
     def validate_workflow(self, definition: Json) -> Plan:
         """What a definition would do. Raises ``ApiError`` ``WORKFLOW_INVALID`` with all that is wrong with it."""
         answer = self._transport.ask(Asked("POST", f"{_WORKFLOWS}/validate", definition))
-        return _read(Plan, answer.get("plan") if isinstance(answer, dict) else answer)
+        return read_answer(Plan, answer.get("plan") if isinstance(answer, dict) else answer)
 
     def create_workflow(self, definition: Json, *, key: str | None = None) -> Workflow:
         """Make a workflow. ``key`` makes it safe to call again with the same one; without it a new one is taken."""
@@ -113,16 +113,18 @@ class Client:
 
     def replace_workflow(self, workflow_id: str, definition: Json) -> Workflow:
         """Make the next version of a workflow."""
-        return self._get(Workflow, Asked("PUT", f"{_WORKFLOWS}/{_part(workflow_id)}", definition))
+        return self._get(Workflow, Asked("PUT", f"{_WORKFLOWS}/{quote_part(workflow_id)}", definition))
 
     def get_workflow(self, workflow_id: str) -> Workflow:
         """One workflow with its newest version."""
-        return self._get(Workflow, Asked("GET", f"{_WORKFLOWS}/{_part(workflow_id)}"))
+        return self._get(Workflow, Asked("GET", f"{_WORKFLOWS}/{quote_part(workflow_id)}"))
 
     def delete_workflow(self, workflow_id: str, *, force: bool = False) -> None:
         """Delete a workflow; ``force`` cancels its runs."""
         query = {"force": "true"} if force else None
-        self._transport.ask(Asked("DELETE", f"{_WORKFLOWS}/{_part(workflow_id)}", query=query, patience_s=_CANCEL_S))
+        self._transport.ask(
+            Asked("DELETE", f"{_WORKFLOWS}/{quote_part(workflow_id)}", query=query, patience_s=_CANCEL_S)
+        )
 
     def list_workflows(self, *, name: str | None = None) -> Iterator[Workflow]:
         """The workflows, newest first, asked for page by page."""
@@ -139,18 +141,18 @@ class Client:
         key: str | None = None,
     ) -> Run:
         """Start a run, and wait for its end for up to ``wait_s`` (0 to 60). About ``key`` see ``create_workflow``."""
-        path = f"{_WORKFLOWS}/{_part(workflow_id)}/start"
+        path = f"{_WORKFLOWS}/{quote_part(workflow_id)}/start"
         query = {"wait": f"{wait_s:g}"} if wait_s else None
         asked = Asked("POST", path, {"inputs": dict(inputs or {})}, query, key or make_key(), wait_s)
         return self._get(Run, asked)
 
     def get_run(self, run_id: str) -> RunView:
         """One run and how far each of its steps is."""
-        return self._get(RunView, Asked("GET", f"{_RUNS}/{_part(run_id)}"))
+        return self._get(RunView, Asked("GET", f"{_RUNS}/{quote_part(run_id)}"))
 
     def get_newest_run(self, workflow_id: str) -> RunView:
         """The newest run of a workflow."""
-        return self._get(RunView, Asked("GET", f"{_WORKFLOWS}/{_part(workflow_id)}/status"))
+        return self._get(RunView, Asked("GET", f"{_WORKFLOWS}/{quote_part(workflow_id)}/status"))
 
     def list_runs(self, *, workflow_id: str | None = None, status: str | None = None) -> Iterator[Run]:
         """The runs, newest first, asked for page by page."""
@@ -158,7 +160,7 @@ class Client:
 
     def cancel_run(self, run_id: str) -> Run:
         """Kill what runs, and answer once the run has ended."""
-        return self._get(Run, Asked("POST", f"{_RUNS}/{_part(run_id)}/cancel", patience_s=_CANCEL_S))
+        return self._get(Run, Asked("POST", f"{_RUNS}/{quote_part(run_id)}/cancel", patience_s=_CANCEL_S))
 
     def approve_step(self, run_id: str, step: str, comment: str = "", *, item: int | None = None) -> RunView:
         """Let a run go on that waits for an approval; ``item`` is needed where each item of a step is approved."""
@@ -170,7 +172,7 @@ class Client:
 
     def retry_run(self, run_id: str) -> Run:
         """Run again what has failed of a run, and what depends on it, with the outputs of the rest."""
-        return self._get(Run, Asked("POST", f"{_RUNS}/{_part(run_id)}/retry"))
+        return self._get(Run, Asked("POST", f"{_RUNS}/{quote_part(run_id)}/retry"))
 
     def stream_run_events(
         self, run_id: str, last_event_id: str = "", *, silence_s: float = 60.0
@@ -184,17 +186,17 @@ class Client:
         if last_event_id:
             headers["Last-Event-ID"] = last_event_id
         parser = EventParser(last_event_id)
-        with self._transport.opened_stream(f"{_RUNS}/{_part(run_id)}/events", headers, silence_s) as pieces:
+        with self._transport.opened_stream(f"{_RUNS}/{quote_part(run_id)}/events", headers, silence_s) as pieces:
             for piece in pieces:
                 yield from parser.feed(piece)
 
     def _decide(self, run_id: str, step: str, decision: str, comment: str, item: int | None) -> RunView:
-        path = f"{_RUNS}/{_part(run_id)}/steps/{_part(step)}/{decision}"
+        path = f"{_RUNS}/{quote_part(run_id)}/steps/{quote_part(step)}/{decision}"
         body = {"comment": comment} | ({} if item is None else {"item": item})
         return self._get(RunView, Asked("POST", path, body))
 
     def _get(self, kind: type[AnswerT], asked: Asked) -> AnswerT:
-        return _read(kind, self._transport.ask(asked))
+        return read_answer(kind, self._transport.ask(asked))
 
     def _list(
         self, kind: type[AnswerT], path: str, member: str, filters: Mapping[str, str | None]
@@ -207,7 +209,7 @@ class Client:
             rows = page.get(member) if isinstance(page, dict) else None
             if not isinstance(rows, list):
                 raise UnexpectedAnswer(f"{self.address}{path} was answered without {member}")
-            yield from (_read(kind, row) for row in rows)
+            yield from (read_answer(kind, row) for row in rows)
             cursor = page.get("next_cursor")
             if cursor is None:
                 return
@@ -216,18 +218,3 @@ class Client:
 def make_key() -> str:
     """A new ``Idempotency-Key``."""
     return uuid.uuid4().hex
-
-
-def _part(text: str) -> str:
-    """Text as one part of a path, whatever is in it."""
-    quoted = quote(text, safe="")
-    # Dots alone would be taken for a way through the path.
-    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
-
-
-def _read(kind: type[AnswerT], answer: Json) -> AnswerT:
-    try:
-        return kind.model_validate(answer)
-    except ValidationError as error:
-        fields = ", ".join(".".join(map(str, item["loc"])) for item in error.errors(include_input=False)[:3])
-        raise UnexpectedAnswer(f"The server's answer is no {kind.__name__}; look at: {fields or 'all of it'}") from None

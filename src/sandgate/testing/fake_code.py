@@ -3,15 +3,17 @@
 Understood are ``print("text")`` (with ``file=sys.stderr``, ``end=…`` and ``"text" * 100``), ``time.sleep(seconds)``,
 ``raise Name("text")``, ``sys.exit(code)``, ``while True: pass``, ``pass`` and imports. ``bytearray(n)`` beyond the
 memory of the environment ends it with ``out_of_memory``. Code of a step may say ``outputs["name"] = value`` with
-``inputs["name"]`` and ``os.environ["NAME"]`` as values, and ``if os.environ["NAME"] == "text":``. Anything else is
-refused as ``NotImplementedError``.
+``inputs["name"]`` and ``os.environ["NAME"]`` as values, and ``if os.environ["NAME"] == "text":``. What comes with
+code is ``sys.argv[1]``, ``sys.stdin.read()`` and ``open("path").read()``. Anything else is refused as
+``NotImplementedError``.
 """
 
 import ast
 import json
+import posixpath
 from dataclasses import dataclass, field
 
-from sandgate.core.execution import ErrorReport, StepData
+from sandgate.core.execution import ErrorReport, StepData, Surroundings
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
 
@@ -27,6 +29,7 @@ class Outcome:
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     data: StepData | None = None
+    around: Surroundings = field(default_factory=Surroundings)
     outputs: dict[str, object] = field(default_factory=dict)
 
     def pack_outputs(self) -> bytes | None:
@@ -36,9 +39,9 @@ class Outcome:
         return json.dumps(self.outputs).encode()
 
 
-def interpret(code: str, limits: Limits, data: StepData | None = None) -> Outcome:
+def interpret(code: str, limits: Limits, data: StepData | None = None, around: Surroundings | None = None) -> Outcome:
     """What the code would do within the limits."""
-    outcome = Outcome(data=data)
+    outcome = Outcome(data=data, around=around or Surroundings())
     try:
         statements = ast.parse(code, "<code>").body
     except (SyntaxError, ValueError) as error:
@@ -113,16 +116,28 @@ def _exit(outcome: Outcome, code: object) -> None:
 
 
 def _value(node: ast.expr, outcome: Outcome) -> object:
-    data = outcome.data or StepData({}, {})
+    data, around = outcome.data or StepData({}, {}), outcome.around
     match node:
+        case ast.Subscript(value=ast.Attribute(value=ast.Name(id="sys"), attr="argv"), slice=place):
+            return around.args[_number(place) - 1]
+        case ast.Call(func=func) if ast.unparse(func) == "sys.stdin.read":
+            return around.stdin
+        case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="open"), args=[path]))):
+            return _read(str(ast.literal_eval(path)), around)
         case ast.Subscript(value=ast.Name(id="inputs"), slice=key):
             return data.inputs[ast.literal_eval(key)]
         case ast.Subscript(value=ast.Attribute(value=ast.Name(id="os"), attr="environ"), slice=key):
-            return data.env[ast.literal_eval(key)]
+            return {**data.env, **around.env}[ast.literal_eval(key)]
         case ast.BinOp(left=ast.Constant(value=str() as text), op=ast.Mult(), right=right):
             return text * _number(right)
         case _:
             return ast.literal_eval(node)
+
+
+def _read(path: str, around: Surroundings) -> str:
+    """A file that came with the code, as seen from its folder."""
+    whole = posixpath.normpath(posixpath.join(around.cwd or "", path))
+    return next(file.content.decode() for file in around.files if posixpath.normpath(file.path) == whole)
 
 
 def _number(node: ast.expr) -> int:

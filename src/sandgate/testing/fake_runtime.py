@@ -79,13 +79,17 @@ class FakeExecution:
 
     def open_tap(self, tap: OutputTap) -> None:
         """Let somebody see its output. All that it prints it prints at once."""
-        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
+        outcome = self._interpret()
         limit = self._sandbox.spec.limits.output_bytes
         streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
         tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
 
+    def _interpret(self) -> Outcome:
+        request = self._request
+        return interpret(request.code, self._sandbox.spec.limits, request.data, request.around)
+
     def _go_on(self) -> None:
-        outcome = interpret(self._request.code, self._sandbox.spec.limits, self._request.data)
+        outcome = self._interpret()
         if self._request.tap is not None:
             self.open_tap(self._request.tap)
         age_s = self._loop.time() - (self._started_at or 0.0)
@@ -219,7 +223,9 @@ class FakeRuntime:
         self,
         machine: dict[EnvironmentId, FakeSandbox] | None = None,
         isolation: Isolation = Isolation.STANDARD,
+        others: Collection[Isolation] = (),
     ) -> None:
+        """``others`` are the classes that it makes beside ``isolation``."""
         self.sandboxes: dict[EnvironmentId, FakeSandbox] = {} if machine is None else machine
         self.create_delay_s = 0.0
         self.create_failure: SandgateError | None = None
@@ -229,6 +235,7 @@ class FakeRuntime:
         self.making = 0
         self.most_making = 0
         self._isolation = isolation
+        self._isolations = (isolation, *others)
         self._kept: dict[str, FakeSandbox] = {}
         self._unclaimed: set[EnvironmentId] = set()
         self.holds = 0
@@ -238,6 +245,11 @@ class FakeRuntime:
     def isolation(self) -> Isolation:
         """See ``Runtime``."""
         return self._isolation
+
+    @property
+    def isolations(self) -> Collection[Isolation]:
+        """See ``Runtime``."""
+        return self._isolations
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See ``Runtime``."""

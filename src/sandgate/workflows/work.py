@@ -1,6 +1,5 @@
 """Does what an attempt of a step is: code in its place, a request, or a run of its own."""
 
-import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.events import AttemptEnded, Changes, Event
 from sandgate.workflows.expressions import SecretValues
+from sandgate.workflows.fair_slots import FairSlots
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.masking import Masker
@@ -24,7 +24,7 @@ from sandgate.workflows.workspaces import Workspaces
 
 
 class StepWork:
-    """``most_steps`` run code at once; those that only wait for others take none of these places."""
+    """``most_steps`` run code at once, ``most_steps_of_one`` of them of one user; what only waits takes no place."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class StepWork:
         children: Children,
         *,
         most_steps: int,
+        most_steps_of_one: int,
         requests: HttpSteps | None,
         workspaces: Workspaces | None,
         environments: StepEnvironments | None,
@@ -45,7 +46,7 @@ class StepWork:
         self._secrets = secrets
         self._collecting = collecting
         self._requests = requests or HttpSteps()
-        self._slots = asyncio.Semaphore(most_steps)
+        self._slots = FairSlots(most_steps, most_steps_of_one)
 
     def expect(self, live: LiveRun, changes: Changes) -> None:
         """The next sandbox is got ready while the result of the step before becomes durable."""
@@ -60,7 +61,7 @@ class StepWork:
             case StepType.HTTP:
                 return await self._request(live, row)
             case _:
-                async with self._slots:
+                async with self._slots.place(live.run.owner_id):
                     return await self._execute(live, row, output)
 
     def kill(self, live: LiveRun, key: StepKey) -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from sandgate.core.errors import SandboxFailed, TooManyExecutions
-from sandgate.core.execution import ExecutionRequest, StepData
+from sandgate.core.execution import ExecutionRequest, InputFile, StepData, Surroundings
 from sandgate.core.limits import MIB, Limits
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import RunningExecution
@@ -96,6 +96,21 @@ async def test_outputs_of_code_that_says_nothing(subject: Subject) -> None:
     assert (await subject.run(sandbox, code, data=DATA)).outputs is None
     again = await subject.run(sandbox, code, data=StepData({}, {"SANDGATE_ATTEMPT": "2"}))
     assert json.loads(again.outputs or b"") == {"y": 1}
+
+
+async def test_surroundings(subject: Subject) -> None:
+    """Arguments, variables, standard input and files are there when the code begins; the next one finds files only."""
+    sandbox = await subject.create()
+    files = (InputFile("in/a.txt", "\N{SNOWMAN}".encode()), InputFile("in/deep/b.txt", b"b"))
+    around = Surroundings("line\n", {"MODE": "test"}, "in", ("one", "two words"), files)
+    code = (
+        "import os, sys\nprint(sys.argv[1], sys.argv[2], os.environ['MODE'], open('a.txt').read(), "
+        "open('deep/b.txt').read())\nprint(sys.stdin.read(), end='')"
+    )
+    ran = await sandbox.execute(ExecutionRequest(code, 20, around=around)).wait()
+    assert (ran.status, ran.stderr) == (ExecutionStatus.COMPLETED, b"")
+    assert ran.stdout.decode() == "one two words test \N{SNOWMAN} b\nline\n"
+    assert (await subject.run(sandbox, "print('on')")).stdout == b"on\n"
 
 
 async def test_side_by_side_up_to_the_limit(subject: Subject) -> None:

@@ -35,7 +35,7 @@ async def test_many_at_once(subject: Subject) -> None:
 
 async def test_lifetime(subject: Subject) -> None:
     """When it is over the sandbox ends with what runs in it, and its owner is told why, once."""
-    sandbox = await subject.create(lifetime_s=0.3)
+    sandbox = await subject.create(subject.short_s)
     ran = await sandbox.execute(ExecutionRequest(LOOP, 60)).wait()
     assert ran.status is ExecutionStatus.LOST
     await until(lambda: subject.ended)
@@ -45,7 +45,7 @@ async def test_lifetime(subject: Subject) -> None:
 
 async def test_extend(subject: Subject) -> None:
     """The lifetime is counted anew, to a longer or a shorter one."""
-    sandbox = await subject.create(lifetime_s=0.3)
+    sandbox = await subject.create(subject.short_s)
     await sandbox.extend(60)
     ran = await subject.run(sandbox, "import time\ntime.sleep(0.5)\nprint('on')")
     assert ran.stdout == b"on\n"

@@ -83,6 +83,52 @@ async def test_wrong_fields_are_named(site: Site, body: dict[str, Any], field: s
     assert answer.json()["error"]["details"]["fields"][0]["field"] == field
 
 
+async def test_what_comes_with_the_code_is_there(site: Site) -> None:
+    """Arguments, variables, standard input, a folder and files of either kind."""
+    answer = await _execute(
+        site,
+        "import os, sys\nprint(sys.argv[1], os.environ['MODE'], sys.stdin.read(), open('a').read(), open('b').read())",
+        args=["one"], env={"MODE": "test"}, stdin="line", cwd="in",
+        files=[{"path": "in/a", "content": "A"}, {"path": "in/b", "content_base64": "Qg=="}],
+    )  # fmt: skip
+    assert answer.json()["stdout"] == "one test line A B\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("env", {"1A": "x"}, "env.1A.[key]"),
+        ("env", {"A=B": "x"}, "env.A=B.[key]"),
+        ("env", {"A": 1}, "env.A"),
+        ("env", {f"A{number}": "" for number in range(257)}, "env"),
+        ("args", "one", "args"),
+        ("args", ["x"] * 257, "args"),
+        ("cwd", "", "cwd"),
+        ("files", [{"path": "a"}], "files.0"),
+        ("files", [{"path": "a", "content": "", "content_base64": ""}], "files.0"),
+        ("files", [{"path": "a", "content_base64": "?"}], "files.0"),
+        ("files", [{"path": "a/", "content": ""}], "files.0.path"),
+        ("files", [{"path": "a", "content": "", "mode": 7}], "files.0.mode"),
+        ("stdin", 1, "stdin"),
+    ],
+)
+async def test_what_comes_with_the_code_is_checked(site: Site, field: str, value: Any, named: str) -> None:
+    """400 with the very place."""
+    answer = await _execute(site, "pass", **{field: value})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"]["fields"][0]["field"] == named
+
+
+async def test_what_comes_with_the_code_is_bounded(site: Site) -> None:
+    """In bytes all together, and in files."""
+    limit = site.settings.max_execution_input_bytes
+    large = await _execute(site, "pass", stdin="x" * (limit // 2), args=["x" * (limit // 2 + 1)])
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "EXECUTION_INPUT_TOO_LARGE")
+    most = site.settings.max_execution_files
+    many = await _execute(site, "pass", files=[{"path": str(n), "content": ""} for n in range(most + 1)])
+    assert (many.status_code, many.json()["error"]["code"]) == (400, "TOO_MANY_EXECUTION_FILES")
+
+
 async def test_sizes_are_bounded(site: Site) -> None:
     """Code beyond its limit, and a body beyond its own, are 413 with different codes."""
     path = f"{ENVIRONMENTS}/{await site.create_environment()}/execute"

@@ -130,6 +130,19 @@ def test_limits_of_version_2(tmp_path: Path) -> None:
     assert (kernel.read("memory.max"), kernel.read("memory.swap.max")) == (str(1 << 20), "0")
 
 
+@pytest.mark.parametrize(("version", "name"), [(1, "cpu.cfs_burst_us"), (2, "cpu.max.burst")])
+def test_what_a_period_leaves(version: int, name: str, tmp_path: Path) -> None:
+    """It may be used in the next period, where the kernel knows that."""
+    kernel = FakeKernel(tmp_path, version)
+    kernel.group.make(LIMITS)
+    assert not (tmp_path / "g" / name).exists()
+    kernel.write(name, "0")
+    kernel.group.make(NONE)
+    assert kernel.read(name) == "0"
+    kernel.group.make(LIMITS)
+    assert kernel.read(name) == str(CPU_PERIOD_US // 2)
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_no_limits(version: int, tmp_path: Path) -> None:
     """What is not limited is said to be so."""

@@ -58,6 +58,7 @@ class Orchestra:
             self.clock,
             self.owner,
             most_steps=self.settings.max_steps,
+            most_steps_of_one=self.settings.max_steps_per_user,
             lease_s=LEASE_S,
             on_fault=self.bugs.append,
         )

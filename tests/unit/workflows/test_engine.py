@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from sandgate.config.settings import Settings
 from sandgate.core.errors import StoreUnavailable
 from sandgate.core.run import RunStatus, StepStatus
 from sandgate.testing.faults import PlannedFaults
@@ -49,8 +50,7 @@ async def test_a_step_is_tried_again_when_its_time_has_come(orchestra: Orchestra
 
 async def test_no_more_steps_than_slots(make_orchestra: MakeOrchestra) -> None:
     """What is beyond waits for its turn, and is cancelled without ever having had it."""
-    one = make_orchestra()
-    one.engine._work._slots = asyncio.Semaphore(2)
+    one = make_orchestra(settings=Settings(max_steps=2))
     await one.start()
     run_id = await one.begin(code("each", LOOP, foreach=list(range(6))))
     await one.until_running(2)

@@ -46,6 +46,12 @@ class EnvironmentNotRunning(Conflict):
     code = "ENVIRONMENT_NOT_RUNNING"
 
 
+class EnvironmentElsewhere(Conflict):
+    """The environment is on another server that shares the database; ``details`` has ``server_id``."""
+
+    code = "ENVIRONMENT_ELSEWHERE"
+
+
 class ExecutionNotRunning(Conflict):
     """The execution has already ended; ``details`` has ``status``."""
 
@@ -56,6 +62,18 @@ class CodeTooLarge(PayloadTooLarge):
     """The code is larger than the setting allows; ``details`` has ``limit_bytes``."""
 
     code = "CODE_TOO_LARGE"
+
+
+class ExecutionInputTooLarge(PayloadTooLarge):
+    """What comes with the code is larger than the setting allows; ``details`` has ``limit_bytes``."""
+
+    code = "EXECUTION_INPUT_TOO_LARGE"
+
+
+class TooManyExecutionFiles(RequestRefused):
+    """More files come with the code than the setting allows; ``details`` has ``limit``."""
+
+    code = "TOO_MANY_EXECUTION_FILES"
 
 
 class TooManyEnvironments(TooManyRequests):

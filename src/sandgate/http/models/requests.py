@@ -1,6 +1,7 @@
 """What clients send. Every model is strict: no unknown field, no number in a text, no ``true`` for a number."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from base64 import b64decode
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -8,6 +9,7 @@ from pydantic_core import CoreSchema
 
 from sandgate.auth.names import LONGEST_LABEL
 from sandgate.auth.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
+from sandgate.core.execution import InputFile, Surroundings
 from sandgate.core.principal import Role
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.environments.base import NewEnvironment
@@ -132,14 +134,92 @@ class ListEnvironments(PageQuery):
         return None if self.status is None else frozenset(map(EnvironmentStatus, self.status))
 
 
-class Execute(BaseModel):
-    """Code to run."""
+_NO_NUL = "^[^\\u0000]*$"
+_Text = Annotated[str, Field(json_schema_extra={"pattern": _NO_NUL})]
 
-    model_config = _example({"code": "print('Hello, World!')", "timeout": 30})
+
+class ExecutionFile(BaseModel):
+    """A file that is written before the code runs; either `content` or `content_base64` has to be there."""
+
+    model_config = _example({"path": "data/input.csv", "content": "a,b\n1,2\n"})
+
+    path: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=1024,
+            pattern=r"^(?:[^\x00]*[^/\x00])$",
+            description="Where it goes, in the work folder unless it begins with a slash; folders are made.",
+        ),
+    ]
+    content: Annotated[_Text | None, Field(description="A text; written in UTF-8.")] = None
+    content_base64: Annotated[str | None, Field(description="Any bytes.")] = None
+
+    @model_validator(mode="after")
+    def _check_content(self) -> Self:
+        if (self.content is None) == (self.content_base64 is None):
+            raise ValueError("has to have either content or content_base64")
+        self.content_bytes()
+        return self
+
+    def content_bytes(self) -> bytes:
+        """What is to be written."""
+        if self.content_base64 is None:
+            return (self.content or "").encode()
+        try:
+            return b64decode(self.content_base64, validate=True)
+        except ValueError:
+            raise ValueError("content_base64 is not base64") from None
+
+
+class Execute(BaseModel):
+    """Code to run, and what it finds when it begins."""
+
+    model_config = _example(
+        {"code": "print('Hello, World!')", "timeout": 30},
+        {
+            "code": "import os, sys\nprint(sys.argv[1:], os.environ['MODE'], input(), open('a.txt').read())",
+            "args": ["--fast"],
+            "env": {"MODE": "test"},
+            "stdin": "a line\n",
+            "files": [{"path": "data/a.txt", "content": "from a file"}],
+            "cwd": "data",
+        },
+    )
 
     # Checked when the body is read; here it would cost a search through a megabyte.
     code: Annotated[str, Field(json_schema_extra={"pattern": "^[^\\u0000]*$"})]
     timeout: Annotated[float | None, Field(ge=0.1, le=3600, description="Time limit in seconds; by default 30.")] = None
+    stdin: Annotated[_Text | None, Field(description="What the code reads from standard input.")] = None
+    env: Annotated[
+        dict[
+            Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")],
+            Annotated[str, Field(max_length=32_768, json_schema_extra={"pattern": _NO_NUL})],
+        ]
+        | None,
+        Field(max_length=256, description="Environment variables.", json_schema_extra={"additionalProperties": False}),
+    ] = None
+    cwd: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=1024,
+            description="The folder that the code begins in, as seen from the work folder, which is the default.",
+            json_schema_extra={"pattern": _NO_NUL},
+        ),
+    ] = None
+    args: Annotated[list[_Text] | None, Field(max_length=256, description="`sys.argv` from 1 on.")] = None
+    files: Annotated[list[ExecutionFile] | None, Field(description="Written before the code runs.")] = None
+
+    def around(self) -> Surroundings | None:
+        """For the use case."""
+        if not self.model_fields_set & _AROUND:
+            return None
+        files = [InputFile(file.path, file.content_bytes()) for file in self.files or ()]
+        return Surroundings(self.stdin or "", self.env or {}, self.cwd, self.args or (), files)
+
+
+_AROUND = frozenset({"stdin", "env", "cwd", "args", "files"})
 
 
 class Credentials(BaseModel):

@@ -41,10 +41,19 @@ class Answer:
 class LauncherClient:
     """One connection. ``on_lost()`` is called once at its end, ``on_event(environment_id, reason, tag)`` for what ends
     unasked: a sandbox, or with a tag one execution in it.
+
+
+    ``on_memory(environment_id)`` for what uses more memory than it may.
     """
 
-    def __init__(self, on_event: Callable[[str, str, str | None], None], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_event: Callable[[str, str, str | None], None],
+        on_lost: Callable[[], None],
+        on_memory: Callable[[str], None] = lambda _environment_id: None,
+    ) -> None:
         self._on_event = on_event
+        self._on_memory = on_memory
         self._on_lost = on_lost
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
@@ -153,6 +162,9 @@ class LauncherClient:
     def _on_message(self, message: Mapping[str, Any], received: list[int]) -> None:
         if message.get("event") == "ended":
             self._on_event(message["environment_id"], message["reason"], message.get("tag"))
+            return
+        if message.get("event") == "memory":
+            self._on_memory(message["environment_id"])
             return
         answer, future = self._pending.get(message["number"], (None, None))
         if answer is None or future is None or future.done():

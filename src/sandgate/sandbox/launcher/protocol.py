@@ -2,11 +2,15 @@
 
 The socket is of type SOCK_SEQPACKET: one message, one datagram, JSON in UTF-8. A request is
 ``{"verb", "number", …}``, an answer ``{"number", "ok": true, …}`` or ``{"number", "ok": false, "error"}``, and what
-happens unasked ``{"event": "ended", "environment_id", "reason"}``, with a ``"tag"`` for an execution that was kept. The
-answers to ``create``, ``adopt`` and ``add_slot`` carry one descriptor: the gateway's end of the control socket of the
-first slot, or of the added one. The answer to ``adopt`` goes on, a message for each, with what was kept for an earlier
-gateway: ``{"kept": {"tag", "slot", "child", "kills", "age_s"}, "ends"}`` and so many descriptors. ``keep``, ``let_go``
-and ``hold`` are notices: they have no answer.
+happens unasked ``{"event": "ended", "environment_id", "reason"}``, with a ``"tag"`` for an execution that was kept, or
+``{"event": "memory", "environment_id"}`` for a sandbox of gVisor's that uses more than it may: what runs in it has to
+be ended before the kernel ends all.
+
+The answers to ``create``, ``adopt`` and ``add_slot`` carry one descriptor: the gateway's end of the control socket of
+the first slot, or of the added one. The answer to ``hello`` has the classes that the launcher makes, the one to
+``adopt`` the class of the sandbox; it goes on, a message for each, with what was kept for an earlier gateway:
+``{"kept": {"tag", "slot", "child", "kills", "age_s"}, "ends"}`` and so many descriptors. ``keep``, ``let_go`` and
+``hold`` are notices: they have no answer.
 """
 
 import json
@@ -16,10 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 
 PROTOCOL_VERSION = 3
 MESSAGE_LIMIT = 64 * 1024
 EXPIRED = "expired"
+OUT_OF_MEMORY = "it ran out of memory"
 
 _ENVIRONMENT_ID = re.compile(r"env-[0-9a-z]{12,40}")
 _TEMPLATE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -39,9 +45,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make a sandbox."""
+    """Make a sandbox of a class."""
 
     environment_id: str
+    isolation: Isolation
     template: str
     limits: Limits
     lifetime_s: float
@@ -139,6 +146,13 @@ def _environment_id(message: Mapping[str, Any]) -> str:
     return _text(message, "environment_id", _ENVIRONMENT_ID)
 
 
+def _isolation(message: Mapping[str, Any]) -> Isolation:
+    value = message.get("isolation")
+    if not isinstance(value, str) or value not in tuple(Isolation):
+        raise ProtocolError("isolation is not one of " + ", ".join(Isolation))
+    return Isolation(value)
+
+
 def _lifetime(message: Mapping[str, Any]) -> float:
     value = message.get("lifetime_s")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -181,7 +195,11 @@ def _limits(message: Mapping[str, Any]) -> Limits:
 _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Request]] = {
     "hello": lambda _message: Hello(),
     "create": lambda message: Create(
-        _environment_id(message), _text(message, "template", _TEMPLATE), _limits(message), _lifetime(message)
+        _environment_id(message),
+        _isolation(message),
+        _text(message, "template", _TEMPLATE),
+        _limits(message),
+        _lifetime(message),
     ),
     "adopt": lambda message: Adopt(_environment_id(message)),
     "add_slot": lambda message: AddSlot(_environment_id(message)),

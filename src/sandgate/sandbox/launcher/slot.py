@@ -129,10 +129,6 @@ class Slot:
             processes.kill_tree(self.pid)
         processes.kill(self._pidfd)
 
-    def release_control(self) -> None:
-        """Close this process's copy of the gateway's end."""
-        self.control.close()
-
     def on_zygote_end(self) -> None:
         """The zygote is gone, and the forker with it, if there ever was one."""
         if not self._killed:

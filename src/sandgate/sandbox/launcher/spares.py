@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from sandgate.core.limits import Limits
+from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate.sandbox.launcher.sandbox import Sandbox
 
 _PAUSE_S = 0.001
 _BUSY_PAUSE_S = 0.005
@@ -68,7 +68,7 @@ class Spares:
         self,
         demand: Demand,
         reactor: Reactor,
-        make: Callable[[Limits], Sandbox | None],
+        make: Callable[[Limits], Life | None],
         is_busy: Callable[[], bool],
     ) -> None:
         self._demand = demand
@@ -76,12 +76,12 @@ class Spares:
         self._make = make
         self._is_busy = is_busy
         self._limits: Limits | None = None
-        self._ready: list[Sandbox] = []
-        self._making: Sandbox | None = None
+        self._ready: list[Life] = []
+        self._making: Life | None = None
         self._scheduled = False
         self._settling = False
 
-    def take(self, limits: Limits) -> Sandbox | None:
+    def take(self, limits: Limits) -> Life | None:
         """A ready one with these limits, if there is one; from now on spares have these limits."""
         if self._limits != limits:
             # Or whoever asks for this and that in turn has the most made and thrown away each time.
@@ -132,7 +132,7 @@ class Spares:
         if self._making is None:
             self._schedule(_AFTER_FAILURE_S)
 
-    def on_ready(self, spare: Sandbox) -> None:
+    def on_ready(self, spare: Life) -> None:
         """One is built."""
         self._making = None
         if spare.limits == self._limits:
@@ -141,7 +141,7 @@ class Spares:
             spare.kill("it is a spare with limits that nobody asks for any more")
         self._schedule(_PAUSE_S)
 
-    def on_gone(self, spare: Sandbox) -> None:
+    def on_gone(self, spare: Life) -> None:
         """One has ended, by itself or because it was not wanted."""
         if spare in self._ready:
             self._ready.remove(spare)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from email.message import Message as MimeHeaders
 from typing import NoReturn
 from urllib.parse import urlsplit
-from weakref import WeakValueDictionary
 
 from sandgate import __version__
 from sandgate.core.errors import ExpressionError
@@ -22,6 +21,7 @@ from sandgate.core.workflow import Json, StepDefinition
 from sandgate.workflows.attempts import DEFAULT_TIMEOUT_S, explain, failure, parse_outputs
 from sandgate.workflows.conditions import MOST_DATA_BYTES
 from sandgate.workflows.expressions import render, render_text
+from sandgate.workflows.fair_slots import FairSlots
 from sandgate.workflows.masking import MASK, Masker
 from sandgate.workflows.requests.client import Client, Header, Message, Reply
 from sandgate.workflows.requests.egress import Egress
@@ -55,10 +55,7 @@ class HttpSteps:
     ) -> None:
         self._egress = egress or Egress()
         self._client = Client(self._egress, most_bytes, tls)
-        self._slots = asyncio.Semaphore(most)
-        self._most_of_one = most_of_one
-        # By owner, for as long as somebody waits or is under way.
-        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._slots = FairSlots(most, most_of_one)
 
     def close(self) -> None:
         """Make no more requests."""
@@ -69,8 +66,7 @@ class HttpSteps:
     ) -> StepResult:
         """Make the step's request; the answer shows no secret. When it is cancelled, the connection is closed."""
         masker = masker or Masker()
-        share = self._shares.setdefault(owner, asyncio.Semaphore(self._most_of_one))
-        async with share, self._slots:
+        async with self._slots.place(owner):
             began = time.monotonic()
             limit_s = DEFAULT_TIMEOUT_S if step.timeout_s is None else step.timeout_s
             secret_host = None
