@@ -133,6 +133,18 @@ class Settings(BaseModel):
     cpu_millis: int = _setting(1000, "CPU of an environment.", unit="thousandths of a core", ge=50)
     processes: int = _setting(64, "Processes and threads of an environment.", ge=8, le=32_768)
     disk_bytes: int = _setting(256 * 1024**2, "Files of an environment.", unit="bytes", ge=1024**2)
+    max_environment_memory_bytes: int = _setting(
+        2 * 1024**3, "The most memory that may be asked for with an environment.", unit="bytes", ge=32 * 1024**2
+    )
+    max_environment_cpu_millis: int = _setting(
+        2000, "The most CPU that may be asked for with an environment.", unit="thousandths of a core", ge=50
+    )
+    max_environment_processes: int = _setting(
+        512, "The most processes and threads that may be asked for with an environment.", ge=8, le=32_768
+    )
+    max_environment_disk_bytes: int = _setting(
+        2 * 1024**3, "The most files that may be asked for with an environment.", unit="bytes", ge=1024**2
+    )
     inodes: int = _setting(65_536, "Number of files of an environment.", ge=256)
     file_size_bytes: int = _setting(256 * 1024**2, "Largest single file.", unit="bytes", ge=1024)
     open_files: int = _setting(1024, "Open files of a process.", ge=64, le=65_536)
