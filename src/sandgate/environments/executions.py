@@ -18,11 +18,11 @@ from sandgate.core.errors import (
 from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.ids import ExecutionId, make_execution_id
 from sandgate.core.states import ExecutionStatus
+from sandgate.core.tidying import tidy
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import ActiveExecution, LiveEnvironment
 from sandgate.environments.tasks import TaskOwner
 from sandgate.sandbox.base import Collect, Mask, Resumed, Runtime
-from sandgate.sandbox.tidying import tidy
 from sandgate.store.base import ExecutionStore
 from sandgate.telemetry.log import get_logger
 
@@ -125,14 +125,14 @@ class Executions:
         except asyncio.CancelledError:
             active.handle.cancel()
             await asyncio.shield(concluding)
-            await _tidy(active, request)
+            await tidy(active.sandbox.execute, request, await active.handle.wait())
             raise
         finally:
             note.cancel()
         ended = await active.handle.wait()
         if collect is not None:
             await collect(active.sandbox.execute, ended)
-        await _tidy(active, request)
+        await tidy(active.sandbox.execute, request, ended)
         return ended
 
     async def _start(
@@ -280,11 +280,6 @@ class Executions:
             error=None if error is None else _clean_report(error),
             usage=termination.usage,
         )
-
-
-async def _tidy(active: ActiveExecution, request: ExecutionRequest) -> None:
-    if request.data is not None:
-        await tidy(active.sandbox, request.data, await active.handle.wait())
 
 
 def _clean_report(error: ErrorReport) -> ErrorReport:

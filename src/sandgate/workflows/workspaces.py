@@ -12,8 +12,8 @@ from sandgate.core.errors import MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.ids import EnvironmentId, RunId
 from sandgate.core.limits import Limits
+from sandgate.core.tidying import tidy
 from sandgate.sandbox.base import Collect, Resumed, Sandbox
-from sandgate.sandbox.tidying import tidy
 
 _PREFIX, _RUN_PREFIX = "env-", "run-"
 
@@ -114,9 +114,9 @@ class Workspaces:
                     await collect(sandbox.execute, ended)
             except asyncio.CancelledError:
                 running.cancel()
-                await _tidy(sandbox, request, await running.wait())
+                await tidy(sandbox.execute, request, await running.wait())
                 raise
-            await _tidy(sandbox, request, ended)
+            await tidy(sandbox.execute, request, ended)
         finally:
             if sandbox.failure is not None:
                 self._lose(run_id, sandbox)
@@ -201,8 +201,3 @@ class Workspaces:
         if kept is not None and kept.sandbox is sandbox:
             del self._kept[run_id]
             self._told.add(run_id)
-
-
-async def _tidy(sandbox: Sandbox, request: ExecutionRequest, ended: Termination) -> None:
-    if request.data is not None:
-        await tidy(sandbox, request.data, ended)

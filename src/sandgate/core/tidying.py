@@ -1,12 +1,13 @@
 """Removes what the code of a step would have removed itself, had it not been killed, where more is to run after it."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from sandgate.core.errors import MechanismFault, RequestRefused
-from sandgate.core.execution import ExecutionRequest, StepData, Termination
+from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.states import ExecutionStatus
-from sandgate.sandbox.base import Sandbox
 
 # A sandbox that is too busy for it keeps the files.
 _LIMIT_S = 3.0
@@ -25,13 +26,29 @@ if {whole}:
 _WORTHLESS = frozenset({ExecutionStatus.CANCELLED, ExecutionStatus.LOST})
 
 
-async def tidy(sandbox: Sandbox, data: StepData, ended: Termination) -> None:
-    """Remove the files of an execution that did not get to do so. It may take a few seconds, and may be in vain."""
-    if ended.is_tidy or sandbox.failure is not None:
+class Tidier(Protocol):
+    """An execution."""
+
+    async def wait(self) -> Termination:
+        """How it ended."""
+        ...
+
+    def cancel(self) -> None:
+        """Kill it."""
+        ...
+
+
+async def tidy(execute: Callable[[ExecutionRequest], Tidier], request: ExecutionRequest, ended: Termination) -> None:
+    """Remove the files of an execution that did not get to do so; ``execute`` runs code where it ran.
+
+    It may take a few seconds, and may be in vain.
+    """
+    data = request.data
+    if ended.is_tidy or data is None:
         return
     code = _CODE.format(folder=data.folder, whole=ended.status in _WORTHLESS)
     with suppress(MechanismFault, RequestRefused):
-        execution = sandbox.execute(ExecutionRequest(code, _LIMIT_S))
+        execution = execute(ExecutionRequest(code, _LIMIT_S))
         try:
             async with asyncio.timeout(_LIMIT_S):
                 await execution.wait()
