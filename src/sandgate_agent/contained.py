@@ -190,7 +190,8 @@ class ContainedZygote:
         self._plan = _Plan(setup)
         calls.run(self._plan.environment(setup["disk_bytes"], 0))
         self._start = Start({**setup, "joins": True, "folder": None}, self._plan, filter_)
-        self._start.of_children.append((_RLIMIT_NPROC, setup["processes"]))
+        # gVisor counts processes for the user that they were made by, and the child was made by root.
+        self._start.of_children.append((_RLIMIT_NPROC, setup["processes"] - 1))
         self._slots: Dict[int, str] = {}
         self._first: Optional[int] = None
         self._made = 0

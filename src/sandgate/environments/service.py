@@ -8,14 +8,14 @@ from sandgate.config.settings import Settings
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
-from sandgate.core.errors import ExecutionNotFound, ExecutionNotRunning, IsolationUnavailable, ServiceDraining
+from sandgate.core.errors import ExecutionNotFound, ExecutionNotRunning, ServiceDraining
 from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.idempotency import Keep, KeptAnswer
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role
-from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
+from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus, Isolation
 from sandgate.core.template import Template
 from sandgate.environments.access import (
     check_can_change,
@@ -27,6 +27,7 @@ from sandgate.environments.access import (
 from sandgate.environments.base import Metrics, NewEnvironment, Templates
 from sandgate.environments.executions import Executions
 from sandgate.environments.granting import CeilingSource, ServerCeilings, grant
+from sandgate.environments.isolation import choose_isolation
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, LiveEnvironment, not_running
 from sandgate.environments.measuring import measure
@@ -146,12 +147,12 @@ class EnvironmentService:
         check_can_write(caller)
         self._check_not_draining()
         template = self._templates.check(wanted.template)
-        self._check_isolation(wanted)
+        isolation = choose_isolation(wanted, template, self._runtime)
         limits = template.limits
         if wanted.limits is not None:
             limits = grant(limits, wanted.limits, await self._ceilings.get_ceilings(caller))
         self._quota.take(caller.user_id)
-        row = self._new_row(caller, wanted, template, limits)
+        row = self._new_row(caller, wanted, template, isolation, limits)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
         await self._tasks.finish(self._insert_and_launch(row, keep and keep(row)), f"insert {row.environment_id}")
         return row
@@ -318,15 +319,9 @@ class EnvironmentService:
         if self._draining:
             raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
 
-    def _check_isolation(self, wanted: NewEnvironment) -> None:
-        held = self._runtime.isolation
-        if wanted.isolation is not None and wanted.isolation is not held:
-            raise IsolationUnavailable(
-                f"This server holds environments of isolation class {held}, not {wanted.isolation}",
-                {"isolation": wanted.isolation.value, "available": [held.value]},
-            )
-
-    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template, limits: Limits) -> Environment:
+    def _new_row(
+        self, caller: Principal, wanted: NewEnvironment, template: Template, isolation: Isolation, limits: Limits
+    ) -> Environment:
         now = self._clock.now()
         timeout_s = wanted.timeout_s or self._settings.default_environment_timeout_s
         return Environment(
@@ -334,7 +329,7 @@ class EnvironmentService:
             owner_id=caller.user_id,
             name=wanted.name,
             template=template.name,
-            isolation=self._runtime.isolation,
+            isolation=isolation,
             status=EnvironmentStatus.CREATING,
             timeout_s=timeout_s,
             created_at=now,
