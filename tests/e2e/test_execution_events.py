@@ -84,7 +84,7 @@ def test_a_slow_client_makes_the_code_wait(client: Client, environment_id: str) 
     next(events)
 
     def written() -> int:
-        return int(client.execute(environment_id, "print(open('written').read())").stdout or 0)
+        return int(client.execute(environment_id, "print(open('written').read() or 0)").stdout)
 
     seen = [0]
 

@@ -163,7 +163,7 @@ class Operation(APIRoute):
             if isinstance(result, EventStream):
                 if exchange.changes:
                     await self._gate.audit.tell_done(exchange, 200, often=self._audit is Audit.OFTEN)
-                await result.serve(scope, receive, send)
+                await result.serve(scope, receive, send, lambda: authenticate(exchange, self._gate.authenticator))
                 return
             answer = self._render(result, exchange)
         if exchange.changes:
