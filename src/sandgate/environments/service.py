@@ -32,7 +32,9 @@ from sandgate.environments.executions import Executions
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, LiveEnvironment, not_running
 from sandgate.environments.quota import Quota
+from sandgate.environments.quotas import UserQuotas
 from sandgate.environments.tasks import TaskOwner
+from sandgate.environments.usage import ExecutionUse
 from sandgate.sandbox.base import Collect, Mask, Runtime, Sandbox
 from sandgate.store.base import EnvironmentFilter, Store
 from sandgate.telemetry.log import get_logger
@@ -74,6 +76,8 @@ class EnvironmentService:
         self._draining = False
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
+        self.use = ExecutionUse(store.quotas, clock)
+        self.quotas = UserQuotas(store, self._quota, self.use, clock, settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
         self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
 
@@ -122,10 +126,11 @@ class EnvironmentService:
     async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
         """See ``Environments``."""
         check_can_write(caller)
+        allowed = await self.quotas.allowed(caller.user_id)
         self._check_not_draining()
         template = self._templates.check(wanted.template)
         self._check_isolation(wanted)
-        self._quota.take(caller.user_id)
+        self._quota.take(caller.user_id, template.limits.memory_bytes, allowed)
         row = self._new_row(caller, wanted, template)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
         await self._tasks.finish(self._insert_and_launch(row), f"insert {row.environment_id}")
@@ -218,7 +223,11 @@ class EnvironmentService:
         self._executions.check_code(code)
         if around is not None:
             self._executions.check_around(around)
-        return await self._executions.run(live, code, timeout_s, around)
+        await self.use.begin(caller.user_id, await self.quotas.allowed(caller.user_id))
+        try:
+            return await self._executions.run(live, code, timeout_s, around)
+        finally:
+            self.use.end(caller.user_id)
 
     async def execute_step(
         self,

@@ -14,6 +14,7 @@ from sandgate.store.base import (
     EnvironmentStore,
     ExecutionStore,
     IdempotencyStore,
+    QuotaStore,
     RetentionStore,
     RunNotes,
     RunStore,
@@ -31,6 +32,7 @@ from sandgate.store.environments import SqlEnvironmentStore
 from sandgate.store.executions import SqlExecutionStore
 from sandgate.store.idempotency import SqlIdempotencyStore
 from sandgate.store.notes import SqlRunNotes
+from sandgate.store.quotas import SqlQuotaStore
 from sandgate.store.retention import SqlRetentionStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
@@ -70,6 +72,7 @@ class SqlStore:
     schedules: ScheduleStore
     webhooks: WebhookStore
     audit: AuditStore
+    quotas: QuotaStore
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class SqlStore:
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
         self.audit = SqlAuditStore(self._database)
+        self.quotas = SqlQuotaStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

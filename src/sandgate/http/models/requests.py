@@ -28,8 +28,8 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Comes last, because what comes later is checked first.
-_WHOLE = BeforeValidator(_whole)
+#: Comes last, because what comes later is checked first.
+Whole = BeforeValidator(_whole)
 
 
 class Change(BaseModel):
@@ -71,7 +71,7 @@ def _change_example(*examples: dict[str, Any]) -> ConfigDict:
 EnvironmentName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$", description="Needs not be unique.", examples=["test-env"])
 ]
-Lifetime = Annotated[int, Field(ge=1, le=86_400, description="Lifetime in seconds, counted from now."), _WHOLE]
+Lifetime = Annotated[int, Field(ge=1, le=86_400, description="Lifetime in seconds, counted from now."), Whole]
 NewPassword = Annotated[
     str, Field(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD, json_schema_extra={"format": "password"})
 ]
@@ -261,7 +261,7 @@ class CreateApiKey(BaseModel):
     expires_in: Annotated[
         int | None,
         Field(ge=1, le=10 * 365 * 86_400, description="Seconds from now; by default it does not expire."),
-        _WHOLE,
+        Whole,
     ] = None
 
 

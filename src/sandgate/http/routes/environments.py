@@ -39,6 +39,7 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
             errors.TemplateUnavailable,
             errors.IsolationUnavailable,
             errors.TooManyEnvironments,
+            errors.MemoryQuotaExceeded,
             errors.ServiceDraining,
         ),
     )

@@ -41,6 +41,7 @@ def _add_execute(api: Api, environments: Environments) -> None:
             errors.ExecutionInputTooLarge,
             errors.TooManyExecutionFiles,
             errors.TooManyExecutions,
+            errors.ExecutionQuotaExceeded,
             errors.ServiceDraining,
         ),
     )

@@ -12,6 +12,7 @@ from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile,
 from sandgate.store.base.audit import AuditFilter, AuditStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import DraftAnswer, IdempotencyStore, SavedAnswer
+from sandgate.store.base.quotas import QuotaStore
 from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
@@ -35,6 +36,7 @@ __all__ = [
     "PackFolder",
     "PackSink",
     "PackedFile",
+    "QuotaStore",
     "RetentionStore",
     "RunChange",
     "RunFilter",
@@ -70,6 +72,7 @@ class Store(Protocol):
     schedules: ScheduleStore
     webhooks: WebhookStore
     audit: AuditStore
+    quotas: QuotaStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""
