@@ -70,7 +70,7 @@ class _Unwritten:
     async def insert_running(self, execution: Execution) -> None:
         """Forget it."""
 
-    async def mark_lost(self, at: datetime) -> tuple[()]:  # noqa: ARG002 - nothing is kept that could be lost
+    async def mark_lost(self, at: datetime, *, server_id: str | None) -> tuple[()]:  # noqa: ARG002 - nothing is kept
         """There is none."""
         return ()
 

@@ -23,6 +23,7 @@ from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
+from sandgate.cluster.membership import Membership
 from sandgate.config.paths import artifacts_folder, database_location, keys_folder, state_name
 from sandgate.config.settings import Settings
 from sandgate.core.audit import by_service
@@ -115,12 +116,13 @@ class Gateway:
         self._derived.open()
         self._trail = AuditTrail(store.audit, audit_chain(self._derived.derive), store.users.find_by_name, clock)
         self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
-        self._environments = EnvironmentService(
-            store, self._runtime, templates, clock, settings, on_fault=self._on_fault, audit=self._trail
+        self._owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._environments = self._make_environments()
+        self._membership = Membership(
+            store.servers, clock, self._owner, settings.server_lease_s, self._environments.end_buried
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
-        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
         self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
         files = ArtifactFiles(artifacts_folder(settings))
@@ -129,7 +131,7 @@ class Gateway:
             store,
             sandboxes,
             clock,
-            owner,
+            self._owner,
             most_steps=settings.max_steps,
             most_steps_of_one=settings.max_steps_per_user,
             most_runs=settings.max_runs,
@@ -155,6 +157,18 @@ class Gateway:
         )
         self._auth = _make_auth(settings, store, accounts, self._passwords, self._keys, clock)
         self._reaper = Reaper(store, clock, settings, prune_audit=self._trail.prune)
+
+    def _make_environments(self) -> EnvironmentService:
+        return EnvironmentService(
+            self._store,
+            self._runtime,
+            self._templates,
+            self._clock,
+            self._settings,
+            on_fault=self._on_fault,
+            audit=self._trail,
+            server_id=self._owner,
+        )
 
     def _on_fault(self, error: BaseException) -> None:
         """A bug in a background task: end the process, so that a fresh one takes over."""
@@ -189,6 +203,7 @@ class Gateway:
             given_password=self._settings.admin_password.get_secret_value(),
             state=self._settings.state,
         )
+        await self._membership.join()
         held = await self._store.runs.list_held(self._owner)
         expected = self._workspaces.expected(held, self._settings.limits())
         self._workspaces.adopt(await self._environments.start(expected))
@@ -199,6 +214,7 @@ class Gateway:
         gc.set_threshold(*_GC_THRESHOLDS)
         try:
             await self._serve(sock, lambda: started(Started(admin)))
+            await self._membership.leave()
         finally:
             self._passwords.close()
             await self._store.close()
@@ -226,6 +242,7 @@ class Gateway:
             },
             clock=self._clock,
             settings=self._settings,
+            server_id=self._owner,
             gauges={
                 "sandgate_environments_live": ("Live environments.", lambda: self._environments.live_count),
                 "sandgate_runs_live": ("Runs of workflows that are not over.", lambda: self._engine.live_count),
@@ -235,11 +252,12 @@ class Gateway:
         self._trail.note(by_service("start_service", self._clock.now(), None, {"version": __version__}))
         async with asyncio.TaskGroup() as tasks:
             background = [
+                tasks.create_task(self._membership.run(), name="membership"),
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._auth.run(), name="api key uses"),
                 tasks.create_task(self._artifacts.run(), name="artifacts"),
                 tasks.create_task(self._trail.run(), name="audit"),
-                tasks.create_task(self._environments.use.run(), name="executions of the day"),
+                tasks.create_task(self._environments.quotas.use.run(), name="executions of the day"),
             ]
             await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
             self._trail.note(by_service("stop_service", self._clock.now(), None, {}))

@@ -70,6 +70,14 @@ class Settings(BaseModel):
     )
     database_migrate: bool = _setting(True, "Bring the database's schema to the newest version at the start.")
     database_read_threads: int = _setting(4, "Connections that serve reads.", ge=1, le=64)
+    server_lease_s: float = _setting(
+        60.0,
+        "How long a server that gives no sign of life is believed to live by other servers on the same database; then "
+        "they end its environments as `failed`, and give back the idempotency keys of what it was asked.",
+        unit="s",
+        ge=2,
+        le=3600,
+    )
     execution_retention_s: int = _setting(
         7 * 86_400, "Records of ended executions are kept for this long.", unit="s", ge=60
     )

@@ -12,7 +12,8 @@ from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus, I
 class Environment:
     """An environment's row. ``timeout_s`` is its lifetime; at ``expires_at`` it is gone, whatever its code does.
 
-    ``deleted_at`` is set when its owner deleted it: from then on it is not found any more.
+    ``deleted_at`` is set when its owner deleted it: from then on it is not found any more. ``server_id`` names the
+    server on whose machine its sandbox is.
     """
 
     environment_id: EnvironmentId
@@ -29,6 +30,7 @@ class Environment:
     status_reason: str | None = None
     ended_at: datetime | None = None
     deleted_at: datetime | None = None
+    server_id: str | None = None
 
     @property
     def is_live(self) -> bool:

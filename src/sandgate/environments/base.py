@@ -6,6 +6,7 @@ from typing import Protocol
 
 from sandgate.core.environment import Environment
 from sandgate.core.execution import Execution, Surroundings
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
@@ -30,8 +31,10 @@ class Environments(Protocol):
     ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
     """
 
-    async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
-        """The row, durable, in status ``creating``; its sandbox is being made.
+    async def create(
+        self, caller: Principal, wanted: NewEnvironment, keep: Keep[Environment] | None = None
+    ) -> Environment:
+        """The row, durable, in status ``creating``; its sandbox is being made. What ``keep`` makes is on disk with it.
 
         Raises ``UnknownTemplate``, ``TemplateUnavailable``, ``IsolationUnavailable``, ``TooManyEnvironments``,
         ``ServiceDraining``.

@@ -73,6 +73,7 @@ class Lifecycle:
     def launch(self, row: Environment) -> LiveEnvironment:
         """Keep a new environment, whose place in the quota is taken, and begin to make its sandbox."""
         live = self._keep(row, self._clock.monotonic() + row.timeout_s, None)
+        live.is_written = False
         live.making = self._tasks.spawn(self._make(live), f"make {row.environment_id}")
         return live
 

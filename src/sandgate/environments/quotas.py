@@ -1,5 +1,8 @@
 """What each user may use: as admins have set it, and as the settings say where they have not."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from sandgate.auth.fresh import FreshCache
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
@@ -19,12 +22,15 @@ _NOTHING_SET = UserQuota()
 
 
 class UserQuotas:
-    """Implements :class:`sandgate.environments.base.Quotas`; ``allowed`` is what the use cases ask before any work."""
+    """Implements :class:`sandgate.environments.base.Quotas`; ``allowed`` and ``executing`` come before any work.
 
-    def __init__(self, store: Store, held: Quota, use: ExecutionUse, clock: Clock, settings: Settings) -> None:
+    ``use.run`` has to be running for executions of the day to be remembered.
+    """
+
+    def __init__(self, store: Store, held: Quota, clock: Clock, settings: Settings) -> None:
         self._store = store
         self._held = held
-        self._use = use
+        self.use = ExecutionUse(store.quotas, clock)
         self._defaults = UserQuota(
             environments=settings.max_environments_per_user,
             memory_bytes=settings.max_memory_bytes_per_user or None,
@@ -36,6 +42,17 @@ class UserQuotas:
     async def allowed(self, user_id: UserId) -> UserQuota:
         """What the user may use, at most a second old. Raises ``StoreUnavailable``."""
         return await self._allowed.get(user_id, self._load)
+
+    @asynccontextmanager
+    async def executing(self, user_id: UserId) -> AsyncIterator[None]:
+        """Counts an execution of the user for as long as the block lasts. Raises ``ExecutionQuotaExceeded``,
+        ``StoreUnavailable``.
+        """
+        await self.use.begin(user_id, await self.allowed(user_id))
+        try:
+            yield
+        finally:
+            self.use.end(user_id)
 
     async def report(self, caller: Principal) -> QuotaReport:
         """See :class:`sandgate.environments.base.Quotas`."""
@@ -75,8 +92,8 @@ class UserQuotas:
         use = QuotaUse(
             environments=self._held.held_by(user_id),
             memory_bytes=self._held.memory_of(user_id),
-            executions_today=await self._use.today(user_id),
-            executions_at_once=self._use.at_once(user_id),
+            executions_today=await self.use.today(user_id),
+            executions_at_once=self.use.at_once(user_id),
         )
         return QuotaReport(own, own.over(self._defaults), use)
 

@@ -15,6 +15,7 @@ from sandgate.core.errors import (
     ServiceDraining,
 )
 from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
+from sandgate.core.idempotency import Keep, KeptAnswer
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
@@ -25,6 +26,7 @@ from sandgate.environments.access import (
     check_can_change,
     check_can_see,
     check_can_write,
+    check_is_here,
     environment_not_found,
 )
 from sandgate.environments.base import NewEnvironment, Templates
@@ -34,7 +36,6 @@ from sandgate.environments.live import Ending, LiveEnvironment, not_running
 from sandgate.environments.quota import Quota
 from sandgate.environments.quotas import UserQuotas
 from sandgate.environments.tasks import TaskOwner
-from sandgate.environments.usage import ExecutionUse
 from sandgate.sandbox.base import Collect, Mask, Runtime, Sandbox
 from sandgate.store.base import EnvironmentFilter, Store
 from sandgate.telemetry.log import get_logger
@@ -44,6 +45,7 @@ _SETTLE_S = 5.0
 
 _NOT_WRITTEN = Ending(EnvironmentStatus.FAILED, "its record could not be written")
 _STOPPED = Ending(EnvironmentStatus.TERMINATED, "the service was stopped")
+_BURIED = Ending(EnvironmentStatus.FAILED, "the server that it was on was out of touch, and taken for dead")
 _DELETED = Ending(EnvironmentStatus.TERMINATED, None, deleted=True)
 # What has ended by itself, or with the service, can still be deleted.
 _DELETABLE = frozenset({EnvironmentStatus.FAILED, EnvironmentStatus.EXPIRED, EnvironmentStatus.TERMINATED})
@@ -55,7 +57,8 @@ class EnvironmentService:
     """``Environments`` on a store and a runtime. One process has one of it, on one event loop.
 
     ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task, ``audit`` of
-    environments that end without anybody deleting them.
+    environments that end without anybody deleting them. ``server_id`` names the server in rows: the same after a
+    restart, another for every other server on the database.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class EnvironmentService:
         settings: Settings,
         on_fault: Callable[[BaseException], None] | None = None,
         audit: AuditSink | None = None,
+        server_id: str = "server",
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -74,10 +78,10 @@ class EnvironmentService:
         self._clock = clock
         self._settings = settings
         self._draining = False
+        self._server_id = server_id
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
-        self.use = ExecutionUse(store.quotas, clock)
-        self.quotas = UserQuotas(store, self._quota, self.use, clock, settings)
+        self.quotas = UserQuotas(store, self._quota, clock, settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
         self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
 
@@ -97,18 +101,19 @@ class EnvironmentService:
         ``others`` are sandboxes that are no environments and are to be left; answers those of them that are there.
         """
         await self._runtime.start(self._lifecycle.sandbox_ended)
-        rows = await self._store.environments.list_live()
+        own = self._server_id if self._store.servers.is_shared else None
+        rows = await self._store.environments.list_live(own)
         sandboxes = await self._runtime.adopt({**(others or {}), **{row.environment_id: row.limits for row in rows}})
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
-        lost = await self._store.executions.mark_lost(self._clock.now())
-        released = await self._store.idempotency.release_unanswered()
+        lost = await self._store.executions.mark_lost(self._clock.now(), server_id=own)
+        released = await self._store.idempotency.release_unanswered(own)
         _log.info(
             "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
         )
-        own = {row.environment_id for row in rows}
-        return [sandbox for name, sandbox in found.items() if name not in own]
+        adopted = {row.environment_id for row in rows}
+        return [sandbox for name, sandbox in found.items() if name not in adopted]
 
     async def stop(self) -> None:
         """Take no new work, let executions end within the grace, then end everything and stop the runtime."""
@@ -119,11 +124,22 @@ class EnvironmentService:
         await self._tasks.settle(_SETTLE_S)
         await self._runtime.stop(keep_sandboxes=False)
 
+    async def end_buried(self) -> None:
+        """Others took this server for dead and have ended its environments: end what is left of them here."""
+        # One whose row is being written has not been there to be ended.
+        before = [live for live in self._lifecycle.all() if live.is_written]
+        rows = {row.environment_id for row in await self._store.environments.list_live(self._server_id)}
+        for live in before:
+            if live.environment_id not in rows:
+                self._lifecycle.end(live, _BURIED)
+
     def end_expired(self) -> None:
         """Begin to end what has outlived its lifetime. A timer does so by itself."""
         self._lifecycle.deadlines.check()
 
-    async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
+    async def create(
+        self, caller: Principal, wanted: NewEnvironment, keep: Keep[Environment] | None = None
+    ) -> Environment:
         """See ``Environments``."""
         check_can_write(caller)
         allowed = await self.quotas.allowed(caller.user_id)
@@ -133,7 +149,7 @@ class EnvironmentService:
         self._quota.take(caller.user_id, template.limits.memory_bytes, allowed)
         row = self._new_row(caller, wanted, template)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
-        await self._tasks.finish(self._insert_and_launch(row), f"insert {row.environment_id}")
+        await self._tasks.finish(self._insert_and_launch(row, keep and keep(row)), f"insert {row.environment_id}")
         return row
 
     async def get(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
@@ -204,6 +220,7 @@ class EnvironmentService:
                 return live.row
         row = await self._find_row(environment_id)
         check_can_change(caller, row)
+        check_is_here(row, self._server_id)
         return await self._hide(row)
 
     async def execute(
@@ -223,11 +240,8 @@ class EnvironmentService:
         self._executions.check_code(code)
         if around is not None:
             self._executions.check_around(around)
-        await self.use.begin(caller.user_id, await self.quotas.allowed(caller.user_id))
-        try:
+        async with self.quotas.executing(caller.user_id):
             return await self._executions.run(live, code, timeout_s, around)
-        finally:
-            self.use.end(caller.user_id)
 
     async def execute_step(
         self,
@@ -276,13 +290,16 @@ class EnvironmentService:
     ) -> Execution:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
-        check_can_change(caller, live.row if live is not None else await self._find_row(environment_id))
+        row = live.row if live is not None else await self._find_row(environment_id)
+        check_can_change(caller, row)
+        if live is None:
+            check_is_here(row, self._server_id)
         active = self._executions.find_active(live, execution_id) if live is not None else None
         if active is not None:
             return await self._executions.cancel(active)
-        row = await self._find_execution(environment_id, execution_id)
+        found = await self._find_execution(environment_id, execution_id)
         raise ExecutionNotRunning(
-            f"Execution {execution_id} has ended already ({row.status})", {"status": row.status.value}
+            f"Execution {execution_id} has ended already ({found.status})", {"status": found.status.value}
         )
 
     def _check_not_draining(self) -> None:
@@ -312,18 +329,20 @@ class EnvironmentService:
             expires_at=now + timedelta(seconds=timeout_s),
             limits=template.limits,
             metadata=dict(wanted.metadata or {}),
+            server_id=self._server_id,
         )
 
-    async def _insert_and_launch(self, row: Environment) -> None:
+    async def _insert_and_launch(self, row: Environment, answer: KeptAnswer | None) -> None:
         """The sandbox is made while the row is written. Raises ``StoreUnavailable``, and then it is ended again."""
         live = self._lifecycle.launch(row)
         try:
             # In the queue of writes before anything that the sandbox's task has to write about the row.
-            await self._store.environments.insert(row)
+            await self._store.environments.insert(row, answer)
         except BaseException:
             # The row may be there all the same; its end is written when the database can be.
             self._lifecycle.end(live, _NOT_WRITTEN)
             raise
+        live.is_written = True
         if self._draining:
             self._lifecycle.end(live, _STOPPED)
         _log.info("environment created", environment_id=row.environment_id, template=row.template)
@@ -345,6 +364,7 @@ class EnvironmentService:
         if live is None:
             row = await self._find_row(environment_id)
             check_can_change(caller, row)
+            check_is_here(row, self._server_id)
             raise not_running(environment_id, row.status, row.status_reason)
         check_can_change(caller, live.row)
         return live

@@ -55,14 +55,16 @@ def create_app(
     checks: Mapping[str, Check],
     clock: Clock,
     settings: Settings,
+    server_id: str = "server",
     gauges: Mapping[str, tuple[str, Callable[[], float]]] | None = None,
 ) -> ASGIApp:
     """The ASGI application.
 
-    ``checks`` are what ``/readyz`` asks, by name; each raises a ``SandgateError`` when its part does not answer.
+    ``server_id`` names this server in claims of idempotency keys. ``checks`` are what ``/readyz`` asks, by name; each
+    raises a ``SandgateError`` when its part does not answer.
     ``gauges`` are further figures of ``/metrics``: by name, a help text and a function that reads one.
     """
-    keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s)
+    keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s, server_id)
     rate = RequestRate(settings.requests_per_s, clock)
     audited = AuditedRequests(audit, clock, with_executions=settings.audit_executions)
     api = Api(Gate(authenticator, keys, settings.max_body_bytes, rate, audited))

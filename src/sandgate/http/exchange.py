@@ -8,7 +8,8 @@ from starlette.types import Scope
 
 from sandgate.core.audit import Credential
 from sandgate.core.errors import MalformedRequest
-from sandgate.core.ids import UserId, make_id
+from sandgate.core.idempotency import KeyClaim
+from sandgate.core.ids import make_id
 from sandgate.core.principal import Principal
 from sandgate.http.answer import Header
 
@@ -24,8 +25,9 @@ _UNKNOWN = "unknown"
 class Exchange:
     """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way.
 
-    ``claimed`` is the idempotency key that is this request's, and whose it is. ``caller``, ``credential``, ``changes``,
-    ``resource_id``, ``login_name`` and ``facts`` are what the audit log is told.
+    ``claimed`` is the idempotency key that is this request's, and ``kept`` says that its answer is on disk with what it
+    did. ``drafted`` is the draft of the answer that a request with the same key is still working on. ``caller``,
+    ``credential``, ``changes``, ``resource_id``, ``login_name`` and ``facts`` are what the audit log is told.
     ``wants_head_only`` says that nobody will read the body of the answer.
     """
 
@@ -35,8 +37,10 @@ class Exchange:
         "changes",
         "claimed",
         "credential",
+        "drafted",
         "facts",
         "headers",
+        "kept",
         "login_name",
         "operation",
         "request_id",
@@ -52,7 +56,9 @@ class Exchange:
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else make_id("req")
         self.operation = _UNKNOWN
         self.status = 0
-        self.claimed: tuple[UserId, str] | None = None
+        self.claimed: KeyClaim | None = None
+        self.kept = False
+        self.drafted: bytes | None = None
         self.address = address
         self.caller: Principal | None = None
         self.credential = Credential.NONE

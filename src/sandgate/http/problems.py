@@ -41,6 +41,7 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.RequestTimeout: 408,
     errors.Conflict: 409,
     errors.EnvironmentNotRunning: 409,
+    errors.EnvironmentElsewhere: 409,
     errors.ExecutionNotRunning: 409,
     errors.WorkflowRunning: 409,
     errors.WorkflowChanged: 409,

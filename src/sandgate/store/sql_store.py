@@ -20,6 +20,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     UserStore,
     WebhookStore,
@@ -39,6 +40,7 @@ from sandgate.store.runs import SqlRunStore
 from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
 from sandgate.store.secrets import SqlSecretStore
+from sandgate.store.servers import SqlServerStore
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
@@ -71,6 +73,7 @@ class SqlStore:
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
     audit: AuditStore
     quotas: QuotaStore
 
@@ -99,6 +102,7 @@ class SqlStore:
         self.artifacts = SqlArtifactStore(self._database)
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
+        self.servers = SqlServerStore(self._database)
         self.audit = SqlAuditStore(self._database)
         self.quotas = SqlQuotaStore(self._database)
 

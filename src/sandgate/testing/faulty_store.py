@@ -21,6 +21,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     Store,
     UserStore,
@@ -44,6 +45,7 @@ PARTS = (
     "retention",
     "secrets",
     "artifacts",
+    "servers",
     "audit",
     "quotas",
 )
@@ -141,6 +143,10 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
     "retention.prune_environments": ("retention.prune_environments",),
+    "servers.join": ("servers.join",),
+    "servers.renew": ("servers.renew",),
+    "servers.bury": ("servers.bury",),
+    "servers.leave": ("servers.leave",),
     "audit.append": ("audit.append",),
     "audit.prune": ("audit.prune",),
     "quotas.put": ("quotas.put",),
@@ -164,6 +170,8 @@ READS = frozenset(
         "credentials.find_api_key",
         "credentials.list_api_keys",
         "credentials.is_revoked",
+        "idempotency.find",
+        "servers.list_dead",
         "workflows.find",
         "workflows.find_definition",
         "workflows.list",
@@ -248,6 +256,7 @@ class FaultyStore:
     runs: RunStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore

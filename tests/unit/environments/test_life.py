@@ -225,7 +225,7 @@ async def test_unknown_ids_are_not_found(world: World) -> None:
 async def test_a_row_that_cannot_be_written_leaves_no_sandbox(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox is made while the row is written; whoever asked is told, and nothing of it stays."""
 
-    async def refuse(row: Environment) -> None:
+    async def refuse(row: Environment, answer: object) -> None:
         raise StoreUnavailable(f"{row.environment_id} cannot be written")
 
     monkeypatch.setattr(world.store.environments, "insert", refuse)

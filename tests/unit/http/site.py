@@ -233,6 +233,7 @@ class _App:
             checks={"database": self._check_database, "launcher": self._check_launcher},
             # Streams of runs that wait end soon.
             settings=Settings(stream_lifetime_s=0.05),
+            server_id="server",
             gauges={"sandgate_environments_live": ("Live environments.", self._count)},
         )
 

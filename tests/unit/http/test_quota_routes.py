@@ -79,7 +79,7 @@ async def test_executions_of_a_day_are_refused_beyond_the_quota(site: Site) -> N
     for number in range(3):
         assert (await site.post(path, {"code": "pass"})).status_code == 200
         if number == 1:
-            await site.service.use.add()
+            await site.service.quotas.use.add()
     refused = await site.post(path, {"code": "pass"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "EXECUTION_QUOTA_EXCEEDED")
     assert refused.json()["error"]["details"] == {"limit": 3, "used": 3, "scope": "day"}
@@ -87,14 +87,14 @@ async def test_executions_of_a_day_are_refused_beyond_the_quota(site: Site) -> N
     now = site.clock.now()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     assert int(refused.headers["retry-after"]) == pytest.approx((midnight - now).total_seconds(), abs=1)
-    await site.service.use.add()
+    await site.service.quotas.use.add()
     assert await site.store.quotas.count_executions(site.accounts["user"].principal.user_id, now.date()) == 3
 
 
 async def test_a_new_day_begins_at_midnight(site: Site) -> None:
     """Of UTC."""
     user_id = site.accounts["user"].principal.user_id
-    use = site.service.use
+    use = site.service.quotas.use
     await use.begin(user_id, await site.service.quotas.allowed(user_id))
     use.end(user_id)
     assert await use.today(user_id) == 1
@@ -112,7 +112,7 @@ async def test_executions_at_once_are_refused_beyond_the_quota(site: Site) -> No
     assert refused.json()["error"]["details"] == {"limit": 1, "used": 1, "scope": "at_once"}
     await site.post(f"{environment}/executions/{execution_id}/cancel")
     assert (await running).json()["status"] == "cancelled"
-    assert site.service.use.at_once(site.accounts["user"].principal.user_id) == 0
+    assert site.service.quotas.use.at_once(site.accounts["user"].principal.user_id) == 0
     assert (await site.post(f"{environment}/execute", {"code": "pass"})).status_code == 200
 
 
@@ -126,13 +126,13 @@ async def test_counts_that_could_not_be_written_are_written_later(site: Site, mo
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(site.store.quotas, "add_executions", away)
-    await site.service.use.add()
+    await site.service.quotas.use.add()
     monkeypatch.setattr(site.store.quotas, "add_executions", add)
     for _ in range(2):
-        await site.service.use.add()
+        await site.service.quotas.use.add()
     user_id = site.accounts["user"].principal.user_id
     assert await site.store.quotas.count_executions(user_id, site.clock.now().date()) == 1
-    assert await site.service.use.today(user_id) == 1
+    assert await site.service.quotas.use.today(user_id) == 1
 
 
 WRONG: list[dict[str, Any]] = [

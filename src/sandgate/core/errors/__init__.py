@@ -35,6 +35,7 @@ from sandgate.core.errors.data import (
 )
 from sandgate.core.errors.environments import (
     CodeTooLarge,
+    EnvironmentElsewhere,
     EnvironmentNotFound,
     EnvironmentNotRunning,
     ExecutionInputTooLarge,
@@ -97,6 +98,7 @@ __all__ = [
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
+    "EnvironmentElsewhere",
     "EnvironmentNotFound",
     "EnvironmentNotRunning",
     "ExecutionInputTooLarge",

@@ -46,6 +46,12 @@ class EnvironmentNotRunning(Conflict):
     code = "ENVIRONMENT_NOT_RUNNING"
 
 
+class EnvironmentElsewhere(Conflict):
+    """The environment is on another server that shares the database; ``details`` has ``server_id``."""
+
+    code = "ENVIRONMENT_ELSEWHERE"
+
+
 class ExecutionNotRunning(Conflict):
     """The execution has already ended; ``details`` has ``status``."""
 

@@ -3,11 +3,13 @@
 from typing import Annotated
 
 from fastapi import Query
+from starlette.requests import Request
 
 from sandgate.core import errors
 from sandgate.environments.base import Environments
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.environments import EnvironmentAnswer, EnvironmentDeletedAnswer, EnvironmentsAnswer
 from sandgate.http.models.requests import CreateEnvironment, ListEnvironments, UpdateEnvironment
 from sandgate.http.operation import Audit
@@ -43,12 +45,13 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
             errors.ServiceDraining,
         ),
     )
-    async def create_environment(caller: Caller, body: CreateEnvironment) -> EnvironmentAnswer:
+    async def create_environment(caller: Caller, body: CreateEnvironment, request: Request) -> EnvironmentAnswer:
         """Make an environment.
 
         The answer leaves while it is being made; it may be used at once, what comes early waits.
         """
-        return EnvironmentAnswer.of(await environments.create(caller, body.wanted()))
+        keep = keeper(request, EnvironmentAnswer.of)
+        return EnvironmentAnswer.of(await environments.create(caller, body.wanted(), keep))
 
     @api.operation("GET", _ENVIRONMENTS, tag=_TAG)
     async def list_environments(caller: Caller, query: Annotated[ListEnvironments, Query()]) -> EnvironmentsAnswer:
@@ -79,6 +82,7 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
             errors.EnvironmentNotFound,
             errors.Forbidden,
             errors.EnvironmentNotRunning,
+            errors.EnvironmentElsewhere,
             errors.LauncherUnavailable,
         ),
     )
@@ -95,7 +99,12 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
         "DELETE",
         _ENVIRONMENT,
         tag=_TAG,
-        errors=(errors.EnvironmentNotFound, errors.Forbidden, errors.LauncherUnavailable),
+        errors=(
+            errors.EnvironmentNotFound,
+            errors.Forbidden,
+            errors.EnvironmentElsewhere,
+            errors.LauncherUnavailable,
+        ),
     )
     async def delete_environment(caller: Caller, environment_id: EnvironmentPath) -> EnvironmentDeletedAnswer:
         """End an environment with all that runs in it; answers once nothing of it runs any more."""

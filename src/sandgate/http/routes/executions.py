@@ -37,6 +37,7 @@ def _add_execute(api: Api, environments: Environments) -> None:
             errors.EnvironmentNotFound,
             errors.Forbidden,
             errors.EnvironmentNotRunning,
+            errors.EnvironmentElsewhere,
             errors.CodeTooLarge,
             errors.ExecutionInputTooLarge,
             errors.TooManyExecutionFiles,
@@ -92,6 +93,7 @@ def _add_record_routes(api: Api, environments: Environments) -> None:
             errors.ExecutionNotFound,
             errors.Forbidden,
             errors.ExecutionNotRunning,
+            errors.EnvironmentElsewhere,
         ),
     )
     async def cancel_execution(

@@ -13,6 +13,7 @@ from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import JSON_TYPE, media_type, parse_form, parse_json, read_body, refuse_field
 from sandgate.http.exchange import exchange_of
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.webhooks import (
     CreateWebhook,
     DeliveriesAnswer,
@@ -59,9 +60,10 @@ def _add_collection_routes(api: Api, webhooks: Webhooks) -> None:
         idempotent=True,
         errors=(errors.Forbidden, errors.WorkflowNotFound, errors.TooManyTriggers),
     )
-    async def create_webhook(caller: Caller, body: CreateWebhook) -> IssuedWebhookAnswer:
+    async def create_webhook(caller: Caller, body: CreateWebhook, request: Request) -> IssuedWebhookAnswer:
         """Have a workflow started by requests of others. Its address and secret are shown in this answer only."""
-        return IssuedWebhookAnswer.made(await webhooks.create(caller, body.wanted()))
+        keep = keeper(request, IssuedWebhookAnswer.made)
+        return IssuedWebhookAnswer.made(await webhooks.create(caller, body.wanted(), keep))
 
     @api.operation("GET", _WEBHOOKS, tag=_TAG, errors=(errors.WorkflowNotFound,))
     async def list_webhooks(caller: Caller, query: Annotated[ListWebhooks, Query()]) -> WebhooksAnswer:

@@ -11,10 +11,11 @@ from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
 from sandgate.store.base.audit import AuditFilter, AuditStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
-from sandgate.store.base.idempotency import DraftAnswer, IdempotencyStore, SavedAnswer
+from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.quotas import QuotaStore
 from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.secrets import SecretStore
+from sandgate.store.base.servers import Remains, ServerStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
 from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
@@ -25,7 +26,6 @@ __all__ = [
     "AuditStore",
     "CredentialStore",
     "DeliveryKeys",
-    "DraftAnswer",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",
@@ -37,6 +37,7 @@ __all__ = [
     "PackSink",
     "PackedFile",
     "QuotaStore",
+    "Remains",
     "RetentionStore",
     "RunChange",
     "RunFilter",
@@ -46,6 +47,7 @@ __all__ = [
     "SavedAnswer",
     "ScheduleStore",
     "SecretStore",
+    "ServerStore",
     "SignalStore",
     "Store",
     "UserStore",
@@ -71,6 +73,7 @@ class Store(Protocol):
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
     audit: AuditStore
     quotas: QuotaStore
 
