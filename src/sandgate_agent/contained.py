@@ -6,12 +6,12 @@ come in through its sockets, but none goes out, so that each child is given a so
 
 import json
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sandgate_agent import calls, child, system, walls, wire, zygote
 from sandgate_agent.calls import Call
-from sandgate_agent.ends import AnyEnds, Settle
-from sandgate_agent.forker import Forker, Start, main
+from sandgate_agent.ends import Settle
+from sandgate_agent.forker import AnyForker, Start
 from sandgate_agent.messages import Letter, close_all
 
 # What the launcher has laid into the container's root.
@@ -19,6 +19,7 @@ FOLDER = "/sandgate"
 _ROOT = "/env"
 _SLOTS = "/slots"
 _CHANNEL = 62
+_RETRY_MS = 5
 _RLIMIT_NPROC = 6
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _LINKS = {
@@ -28,8 +29,8 @@ _LINKS = {
 _S_IFCHR = 0o020000
 
 
-class GivenEnds(AnyEnds):
-    """Made by the gateway; they wait here for a child."""
+class GivenEnds:
+    """One child's socket and pipes at a time, made by the gateway; they wait here for a child."""
 
     def __init__(self, control: int, others: List[int], settle: Settle) -> None:
         """``control`` is the gateway's socket; neither it nor ``others`` are for children."""
@@ -37,6 +38,8 @@ class GivenEnds(AnyEnds):
         self._others = others
         self._settle = settle
         self._given: List[int] = []
+        # By which the child takes its own.
+        self.child: List[Call] = []
 
     @property
     def are_there(self) -> bool:
@@ -58,36 +61,61 @@ class GivenEnds(AnyEnds):
         given, self._given = self._given, []
         close_all(given)
 
-    def open(self) -> None:
-        """See :class:`AnyEnds`: they are open."""
-
-    def hand_over(self, number: int) -> bool:
-        """See :class:`AnyEnds`."""
+    def hand_over(self, number: int) -> None:
+        """After the fork: keep none, and tell the gateway of the child. Raises ``OSError`` when it is gone."""
         self.drop()
         os.write(self._control, wire.pack_numbered(wire.CHILD, number))
-        return True
-
-    def close(self) -> None:
-        """See :class:`AnyEnds`: they are for the next try."""
 
 
-class GivenForker(Forker):
+class GivenForker(AnyForker):
     """A forker that makes a child for each set of ends that it is given."""
 
-    _ends: GivenEnds
+    def __init__(
+        self, control: int, sync: int, signals: int, fork: Optional[Call], limits: Sequence[Tuple[int, int]]
+    ) -> None:
+        """See :class:`AnyForker`; ``limits`` are the children's."""
+        super().__init__(control, sync, signals, True, fork)
+        self._ends = GivenEnds(control, [signals], child.settling(True, limits))
+        self._letter = Letter(control, wire.MESSAGE_LIMIT, 3)
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._letter = Letter(self._control, wire.MESSAGE_LIMIT, 3)
+    def _serve(self) -> None:
+        """See :class:`AnyForker`."""
+        while True:
+            waits = self._held or self._pid != 0 or not self._ends.are_there or self._make_child()
+            self._poll.wait(-1 if waits else _RETRY_MS)
+            if self._poll.found[system.FOUND_FIRST]:
+                self._bury()
+            if self._poll.found[system.FOUND_SECOND] and not self._hear():
+                return
 
-    def _make_ends(self, settle: Settle) -> GivenEnds:
-        return GivenEnds(self._control, [self._signals], settle)
+    def _make_child(self) -> bool:
+        """Make the next child; False when there is no process to be had now."""
+        pid = self._fork()
+        if pid == 0:
+            child.main(self._ends.child)
+        if pid > 0:
+            self._pid = pid
+            self._number += 1
+            self._ends.hand_over(self._number)
+        return pid > 0
 
-    def fork(self) -> bool:
-        """Make the next child, if there is anything to make it with."""
-        return super().fork() if self._ends.are_there else True
+    def _bury(self) -> None:
+        """Bury what has ended: orphans silently, the child with a message."""
+        self._drain()
+        buried = self._burial.bury_ended()
+        while buried > 0 and buried != self._pid:
+            buried = self._burial.bury_ended()
+        if buried <= 0:
+            return
+        self._pid = 0
+        ended, used = self._burial.status(), self._burial.usage()
+        self._kill_all()
+        while self._burial.bury_next() > 0:
+            used = self._burial.add(used)
+        wire.pack_exited_into(self._end_text, 0, wire.EXITED, self._number, *ended, *used)
+        calls.run((self._say_end,))
 
-    def on_message(self) -> bool:
+    def _hear(self) -> bool:
         """Do what the gateway says; False when it is gone."""
         message, given = self._letter.receive()
         if message[:1] == wire.ENDS:
@@ -151,13 +179,14 @@ class ContainedZygote:
     def __init__(self, setup: Dict[str, Any], filter_: Optional[system.Filter]) -> None:
         self._fork = None if setup["preload"] else system.prepare_light_fork(system.find_thread_number())
         self._signals = system.open_child_signals()
-        self._watch = system.Watch(self._signals, _CHANNEL)
+        self._poll = system.Poll(self._signals, _CHANNEL)
         self._burial = system.Burial()
         self._request = Letter(_CHANNEL, wire.MESSAGE_LIMIT, 2)
         self._plan = _Plan(setup)
         calls.run(self._plan.environment(setup["disk_bytes"], 0))
         self._start = Start({**setup, "joins": True, "folder": None}, self._plan, filter_)
-        self._start.of_children.append((_RLIMIT_NPROC, setup["processes"]))
+        # gVisor counts processes for the user that they were made by, and the child was made by root.
+        self._start.of_children.append((_RLIMIT_NPROC, setup["processes"] - 1))
         self._slots: Dict[int, str] = {}
         self._first: Optional[int] = None
         self._made = 0
@@ -174,14 +203,22 @@ class ContainedZygote:
             self._remove(path)
             pid = -1
         if pid == 0:
-            os.close(_CHANNEL)
-            os.close(self._signals)
             start = self._start.after([calls.prepare("chroot", path.encode())])
-            main(start, True, self._fork, ends[0], ends[1], GivenForker)
+            self._be_forker(start, *ends)
         if pid > 0:
             self._slots[pid] = path
             self._first = self._first or pid
         close_all(ends)
+
+    def _be_forker(self, start: Start, control: int, sync: int) -> None:
+        """In the clone; never returns."""
+        try:
+            os.close(_CHANNEL)
+            # Here it tells of the children of the process that opened it, and of no other's.
+            os.close(self._signals)
+            GivenForker(control, sync, system.open_child_signals(), self._fork, start.of_children).run(start)
+        finally:
+            os._exit(0)
 
     def _remove(self, path: str) -> None:
         """Take a slot's root away."""
@@ -204,10 +241,10 @@ class ContainedZygote:
     def serve(self) -> None:
         """Until the launcher is gone, or the sandbox."""
         while True:
-            signalled, asked = self._watch.wait()
-            if signalled and not self._bury():
+            self._poll.wait(-1)
+            if self._poll.found[system.FOUND_FIRST] and not self._bury():
                 return
-            if not asked:
+            if not self._poll.found[system.FOUND_SECOND]:
                 continue
             message, ends = self._request.receive()
             if not message:

@@ -142,6 +142,18 @@ class Settings(BaseModel):
     cpu_millis: int = _setting(1000, "CPU of an environment.", unit="thousandths of a core", ge=50)
     processes: int = _setting(64, "Processes and threads of an environment.", ge=8, le=32_768)
     disk_bytes: int = _setting(256 * 1024**2, "Files of an environment.", unit="bytes", ge=1024**2)
+    max_environment_memory_bytes: int = _setting(
+        2 * 1024**3, "The most memory that may be asked for with an environment.", unit="bytes", ge=32 * 1024**2
+    )
+    max_environment_cpu_millis: int = _setting(
+        2000, "The most CPU that may be asked for with an environment.", unit="thousandths of a core", ge=50
+    )
+    max_environment_processes: int = _setting(
+        512, "The most processes and threads that may be asked for with an environment.", ge=8, le=32_768
+    )
+    max_environment_disk_bytes: int = _setting(
+        2 * 1024**3, "The most files that may be asked for with an environment.", unit="bytes", ge=1024**2
+    )
     inodes: int = _setting(65_536, "Number of files of an environment.", ge=256)
     file_size_bytes: int = _setting(256 * 1024**2, "Largest single file.", unit="bytes", ge=1024)
     open_files: int = _setting(1024, "Open files of a process.", ge=64, le=65_536)
@@ -243,8 +255,26 @@ class Settings(BaseModel):
         "Serve the `process` class, which keeps hostile code apart from nothing, where the machine cannot hold "
         "the `standard` class.",
     )
-    isolation: Literal["standard", "process"] = _setting(
-        "standard", "Class of new environments. `process` needs `allow_weak_isolation`."
+    isolation: Literal["standard", "gvisor", "process"] = _setting(
+        "standard",
+        "Class of new environments that ask for none, and of workflows' steps. `gvisor` needs `runsc`, `process` needs "
+        "`allow_weak_isolation`.",
+    )
+    gvisor_templates: str = _setting(
+        "", "Templates, separated by commas, whose environments are of the `gvisor` class when they ask for none."
+    )
+    runsc: str = _setting("", "The program `runsc` for the `gvisor` class. Empty: the one on the path of programs.")
+    gvisor_platform: Literal["auto", "systrap", "ptrace", "kvm"] = _setting(
+        "auto",
+        "What gVisor's kernel runs programs with. `auto` takes `systrap` where `runsc` has it, otherwise `ptrace`. "
+        "`kvm` hangs on some virtual machines; `sandgate doctor` tries what is set.",
+    )
+    gvisor_spare_sandboxes: int = _setting(
+        2,
+        "Sandboxes of the `gvisor` class that are made before they are asked for, of each template that has been asked "
+        "for in that class; 0 makes none. Each holds some 40 MB of memory.",
+        ge=0,
+        le=100,
     )
     interpreters: str = _setting("", "Folders to look for interpreters in before all others, separated by colons.")
     host_id_base: int = _setting(

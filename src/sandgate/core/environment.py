@@ -1,7 +1,7 @@
 """The durable thing that a user makes."""
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from sandgate.core.ids import EnvironmentId, UserId
 from sandgate.core.limits import Limits
@@ -36,3 +36,16 @@ class Environment:
     def is_live(self) -> bool:
         """Whether something of it may be running."""
         return self.status in LIVE_ENVIRONMENT_STATUSES
+
+    def with_details(
+        self, now: datetime, name: str | None, metadata: dict[str, str] | None, timeout_s: int | None
+    ) -> "Environment":
+        """The row with what is not None; a lifetime is counted from ``now``."""
+        row = replace(
+            self,
+            name=self.name if name is None else name,
+            metadata=self.metadata if metadata is None else dict(metadata),
+        )
+        if timeout_s is None:
+            return row
+        return replace(row, timeout_s=timeout_s, expires_at=now + timedelta(seconds=timeout_s))

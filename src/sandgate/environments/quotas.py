@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from sandgate.auth.fresh import FreshCache
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
 from sandgate.core.errors import Forbidden, UserNotFound
 from sandgate.core.ids import UserId
+from sandgate.core.limits import Ceilings
 from sandgate.core.principal import Principal
 from sandgate.core.quota import QuotaReport, QuotaUse, UserQuota
 from sandgate.environments.quota import Quota
@@ -36,12 +38,22 @@ class UserQuotas:
             memory_bytes=settings.max_memory_bytes_per_user or None,
             executions_per_day=settings.max_executions_per_day_per_user or None,
             executions_at_once=settings.max_executions_at_once_per_user,
+            environment_memory_bytes=settings.max_environment_memory_bytes,
+            environment_cpu_millis=settings.max_environment_cpu_millis,
+            environment_processes=settings.max_environment_processes,
+            environment_disk_bytes=settings.max_environment_disk_bytes,
         )
+        self._server_ceilings = _ceilings(self._defaults, "server")
         self._allowed: FreshCache[UserId, UserQuota] = FreshCache(clock, max_age_s=_FRESH_FOR_S, most=_MOST_HELD)
 
     async def allowed(self, user_id: UserId) -> UserQuota:
         """What the user may use, at most a second old. Raises ``StoreUnavailable``."""
         return await self._allowed.get(user_id, self._load)
+
+    def ceilings(self, allowed: UserQuota) -> Ceilings:
+        """The most that may be asked for with one environment by whoever may use this much."""
+        own = _ceilings(allowed, "server")
+        return own if own == self._server_ceilings else replace(own, scope="user")
 
     @asynccontextmanager
     async def executing(self, user_id: UserId) -> AsyncIterator[None]:
@@ -100,6 +112,17 @@ class UserQuotas:
     async def _load(self, user_id: UserId) -> UserQuota:
         own = await self._store.quotas.find(user_id) or _NOTHING_SET
         return own.over(self._defaults)
+
+
+def _ceilings(quota: UserQuota, scope: str) -> Ceilings:
+    """Of a quota in which the settings stand where nothing was set."""
+    return Ceilings(
+        memory_bytes=quota.environment_memory_bytes or 0,
+        cpu_millis=quota.environment_cpu_millis or 0,
+        processes=quota.environment_processes or 0,
+        disk_bytes=quota.environment_disk_bytes or 0,
+        scope=scope,
+    )
 
 
 def _check_admin(caller: Principal) -> None:

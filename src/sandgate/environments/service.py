@@ -11,7 +11,6 @@ from sandgate.core.environment import Environment
 from sandgate.core.errors import (
     ExecutionNotFound,
     ExecutionNotRunning,
-    IsolationUnavailable,
     ServiceDraining,
 )
 from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
@@ -20,7 +19,7 @@ from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environme
 from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role
-from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
+from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus, Isolation
 from sandgate.core.template import Template
 from sandgate.environments.access import (
     check_can_change,
@@ -29,10 +28,13 @@ from sandgate.environments.access import (
     check_is_here,
     environment_not_found,
 )
-from sandgate.environments.base import NewEnvironment, Templates
+from sandgate.environments.base import Metrics, NewEnvironment, Templates
 from sandgate.environments.executions import Executions
+from sandgate.environments.granting import grant
+from sandgate.environments.isolation import choose_isolation
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, LiveEnvironment, not_running
+from sandgate.environments.measuring import measure
 from sandgate.environments.quota import Quota
 from sandgate.environments.quotas import UserQuotas
 from sandgate.environments.tasks import TaskOwner
@@ -145,9 +147,12 @@ class EnvironmentService:
         allowed = await self.quotas.allowed(caller.user_id)
         self._check_not_draining()
         template = self._templates.check(wanted.template)
-        self._check_isolation(wanted)
-        self._quota.take(caller.user_id, template.limits.memory_bytes, allowed)
-        row = self._new_row(caller, wanted, template)
+        isolation = choose_isolation(wanted, template, self._runtime)
+        limits = template.limits
+        if wanted.limits is not None:
+            limits = grant(limits, wanted.limits, self.quotas.ceilings(allowed))
+        self._quota.take(caller.user_id, limits.memory_bytes, allowed)
+        row = self._new_row(caller, wanted, template, isolation, limits)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
         await self._tasks.finish(self._insert_and_launch(row, keep and keep(row)), f"insert {row.environment_id}")
         return row
@@ -158,6 +163,15 @@ class EnvironmentService:
         row = live.row if live is not None else await self._find_row(environment_id)
         check_can_see(caller, row)
         return row
+
+    async def metrics(self, caller: Principal, environment_id: EnvironmentId) -> Metrics:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        if live is None:
+            row = await self.get(caller, environment_id)
+            raise not_running(environment_id, row.status, row.status_reason)
+        check_can_see(caller, live.row)
+        return await measure(live, self._clock)
 
     async def list(
         self,
@@ -194,7 +208,7 @@ class EnvironmentService:
                 # The wall comes first: an environment must never outlive what its sandbox is allowed.
                 sandbox = await live.wait_for_sandbox()
                 await sandbox.extend(timeout_s)
-            row = self._changed(live.row, name, metadata, timeout_s)
+            row = live.row.with_details(self._clock.now(), name, metadata, timeout_s)
             written = await self._store.environments.update_details(
                 environment_id,
                 name=row.name,
@@ -306,15 +320,9 @@ class EnvironmentService:
         if self._draining:
             raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
 
-    def _check_isolation(self, wanted: NewEnvironment) -> None:
-        held = self._runtime.isolation
-        if wanted.isolation is not None and wanted.isolation is not held:
-            raise IsolationUnavailable(
-                f"This server holds environments of isolation class {held}, not {wanted.isolation}",
-                {"isolation": wanted.isolation.value, "available": [held.value]},
-            )
-
-    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template) -> Environment:
+    def _new_row(
+        self, caller: Principal, wanted: NewEnvironment, template: Template, isolation: Isolation, limits: Limits
+    ) -> Environment:
         now = self._clock.now()
         timeout_s = wanted.timeout_s or self._settings.default_environment_timeout_s
         return Environment(
@@ -322,12 +330,12 @@ class EnvironmentService:
             owner_id=caller.user_id,
             name=wanted.name,
             template=template.name,
-            isolation=self._runtime.isolation,
+            isolation=isolation,
             status=EnvironmentStatus.CREATING,
             timeout_s=timeout_s,
             created_at=now,
             expires_at=now + timedelta(seconds=timeout_s),
-            limits=template.limits,
+            limits=limits,
             metadata=dict(wanted.metadata or {}),
             server_id=self._server_id,
         )
@@ -368,18 +376,6 @@ class EnvironmentService:
             raise not_running(environment_id, row.status, row.status_reason)
         check_can_change(caller, live.row)
         return live
-
-    def _changed(
-        self, row: Environment, name: str | None, metadata: dict[str, str] | None, timeout_s: int | None
-    ) -> Environment:
-        row = replace(
-            row,
-            name=row.name if name is None else name,
-            metadata=row.metadata if metadata is None else dict(metadata),
-        )
-        if timeout_s is None:
-            return row
-        return replace(row, timeout_s=timeout_s, expires_at=self._clock.now() + timedelta(seconds=timeout_s))
 
     async def _hide(self, row: Environment) -> Environment:
         """Delete what has ended already."""

@@ -20,6 +20,7 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.UnknownTemplate: 400,
     errors.TemplateUnavailable: 400,
     errors.IsolationUnavailable: 400,
+    errors.LimitTooHigh: 400,
     errors.TooManyExecutionFiles: 400,
     errors.NotAuthenticated: 401,
     errors.InvalidCredentials: 401,

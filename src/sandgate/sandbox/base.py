@@ -25,6 +25,24 @@ class SandboxSpec:
     isolation: Isolation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SandboxUsage:
+    """What a sandbox uses and has used, as the kernel counts it; None is what nothing counts.
+
+    ``memory_bytes`` holds the files, too. What the most of is not counted by the kernel is the most that was seen.
+    """
+
+    memory_bytes: int | None
+    peak_memory_bytes: int | None
+    cpu_us: int | None
+    processes: int | None
+    peak_processes: int | None
+    disk_bytes: int | None
+    peak_disk_bytes: int | None
+    inodes: int | None
+    out_of_memory_kills: int | None
+
+
 class RunningExecution(Protocol):
     """An execution that was handed to a sandbox."""
 
@@ -72,6 +90,10 @@ class Sandbox(Protocol):
 
     async def extend(self, lifetime_s: float) -> None:
         """Count the lifetime anew from now. Raises ``LauncherUnavailable``, ``SandboxFailed``."""
+        ...
+
+    async def usage(self) -> SandboxUsage:
+        """What it uses now, and has used. Raises ``LauncherUnavailable``, ``SandboxFailed``."""
         ...
 
 

@@ -14,6 +14,7 @@ from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExec
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
+from sandgate.sandbox.base import SandboxUsage
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate.sandbox.kept_output import Keeping, Spool
 from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
@@ -33,10 +34,9 @@ _STALL_LIMIT_S = 30.0
 class SandboxLink:
     """See :class:`sandgate.sandbox.base.Sandbox`.
 
-    ``add_slot()`` makes another slot and answers its control socket, ``count_kills()`` answers how often the kernel ran
-    out of memory in this sandbox, ``extend(seconds)`` moves its end, ``keep(tag, child)`` has a child's ends
-    kept for a later gateway, ``is_busy()`` tells whether the machine has more urgent things to do than to make a child
-    that nobody has asked for yet.
+    ``add_slot()`` makes another slot and answers its control socket, ``usage()`` answers what this sandbox uses,
+    ``extend(seconds)`` moves its end, ``keep(tag, child)`` has a child's ends kept for a later gateway, ``is_busy()``
+    tells whether the machine has more urgent things to do than to make a child that nobody has asked for yet.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SandboxLink:
         limits: Limits,
         *,
         add_slot: Callable[[], Awaitable[socket.socket]],
-        count_kills: Callable[[], Awaitable[int]],
+        usage: Callable[[], Awaitable[SandboxUsage]],
         extend: Callable[[float], Awaitable[None]],
         keep: Callable[[str, WaitingChild], None] = lambda _tag, _child: None,
         keeping: Keeping | None = None,
@@ -56,7 +56,7 @@ class SandboxLink:
         self._environment_id = environment_id
         self._limits = limits
         self._add_slot = add_slot
-        self._count_kills = count_kills
+        self._usage = usage
         self._extend = extend
         self._keep = keep
         self._keeping = keeping
@@ -126,8 +126,17 @@ class SandboxLink:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         await self._extend(lifetime_s)
 
+    async def usage(self) -> SandboxUsage:
+        """See :class:`sandgate.sandbox.base.Sandbox`."""
+        return await self._usage()
+
     async def _was_out_of_memory(self, kills_before: int) -> bool:
-        self._kills = max(self._kills, await self._count_kills())
+        try:
+            used = await self._usage()
+        except (LauncherUnavailable, SandboxFailed):
+            # Nothing is known without the launcher.
+            return self._kills > kills_before
+        self._kills = max(self._kills, used.out_of_memory_kills or 0)
         return self._kills > kills_before
 
     # Slots

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed
@@ -14,7 +14,7 @@ from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
-from sandgate.sandbox.base import Resumed, SandboxSpec
+from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.sandbox.execution import WaitingChild
 from sandgate.sandbox.given_slot import GivenSlot
 from sandgate.sandbox.kept_output import Keeping
@@ -241,8 +241,8 @@ class ZygoteRuntime:
             added = await self._client.request("add_slot", limit_s=_CREATE_LIMIT_S, environment_id=environment_id)
             return _only_socket(added)
 
-        async def count_kills() -> int:
-            return await self._count_kills(environment_id)
+        async def usage() -> SandboxUsage:
+            return await self._usage(environment_id)
 
         async def extend(lifetime_s: float) -> None:
             await self._client.request(
@@ -257,19 +257,16 @@ class ZygoteRuntime:
         contained = Isolation(isolation or answer.values["isolation"]) is Isolation.GVISOR
         link = SandboxLink(
             environment_id, control, limits,
-            add_slot=add_slot, count_kills=count_kills, extend=extend, keep=keep, keeping=self._keeping,
+            add_slot=add_slot, usage=usage, extend=extend, keep=keep, keeping=self._keeping,
             is_busy=lambda: self._creating > 0, slot_type=GivenSlot if contained else Slot,
         )  # fmt: skip
         self._links[environment_id] = link
         return link
 
-    async def _count_kills(self, environment_id: EnvironmentId) -> int:
-        try:
-            usage = await self._client.request("usage", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
-        except (LauncherUnavailable, SandboxFailed):
-            # Nothing is counted without control groups, and nothing is known without the launcher.
-            return 0
-        return int(usage.values["out_of_memory_kills"])
+    async def _usage(self, environment_id: EnvironmentId) -> SandboxUsage:
+        answer = await self._client.request("usage", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
+        # Nothing is counted without control groups.
+        return SandboxUsage(*(answer.values.get(field.name) for field in fields(SandboxUsage)))
 
     async def create(self, spec: SandboxSpec) -> SandboxLink:
         """See :class:`sandgate.sandbox.base.Runtime`."""

@@ -156,8 +156,9 @@ class RuntimeStepSandboxes:
     async def make(self, template: str | None, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
         """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
         name = template or _NEWEST
-        limits = self._templates.check(name).limits
-        return await self._runtime.create(SandboxSpec(environment_id, name, limits, lifetime_s))
+        made_from = self._templates.check(name)
+        spec = SandboxSpec(environment_id, name, made_from.limits, lifetime_s, made_from.isolation)
+        return await self._runtime.create(spec)
 
     async def _make(self, name: str) -> Sandbox:
         deadline = asyncio.get_running_loop().time() + _LAUNCHER_PATIENCE_S

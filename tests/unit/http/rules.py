@@ -43,6 +43,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", ENVIRONMENTS): Rule(401, 403, 201, 201, body=NEW),
     ("GET", ENVIRONMENTS): Rule(401, 200, 200, 200),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/metrics"): Rule(401, 404, 200, 200, 404),
     ("PATCH", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404, {"name": "n"}),
     ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/execute"): Rule(401, 404, 200, 200, 404, {"code": "pass"}),

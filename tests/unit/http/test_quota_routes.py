@@ -44,6 +44,22 @@ async def test_what_was_set_is_shown_to_the_admin_and_to_the_user(site: Site) ->
     assert (await site.send("DELETE", _path(site), "admin")).json()["quota"] == before == await _own(site)
 
 
+async def test_a_user_may_be_given_less_or_more_of_one_environment(site: Site) -> None:
+    """Than the settings give to everybody; what the template gives may be had in any case."""
+    wanted = {**NEW, "limits": {"processes": 100}}
+    assert (await site.post(ENVIRONMENTS, wanted)).status_code == 201
+    await _set(site, environment={"processes": 99})
+    refused = await site.post(ENVIRONMENTS, wanted)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "LIMIT_TOO_HIGH")
+    assert refused.json()["error"]["details"] == {
+        "limits": {"processes": {"asked": 100, "ceiling": 99}}, "scope": "user"
+    }  # fmt: skip
+    await _set(site, environment={"processes": site.settings.max_environment_processes + 1})
+    most = {"processes": site.settings.max_environment_processes + 1}
+    assert (await site.post(ENVIRONMENTS, {**NEW, "limits": most})).status_code == 201
+    assert (await site.post(ENVIRONMENTS, {**NEW, "limits": most}, "stranger")).status_code == 400
+
+
 async def test_environments_are_refused_beyond_the_quota(site: Site) -> None:
     """With how many there are; a deleted one makes room, and others have their own."""
     await _set(site, environments=1)

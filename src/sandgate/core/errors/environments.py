@@ -22,6 +22,12 @@ class IsolationUnavailable(RequestRefused):
     code = "ISOLATION_UNAVAILABLE"
 
 
+class LimitTooHigh(RequestRefused):
+    """Limits above their ceilings; ``details`` has ``limits`` (``{name: {"asked", "ceiling"}}``) and ``scope``."""
+
+    code = "LIMIT_TOO_HIGH"
+
+
 class EnvironmentNotFound(NotFound):
     """No environment of the caller has this id."""
 

@@ -17,7 +17,7 @@ QUOTA_EXAMPLE = {
     "memory_mb": {"limit": None, "used": 1536, "set": False},
     "executions_per_day": {"limit": 10_000, "used": 120, "set": True},
     "executions_at_once": {"limit": 512, "used": 0, "set": False},
-    "environment": {"memory_mb": 1024, "cpu": None, "processes": None, "disk_mb": None},
+    "environment": {"memory_mb": 1024, "cpu": 2.0, "processes": 512, "disk_mb": 2048},
 }
 
 
@@ -88,17 +88,17 @@ class QuotaParts(BaseModel):
     def of(cls, report: QuotaReport) -> "QuotaParts":
         """From the use case."""
         own, allowed, use = report.own, report.allowed, report.use
-        millis = own.environment_cpu_millis
+        millis = allowed.environment_cpu_millis
         return cls(
             environments=_figure(own.environments, allowed.environments, use.environments),
             memory_mb=_figure(own.memory_bytes, _in_mib(allowed.memory_bytes), use.memory_bytes // MIB),
             executions_per_day=_figure(own.executions_per_day, allowed.executions_per_day, use.executions_today),
             executions_at_once=_figure(own.executions_at_once, allowed.executions_at_once, use.executions_at_once),
             environment=EnvironmentCeilings(
-                memory_mb=_in_mib(own.environment_memory_bytes),
+                memory_mb=_in_mib(allowed.environment_memory_bytes),
                 cpu=None if millis is None else millis / 1000,
-                processes=own.environment_processes,
-                disk_mb=_in_mib(own.environment_disk_bytes),
+                processes=allowed.environment_processes,
+                disk_mb=_in_mib(allowed.environment_disk_bytes),
             ),
         )
 

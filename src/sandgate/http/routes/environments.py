@@ -11,6 +11,7 @@ from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.idempotency import keeper
 from sandgate.http.models.environments import EnvironmentAnswer, EnvironmentDeletedAnswer, EnvironmentsAnswer
+from sandgate.http.models.metrics import MetricsAnswer
 from sandgate.http.models.requests import CreateEnvironment, ListEnvironments, UpdateEnvironment
 from sandgate.http.operation import Audit
 from sandgate.http.pagination import next_cursor
@@ -40,6 +41,7 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
             errors.UnknownTemplate,
             errors.TemplateUnavailable,
             errors.IsolationUnavailable,
+            errors.LimitTooHigh,
             errors.TooManyEnvironments,
             errors.MemoryQuotaExceeded,
             errors.ServiceDraining,
@@ -73,6 +75,16 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
     async def get_environment(caller: Caller, environment_id: EnvironmentPath) -> EnvironmentAnswer:
         """Get one environment, live or ended."""
         return EnvironmentAnswer.of(await environments.get(caller, environment_id))
+
+    @api.operation(
+        "GET",
+        f"{_ENVIRONMENT}/metrics",
+        tag=_TAG,
+        errors=(errors.EnvironmentNotFound, errors.EnvironmentNotRunning, errors.LauncherUnavailable),
+    )
+    async def get_environment_metrics(caller: Caller, environment_id: EnvironmentPath) -> MetricsAnswer:
+        """What a live environment uses now, and has used at most, as the kernel counts it."""
+        return MetricsAnswer.of(await environments.metrics(caller, environment_id))
 
     @api.operation(
         "PATCH",

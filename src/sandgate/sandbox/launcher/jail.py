@@ -135,7 +135,10 @@ def environ(template: TemplateConfig) -> dict[str, str]:
 
 
 def _arguments(template: TemplateConfig, agent: str) -> list[str]:
-    start = f"import sys; sys.path.insert(0, {agent!r}); from sandgate_agent import zygote; zygote.main({CHANNEL_FD})"
+    start = (
+        f"import sys; sys.path.insert(0, {agent!r}); from sandgate_agent import heap; heap.begin_fresh_pages(); "
+        f"from sandgate_agent import zygote; zygote.main({CHANNEL_FD})"
+    )
     return [template.interpreter, "-u", "-c", start]
 
 

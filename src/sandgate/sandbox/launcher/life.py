@@ -1,12 +1,13 @@
 """What every sandbox has for the launcher, whatever its walls are made of: an owner, a group, an end."""
 
+import errno
 import os
 import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sandgate.core.limits import Limits
@@ -73,6 +74,7 @@ class Life:
         self._on_gone = on_gone
         self._expiry: Timer | None = None
         self._kept: Kept | None = None
+        self._most_processes = 0
 
     @property
     def control(self) -> int:
@@ -86,6 +88,23 @@ class Life:
     def add_slot(self, then: Callable[[socket.socket | None], None]) -> None:
         """Make another slot; ``then`` is given the gateway's end of its socket, or None when it cannot be made."""
         raise NotImplementedError
+
+    def become(self, limits: Limits) -> None:
+        """Give one that nobody has used yet other limits. Raises ``OSError``; then it is good for nothing."""
+        if limits != self.limits:
+            raise OSError(errno.ENOTSUP, "its limits cannot be changed")
+
+    def usage(self) -> dict[str, int | None]:
+        """What its group uses and has used, None or left out where nothing counts it.
+
+        Raises ``OSError`` when it is about to be gone.
+        """
+        if self.group is None:
+            return {}
+        used = self.group.usage()
+        # The kernel has not always remembered the most of these.
+        self._most_processes = max(self._most_processes, used.processes)
+        return {**asdict(used), "peak_processes": used.peak_processes or self._most_processes}
 
     def on_zygote_end(self, zygote: object) -> None:
         """A zygote is gone, perhaps the one that this was forked from."""

@@ -13,7 +13,7 @@ and then three descriptors more. ``keep`` is a notice: it has no answer.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ _ENVIRONMENT_ID = re.compile(r"env-[0-9a-z]{12,40}")
 _TEMPLATE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TAG = re.compile(r"[A-Za-z0-9_.:|-]{1,250}")
 _LARGEST = 2**53
+_IDS_IN_A_PART = 500
 _LONGEST_LIFETIME_S = 2 * 86_400.0
 
 
@@ -194,6 +195,12 @@ def parse_request(data: bytes) -> tuple[int, Request]:
     if parser is None:
         raise ProtocolError("the verb is not one of " + ", ".join(_PARSERS))
     return number, parser(message)
+
+
+def list_in_parts(names: Sequence[str]) -> list[dict[str, Any]]:
+    """The answers to ``list``, because a datagram holds some hundreds of ids: the last one is without more."""
+    parts = [names[start : start + _IDS_IN_A_PART] for start in range(0, len(names), _IDS_IN_A_PART)] or [[]]
+    return [{"environment_ids": part, "more": place + 1 < len(parts)} for place, part in enumerate(parts)]
 
 
 def pack(message: Mapping[str, Any]) -> bytes:

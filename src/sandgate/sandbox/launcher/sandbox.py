@@ -3,10 +3,12 @@
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
+from sandgate.sandbox.launcher import disk
 from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
 from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
@@ -16,6 +18,18 @@ from sandgate.sandbox.launcher.zygote import Zygote
 _LOCKED_BYTES = 65_536
 # What a slot joins, the user namespace first: it brings the power to enter the rest.
 _JOINED = ("user", "mnt", "net", "ipc", "uts", "cgroup")
+
+
+def _group_limits(limits: Limits) -> GroupLimits:
+    # One process for the forker of each slot comes on top of the user's own.
+    processes = limits.processes + limits.concurrent_executions
+    return GroupLimits(limits.memory_bytes + limits.disk_bytes, limits.cpu_millis, processes)
+
+
+def can_become(made: Limits, asked: Limits) -> bool:
+    """Whether a sandbox with control groups can be given other limits: those that its mounts and groups hold."""
+    held_outside = {"memory_bytes": 0, "cpu_millis": 0, "processes": 0, "disk_bytes": 0}
+    return replace(made, **held_outside) == replace(asked, **held_outside)
 
 
 class Sandbox(Life):
@@ -44,6 +58,7 @@ class Sandbox(Life):
         self._slots: list[Slot] = []
         self._added: dict[Slot, Callable[[socket.socket | None], None]] = {}
         self._first_dead = False
+        self._most_disk_bytes = 0
 
     @property
     def control(self) -> int:
@@ -53,14 +68,42 @@ class Sandbox(Life):
     def start(self) -> None:
         """Make the control group and ask the zygote for the first forker. See :class:`Life`."""
         if self.group is not None:
-            # One process for the forker of each slot comes on top of the user's own.
-            processes = self.limits.processes + self.limits.concurrent_executions
-            memory = self.limits.memory_bytes + self.limits.disk_bytes
-            self.group.make(GroupLimits(memory, self.limits.cpu_millis, processes))
+            self.group.make(_group_limits(self.limits))
         if self._folder is not None:
             for part in ("workspace", "home", "tmp"):
                 (self._folder / part).mkdir(parents=True)
         self._start_slot([])
+
+    def become(self, limits: Limits) -> None:
+        """See :class:`Life`."""
+        if limits == self.limits:
+            return
+        if self.group is not None:
+            self.group.change(_group_limits(limits))
+        if limits.disk_bytes != self.limits.disk_bytes:
+            root = self._slots[0].open_root()
+            try:
+                disk.resize(root, limits.disk_bytes)
+            finally:
+                os.close(root)
+        self.limits = limits
+
+    def usage(self) -> dict[str, int | None]:
+        """See :class:`Life`; with the disk, and without the forkers, which are the service's own."""
+        used = super().usage()
+        if not used:
+            return used
+        root = self._slots[0].open_root()
+        try:
+            taken = disk.usage(root)
+        finally:
+            os.close(root)
+        # The kernel does not remember the most of it.
+        self._most_disk_bytes = max(self._most_disk_bytes, taken.used_bytes)
+        for name in ("processes", "peak_processes"):
+            used[name] = max(0, (used[name] or 0) - len(self._slots))
+        disk_used = {"disk_bytes": taken.used_bytes, "peak_disk_bytes": self._most_disk_bytes}
+        return {**used, **disk_used, "inodes": taken.used_inodes}
 
     def add_slot(self, then: Callable[[socket.socket | None], None]) -> None:
         """See :class:`Life`."""

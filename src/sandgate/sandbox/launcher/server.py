@@ -4,6 +4,7 @@ When the launcher dies, everything that it started dies with it: zygotes ask the
 sandboxes in its process namespace.
 """
 
+import operator
 import os
 import secrets
 import signal
@@ -12,7 +13,6 @@ import struct
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from sandgate.core.errors import MechanismFault
@@ -25,6 +25,7 @@ from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig
 from sandgate.sandbox.launcher.life import Kept, Life
 from sandgate.sandbox.launcher.reactor import Reactor
+from sandgate.sandbox.launcher.sandbox import can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
 from sandgate.sandbox.launcher.workshop import Workshop
 from sandgate.sandbox.launcher.zygote import Zygote
@@ -33,6 +34,7 @@ from sandgate_agent import system
 
 # An execution's socket and its two pipes.
 _KEPT_DESCRIPTORS = 3
+_NO_SANDBOX = "there is no such sandbox"
 
 
 def log(text: str) -> None:
@@ -273,6 +275,7 @@ class Launcher:
                 self._reactor,
                 lambda limits: self._make_spare(isolation, template, limits),
                 lambda: bool(self._creating),
+                can_become if self._config.standard and not gvisor else operator.eq,
             )
         return self._spares[key]
 
@@ -283,10 +286,14 @@ class Launcher:
             log(f"no spare sandbox of {template} can be made: {error}")
             return None
 
-    def _adopt(self, number: int, environment_id: str) -> None:
+    def _find_ready(self, environment_id: str) -> Life | None:
         sandbox = self._sandboxes.get(environment_id)
-        if sandbox is None or sandbox.ending or not sandbox.ready:
-            return self._refuse(number, "there is no such sandbox")
+        return None if sandbox is None or sandbox.ending or not sandbox.ready else sandbox
+
+    def _adopt(self, number: int, environment_id: str) -> None:
+        sandbox = self._find_ready(environment_id)
+        if sandbox is None:
+            return self._refuse(number, _NO_SANDBOX)
         kept = sandbox.kept
         known = {"isolation": sandbox.isolation.value}
         if kept is None:
@@ -295,9 +302,9 @@ class Launcher:
         return self._answer(number, {**known, "kept": facts}, [sandbox.control, *kept.descriptors])
 
     def _add_slot(self, number: int, environment_id: str) -> None:
-        sandbox = self._sandboxes.get(environment_id)
-        if sandbox is None or sandbox.ending or not sandbox.ready:
-            return self._refuse(number, "there is no such sandbox")
+        sandbox = self._find_ready(environment_id)
+        if sandbox is None:
+            return self._refuse(number, _NO_SANDBOX)
 
         def then(control: socket.socket | None) -> None:
             if control is None:
@@ -319,21 +326,23 @@ class Launcher:
     def _extend(self, number: int, request: protocol.Extend) -> None:
         sandbox = self._sandboxes.get(request.environment_id)
         if sandbox is None or sandbox.ending:
-            return self._refuse(number, "there is no such sandbox")
+            return self._refuse(number, _NO_SANDBOX)
         sandbox.extend(request.lifetime_s)
         return self._answer(number, {})
 
     def _usage(self, number: int, environment_id: str) -> None:
-        sandbox = self._sandboxes.get(environment_id)
-        if sandbox is None or sandbox.group is None:
-            return self._refuse(number, "there is no such sandbox, or nothing is counted for it")
-        return self._answer(number, asdict(sandbox.group.usage()))
+        sandbox = self._find_ready(environment_id)
+        if sandbox is None:
+            return self._refuse(number, _NO_SANDBOX)
+        try:
+            used = sandbox.usage()
+        except OSError as error:
+            return self._refuse(number, error.strerror or str(error))
+        return self._answer(number, used)
 
     def _answer_list(self, number: int, names: list[str]) -> None:
-        # A datagram holds some hundreds of ids: the answer comes in parts, the last one without "more".
-        parts = [names[start : start + 500] for start in range(0, len(names), 500)] or [[]]
-        for place, part in enumerate(parts):
-            self._answer(number, {"environment_ids": part, "more": place + 1 < len(parts)})
+        for part in protocol.list_in_parts(names):
+            self._answer(number, part)
 
     def _on_ready(self, sandbox: Life) -> None:
         if sandbox.environment_id is None:

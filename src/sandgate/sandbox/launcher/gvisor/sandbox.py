@@ -128,6 +128,10 @@ class GvisorSandbox(Life):
         if self._looking is not None:
             self._reactor.cancel(self._looking)
 
+    def usage(self) -> dict[str, int | None]:
+        """See :class:`Life`. What runs inside are no processes of this machine's, and its disk is out of sight."""
+        return {**super().usage(), "processes": None, "peak_processes": None}
+
     def add_slot(self, then: Taken) -> None:
         """See :class:`Life`."""
         control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
