@@ -8,11 +8,7 @@ from sandgate.config.settings import Settings
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
-from sandgate.core.errors import (
-    ExecutionNotFound,
-    ExecutionNotRunning,
-    ServiceDraining,
-)
+from sandgate.core.errors import ExecutionNotFound, ExecutionNotRunning, ServiceDraining
 from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.idempotency import Keep, KeptAnswer
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
@@ -85,7 +81,7 @@ class EnvironmentService:
         self._quota = Quota(settings)
         self.quotas = UserQuotas(store, self._quota, clock, settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
-        self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
+        self._executions = Executions(store.executions, runtime, self._lifecycle, clock, settings, self._tasks)
 
     @property
     def live_count(self) -> int:
@@ -109,13 +105,18 @@ class EnvironmentService:
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
-        lost = await self._store.executions.mark_lost(self._clock.now(), server_id=own)
+        lost = await self._executions.lose_rest(self._lifecycle.all(), own)
         released = await self._store.idempotency.release_unanswered(own)
         _log.info(
             "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
         )
         adopted = {row.environment_id for row in rows}
         return [sandbox for name, sandbox in found.items() if name not in adopted]
+
+    async def lose_rest(self) -> None:
+        """What an earlier process left has been taken up by now, or never will be. Raises ``StoreUnavailable``."""
+        own = self._server_id if self._store.servers.is_shared else None
+        await self._executions.lose_rest(self._lifecycle.all(), own)
 
     async def stop(self) -> None:
         """Take no new work, let executions end within the grace, then end everything and stop the runtime."""
