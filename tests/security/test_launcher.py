@@ -20,14 +20,16 @@ from tests.security.siege import Siege
 pytestmark = pytest.mark.needs_root_namespaces
 
 TEMPLATE = f"python-{available_versions()[-1]}"
-NAMES = [
+NAMES: list[Any] = [
     "", ".", "..", "env-", "env-../../../x", "env-0000000000000/..", "/etc/passwd", "env-aaaaaaaaaaaa\n",
     "env-aaaaaaaaaaaa\0", "ENV-AAAAAAAAAAAA", "env-" + "a" * 41, "env-" + "a" * 60_000, "env-åååååååååååå",
     "env-aaaaaaaaaaaa ", "$(id)", "%s%n", "\ud800", None, 7, [], {}, True,
 ]  # fmt: skip
-TEMPLATES = [
+TEMPLATES: list[Any] = [
     "", "../python-3.9", "python-3.9/../..", "Python", "a" * 64, "p\0", "p\n", ".", "-x", None, 3, ["python-3.9"],
 ]  # fmt: skip
+
+ODD_NUMBERS: list[Any] = [0, -1, 2**63, 1.5, "1", None, True, []]
 
 
 def _create(**changes: Any) -> dict[str, Any]:
@@ -46,10 +48,11 @@ def _create(**changes: Any) -> dict[str, Any]:
 def _hostile() -> list[bytes]:
     """Requests that no gateway sends."""
     limits = {name: getattr(Limits(), name) for name in Limits.__slots__}
+    odd_limits: list[Any] = [None, [], {}, {**limits, "privileged": 1}, {"memory_bytes": 1}]
     asked: list[Any] = [_create(environment_id=name) for name in NAMES]
     asked += [_create(template=name) for name in TEMPLATES]
-    asked += [_create(limits={**limits, "memory_bytes": value}) for value in (0, -1, 2**63, 1.5, "1", None, True, [])]
-    asked += [_create(limits=value) for value in (None, [], {}, {**limits, "privileged": 1}, {"memory_bytes": 1})]
+    asked += [_create(limits={**limits, "memory_bytes": value}) for value in ODD_NUMBERS]
+    asked += [_create(limits=value) for value in odd_limits]
     asked += [_create(lifetime_s=value) for value in (-1, 1e300, float("nan"), float("inf"), "60", None, True, 2**70)]
     for verb in ("adopt", "add_slot", "destroy", "extend", "usage", "keep"):
         asked += [{"verb": verb, "number": 1, "environment_id": name, "lifetime_s": 1} for name in NAMES]
@@ -83,12 +86,13 @@ async def test_descriptors_that_come_with_requests(siege: Siege) -> None:
     name = siege.attacker.environment_id
     pid = siege.bench.host.process.pid
     before = len(os.listdir(f"/proc/{pid}/fd"))
+    kept = {"tag": "t", "slot": 0, "child": 1, "kills": 0, "lifetime_s": 60}
     ends = [os.open("/dev/null", os.O_RDONLY) for _each in range(3)]
     try:
         for verb, count in (("keep", 1), ("keep", 2), ("keep", 3), ("keep", 3), ("hello", 3), ("usage", 3)):
             for _round in range(10):
-                client.notify(verb, ends[:count], environment_id=name, tag="t", child=1)
-        client.notify("keep", ends, environment_id="env-bbbbbbbbbbbb", tag="t", child=1)
+                client.notify(verb, ends[:count], environment_id=name, **kept)
+        client.notify("keep", ends, environment_id="env-bbbbbbbbbbbb", **kept)
         await siege.bench.runtime.check()
     finally:
         for end in ends:
