@@ -277,7 +277,7 @@ class Settings(BaseModel):
         le=4_000_000_000,
     )
     spare_sandboxes: int = _setting(
-        8, "Sandboxes of each template in use that are made before they are asked for; 0 makes none.", ge=0, le=1000
+        16, "Sandboxes of each template in use that are made before they are asked for; 0 makes none.", ge=0, le=1000
     )
     most_spare_sandboxes: int = _setting(
         64, "The most of them after many were asked for at once; fewer again when it has been quiet.", ge=0, le=1000
