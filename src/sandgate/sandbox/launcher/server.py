@@ -40,6 +40,15 @@ def log(text: str) -> None:
     sys.stderr.write(f"launcher: {text}\n")
 
 
+def _find_filter() -> bytes | None:
+    """The filter for plain processes, which do without where it cannot be made."""
+    try:
+        return build_filter()
+    except MechanismFault as fault:
+        log(f"plain processes run without a filter of system calls: {fault.message}")
+        return None
+
+
 class Launcher:
     """Keeps zygotes and sandboxes, and does what the gateway asks."""
 
@@ -66,7 +75,7 @@ class Launcher:
             reclaim.remove_groups(self._tree)
             filter_program = build_filter()
         else:
-            filter_program = None
+            filter_program = _find_filter()
             system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
         self._workshop = Workshop(
             self._config, self._reactor, self._tree, filter_program,
