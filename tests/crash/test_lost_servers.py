@@ -35,7 +35,7 @@ if os.environ["SANDGATE_ATTEMPT"] == "1":
 print("again", os.path.exists("f"))
 """
 WRITE = step("write", "open('f', 'w').close()")
-SKEWS_S = (-25, 25)
+SKEWS_S = (-5, 5)
 
 
 def _start(client: Client, *steps: dict[str, Any], **more: Any) -> str:
