@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 import sandgate_agent
+from sandgate.sandbox import apparmor
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate_agent import calls, system
 
@@ -151,6 +152,8 @@ def _settle_descriptors(channel: int, log: int) -> None:
 
 def _start_standard(config: LauncherConfig, template: TemplateConfig, host_id: int) -> None:
     os.umask(0o022)
+    if apparmor.is_restricted():
+        apparmor.enter_at_exec()
     _build(config.run_folder / "jail", template)
     os.setgroups([])
     os.setresgid(host_id, host_id, host_id)
