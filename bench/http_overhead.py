@@ -34,6 +34,7 @@ from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService, make_user
 from sandgate.config.settings import Settings
+from sandgate.core.audit import AuditChain
 from sandgate.core.clock import SystemClock
 from sandgate.core.execution import Execution
 from sandgate.core.principal import Principal, Role
@@ -42,6 +43,7 @@ from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
 from sandgate.store.artifact_files import ArtifactFiles
+from sandgate.store.audit_trail import AuditTrail
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import set_up_logging
 from sandgate.testing.fake_runtime import FakeRuntime
@@ -68,7 +70,7 @@ class _Unwritten:
     async def insert_running(self, execution: Execution) -> None:
         """Forget it."""
 
-    async def mark_lost(self, at: datetime) -> tuple[()]:  # noqa: ARG002 - nothing is kept that could be lost
+    async def mark_lost(self, at: datetime, *, server_id: str | None) -> tuple[()]:  # noqa: ARG002 - nothing is kept
         """There is none."""
         return ()
 
@@ -132,6 +134,7 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     sandboxes = RuntimeStepSandboxes(FakeRuntime(), FakeTemplates())
     engine = Engine(store, sandboxes, clock, "bench")
     workflows = WorkflowService(store, engine, sandboxes, clock, settings)
+    trail = AuditTrail(store.audit, AuditChain(b"measured"), store.users.find_by_name, clock)
     app = create_app(
         authenticator=auth,
         users=UserService(store.users, accounts, passwords, clock),
@@ -143,24 +146,32 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         schedules=ScheduleService(store, workflows, workflows, clock, settings, wake=lambda: None),
         webhooks=WebhookService(store, workflows, workflows, DerivedSecrets(folder / "keys"), clock, settings),
         idempotency=store.idempotency,
+        audit=trail,
+        audit_rows=store.audit,
         checks={},
         clock=clock,
         settings=settings,
     )
     sock = socket.create_server(("127.0.0.1", 0))
     stop, started = asyncio.Event(), asyncio.Event()
+    telling = asyncio.create_task(trail.run())
     serving = asyncio.create_task(serve(app, settings, sock, started=started.set, stop=stop, drain=service.stop))
     await started.wait()
-    # As the server itself does.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    _collect_seldom()
     path = f"/api/v1/sandbox/environments/{row.environment_id}/execute"
     await _drive(arguments, sock.getsockname()[1], path, token)
     stop.set()
+    telling.cancel()
     await serving
     passwords.close()
     await store.close()
+
+
+def _collect_seldom() -> None:
+    """As the server itself does."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def _drive(arguments: argparse.Namespace, port: int, path: str, token: str) -> None:

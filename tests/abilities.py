@@ -35,6 +35,19 @@ def _lacks_standard_class() -> str | None:
     return None if found.can_hold_standard else f"the standard class cannot be held here: {found}"
 
 
+@cache
+def _lacks_gvisor() -> str | None:
+    """What the gvisor class needs beyond the standard class, whose walls it stands in."""
+    from sandgate.sandbox.launcher.gvisor.runsc import find_runsc
+
+    runsc = find_runsc()
+    if runsc is None:
+        return "runsc was not found; install the package runsc"
+    if not runsc.platform:
+        return f"runsc {runsc.version} has no platform that can be used; it has: {', '.join(runsc.platforms) or 'none'}"
+    return _lacks_standard_class()
+
+
 def find_postgresql() -> Path | None:
     """The folder of PostgreSQL's server programs, the newest where there are several."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
@@ -64,6 +77,7 @@ def _lacks_curl() -> str | None:
 ABILITIES: Mapping[str, Ability] = {
     "needs_root": Ability("needs root", _lacks_root),
     "needs_root_namespaces": Ability("needs root and every wall of the standard class", _lacks_standard_class),
+    "needs_gvisor": Ability("needs root, every wall of the standard class, and runsc", _lacks_gvisor),
     "needs_postgresql": Ability("needs PostgreSQL's server programs", _lacks_postgresql),
     "needs_curl": Ability("needs curl, to type what the documents show", _lacks_curl),
     "needs_python39": Ability("needs a Python 3.9 for the template python-3.9", _lacks_python39),

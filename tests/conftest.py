@@ -14,7 +14,7 @@ from tests.abilities import ABILITIES, must_have_everything
 from tests.leaks import left_behind, still_left, take_stock
 
 # Fixtures that put up the real walls.
-_WALLED = frozenset({"standard_host"})
+_WALLED = {"standard_host": "needs_root_namespaces", "gvisor_host": "needs_gvisor"}
 # By the ability that is lacking: why, and the tests that would have needed it.
 _SKIPPED: dict[tuple[str, str], dict[str, None]] = {}
 
@@ -31,9 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse a test that needs walls and does not say so: elsewhere it would fail instead of being skipped."""
     for item in items:
-        needs_walls = not _WALLED.isdisjoint(getattr(item, "fixturenames", ()))
-        if needs_walls and item.get_closest_marker("needs_root_namespaces") is None:
-            raise pytest.UsageError(f"{item.nodeid} needs the marker needs_root_namespaces")
+        for fixture, marker in _WALLED.items():
+            if fixture in getattr(item, "fixturenames", ()) and item.get_closest_marker(marker) is None:
+                raise pytest.UsageError(f"{item.nodeid} needs the marker {marker}")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

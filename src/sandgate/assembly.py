@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from sandgate import __version__
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.derived_secrets import DerivedSecrets
 from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin, forget_first_password
@@ -22,9 +23,11 @@ from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
+from sandgate.cluster.membership import Membership
 from sandgate.config.paths import artifacts_folder, database_location, keys_folder, state_name
 from sandgate.config.settings import Settings
-from sandgate.core.clock import SystemClock
+from sandgate.core.audit import by_service
+from sandgate.core.clock import Clock, SystemClock
 from sandgate.core.errors import TemplateUnavailable
 from sandgate.core.states import Isolation
 from sandgate.environments.reaper import Reaper
@@ -34,6 +37,7 @@ from sandgate.http.app import create_app
 from sandgate.http.server import serve
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from sandgate.store.artifact_files import ArtifactFiles
+from sandgate.store.audit_trail import AuditTrail, audit_chain
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.artifacts import ArtifactService
@@ -82,6 +86,19 @@ def _make_requests(settings: Settings) -> HttpSteps:
     )
 
 
+def _make_auth(
+    settings: Settings, store: SqlStore, accounts: Accounts, passwords: Passwords, keys: KeyRing, clock: Clock
+) -> AuthService:
+    return AuthService(
+        accounts=accounts,
+        credentials=store.credentials,
+        passwords=passwords,
+        tokens=Tokens(keys, clock, lifetime_s=settings.token_lifetime_s),
+        throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
+        clock=clock,
+    )
+
+
 class Gateway:
     """One gateway process: its store, services and application."""
 
@@ -95,13 +112,17 @@ class Gateway:
         self._passwords = Passwords()
         self._keys = KeyRing(keys_folder(settings), clock)
         accounts = Accounts(store.users, clock)
+        self._derived = DerivedSecrets(keys_folder(settings))
+        self._derived.open()
+        self._trail = AuditTrail(store.audit, audit_chain(self._derived.derive), store.users.find_by_name, clock)
         self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
-        self._environments = EnvironmentService(
-            store, self._runtime, templates, clock, settings, on_fault=self._on_fault
+        self._owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._environments = self._make_environments()
+        self._membership = Membership(
+            store.servers, clock, self._owner, settings.server_lease_s, self._environments.end_buried
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
         self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
-        self._owner = owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
         self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
         files = ArtifactFiles(artifacts_folder(settings))
@@ -110,7 +131,7 @@ class Gateway:
             store,
             sandboxes,
             clock,
-            owner,
+            self._owner,
             most_steps=settings.max_steps,
             most_steps_of_one=settings.max_steps_per_user,
             most_runs=settings.max_runs,
@@ -130,20 +151,24 @@ class Gateway:
         self._engine.tell_of_ends(self._ticker.run_ended)
         self._engine.tell_of_schedules(self._ticker.wake)
         self._schedules = ScheduleService(store, self._workflows, self._workflows, clock, settings, self._ticker.wake)
-        self._derived = DerivedSecrets(keys_folder(settings))
         self._webhooks = WebhookService(store, self._workflows, self._workflows, self._derived, clock, settings)
         self._users = UserService(
             store.users, accounts, self._passwords, clock, partial(forget_first_password, settings.state)
         )
-        self._auth = AuthService(
-            accounts=accounts,
-            credentials=store.credentials,
-            passwords=self._passwords,
-            tokens=Tokens(self._keys, clock, lifetime_s=settings.token_lifetime_s),
-            throttle=LoginThrottle(clock, attempts=settings.login_attempts, window_s=settings.login_window_s),
-            clock=clock,
+        self._auth = _make_auth(settings, store, accounts, self._passwords, self._keys, clock)
+        self._reaper = Reaper(store, clock, settings, prune_audit=self._trail.prune)
+
+    def _make_environments(self) -> EnvironmentService:
+        return EnvironmentService(
+            self._store,
+            self._runtime,
+            self._templates,
+            self._clock,
+            self._settings,
+            on_fault=self._on_fault,
+            audit=self._trail,
+            server_id=self._owner,
         )
-        self._reaper = Reaper(store, clock, settings)
 
     def _on_fault(self, error: BaseException) -> None:
         """A bug in a background task: end the process, so that a fresh one takes over."""
@@ -170,7 +195,7 @@ class Gateway:
         await self._store.open()
         self._keys.open()
         self._sealing_keys.open()
-        self._derived.open()
+        await self._trail.check()
         admin = await ensure_first_admin(
             self._store.users,
             self._passwords,
@@ -178,6 +203,7 @@ class Gateway:
             given_password=self._settings.admin_password.get_secret_value(),
             state=self._settings.state,
         )
+        await self._membership.join()
         held = await self._store.runs.list_held(self._owner)
         expected = self._workspaces.expected(held, self._settings.limits())
         self._workspaces.adopt(await self._environments.start(expected))
@@ -188,6 +214,7 @@ class Gateway:
         gc.set_threshold(*_GC_THRESHOLDS)
         try:
             await self._serve(sock, lambda: started(Started(admin)))
+            await self._membership.leave()
         finally:
             self._passwords.close()
             await self._store.close()
@@ -205,6 +232,8 @@ class Gateway:
             schedules=self._schedules,
             webhooks=self._webhooks,
             idempotency=self._store.idempotency,
+            audit=self._trail,
+            audit_rows=self._store.audit,
             checks={
                 "database": self._store.check,
                 "launcher": self._runtime.check,
@@ -212,19 +241,24 @@ class Gateway:
             },
             clock=self._clock,
             settings=self._settings,
+            server_id=self._owner,
             gauges={
                 "sandgate_environments_live": ("Live environments.", lambda: self._environments.live_count),
                 "sandgate_runs_live": ("Runs of workflows that are not over.", lambda: self._engine.live_count),
                 "sandgate_executions_running": ("Running executions.", lambda: self._environments.running_count),
             },
         )
+        self._trail.note(by_service("start_service", self._clock.now(), None, {"version": __version__}))
         async with asyncio.TaskGroup() as tasks:
             background = [
+                tasks.create_task(self._membership.run(), name="membership"),
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._auth.run(), name="api key uses"),
                 tasks.create_task(self._artifacts.run(), name="artifacts"),
+                tasks.create_task(self._trail.run(), name="audit"),
             ]
             await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
+            self._trail.note(by_service("stop_service", self._clock.now(), None, {}))
             for task in background:
                 task.cancel()
 

@@ -14,68 +14,17 @@ import traceback
 import types
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from sandgate_agent import calls, spawning, step_files, surroundings, system, walls, wire
+from sandgate_agent import calls, spawning, step_files, surroundings, system, tracebacks, walls, wire
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Settle
 
 FILENAME = "<code>"
 # The last descriptor of the smallest table a process has: out of the way of what the code opens.
 _CHANNEL = 63
+_BROKEN = 70
 _temporary = "/tmp"
 _NAME = os.path.basename(sys.executable)
 _USER_PACKAGES = getattr(sys.modules.get("site"), "USER_SITE", None)
-
-
-# The interpreter's own functions find the text of a line in a file of that name up to 3.10, nowhere if the name has
-# angle brackets in 3.11 and 3.12, and with the help of linecache, which knows the code, from 3.13 on.
-_LOOKS_FOR_FILES = sys.version_info < (3, 11)
-_FINDS_NOTHING = (3, 11) <= sys.version_info < (3, 13)
-
-
-def _format(error: BaseException, plain: str) -> str:
-    """What the interpreter would print of an exception if it found the lines; ``plain`` is what it printed without."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    # It alone knows what the code may have meant instead of a name.
-    last, wanted = text.rstrip("\n").rpartition("\n")[2], plain.rstrip("\n").rpartition("\n")[2]
-    if wanted.startswith(last + ". Did you mean"):
-        return text.rstrip("\n")[: -len(last)] + wanted + "\n"
-    return text
-
-
-class _ShownSource:
-    """While it is entered, the interpreter's own functions find the text of the code's lines.
-
-    They look for a file of the code's name in the folders of ``sys.path``, so that one has to be there.
-    """
-
-    def __init__(self, source: bytes) -> None:
-        self._source = source
-        self._folder: Optional[str] = None
-
-    def __enter__(self) -> None:
-        if not _LOOKS_FOR_FILES:
-            return
-        folder = "{}/.code-{}".format(os.environ.get("TMPDIR", "/tmp"), os.urandom(8).hex())
-        try:
-            os.mkdir(folder, 0o700)
-            self._folder = folder
-            with open(folder + "/" + FILENAME, "wb") as file:
-                file.write(self._source)
-        except OSError:
-            # The disk is full, or the code has taken the folder away: then lines are shown without their text.
-            return
-        sys.path.insert(0, folder)
-
-    def __exit__(self, *_error: Any) -> None:
-        if self._folder is None:
-            return
-        try:
-            if self._folder in sys.path:
-                sys.path.remove(self._folder)
-            os.unlink(self._folder + "/" + FILENAME)
-            os.rmdir(self._folder)
-        except OSError:
-            return
 
 
 def prepare_interpreter(setup: Dict[str, Any]) -> None:
@@ -88,13 +37,30 @@ def prepare_interpreter(setup: Dict[str, Any]) -> None:
 
 
 def rehearse() -> None:
-    """In the zygote, once: what every execution does, so that it finds the interpreter warmed up for it."""
-    module = types.ModuleType("__main__")
-    exec(compile(b"value = len('x')\nfor item in (value, 2):\n    str(item)\n", FILENAME, "exec"), module.__dict__)
-    try:
-        exec(compile(b"1 / 0", FILENAME, "exec"), module.__dict__)
-    except ZeroDivisionError as error:
-        wire.pack_report("", str(error), "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    """In the zygote, once: what every execution does, so that it finds the interpreter warmed up for it.
+
+    Names that are looked up for the first time, and functions of libraries that are called for the first time, are
+    written into tables, each on a page of its own.
+    """
+    main_module, hook = sys.modules["__main__"], threading.excepthook
+    streams = [(number, os.dup(number)) for number in (1, 2)]
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    for number, _kept in streams:
+        os.dup2(null, number)
+    for source in (b"value = len('x')\nfor item in (value, 2):\n    print(str(item))\n", b"1 / 0"):
+        _refresh()
+        wire.parse_code_header(bytes(wire.CODE_HEADER_BYTES))
+        run = _Run(source, sys.argv[0], b"")
+        run.run()
+        _clear()
+        run.tell_files()
+    for number, kept in streams:
+        os.dup2(kept, number)
+        os.close(kept)
+    os.close(null)
+    sys.modules["__main__"], threading.excepthook = main_module, hook
+    linecache.cache.pop(FILENAME, None)
+    spawning.source, spawning.filename = b"", ""
     step_files.rehearse()
 
 
@@ -182,7 +148,7 @@ class _Run:
             source = self._around.code
         self._source = source
         self._files: Optional[step_files.StepFiles] = None
-        self._shown = _ShownSource(source)
+        self._shown = tracebacks.ShownSource(FILENAME, source)
 
     def run(self) -> int:
         """Run to the end and answer the exit code."""
@@ -295,14 +261,14 @@ class _Run:
             if ordinary:
                 sys.stderr = stderr
         text = sink.getvalue()
-        if text and _FINDS_NOTHING and (trace or error.__cause__ or error.__context__):
-            text = _format(error, text)
+        if text and tracebacks.FINDS_NOTHING and (trace or error.__cause__ or error.__context__):
+            text = tracebacks.format_with_lines(error, text)
         if text:
             self._print(text, end="")
         return text
 
     def _show_in_thread(self, args: Any) -> None:
-        if _FINDS_NOTHING and args.exc_type is not SystemExit and sys.stderr is not None:
+        if tracebacks.FINDS_NOTHING and args.exc_type is not SystemExit and sys.stderr is not None:
             name = args.thread.name if args.thread is not None else threading.get_ident()
             self._print("Exception in thread {}:".format(name))
             traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback)
@@ -340,14 +306,19 @@ def _finish(code: int, run: "Optional[_Run]") -> None:
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         spawning.clean_up()
-        _flush()
-        sys.modules.pop("__main__", None)
-        gc.collect()
-        _flush()
+        _clear()
         if run is not None:
             run.tell_files()
     finally:
         os._exit(code)
+
+
+def _clear() -> None:
+    """Finalize what the code has left, and write what that has to say."""
+    _flush()
+    sys.modules.pop("__main__", None)
+    gc.collect()
+    _flush()
 
 
 def _flush() -> None:
@@ -358,12 +329,15 @@ def _flush() -> None:
             pass
 
 
-def main(settle: List[Call]) -> None:
+def main(settling: Sequence[Call]) -> None:
     """Run as one execution, after the calls by which it gets its place; never returns."""
+    for call in settling:
+        if call() < 0:
+            sys.stderr.write("sandgate: {!r}\n".format(calls.failure(call)))
+            os._exit(_BROKEN)
     code: Optional[int] = None
     run: Optional[_Run] = None
     try:
-        calls.run(settle)
         _refresh()
         options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
         options = _read_exactly(options_length) if options_length else b""
@@ -372,4 +346,4 @@ def main(settle: List[Call]) -> None:
     except BaseException as error:
         sys.stderr.write("sandgate: {!r}\n".format(error))
     finally:
-        _finish(70 if code is None else code, run)
+        _finish(_BROKEN if code is None else code, run)

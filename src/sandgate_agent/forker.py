@@ -5,6 +5,7 @@ environment puts up the walls before anything else.
 """
 
 import _signal
+import ctypes
 import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -13,6 +14,10 @@ from sandgate_agent.calls import Call
 from sandgate_agent.ends import Ends
 
 _RETRY_MS = 5
+# Places in what a poll has found.
+_SIGNALLED, _SPOKEN_TO = system.FOUND_FIRST, system.FOUND_SECOND
+# Source: include/uapi/asm-generic/errno.h
+_ETOOMANYREFS = 109
 # Source: include/uapi/asm-generic/resource.h
 _RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
 _OPEN_FILES = 7
@@ -39,6 +44,12 @@ class Start:
             self._calls.append(filter_.install)
         self._calls.append(system.prepare_process_name("sg-forker"))
 
+    def after(self, first: List[Call]) -> "Start":
+        """The same, with something to be done before it."""
+        other = Start.__new__(Start)
+        other._folder, other.of_children, other._calls = self._folder, self.of_children, [*first, *self._calls]
+        return other
+
     def make(self) -> None:
         """Put up the walls and give up, for this process and all that it will fork, whatever a child must not have."""
         if self._folder is not None:
@@ -60,64 +71,73 @@ def _confinement(standard: bool) -> List[Call]:
     return confining
 
 
-class Forker:
-    """The life of a slot: one child at a time, numbered."""
+def _fork_with_handlers() -> int:
+    """As a call is: a failure is less than 0."""
+    try:
+        return os.fork()
+    except OSError:
+        return -1
 
-    def __init__(self, control: int, standard: bool, fork: Optional[Call], limits: Sequence[Tuple[int, int]]) -> None:
-        """``fork`` is None where fork handlers must run, because libraries were preloaded.
 
-        ``limits`` are the children's.
+class AnyForker:
+    """What all forkers have in common: made for descriptors of certain numbers, run by the process that has them."""
+
+    def __init__(self, control: int, sync: int, signals: int, standard: bool, fork: Optional[Call]) -> None:
+        """``control`` leads to the gateway, ``sync`` to the launcher; ``signals`` tells of children.
+
+        ``fork`` is None where fork handlers must run, because libraries were preloaded.
         """
         self._control = control
         self._standard = standard
-        self._fork = fork
+        self._fork = fork or _fork_with_handlers
         self._number = 0
         self._held = False
-        # How the last child ended, until there is another one.
-        self._end_message = b""
-        self._parent = os.getppid()
-        self._pid: Optional[int] = None
-        self._signals = system.open_child_signals()
-        self._watch = system.Watch(self._signals, control)
+        # 0 while there is no child.
+        self._pid = 0
+        self._poll = system.Poll(signals, control)
+        self._drain = system.prepare_drain(signals)
         self._burial = system.Burial()
-        self._ends = Ends(control, [self._signals], child.settling(standard, limits))
-        # From process 1 this reaches all of the namespace, in one step that no fork can slip through.
-        self._kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
+        # Kills everything in the slot but this process. From process 1 a signal reaches all of the namespace, in one
+        # step that no fork can slip through; a failure means that there was nobody.
+        kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
+        self._kill_all = kill_namespace if standard else self._kill_descendants
+        self._end_text = ctypes.create_string_buffer(wire.EXITED_BYTES)
+        self._say_end = calls.prepare("write", control, self._end_text, wire.EXITED_BYTES)
+        self._sync = sync
+        self._word = ctypes.create_string_buffer(1)
+        self._await_word = calls.prepare("read", sync, self._word, 1)
+        self._say_ready = (calls.prepare("write", sync, wire.READY, 1), calls.prepare("close", sync))
 
-    def fork(self) -> bool:
-        """Make the next child and send its ends to the gateway; False when there is no process to be had now."""
-        self._ends.open()
+    def run(self, start: Start) -> None:
+        """Start at the launcher's word, which comes when control group and ids are set, and serve to the end."""
+        if self._await_word() != 1 or bytes(self._word) != wire.GO:
+            return
         try:
-            pid = os.fork() if self._fork is None else self._fork()
-        except OSError:
-            pid = -1
-        if pid == 0:
-            child.main(self._ends.child)
-        if pid < 0:
-            self._ends.close()
-            return False
-        if not self._ends.hand_over(self._number + 1):
-            # Nobody has the other side of its socket, so that it ends by itself.
-            return False
-        self._pid = pid
-        self._end_message = b""
-        self._number += 1
-        return True
+            start.make()
+        except (OSError, ValueError) as error:
+            os.write(self._sync, str(error).encode("utf-8", "replace")[: wire.MESSAGE_LIMIT])
+            return
+        calls.run(self._say_ready)
+        try:
+            self._serve()
+        except (BrokenPipeError, ConnectionResetError):
+            # Everybody let go in the middle of a message.
+            pass
+        except (OSError, MemoryError, wire.WireError) as error:
+            # The launcher has it in its log, with what the zygote says.
+            os.write(2, "sandgate: a forker ended: {!r}\n".format(error).encode())
+        self._kill_all()
 
-    def kill_all(self) -> None:
-        """Kill everything in the slot but this process."""
-        if self._standard:
-            # A failure means that there was nobody.
-            self._kill_namespace()
-        else:
-            self._kill_descendants()
+    def _serve(self) -> None:
+        """Have children, one at a time, until everybody has let go of the slot."""
+        raise NotImplementedError
 
-    def _kill_descendants(self) -> None:
+    def _kill_descendants(self) -> int:
         # Without a namespace a storm of forks can outrun this; what is stopped first cannot fork any more.
         for _round in range(100):
             found = [pid for pid in walls.descendants(os.getpid()) if pid != self._pid or not system.is_zombie(pid)]
             if not found:
-                return
+                return 0
             for number in (_signal.SIGSTOP, _signal.SIGKILL):
                 for pid in found:
                     try:
@@ -127,101 +147,125 @@ class Forker:
             for pid in found:
                 if pid != self._pid:
                     system.bury(pid)
+        return 0
 
-    def _bury_rest(self) -> None:
-        """Wait for everything that was killed."""
-        while self._burial.bury_next() > 0:
-            pass
-
-    def _end(self) -> None:
-        """The child has ended: so does everything it started; then the gateway is told."""
-        self._pid = None
-        status, usage = self._burial.status(), self._burial.usage()
-        self.kill_all()
-        while self._burial.bury_next() > 0:
-            left = self._burial.usage()
-            usage = usage[0] + left[0], usage[1] + left[1], max(usage[2], left[2])
-        self._end_message = wire.pack_exited(self._number, status, *usage)
-        os.write(self._control, self._end_message)
-
-    def on_signal(self) -> bool:
-        """Bury what has ended: orphans silently, the child with a message. False when the zygote is gone."""
-        # What does not fit is said again by the next look.
-        os.read(self._signals, 1024)
-        while True:
-            pid = self._burial.bury_ended()
-            if pid == self._pid:
-                self._end()
-            if pid <= 0 or self._pid is None:
-                break
-        return self._standard or os.getppid() == self._parent
-
-    def on_message(self) -> bool:
+    def _obey(self, message: bytes) -> bool:
         """Do what the gateway says; False when it is gone."""
-        message = os.read(self._control, wire.MESSAGE_LIMIT)
         if not message:
             return False
         kind, number = wire.parse_numbered(message)
         # A kill that crossed the message of the child's end on its way must not hit the next child.
         if kind == wire.KILL and number == self._number:
-            self.kill_all()
+            self._kill_all()
         elif kind == wire.HOLD:
             self._held = True
         elif kind == wire.NEXT:
             self._held = False
         elif kind == wire.RESUME:
             os.write(self._control, message)
-            if self._end_message:
-                os.write(self._control, self._end_message)
+            if self._number and not self._pid:
+                calls.run((self._say_end,))
         elif kind == wire.RESET:
             self._reset(message)
         return True
 
     def _reset(self, message: bytes) -> None:
         """Start afresh for another gateway: what runs for the last one is killed, without a word about it."""
-        self.kill_all()
-        self._bury_rest()
-        self._pid = None
+        self._kill_all()
+        while self._burial.bury_next() > 0:
+            pass
+        self._pid = 0
         self._held = False
-        self._end_message = b""
         self._number = 0
         os.write(self._control, message)
 
-    def serve(self) -> None:
-        """Keep a child ready, unless told otherwise, until everybody has let go of the slot."""
+
+class Forker(AnyForker):
+    """The life of a slot: one child at a time, numbered."""
+
+    def __init__(
+        self,
+        control: int,
+        sync: int,
+        signals: int,
+        standard: bool,
+        fork: Optional[Call],
+        limits: Sequence[Tuple[int, int]],
+    ) -> None:
+        """See :class:`AnyForker`; ``limits`` are the children's."""
+        super().__init__(control, sync, signals, standard, fork)
+        self._ends = Ends(control, [signals], child.settling(standard, limits))
+
+    def _serve(self) -> None:
+        """See :class:`AnyForker`."""
+        while self._keep_children():
+            self._ends.prepare()
+            self._ends.close()
+
+    def _keep_children(self) -> bool:
+        """Keep a child ready, unless told otherwise, until all have let go; True when descriptors have other numbers.
+
+        Each attribute, function and frame would be a page to copy after each fork: hence one function, and locals.
+        """
+        ends, burial, parent = self._ends, self._burial, None if self._standard else os.getppid()
+        opening, numbers, usual, opened, settling = ends.opening, ends.numbers, ends.usual, ends.opened, ends.child
+        giving_up, handed_over, send, put_number = ends.giving_up, ends.handed_over, ends.letter.send, ends.put_number
+        fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all
+        bury_ended, bury_next, status, usage = burial.bury_ended, burial.bury_next, burial.status, burial.usage
+        pack_end, end_text, say_end, kind = wire.pack_exited_into, self._end_text, self._say_end, wire.EXITED
+        number, held, pid, control = self._number, self._held, self._pid, self._control
         while True:
-            waits = self._held or self._pid is not None or self.fork()
-            signalled, spoken_to = self._watch.wait(-1 if waits else _RETRY_MS)
-            if signalled and not self.on_signal():
-                return
-            if spoken_to and not self.on_message():
-                return
+            if not pid and not held:
+                for call in opening:
+                    if call() < 0:
+                        raise calls.failure(call)
+                if bytes(numbers) != usual:
+                    self._number, self._held, self._pid = number, held, pid
+                    return True
+                for call in opened:
+                    if call() < 0:
+                        raise calls.failure(call)
+                pid = fork()
+                if pid == 0:
+                    child.main(settling)
+                put_number(number + 1)
+                for call in giving_up:
+                    call()
+                if pid > 0 and send() < 0:
+                    pid = self._check_sending()
+                for call in handed_over:
+                    call()
+                number, pid = (number + 1, pid) if pid > 0 else (number, 0)
+            wait(-1 if pid or held else _RETRY_MS)
+            if found[_SIGNALLED]:
+                drain()
+                buried = bury_ended()
+                while buried > 0 and buried != pid:
+                    # An orphan.
+                    buried = bury_ended()
+                if buried > 0:
+                    # So ends all that the child has started; then the gateway is told.
+                    pid, ended, used = 0, status(), usage()
+                    kill_all()
+                    while bury_next() > 0:
+                        used = burial.add(used)
+                    pack_end(end_text, 0, kind, number, *ended, *used)
+                    if say_end() < 0:
+                        raise calls.failure(say_end)
+                if parent is not None and os.getppid() != parent:
+                    return False
+            if found[_SPOKEN_TO]:
+                self._number, self._held, self._pid = number, held, pid
+                if not self._obey(os.read(control, wire.MESSAGE_LIMIT)):
+                    return False
+                number, held, pid = self._number, self._held, self._pid
 
+    def _check_sending(self) -> int:
+        """No child. Raises ``OSError`` unless too many descriptors of this user are on their way already.
 
-def main(start: Start, standard: bool, fork: Optional[Call], control: int, sync: int) -> None:
-    """Run as a slot's process 1; never returns.
-
-    It starts at the launcher's word, which comes when control group and ids are set.
-    """
-    try:
-        if os.read(sync, 1) != wire.GO:
-            os._exit(1)
-        try:
-            start.make()
-        except (OSError, ValueError) as error:
-            os.write(sync, str(error).encode("utf-8", "replace")[: wire.MESSAGE_LIMIT])
-            os._exit(1)
-        os.write(sync, wire.READY)
-        os.close(sync)
-        forker = Forker(control, standard, fork, start.of_children)
-        try:
-            forker.serve()
-        except (BrokenPipeError, ConnectionResetError):
-            # Everybody let go in the middle of a message.
-            pass
-        except (OSError, MemoryError, wire.WireError) as error:
-            # The launcher has it in its log, with what the zygote says.
-            os.write(2, "sandgate: a forker ended: {!r}\n".format(error).encode())
-        forker.kill_all()
-    finally:
-        os._exit(0)
+        Then nobody has the other side of the child's socket, so that it ends by itself.
+        """
+        error = calls.failure(self._ends.letter.send)
+        if error.errno != _ETOOMANYREFS:
+            raise error
+        return 0

@@ -6,7 +6,8 @@ Source: struct msghdr, struct iovec and struct cmsghdr in glibc's bits/socket.h,
 import ctypes
 import os
 import struct
-from typing import List, Tuple
+from functools import partial
+from typing import Callable, List, Tuple
 
 from sandgate_agent import calls
 
@@ -50,6 +51,10 @@ class Letter:
     def put(self, text: bytes) -> None:
         """Change the text to another of the same length."""
         ctypes.memmove(self._text, text, len(text))
+
+    def numbering(self) -> Callable[[int], None]:
+        """What changes the number in a numbered message, as a call of one C function."""
+        return partial(struct.Struct("!Q").pack_into, self._text, 1)
 
     def receive(self) -> Tuple[bytes, List[int]]:
         """Wait for a message and the descriptors that come with it; an empty text is the end of the channel.

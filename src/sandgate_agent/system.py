@@ -7,7 +7,8 @@ import _signal
 import ctypes
 import os
 import struct
-from typing import Iterable, List, NamedTuple, Tuple
+from functools import partial
+from typing import Callable, Iterable, List, NamedTuple, Tuple
 
 from sandgate_agent import calls
 from sandgate_agent.calls import Call
@@ -46,6 +47,9 @@ CAP_SETGID = 6
 CAP_SETUID = 7
 _LAST_CAPABILITY = 63
 _CAPABILITY_VERSION_3 = 0x20080522
+
+
+Usage = Tuple[int, int, int, int, int]
 
 
 class _Numbers(NamedTuple):
@@ -246,19 +250,24 @@ def open_child_signals() -> int:
     return _make(calls.prepare("signalfd", -1, _mask(_signal.SIGCHLD, _signal.SIGTERM), flags))
 
 
-class Watch:
-    """Waits until one of two descriptors can be read. Source: poll(2)."""
+FOUND_FIRST, FOUND_SECOND = 3, 7
+
+
+class Poll:
+    """Waits until one of two descriptors can be read: ``wait(limit_ms)``, -1 for no limit. Source: poll(2).
+
+    Then ``found`` is not 0 at ``FOUND_FIRST`` or ``FOUND_SECOND``. An end of file is something to be read.
+    """
 
     def __init__(self, first: int, second: int) -> None:
         item = struct.Struct("@ihh")
-        self._items = ctypes.create_string_buffer(item.pack(first, 1, 0) + item.pack(second, 1, 0), 2 * item.size)
-        self._wait = calls.prepare("poll", self._items, 2)
+        self.found = (ctypes.c_short * 8).from_buffer_copy(item.pack(first, 1, 0) + item.pack(second, 1, 0))
+        self.wait: Callable[[int], int] = calls.prepare("poll", self.found, 2)  # type: ignore[assignment]
 
-    def wait(self, limit_ms: int = -1) -> Tuple[bool, bool]:
-        """Whether each is ready; neither when the time is over. An end of file is something to be read."""
-        self._wait(limit_ms)  # type: ignore[call-arg]
-        state = self._items.raw
-        return state[6] != 0, state[14] != 0
+
+def prepare_drain(signals: int) -> Call:
+    """Read what :func:`open_child_signals` has to say; what does not fit is said again by the next look."""
+    return calls.prepare("read", signals, ctypes.create_string_buffer(1024), 1024)
 
 
 class Burial:
@@ -267,25 +276,20 @@ class Burial:
     ``os.wait4`` imports a module for its answer. Source: struct rusage in getrusage(2), for 64 bits.
     """
 
-    _USAGE = struct.Struct("@5q")
-    _STATUS = struct.Struct("@i")
-
     def __init__(self) -> None:
-        self._status = ctypes.create_string_buffer(self._STATUS.size)
-        self._usage = ctypes.create_string_buffer(144)
+        status, usage = ctypes.create_string_buffer(4), ctypes.create_string_buffer(144)
         # Each answers the number of a child; 0 when none has ended yet, less when there is none.
-        self.bury_ended = calls.prepare("wait4", -1, self._status, os.WNOHANG, self._usage)
-        self.bury_next = calls.prepare("wait4", -1, self._status, 0, self._usage)
+        self.bury_ended = calls.prepare("wait4", -1, status, os.WNOHANG, usage)
+        self.bury_next = calls.prepare("wait4", -1, status, 0, usage)
+        # Of the child buried last: the wait status; seconds and microseconds of CPU in user and system mode, and the
+        # most memory that it held in KiB.
+        self.status: Callable[[], Tuple[int]] = partial(struct.Struct("@i").unpack_from, status)
+        self.usage: Callable[[], Usage] = partial(struct.Struct("@5q").unpack_from, usage)
 
-    def status(self) -> int:
-        """The wait status of the child buried last."""
-        status: int = self._STATUS.unpack(self._status.raw)[0]
-        return status
-
-    def usage(self) -> Tuple[int, int, int]:
-        """Of the child buried last: microseconds of CPU in user and system mode, the most memory it held in bytes."""
-        user_s, user_us, system_s, system_us, peak_kib = self._USAGE.unpack_from(self._usage.raw)
-        return user_s * 1_000_000 + user_us, system_s * 1_000_000 + system_us, peak_kib * 1024
+    def add(self, used: Usage) -> Usage:
+        """What others used, and the child buried last."""
+        own = self.usage()
+        return used[0] + own[0], used[1] + own[1], used[2] + own[2], used[3] + own[3], max(used[4], own[4])
 
 
 def prepare_bury_ended() -> Call:

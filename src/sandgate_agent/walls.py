@@ -31,19 +31,19 @@ _ROOT = "/env"
 _EMPTY = "/empty"
 _FOLDERS = ("dev", "etc", "home", "proc", "run", "usr", "var", "var/empty")
 _OPEN_FOLDERS = ("/tmp", "/var/tmp", "/run/shm")
-_HIDDEN_FOLDERS = ("acpi", "asound", "driver", "scsi")
+_HIDDEN_FOLDERS = ("acpi", "asound", "driver", "pressure", "scsi")
 _HIDDEN_FILES = (
-    "interrupts", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags",
-    "latency_stats", "pagetypeinfo", "sched_debug", "slabinfo", "sysrq-trigger", "timer_list", "timer_stats",
-    "vmallocinfo",
+    "bootconfig", "cmdline", "interrupts", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup",
+    "kpagecount", "kpageflags", "latency_stats", "pagetypeinfo", "sched_debug", "slabinfo", "sysrq-trigger",
+    "timer_list", "timer_stats", "vmallocinfo",
 )  # fmt: skip
 _READ_ONLY_FOLDERS = ("bus", "fs", "irq", "sys")
 _SIOCSIFFLAGS = 0x8914
 _AF_INET, _SOCK_DGRAM = 2, 2
 # struct ifreq of "lo" with IFF_UP and IFF_RUNNING.
 _LOOPBACK_UP = b"lo".ljust(16, b"\0") + b"\x41\x00".ljust(24, b"\0")
-_SAFE = system.MS_NOSUID | system.MS_NODEV
-_PROC = _SAFE | system.MS_NOEXEC
+SAFE = system.MS_NOSUID | system.MS_NODEV
+PROC = SAFE | system.MS_NOEXEC
 
 
 def _parents(path: str) -> List[str]:
@@ -60,7 +60,7 @@ class Plan:
 
     def __init__(self, setup: Dict[str, Any]) -> None:
         """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target)."""
-        self._build = [*_tree(setup), *_mounts(setup["lowers"]), *_moving_in()]
+        self._build = [*tree(setup), *_mounts(setup["lowers"]), *_moving_in()]
         self._slot = _slot_mounts()
 
     def environment(self, disk_bytes: int, inodes: int) -> List[Call]:
@@ -70,7 +70,7 @@ class Plan:
         return [
             *system.prepare_identity(0),
             calls.prepare("unshare", system.CLONE_NEWCGROUP),
-            system.prepare_mount("sandgate", _ROOT, "tmpfs", _SAFE, options),
+            system.prepare_mount("sandgate", _ROOT, "tmpfs", SAFE, options),
             *self._build,
         ]
 
@@ -79,7 +79,7 @@ class Plan:
         return self._slot
 
 
-def _tree(setup: Dict[str, Any]) -> List[Call]:
+def tree(setup: Dict[str, Any]) -> List[Call]:
     """Folders and links of the root; two of them belong to the user."""
     folders = list(_FOLDERS)
     for lower in setup["lowers"]:
@@ -105,7 +105,7 @@ def _mounts(lowers: List[str]) -> List[Call]:
                 "overlay",
                 _ROOT + lower,
                 "overlay",
-                _SAFE | system.MS_RDONLY,
+                SAFE | system.MS_RDONLY,
                 "lowerdir={}:{},userxattr".format(lower, _EMPTY),
             )
             for lower in lowers
@@ -120,7 +120,7 @@ def _mounts(lowers: List[str]) -> List[Call]:
             system.MS_NOSUID | system.MS_NOEXEC,
             "newinstance,ptmxmode=0666,mode=620,max=64",
         ),
-        system.prepare_mount("proc", _ROOT + "/proc", "proc", _PROC),
+        system.prepare_mount("proc", _ROOT + "/proc", "proc", PROC),
     ]
 
 
@@ -141,14 +141,14 @@ def _moving_in() -> List[Call]:
 
 def _slot_mounts() -> List[Call]:
     """A slot's own view of its processes."""
-    mounts = [system.prepare_mount("proc", "/proc", "proc", _PROC, "hidepid=2")]
+    mounts = [system.prepare_mount("proc", "/proc", "proc", PROC, "hidepid=2")]
     for source, names in (("/dev/null", _HIDDEN_FILES), ("/var/empty", _HIDDEN_FOLDERS)):
         there = [name for name in names if os.path.lexists("/proc/" + name)]
         mounts += [system.prepare_mount(source, "/proc/" + name, "", system.MS_BIND) for name in there]
     for name in _READ_ONLY_FOLDERS:
         folder = "/proc/" + name
         if os.path.isdir(folder):
-            again = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _PROC
+            again = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | PROC
             mounts.append(system.prepare_mount(folder, folder, "", system.MS_BIND | system.MS_REC))
             mounts.append(system.prepare_mount("", folder, "", again))
     return [*mounts, calls.prepare("chdir", WORKSPACE.encode())]

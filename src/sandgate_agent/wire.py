@@ -7,7 +7,9 @@ Channels
     launcher - zygote   SOCK_SEQPACKET: ``CLONE`` with JSON behind it and descriptors, ``CLONED`` with a pidfd
     launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
     gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``, ``RESUME``, ``HOLD``, ``NEXT`` one way; ``CHILD``
-                        with three descriptors, ``EXITED``, ``RESET``, ``RESUME`` the other way
+                        with three descriptors, ``EXITED``, ``RESET``, ``RESUME`` the other way. Out of a
+                        container of gVisor no descriptor can be sent: there ``ENDS`` with three of them asks for a
+                        child, and ``CHILD`` comes without any; there is no ``HOLD`` and no ``NEXT``
     gateway - child     SOCK_STREAM: the code one way; outputs, the report of an uncaught exception, and whether the
                         step left files, the other way
 """
@@ -29,11 +31,17 @@ _NAME_LIMIT, _VALUE_LIMIT, _TRACEBACK_LIMIT = 256, 4096, 12_000
 # Far beyond what anything can use, and within what every database and JSON parser counts to.
 _LARGEST = 2**53
 
+_MICRO = 1_000_000
+
 _NUMBERED = struct.Struct("!cQ")
-_EXITED = struct.Struct("!cQiQQQ")
+_EXITED = struct.Struct("!cQiQQQQQ")
 _CODE = struct.Struct("!II")
 
 NUMBERED_BYTES = _NUMBERED.size
+EXITED_BYTES = _EXITED.size
+# For a forker, whose every call counts: buffer, offset, ``EXITED``, number, wait status, then seconds and microseconds
+# in user mode and in system mode, and KiB.
+pack_exited_into = _EXITED.pack_into
 # A template's setup: the names of what it imports and shows.
 SETUP_LIMIT = 64 * 1024
 
@@ -44,6 +52,8 @@ RESUME = b"U"
 # Fork no next child until told to; fork it.
 HOLD = b"H"
 NEXT = b"N"
+# The next child's socket and pipes, where it is the gateway that makes them.
+ENDS = b"E"
 CHILD = b"C"
 EXITED = b"X"
 CLONE = b"Q"
@@ -83,20 +93,23 @@ def parse_numbered(message: bytes) -> Tuple[bytes, int]:
 
 def pack_exited(number: int, wait_status: int, user_us: int, system_us: int, peak_memory_bytes: int) -> bytes:
     """The message of a child's end; see :class:`Exited`."""
-    return _EXITED.pack(EXITED, number, wait_status, user_us, system_us, peak_memory_bytes)
+    times = *divmod(user_us, _MICRO), *divmod(system_us, _MICRO)
+    return _EXITED.pack(EXITED, number, wait_status, *times, peak_memory_bytes // 1024)
 
 
 def parse_exited(message: bytes) -> Exited:
     """How a child ended."""
     try:
-        kind, number, wait_status, user_us, system_us, peak = _EXITED.unpack(message)
+        kind, number, wait_status, user_s, user_us, system_s, system_us, peak_kib = _EXITED.unpack(message)
     except struct.error as error:
         raise WireError("expected a child's end: {}".format(error)) from None
     if kind != EXITED:
         raise WireError("expected a child's end, got {!r}".format(kind))
-    if max(user_us, system_us, peak) > _LARGEST:
+    # As the kernel counts: the forker has nothing to do but to copy it.
+    exited = Exited(number, wait_status, user_s * _MICRO + user_us, system_s * _MICRO + system_us, peak_kib * 1024)
+    if max(exited.user_us, exited.system_us, exited.peak_memory_bytes) > _LARGEST:
         raise WireError("no child can have used that much")
-    return Exited(number, wait_status, user_us, system_us, peak)
+    return exited
 
 
 def pack_code(code: bytes, options: Optional[Dict[str, Any]] = None) -> bytes:

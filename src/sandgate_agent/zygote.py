@@ -20,7 +20,7 @@ _MOST_DESCRIPTORS = 8
 _MOST_PREPARED = 16
 
 
-def _preload(names: List[str]) -> None:
+def preload(names: List[str]) -> None:
     """Import what the template asks for; a package that is missing or breaks is left to the user's own import."""
     for name in names:
         try:
@@ -29,7 +29,7 @@ def _preload(names: List[str]) -> None:
             sys.stderr.write("sandgate: preloading {} failed: {!r}\n".format(name, error))
 
 
-def _freeze() -> None:
+def freeze() -> None:
     """Make what was imported survive forks unshared: the collector never walks over it again."""
     gc.collect()
     gc.disable()
@@ -45,7 +45,9 @@ class Zygote:
         self._filter = filter_
         self._fork = None if setup["preload"] else system.prepare_light_fork(system.find_thread_number())
         self._signals = system.open_child_signals()
-        self._watch = system.Watch(self._signals, channel)
+        self._poll = system.Poll(self._signals, channel)
+        self._drain = system.prepare_drain(self._signals)
+        self._forkers: Dict[Any, forker.Forker] = {}
         self._starts: Dict[bytes, forker.Start] = {}
         flags = walls.NEW_ENVIRONMENT if self._plan else 0
         self._clone_environment, self._environment_pidfd = system.prepare_clone_with_pidfd(flags)
@@ -71,9 +73,10 @@ class Zygote:
         if namespaces:
             self._join(number, start, control, sync, namespaces)
         else:
+            role = self._forker(start, control, sync)
             pid = self._clone_environment()
             if pid == 0:
-                self._be_forker(start, control, sync)
+                self._be_forker(start, role)
             if pid > 0:
                 self._reply(number, self._environment_pidfd.value)
             else:
@@ -81,11 +84,23 @@ class Zygote:
                 sys.stderr.write("sandgate: nothing can be cloned: {}\n".format(calls.failure(self._clone_environment)))
         close_all(ends)
 
-    def _be_forker(self, start: forker.Start, control: int, sync: int) -> None:
+    def _forker(self, start: forker.Start, control: int, sync: int) -> forker.Forker:
+        """What a clone with these descriptors will be; they have the same numbers in nearly every request."""
+        role = self._forkers.get((start, control, sync))
+        if role is None:
+            if len(self._forkers) >= _MOST_PREPARED:
+                self._forkers.clear()
+            role = forker.Forker(control, sync, self._signals, self._plan is not None, self._fork, start.of_children)
+            self._forkers[start, control, sync] = role
+        return role
+
+    def _be_forker(self, start: forker.Start, role: forker.Forker) -> None:
         """In the clone; never returns."""
-        os.close(self._channel)
-        os.close(self._signals)
-        forker.main(start, self._plan is not None, self._fork, control, sync)
+        try:
+            os.close(self._channel)
+            role.run(start)
+        finally:
+            os._exit(0)
 
     def _reply(self, number: int, pidfd: int) -> None:
         """Hand a clone to the launcher. Raises ``OSError``."""
@@ -95,6 +110,7 @@ class Zygote:
 
     def _join(self, number: int, start: forker.Start, control: int, sync: int, namespaces: List[int]) -> None:
         """A process namespace is entered by children only: a go-between enters the rest and clones the forker."""
+        role = self._forker(start, control, sync)
         try:
             if system.clone(0):
                 return
@@ -107,7 +123,7 @@ class Zygote:
             pid = self._clone_slot()
             if pid == 0:
                 close_all(namespaces)
-                self._be_forker(start, control, sync)
+                self._be_forker(start, role)
             if pid > 0:
                 self._reply(number, self._slot_pidfd.value)
         finally:
@@ -116,12 +132,12 @@ class Zygote:
     def serve(self) -> None:
         """Clone for every request until the launcher is gone."""
         while True:
-            signalled, asked = self._watch.wait()
-            if signalled:
-                os.read(self._signals, 1024)
+            self._poll.wait(-1)
+            if self._poll.found[system.FOUND_FIRST]:
+                self._drain()
                 while self._bury_one() > 0:
                     pass
-            if not asked:
+            if not self._poll.found[system.FOUND_SECOND]:
                 continue
             message, ends = self._request.receive()
             if not message:
@@ -140,10 +156,10 @@ def main(channel: int) -> None:
         with os.fdopen(programs[0], "rb") as program:
             filter_ = system.Filter(program.read())
     system.set_process_name("sg-zygote")
-    _preload(setup["preload"])
+    preload(setup["preload"])
     child.rehearse()
     child.prepare_interpreter(setup)
     zygote = Zygote(channel, setup, filter_)
-    _freeze()
+    freeze()
     os.write(channel, wire.READY)
     zygote.serve()

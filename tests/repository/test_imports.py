@@ -59,3 +59,15 @@ def test_the_agent_imports_in_other_pythons(version: str) -> None:
     program = f"import sys; sys.path.insert(0, {str(SRC)!r}); import {modules}"
     done = subprocess.run([interpreter, "-I", "-S", "-B", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"Python {version} cannot import the agent:\n{done.stderr}"
+
+
+def test_a_zygote_loads_the_standard_library_first() -> None:
+    """All that the agent imports is imported by the module that lays out its memory, before any of it is there."""
+    first = next(source for source in _agent_files() if source.module == "sandgate_agent.heap")
+
+    def outside(source: Source) -> set[str]:
+        names = {name for statement in imports(source, lazy=True) for name in imported_names(source, statement)}
+        return {name.split(".")[0] for name in names} - {"sandgate_agent"}
+
+    later = set().union(*map(outside, _agent_files())) - outside(first)
+    assert not later, f"Import these in sandgate_agent/heap.py, too: {sorted(later)}"

@@ -7,6 +7,7 @@ import pytest
 from sandgate.core.states import Isolation
 from tests.runtime.hosts import Bench, LauncherHost, launcher_host
 
+_GVISOR = pytest.param(Isolation.GVISOR, marks=pytest.mark.needs_gvisor)
 _STANDARD = pytest.param(Isolation.STANDARD, marks=pytest.mark.needs_root_namespaces)
 
 
@@ -24,6 +25,13 @@ def process_host() -> Iterator[LauncherHost]:
         yield host
 
 
+@pytest.fixture(scope="session")
+def gvisor_host() -> Iterator[LauncherHost]:
+    """A launcher of the gvisor class."""
+    with launcher_host(Isolation.GVISOR) as host:
+        yield host
+
+
 async def _connected(host: LauncherHost) -> AsyncIterator[Bench]:
     runtime = host.runtime()
     bench = Bench(host, runtime)
@@ -38,6 +46,13 @@ async def _connected(host: LauncherHost) -> AsyncIterator[Bench]:
 async def standard(standard_host: LauncherHost) -> AsyncIterator[Bench]:
     """A runtime of the standard class."""
     async for bench in _connected(standard_host):
+        yield bench
+
+
+@pytest.fixture
+async def gvisor(gvisor_host: LauncherHost) -> AsyncIterator[Bench]:
+    """A runtime of the gvisor class."""
+    async for bench in _connected(gvisor_host):
         yield bench
 
 

@@ -26,6 +26,7 @@ from sandgate.sandbox.base import Sandbox, SandboxSpec
 from sandgate.sandbox.launcher import starter
 from sandgate.sandbox.launcher.cgroup import find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
+from sandgate.sandbox.launcher.gvisor.runsc import find_runsc
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from tests.abilities import find_interpreter
 
@@ -165,13 +166,19 @@ def start_launcher(config: LauncherConfig) -> subprocess.Popen[str]:
         return thread.submit(_start_plain, config).result()
 
 
+def _find_gvisor() -> dict[str, Any]:
+    runsc = find_runsc()
+    assert runsc is not None
+    return {"runsc": runsc.path, "platform": runsc.platform}
+
+
 @contextmanager
 def launcher_host(isolation: Isolation, **changes: Any) -> Iterator[LauncherHost]:
     """A launcher that ends with the block, and everything that it has made; ``changes`` to its configuration."""
     with tempfile.TemporaryDirectory(prefix="sgl-") as folder:
         run_folder = Path(folder)
         run_folder.chmod(0o755)
-        standard = isolation is Isolation.STANDARD
+        standard = isolation is not Isolation.PROCESS
         if not standard and os.geteuid() == 0:
             os.chown(run_folder, _PLAIN_USER_ID, _PLAIN_USER_ID)
         config = LauncherConfig(
@@ -182,6 +189,7 @@ def launcher_host(isolation: Isolation, **changes: Any) -> Iterator[LauncherHost
             most_sandboxes=2000,
             standard=standard,
             templates=find_templates(),
+            **(_find_gvisor() if isolation is Isolation.GVISOR else {}),
         )
         config = replace(config, **changes)
         host = LauncherHost(config, isolation, start_launcher(config))

@@ -3,7 +3,7 @@
 import ctypes
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from sandgate.sandbox.seccomp import find_library
@@ -14,6 +14,8 @@ REFUSE = 0x00050000 | errno.EPERM
 UNKNOWN = 0x00050000 | errno.ENOSYS
 # Beyond the highest number that any kernel of today has.
 _LAST_NUMBER = 700
+# Source: struct seccomp_data in include/uapi/linux/seccomp.h
+_ARGUMENTS_OFFSET = 16
 
 
 @cache
@@ -42,9 +44,20 @@ def judge(program: bytes, number: int, *arguments: int, arch: int | None = None)
 
     Source: include/uapi/linux/bpf_common.h and seccomp.h; only the instructions that such filters are made of.
     """
+    return _follow(program, number, arguments, arch)[0]
+
+
+def looks_at_arguments(program: bytes, number: int) -> bool:
+    """Whether a filter's answer to a call may depend on its arguments."""
+    return any(offset >= _ARGUMENTS_OFFSET for offset in _follow(program, number, (), None)[1])
+
+
+def _follow(program: bytes, number: int, arguments: Sequence[int], arch: int | None) -> tuple[int, set[int]]:
+    """The answer, and what of the call was looked at on the way to it."""
     full = [*arguments, 0, 0, 0, 0, 0, 0][:6]
     data = struct.pack("=iIQ6Q", number, architecture() if arch is None else arch, 0, *(a % 2**64 for a in full))
     instructions = list(struct.iter_unpack("=HBBI", program))
+    looked_at: set[int] = set()
     place = accumulator = 0
     while True:
         code, on_true, on_false, constant = instructions[place]
@@ -52,11 +65,12 @@ def judge(program: bytes, number: int, *arguments: int, arch: int | None = None)
         kind = code & 0x07
         if kind == 0x00:
             accumulator = struct.unpack_from("=I", data, constant)[0]
+            looked_at.add(constant)
         elif kind == 0x04:
             assert code == 0x54, f"arithmetic {code:#x}"
             accumulator &= constant
         elif kind == 0x06:
-            return int(constant)
+            return int(constant), looked_at
         elif code == 0x05:
             place += constant
         else:

@@ -1,18 +1,12 @@
 """The kernel's surface, by running into it: what is refused is refused to real processes in a real environment."""
 
-import platform
-import signal
-
 import pytest
 
-from sandgate.core.states import ExecutionStatus
-from sandgate.sandbox.seccomp import ALLOWED
 from tests.runtime.hosts import Bench
 from tests.runtime.kernel import numbers
 
 pytestmark = pytest.mark.needs_root_namespaces
 
-CHECKED = {"clone", "ioctl", "prctl", "sched_setscheduler", "socket", "mknod", "mknodat"}
 # Defines ``call``: the name of the error that a call of the kernel ends with, None when it succeeds.
 CALL = """
 import ctypes, errno, os
@@ -28,16 +22,6 @@ def call(number, *arguments):
 
 def _call() -> str:
     return CALL.replace("FORKS", str([numbers()["clone"]]))
-
-
-async def test_every_refused_call(standard: Bench) -> None:
-    """Each call that is not on the list is refused, and leaves the process as it was."""
-    refused = {name: number for name, number in numbers().items() if name not in {*ALLOWED, *CHECKED}}
-    assert len(refused) > 80
-    code = _call() + f"answer = {{name: call(number, *[-1] * 6) for name, number in {refused!r}.items()}}"
-    found = await standard.ask(await standard.make(), code)
-    assert found.pop("clone3") == "ENOSYS"
-    assert {name: error for name, error in found.items() if error != "EPERM"} == {}
 
 
 ATTEMPTS = {
@@ -103,27 +87,6 @@ async def test_sockets(standard: Bench) -> None:
         f"    except OSError as e: return errno.errorcode[e.errno]\nanswer = [make(*kind) for kind in {odd!r}]"
     )
     assert set(await standard.ask(await standard.make(), code)) == {"EPERM"}
-
-
-# Machine code that makes a call by the numbers of 32 bits (getpid), and the same in the x32 way.
-_INT_80 = b"\xb8\x14\x00\x00\x00\xcd\x80\xc3"
-_X32 = b"\xb8\x27\x00\x00\x40\x0f\x05\xc3"
-
-
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="machine code of x86_64")
-@pytest.mark.parametrize("machine_code", [_INT_80, _X32])
-async def test_foreign_abi(machine_code: bytes, standard: Bench) -> None:
-    """Whoever calls the kernel by other numbers is dead at once."""
-    code = (
-        f"import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write({machine_code!r})\n"
-        "ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()\nprint('went on')"
-    )
-    sandbox = await standard.make()
-    ran = await standard.run(sandbox, code)
-    # A kernel that has no such calls at all answers with another signal.
-    assert ran.exit_code in (128 + signal.SIGSYS, 128 + signal.SIGSEGV)
-    assert (ran.status, ran.stdout) == (ExecutionStatus.FAILED, b"")
-    assert await standard.works(sandbox)
 
 
 async def test_ordinary_programs_meet_no_wall(standard: Bench) -> None:

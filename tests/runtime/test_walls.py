@@ -75,7 +75,7 @@ async def test_files_of_the_host(standard: Bench, tmp_path: Path) -> None:
         assert error in {"ENOENT", "ENOTDIR", "EACCES"}
 
 
-EMPTY = ["/proc/acpi", "/proc/asound", "/proc/driver", "/proc/scsi"]
+EMPTY = ["/proc/acpi", "/proc/asound", "/proc/driver", "/proc/pressure", "/proc/scsi"]
 
 
 async def test_mounts(standard: Bench) -> None:

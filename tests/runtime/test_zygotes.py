@@ -227,7 +227,7 @@ async def test_spares(isolation: Isolation) -> None:
 
 @both
 async def test_spares_of_other_limits(isolation: Isolation) -> None:
-    """Whoever asks for other limits gets them; spares follow what was asked for last."""
+    """Whoever asks for limits that a spare cannot be given gets them; spares follow what was asked for."""
     async with own_launcher(isolation, spares=2) as bench:
         await bench.make()
         await until(lambda: len(bench.host.forkers()) == 3)

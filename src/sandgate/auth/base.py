@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import ApiKeyId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import ApiKey, Principal, Role, User
@@ -46,8 +47,17 @@ class Authenticator(Protocol):
         """
         ...
 
-    async def create_api_key(self, caller: Principal, label: str, expires_in_s: int | None) -> IssuedApiKey:
-        """A new key that acts as the caller. Raises ``Forbidden`` when the caller came with an API key."""
+    async def create_api_key(
+        self,
+        caller: Principal,
+        label: str,
+        expires_in_s: int | None,
+        keep: Keep[IssuedApiKey] | None = None,
+    ) -> IssuedApiKey:
+        """A new key that acts as the caller; what ``keep`` makes of it is on disk with it.
+
+        Raises ``Forbidden`` when the caller came with an API key.
+        """
         ...
 
     async def list_api_keys(self, caller: Principal, page: PageRequest) -> Page[ApiKey]:
@@ -62,8 +72,15 @@ class Authenticator(Protocol):
 class Users(Protocol):
     """The accounts, for admins. Each method raises ``Forbidden`` unless the caller is one (None: the command line)."""
 
-    async def create(self, caller: Principal | None, name: str, password: str, role: Role) -> User:
-        """A new user. Raises ``UserNameTaken``, ``InvalidRequest``."""
+    async def create(
+        self,
+        caller: Principal | None,
+        name: str,
+        password: str,
+        role: Role,
+        keep: Keep[User] | None = None,
+    ) -> User:
+        """A new user; what ``keep`` makes of it is on disk with it. Raises ``UserNameTaken``, ``InvalidRequest``."""
         ...
 
     async def get(self, caller: Principal | None, user_id: UserId) -> User:

@@ -25,6 +25,11 @@ class DerivedSecrets:
         self._folder = folder
         self._key = b""
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a key already."""
+        return (self._folder / _FILE).exists()
+
     def open(self) -> None:
         """Read the key; make it where there is none. Raises ``ConfigurationError``."""
         make_private_folder(self._folder)

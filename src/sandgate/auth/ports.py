@@ -6,6 +6,7 @@ Every method may raise ``StoreUnavailable``.
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import ApiKeyId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import ApiKey, Role, User
@@ -14,8 +15,8 @@ from sandgate.core.principal import ApiKey, Role, User
 class UserRows(Protocol):
     """Rows of users."""
 
-    async def insert(self, user: User) -> None:
-        """Add a row; raises ``UserNameTaken``."""
+    async def insert(self, user: User, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it; raises ``UserNameTaken``."""
         ...
 
     async def find(self, user_id: UserId) -> User | None:
@@ -54,8 +55,8 @@ class UserRows(Protocol):
 class CredentialRows(Protocol):
     """Rows of API keys and of tokens that were ended before their time."""
 
-    async def insert_api_key(self, key: ApiKey) -> None:
-        """Add a row."""
+    async def insert_api_key(self, key: ApiKey, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it."""
         ...
 
     async def find_api_key(self, api_key_id: ApiKeyId) -> ApiKey | None:

@@ -34,6 +34,7 @@ from sandgate.core.errors import (
     StoreUnavailable,
     TooManyRequests,
 )
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import ApiKeyId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import ApiKey, Principal, User
@@ -117,7 +118,13 @@ class AuthService:
         finally:  # A cancelled write may be done all the same.
             self._revoked.drop(token_id)
 
-    async def create_api_key(self, caller: Principal, label: str, expires_in_s: int | None) -> IssuedApiKey:
+    async def create_api_key(
+        self,
+        caller: Principal,
+        label: str,
+        expires_in_s: int | None,
+        keep: Keep[IssuedApiKey] | None = None,
+    ) -> IssuedApiKey:
         """See :class:`sandgate.auth.base.Authenticator`.
 
         Also raises ``Forbidden`` for a viewer, who changes nothing, ``InvalidRequest``, and ``Conflict`` when the
@@ -132,7 +139,7 @@ class AuthService:
         present = await self._credentials.list_api_keys(caller.user_id, PageRequest(limit=MOST_KEYS_OF_A_USER))
         if len(present.items) >= MOST_KEYS_OF_A_USER:
             raise Conflict(f"{caller.name} has {MOST_KEYS_OF_A_USER} API keys already; delete one first")
-        await self._credentials.insert_api_key(issued.key)
+        await self._credentials.insert_api_key(issued.key, keep and keep(issued))
         return issued
 
     async def list_api_keys(self, caller: Principal, page: PageRequest) -> Page[ApiKey]:

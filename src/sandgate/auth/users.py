@@ -8,6 +8,7 @@ from sandgate.auth.passwords import Passwords, check_password
 from sandgate.auth.ports import UserRows
 from sandgate.core.clock import Clock
 from sandgate.core.errors import Forbidden, UserNotFound
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import UserId, make_user_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role, User
@@ -31,13 +32,20 @@ class UserService:
         self._passwords = passwords
         self._clock = clock
 
-    async def create(self, caller: Principal | None, name: str, password: str, role: Role) -> User:
+    async def create(
+        self,
+        caller: Principal | None,
+        name: str,
+        password: str,
+        role: Role,
+        keep: Keep[User] | None = None,
+    ) -> User:
         """See :class:`sandgate.auth.base.Users`; raises ``TooManyRequests`` when too many passwords are hashed."""
         _check_admin(caller)
         check_user_name(name)
         check_password(password)
         user = make_user(name, await self._passwords.hash(password), role, self._clock)
-        await self._rows.insert(user)
+        await self._rows.insert(user, keep and keep(user))
         return user
 
     async def get(self, caller: Principal | None, user_id: UserId) -> User:

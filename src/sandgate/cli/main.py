@@ -14,6 +14,7 @@ import typer
 
 from sandgate import __version__
 from sandgate.cli import (
+    audit_commands,
     config_command,
     doctor,
     keys_command,
@@ -74,6 +75,7 @@ def make_app() -> typer.Typer:
     app.add_typer(user_commands.app, name="user")
     app.add_typer(template_commands.app, name="template")
     app.add_typer(keys_command.app, name="keys")
+    app.add_typer(audit_commands.app, name="audit")
     return app
 
 

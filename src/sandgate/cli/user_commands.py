@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from sandgate.cli import state as state_folder
+from sandgate.cli.audit_commands import audited
 from sandgate.cli.exits import EXIT_USAGE
 from sandgate.cli.state import DatabaseOption, JsonOption, StateOption
 from sandgate.cli.terminal import print_json, print_table, show_time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sandgate.auth.ports import UserRows
     from sandgate.auth.users import UserService
     from sandgate.config.settings import Settings
+    from sandgate.store.sql_store import SqlStore
 
 app = typer.Typer(no_args_is_help=True, help="The users who may use the API.", rich_markup_mode=None)
 
@@ -47,6 +49,7 @@ class _Accounts:
 
     users: "UserService"
     rows: "UserRows"
+    store: "SqlStore"
 
     async def find(self, name: str) -> User:
         """The user of this name, or of this id. Raises ``UserNotFound``."""
@@ -79,7 +82,8 @@ def create(
     async def work(accounts: _Accounts) -> User:
         return await accounts.users.create(None, name, password, role)
 
-    _show(_run(settings, work, create=True), "was made", as_json)
+    details = {"username": name, "role": role.value}
+    _show(_change(settings, "create_user", work, create=True, **details), "was made", as_json)
 
 
 @app.command("list")
@@ -116,7 +120,7 @@ def set_password(
         user = await accounts.find(name)
         return await accounts.users.update(None, user.user_id, password=password)
 
-    _show(_run(settings, work), "has another password", as_json)
+    _show(_change(settings, "update_user", work, fields=["password"]), "has another password", as_json)
 
 
 @app.command("set-role")
@@ -134,7 +138,7 @@ def set_role(
         return await accounts.users.update(None, user.user_id, role=role)
 
     settings = state_folder.read(state=state, database_url=database_url)
-    _show(_run(settings, work), f"has the role {role}", as_json)
+    _show(_change(settings, "update_user", work, role=role.value), f"has the role {role}", as_json)
 
 
 @app.command("disable")
@@ -146,7 +150,7 @@ def disable(
     Tokens from before are good no longer, also after that.
     """
     settings = state_folder.read(state=state, database_url=database_url)
-    _show(_run(settings, _set_disabled(name, True)), "is disabled", as_json)
+    _show(_change(settings, "update_user", _set_disabled(name, True), disabled=True), "is disabled", as_json)
 
 
 @app.command("enable")
@@ -155,7 +159,7 @@ def enable(
 ) -> None:
     """Let a disabled user in again."""
     settings = state_folder.read(state=state, database_url=database_url)
-    _show(_run(settings, _set_disabled(name, False)), "is enabled", as_json)
+    _show(_change(settings, "update_user", _set_disabled(name, False), disabled=False), "is enabled", as_json)
 
 
 @app.command("delete")
@@ -177,7 +181,7 @@ def delete(
         await accounts.users.delete(None, user.user_id)
         return user
 
-    _show(_run(settings, work), "was removed", as_json)
+    _show(_change(settings, "delete_user", work), "was removed", as_json)
 
 
 def _set_disabled(name: str, disabled: bool) -> Work[User]:
@@ -199,6 +203,18 @@ async def _list_all(accounts: _Accounts) -> list[User]:
         page = await accounts.users.list(None, PageRequest(limit=LIST_PAGE, before_id=page.next_before_id))
         listed += page.items
     return listed
+
+
+def _change(settings: "Settings", action: str, work: Work[User], *, create: bool = False, **details: object) -> User:
+    """Do the work and tell the audit log."""
+
+    async def told(accounts: _Accounts) -> User:
+        async with audited(settings, accounts.store, action, **details) as found:
+            user = await work(accounts)
+            found["resource_id"] = user.user_id
+        return user
+
+    return _run(settings, told, create=create)
 
 
 def _run(settings: "Settings", work: Work[ResultT], *, create: bool = False) -> ResultT:
@@ -228,7 +244,7 @@ async def _opened(settings: "Settings", *, create: bool) -> AsyncIterator[_Accou
         async with state_folder.opened_store(settings, create=create) as store:
             forget = partial(forget_first_password, settings.state)
             accounts = Accounts(store.users, clock)
-            yield _Accounts(UserService(store.users, accounts, passwords, clock, forget), store.users)
+            yield _Accounts(UserService(store.users, accounts, passwords, clock, forget), store.users, store)
     finally:
         passwords.close()
 

@@ -1,1 +1,1 @@
-"""Which host holds an environment."""
+"""The servers that share a database."""

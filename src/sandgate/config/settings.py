@@ -70,6 +70,14 @@ class Settings(BaseModel):
     )
     database_migrate: bool = _setting(True, "Bring the database's schema to the newest version at the start.")
     database_read_threads: int = _setting(4, "Connections that serve reads.", ge=1, le=64)
+    server_lease_s: float = _setting(
+        60.0,
+        "How long a server that gives no sign of life is believed to live by other servers on the same database; then "
+        "they end its environments as `failed`, and give back the idempotency keys of what it was asked.",
+        unit="s",
+        ge=2,
+        le=3600,
+    )
     execution_retention_s: int = _setting(
         7 * 86_400, "Records of ended executions are kept for this long.", unit="s", ge=60
     )
@@ -89,6 +97,13 @@ class Settings(BaseModel):
         le=1000,
     )
     login_window_s: float = _setting(60.0, "How long a failed login counts.", unit="s", ge=1, le=86_400)
+
+    audit_retention_s: int = _setting(
+        365 * 86_400, "Entries of the audit log are kept for this long.", unit="s", ge=86_400
+    )
+    audit_executions: bool = _setting(
+        True, "Executions that the service carried out have an entry in the audit log; what was refused always has one."
+    )
 
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
@@ -118,6 +133,18 @@ class Settings(BaseModel):
     cpu_millis: int = _setting(1000, "CPU of an environment.", unit="thousandths of a core", ge=50)
     processes: int = _setting(64, "Processes and threads of an environment.", ge=8, le=32_768)
     disk_bytes: int = _setting(256 * 1024**2, "Files of an environment.", unit="bytes", ge=1024**2)
+    max_environment_memory_bytes: int = _setting(
+        2 * 1024**3, "The most memory that may be asked for with an environment.", unit="bytes", ge=32 * 1024**2
+    )
+    max_environment_cpu_millis: int = _setting(
+        2000, "The most CPU that may be asked for with an environment.", unit="thousandths of a core", ge=50
+    )
+    max_environment_processes: int = _setting(
+        512, "The most processes and threads that may be asked for with an environment.", ge=8, le=32_768
+    )
+    max_environment_disk_bytes: int = _setting(
+        2 * 1024**3, "The most files that may be asked for with an environment.", unit="bytes", ge=1024**2
+    )
     inodes: int = _setting(65_536, "Number of files of an environment.", ge=256)
     file_size_bytes: int = _setting(256 * 1024**2, "Largest single file.", unit="bytes", ge=1024)
     open_files: int = _setting(1024, "Open files of a process.", ge=64, le=65_536)

@@ -22,6 +22,7 @@ SignalId = NewType("SignalId", str)
 ScheduleId = NewType("ScheduleId", str)
 WebhookId = NewType("WebhookId", str)
 DeliveryId = NewType("DeliveryId", str)
+AuditId = NewType("AuditId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -134,3 +135,8 @@ def make_webhook_id() -> WebhookId:
 def make_delivery_id() -> DeliveryId:
     """A new ``delivery-…``."""
     return DeliveryId(make_id("delivery"))
+
+
+def make_audit_id() -> AuditId:
+    """A new ``audit-…``."""
+    return AuditId(make_id("audit"))

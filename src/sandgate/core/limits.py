@@ -1,6 +1,6 @@
 """What one sandbox may use. Every figure is held from outside the sandbox, by cgroup, rlimit or mount option."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 MIB = 1024 * 1024
 
@@ -24,3 +24,31 @@ class Limits:
     concurrent_executions: int = 16
     output_bytes: int = MIB
     drained_output_bytes: int = 256 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class AskedLimits:
+    """What somebody asks for instead of a template's limits; None leaves it as it is."""
+
+    memory_bytes: int | None = None
+    cpu_millis: int | None = None
+    processes: int | None = None
+    disk_bytes: int | None = None
+
+    def given(self) -> dict[str, int]:
+        """What is asked for, by the names of :class:`Limits`."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """The most that may be asked for, and whose ceilings they are: ``server`` or ``user``.
+
+    What a template gives by itself may be had in any case.
+    """
+
+    memory_bytes: int
+    cpu_millis: int
+    processes: int
+    disk_bytes: int
+    scope: str = "server"

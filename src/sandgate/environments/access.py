@@ -1,7 +1,7 @@
 """Who may see and change what."""
 
 from sandgate.core.environment import Environment
-from sandgate.core.errors import EnvironmentNotFound, Forbidden
+from sandgate.core.errors import EnvironmentElsewhere, EnvironmentNotFound, Forbidden
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.principal import Principal
 
@@ -29,3 +29,12 @@ def check_can_write(caller: Principal) -> None:
     """Raises ``Forbidden`` for a caller that only reads."""
     if not caller.can_write:
         raise Forbidden(f"The role {caller.role} only reads; ask an admin for the role user")
+
+
+def check_is_here(row: Environment, server_id: str) -> None:
+    """Raises ``EnvironmentElsewhere`` for one that lives, and on another server than this one."""
+    if row.is_live and row.server_id not in (None, server_id):
+        raise EnvironmentElsewhere(
+            f"Environment {row.environment_id} is on another server ({row.server_id}); ask that one",
+            {"server_id": row.server_id},
+        )

@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from sandgate.core.environment import Environment
 from sandgate.core.execution import Execution, Surroundings
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.limits import AskedLimits
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.core.template import Template
+from sandgate.sandbox.base import SandboxUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,17 @@ class NewEnvironment:
     timeout_s: int | None = None
     metadata: dict[str, str] | None = None
     isolation: Isolation | None = None
+    limits: AskedLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What a live environment uses at a moment."""
+
+    row: Environment
+    at: datetime
+    usage: SandboxUsage
+    executions_running: int
 
 
 class Environments(Protocol):
@@ -29,16 +44,26 @@ class Environments(Protocol):
     ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
     """
 
-    async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
-        """The row, durable, in status ``creating``; its sandbox is being made.
+    async def create(
+        self, caller: Principal, wanted: NewEnvironment, keep: Keep[Environment] | None = None
+    ) -> Environment:
+        """The row, durable, in status ``creating``; its sandbox is being made. What ``keep`` makes is on disk with it.
 
-        Raises ``UnknownTemplate``, ``TemplateUnavailable``, ``IsolationUnavailable``, ``TooManyEnvironments``,
+        Raises ``UnknownTemplate``, ``TemplateUnavailable``, ``IsolationUnavailable``, ``LimitTooHigh``,
+        ``TooManyEnvironments``,
         ``ServiceDraining``.
         """
         ...
 
     async def get(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
         """One environment."""
+        ...
+
+    async def metrics(self, caller: Principal, environment_id: EnvironmentId) -> Metrics:
+        """What it uses now, and has used at most; waits for one that is being made.
+
+        Raises ``EnvironmentNotRunning``, ``LauncherUnavailable``.
+        """
         ...
 
     async def list(

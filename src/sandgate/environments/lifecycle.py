@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
+from sandgate.core.audit import AuditSink, by_service
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
 from sandgate.core.errors import LauncherUnavailable, MechanismFault
@@ -37,12 +38,21 @@ _log = get_logger(__name__)
 class Lifecycle:
     """The live environments of this process, by id, and the tasks that make and end their sandboxes."""
 
-    def __init__(self, store: EnvironmentStore, runtime: Runtime, clock: Clock, quota: Quota, tasks: TaskOwner) -> None:
+    def __init__(
+        self,
+        store: EnvironmentStore,
+        runtime: Runtime,
+        clock: Clock,
+        quota: Quota,
+        tasks: TaskOwner,
+        audit: AuditSink | None = None,
+    ) -> None:
         self._store = store
         self._runtime = runtime
         self._clock = clock
         self._quota = quota
         self._tasks = tasks
+        self._audit = audit
         self._slots = asyncio.Semaphore(_MADE_AT_ONCE)
         self._live: dict[EnvironmentId, LiveEnvironment] = {}
         self._deadlines: Deadlines[EnvironmentId] = Deadlines(clock, self._expire)
@@ -63,6 +73,7 @@ class Lifecycle:
     def launch(self, row: Environment) -> LiveEnvironment:
         """Keep a new environment, whose place in the quota is taken, and begin to make its sandbox."""
         live = self._keep(row, self._clock.monotonic() + row.timeout_s, None)
+        live.is_written = False
         live.making = self._tasks.spawn(self._make(live), f"make {row.environment_id}")
         return live
 
@@ -191,6 +202,10 @@ class Lifecycle:
         del self._live[environment_id]
         self._quota.give_back(live.row.owner_id)
         _log.info("environment ended", environment_id=environment_id, status=ending.status.value, reason=ending.reason)
+        if self._audit is not None and not ending.deleted:
+            # What a caller deleted is told of with the request.
+            details = {"owner_id": live.row.owner_id, "status": ending.status.value, "reason": ending.reason}
+            self._audit.note(by_service("end_environment", ended_at, environment_id, details))
 
     async def _stop_making(self, live: LiveEnvironment) -> None:
         """See to it that the runtime is not at work on it any more.

@@ -52,6 +52,7 @@ class LiveEnvironment:
         self.running: dict[ExecutionId, ActiveExecution] = {}
         self.making: asyncio.Task[None] | None = None
         self.asked_runtime = False
+        self.is_written = True
         self.ending: Ending | None = None
         self.ended: asyncio.Task[None] | None = None
         # Serialises changes, each of which reads the row, waits, and writes it.

@@ -23,16 +23,20 @@ _log = get_logger(__name__)
 
 class Reaper:
     """Prunes what ended long ago (executions, runs, environments, deleted workflows), revoked tokens that have
-    expired, and first answers of idempotent requests.
+    expired, first answers of idempotent requests, and, through ``prune_audit``, what is old in the audit log.
     """
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings, batch: int = _BATCH) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, settings: Settings, batch: int = _BATCH, prune_audit: Prune | None = None
+    ) -> None:
         self._store = store
         self._batch = batch
         self._clock = clock
         self._retention = timedelta(seconds=settings.execution_retention_s)
         self._run_retention = timedelta(seconds=settings.run_retention_s)
         self._idempotency_retention = timedelta(seconds=settings.idempotency_retention_s)
+        self._prune_audit = prune_audit
+        self._audit_retention = timedelta(seconds=settings.audit_retention_s)
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled. A database that is away is tried again next time."""
@@ -54,6 +58,8 @@ class Reaper:
         pruned += await self._prune_all(retention.prune_runs, before, max(1, self._batch // _ROWS_OF_A_RUN))
         pruned += await self._prune_all(retention.prune_workflows, before, self._batch)
         pruned += await self._prune_all(retention.prune_environments, before, self._batch)
+        if self._prune_audit is not None:
+            pruned += await self._prune_all(self._prune_audit, now - self._audit_retention, self._batch)
         if pruned:
             _log.info("records pruned", count=pruned)
         return pruned

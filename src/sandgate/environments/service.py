@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from sandgate.config.settings import Settings
+from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
 from sandgate.core.errors import (
@@ -14,6 +15,7 @@ from sandgate.core.errors import (
     ServiceDraining,
 )
 from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
+from sandgate.core.idempotency import Keep, KeptAnswer
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
@@ -24,12 +26,15 @@ from sandgate.environments.access import (
     check_can_change,
     check_can_see,
     check_can_write,
+    check_is_here,
     environment_not_found,
 )
-from sandgate.environments.base import NewEnvironment, Templates
+from sandgate.environments.base import Metrics, NewEnvironment, Templates
 from sandgate.environments.executions import Executions
+from sandgate.environments.granting import CeilingSource, ServerCeilings, grant
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, LiveEnvironment, not_running
+from sandgate.environments.measuring import measure
 from sandgate.environments.quota import Quota
 from sandgate.environments.tasks import TaskOwner
 from sandgate.sandbox.base import Collect, Mask, Runtime, Sandbox
@@ -41,6 +46,7 @@ _SETTLE_S = 5.0
 
 _NOT_WRITTEN = Ending(EnvironmentStatus.FAILED, "its record could not be written")
 _STOPPED = Ending(EnvironmentStatus.TERMINATED, "the service was stopped")
+_BURIED = Ending(EnvironmentStatus.FAILED, "the server that it was on was out of touch, and taken for dead")
 _DELETED = Ending(EnvironmentStatus.TERMINATED, None, deleted=True)
 # What has ended by itself, or with the service, can still be deleted.
 _DELETABLE = frozenset({EnvironmentStatus.FAILED, EnvironmentStatus.EXPIRED, EnvironmentStatus.TERMINATED})
@@ -51,7 +57,9 @@ _log = get_logger(__name__)
 class EnvironmentService:
     """``Environments`` on a store and a runtime. One process has one of it, on one event loop.
 
-    ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task.
+    ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task, ``audit`` of
+    environments that end without anybody deleting them. ``server_id`` names the server in rows: the same after a
+    restart, another for every other server on the database.
     """
 
     def __init__(
@@ -62,16 +70,21 @@ class EnvironmentService:
         clock: Clock,
         settings: Settings,
         on_fault: Callable[[BaseException], None] | None = None,
+        ceilings: CeilingSource | None = None,
+        audit: AuditSink | None = None,
+        server_id: str = "server",
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._templates = templates
         self._clock = clock
         self._settings = settings
+        self._ceilings = ceilings or ServerCeilings(settings)
         self._draining = False
+        self._server_id = server_id
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
-        self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks)
+        self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
         self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
 
     @property
@@ -90,18 +103,19 @@ class EnvironmentService:
         ``others`` are sandboxes that are no environments and are to be left; answers those of them that are there.
         """
         await self._runtime.start(self._lifecycle.sandbox_ended)
-        rows = await self._store.environments.list_live()
+        own = self._server_id if self._store.servers.is_shared else None
+        rows = await self._store.environments.list_live(own)
         sandboxes = await self._runtime.adopt({**(others or {}), **{row.environment_id: row.limits for row in rows}})
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
-        lost = await self._store.executions.mark_lost(self._clock.now())
-        released = await self._store.idempotency.release_unanswered()
+        lost = await self._store.executions.mark_lost(self._clock.now(), server_id=own)
+        released = await self._store.idempotency.release_unanswered(own)
         _log.info(
             "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
         )
-        own = {row.environment_id for row in rows}
-        return [sandbox for name, sandbox in found.items() if name not in own]
+        adopted = {row.environment_id for row in rows}
+        return [sandbox for name, sandbox in found.items() if name not in adopted]
 
     async def stop(self) -> None:
         """Take no new work, let executions end within the grace, then end everything and stop the runtime."""
@@ -112,20 +126,34 @@ class EnvironmentService:
         await self._tasks.settle(_SETTLE_S)
         await self._runtime.stop(keep_sandboxes=False)
 
+    async def end_buried(self) -> None:
+        """Others took this server for dead and have ended its environments: end what is left of them here."""
+        # One whose row is being written has not been there to be ended.
+        before = [live for live in self._lifecycle.all() if live.is_written]
+        rows = {row.environment_id for row in await self._store.environments.list_live(self._server_id)}
+        for live in before:
+            if live.environment_id not in rows:
+                self._lifecycle.end(live, _BURIED)
+
     def end_expired(self) -> None:
         """Begin to end what has outlived its lifetime. A timer does so by itself."""
         self._lifecycle.deadlines.check()
 
-    async def create(self, caller: Principal, wanted: NewEnvironment) -> Environment:
+    async def create(
+        self, caller: Principal, wanted: NewEnvironment, keep: Keep[Environment] | None = None
+    ) -> Environment:
         """See ``Environments``."""
         check_can_write(caller)
         self._check_not_draining()
         template = self._templates.check(wanted.template)
         self._check_isolation(wanted)
+        limits = template.limits
+        if wanted.limits is not None:
+            limits = grant(limits, wanted.limits, await self._ceilings.get_ceilings(caller))
         self._quota.take(caller.user_id)
-        row = self._new_row(caller, wanted, template)
+        row = self._new_row(caller, wanted, template, limits)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
-        await self._tasks.finish(self._insert_and_launch(row), f"insert {row.environment_id}")
+        await self._tasks.finish(self._insert_and_launch(row, keep and keep(row)), f"insert {row.environment_id}")
         return row
 
     async def get(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
@@ -134,6 +162,15 @@ class EnvironmentService:
         row = live.row if live is not None else await self._find_row(environment_id)
         check_can_see(caller, row)
         return row
+
+    async def metrics(self, caller: Principal, environment_id: EnvironmentId) -> Metrics:
+        """See ``Environments``."""
+        live = self._lifecycle.find(environment_id)
+        if live is None:
+            row = await self.get(caller, environment_id)
+            raise not_running(environment_id, row.status, row.status_reason)
+        check_can_see(caller, live.row)
+        return await measure(live, self._clock)
 
     async def list(
         self,
@@ -170,7 +207,7 @@ class EnvironmentService:
                 # The wall comes first: an environment must never outlive what its sandbox is allowed.
                 sandbox = await live.wait_for_sandbox()
                 await sandbox.extend(timeout_s)
-            row = self._changed(live.row, name, metadata, timeout_s)
+            row = live.row.with_details(self._clock.now(), name, metadata, timeout_s)
             written = await self._store.environments.update_details(
                 environment_id,
                 name=row.name,
@@ -196,6 +233,7 @@ class EnvironmentService:
                 return live.row
         row = await self._find_row(environment_id)
         check_can_change(caller, row)
+        check_is_here(row, self._server_id)
         return await self._hide(row)
 
     async def execute(
@@ -264,13 +302,16 @@ class EnvironmentService:
     ) -> Execution:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
-        check_can_change(caller, live.row if live is not None else await self._find_row(environment_id))
+        row = live.row if live is not None else await self._find_row(environment_id)
+        check_can_change(caller, row)
+        if live is None:
+            check_is_here(row, self._server_id)
         active = self._executions.find_active(live, execution_id) if live is not None else None
         if active is not None:
             return await self._executions.cancel(active)
-        row = await self._find_execution(environment_id, execution_id)
+        found = await self._find_execution(environment_id, execution_id)
         raise ExecutionNotRunning(
-            f"Execution {execution_id} has ended already ({row.status})", {"status": row.status.value}
+            f"Execution {execution_id} has ended already ({found.status})", {"status": found.status.value}
         )
 
     def _check_not_draining(self) -> None:
@@ -285,7 +326,7 @@ class EnvironmentService:
                 {"isolation": wanted.isolation.value, "available": [held.value]},
             )
 
-    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template) -> Environment:
+    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template, limits: Limits) -> Environment:
         now = self._clock.now()
         timeout_s = wanted.timeout_s or self._settings.default_environment_timeout_s
         return Environment(
@@ -298,20 +339,22 @@ class EnvironmentService:
             timeout_s=timeout_s,
             created_at=now,
             expires_at=now + timedelta(seconds=timeout_s),
-            limits=template.limits,
+            limits=limits,
             metadata=dict(wanted.metadata or {}),
+            server_id=self._server_id,
         )
 
-    async def _insert_and_launch(self, row: Environment) -> None:
+    async def _insert_and_launch(self, row: Environment, answer: KeptAnswer | None) -> None:
         """The sandbox is made while the row is written. Raises ``StoreUnavailable``, and then it is ended again."""
         live = self._lifecycle.launch(row)
         try:
             # In the queue of writes before anything that the sandbox's task has to write about the row.
-            await self._store.environments.insert(row)
+            await self._store.environments.insert(row, answer)
         except BaseException:
             # The row may be there all the same; its end is written when the database can be.
             self._lifecycle.end(live, _NOT_WRITTEN)
             raise
+        live.is_written = True
         if self._draining:
             self._lifecycle.end(live, _STOPPED)
         _log.info("environment created", environment_id=row.environment_id, template=row.template)
@@ -333,21 +376,10 @@ class EnvironmentService:
         if live is None:
             row = await self._find_row(environment_id)
             check_can_change(caller, row)
+            check_is_here(row, self._server_id)
             raise not_running(environment_id, row.status, row.status_reason)
         check_can_change(caller, live.row)
         return live
-
-    def _changed(
-        self, row: Environment, name: str | None, metadata: dict[str, str] | None, timeout_s: int | None
-    ) -> Environment:
-        row = replace(
-            row,
-            name=row.name if name is None else name,
-            metadata=row.metadata if metadata is None else dict(metadata),
-        )
-        if timeout_s is None:
-            return row
-        return replace(row, timeout_s=timeout_s, expires_at=self._clock.now() + timedelta(seconds=timeout_s))
 
     async def _hide(self, row: Environment) -> Environment:
         """Delete what has ended already."""

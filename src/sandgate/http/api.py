@@ -10,7 +10,7 @@ import sandgate
 from sandgate.core.errors import NotFound, SandgateError
 from sandgate.http.authentication import SECURITY_SCHEMES
 from sandgate.http.documentation import shared_components
-from sandgate.http.operation import Endpoint, Gate, Operation
+from sandgate.http.operation import Audit, Endpoint, Gate, Operation
 
 EndpointT = TypeVar("EndpointT", bound=Endpoint)
 
@@ -52,14 +52,16 @@ class Api(FastAPI):
         status: int = 200,
         errors: Collection[type[SandgateError]] = (),
         idempotent: bool = False,
+        audit: Audit | None = None,
         hidden: bool = False,
         extra: dict[str, Any] | None = None,
     ) -> Callable[[EndpointT], EndpointT]:
         """Declare a function as the operation; its signature says what it takes, its annotation what it answers.
 
         ``errors`` are those of the use case; what reading a request can meet is added by itself. ``extra`` is merged
-        into the operation's part of the document.
+        into the operation's part of the document. Whatever is no GET counts as a change, unless ``audit`` says else.
         """
+        told = audit or (Audit.READ if method == "GET" else Audit.CHANGE)
         allowed = self._methods.setdefault(path, [])
         allowed += ["GET", "HEAD"] if method == "GET" else [method]
 
@@ -74,6 +76,7 @@ class Api(FastAPI):
                     tag=tag,
                     errors=errors,
                     idempotent=idempotent,
+                    audit=told,
                     allowed=allowed,
                     hidden=hidden,
                     extra=extra or {},

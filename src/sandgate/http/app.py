@@ -6,9 +6,11 @@ from starlette.types import ASGIApp
 
 from sandgate.auth.base import Authenticator, Users
 from sandgate.config.settings import Settings
+from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.environments.base import Environments, Templates
 from sandgate.http.api import Api
+from sandgate.http.audit import AuditedRequests
 from sandgate.http.boundary import Boundary
 from sandgate.http.idempotency import IdempotentRequests
 from sandgate.http.metrics import HttpMetrics
@@ -16,6 +18,7 @@ from sandgate.http.operation import Gate
 from sandgate.http.rate import RequestRate
 from sandgate.http.readiness import Check, Readiness
 from sandgate.http.routes.artifacts import add_artifact_routes
+from sandgate.http.routes.audit import add_audit_routes
 from sandgate.http.routes.auth import add_auth_routes
 from sandgate.http.routes.docs import add_docs_routes
 from sandgate.http.routes.environments import add_environment_routes
@@ -29,7 +32,7 @@ from sandgate.http.routes.users import add_user_routes
 from sandgate.http.routes.webhooks import add_hook_routes, add_webhook_routes
 from sandgate.http.routes.workflows import add_workflow_routes
 from sandgate.http.streaming import Streams
-from sandgate.store.base import IdempotencyStore
+from sandgate.store.base import AuditStore, IdempotencyStore
 from sandgate.workflows.base import Artifacts, Secrets, Workflows
 from sandgate.workflows.triggers import Schedules, Webhooks
 
@@ -46,19 +49,24 @@ def create_app(
     schedules: Schedules,
     webhooks: Webhooks,
     idempotency: IdempotencyStore,
+    audit: AuditSink,
+    audit_rows: AuditStore,
     checks: Mapping[str, Check],
     clock: Clock,
     settings: Settings,
+    server_id: str = "server",
     gauges: Mapping[str, tuple[str, Callable[[], float]]] | None = None,
 ) -> ASGIApp:
     """The ASGI application.
 
-    ``checks`` are what ``/readyz`` asks, by name; each raises a ``SandgateError`` when its part does not answer.
+    ``server_id`` names this server in claims of idempotency keys. ``checks`` are what ``/readyz`` asks, by name; each
+    raises a ``SandgateError`` when its part does not answer.
     ``gauges`` are further figures of ``/metrics``: by name, a help text and a function that reads one.
     """
-    keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s)
+    keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s, server_id)
     rate = RequestRate(settings.requests_per_s, clock)
-    api = Api(Gate(authenticator, keys, settings.max_body_bytes, rate))
+    audited = AuditedRequests(audit, clock, with_executions=settings.audit_executions)
+    api = Api(Gate(authenticator, keys, settings.max_body_bytes, rate, audited))
     metrics = HttpMetrics()
     streams = Streams(settings)
     metrics.add_gauge("sandgate_streams_open", "Event streams that are open.", lambda: streams.open_count)
@@ -76,6 +84,7 @@ def create_app(
     add_hook_routes(api, webhooks, settings.webhook_max_body_bytes)
     add_auth_routes(api, authenticator)
     add_user_routes(api, users)
+    add_audit_routes(api, audit_rows)
     add_health_routes(api, Readiness(checks, clock), metrics)
     add_docs_routes(api)
-    return Boundary(api.router, metrics)
+    return Boundary(api.router, metrics, audited)

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandgate.core.errors import SandgateError
 from sandgate.http.answer import Answer, Header
+from sandgate.http.audit import AuditedRequests
 from sandgate.http.connection import ClientGone
 from sandgate.http.exchange import Exchange, begin_exchange
 from sandgate.http.metrics import HttpMetrics
@@ -25,9 +26,10 @@ _log = get_logger(__name__)
 class Boundary:
     """An ASGI application around another one: request ids, safety headers, metrics, and an answer to every error."""
 
-    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, audit: AuditedRequests | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -53,10 +55,15 @@ class Boundary:
             await self._app(scope, receive, send_dressed)
         except ClientGone:
             _log.debug("client went away", operation=exchange.operation)
+            if self._audit is not None:
+                self._audit.tell_gone(exchange)
         except Exception as error:
             if exchange.status:
                 raise
-            await _explain(error, exchange).send(send_dressed)
+            answer = _explain(error, exchange)
+            if self._audit is not None:
+                self._audit.tell_refused(exchange, answer.status, _code_of(error))
+            await answer.send(send_dressed)
         finally:
             self._metrics.count(exchange.operation, exchange.status, time.perf_counter() - started_at)
 
@@ -83,6 +90,10 @@ def _explain(error: Exception, exchange: Exchange) -> Answer:
     else:
         _log.debug("request refused", operation=exchange.operation, code=error.code)
     return render_problem(error, exchange.request_id)
+
+
+def _code_of(error: Exception) -> str:
+    return error.code if isinstance(error, SandgateError) else SandgateError.code
 
 
 async def _decline(scope: Scope, receive: Receive, send: Send) -> None:

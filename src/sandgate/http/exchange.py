@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.types import Scope
 
+from sandgate.core.audit import Credential
 from sandgate.core.errors import MalformedRequest
-from sandgate.core.ids import UserId, make_id
+from sandgate.core.idempotency import KeyClaim
+from sandgate.core.ids import make_id
+from sandgate.core.principal import Principal
 from sandgate.http.answer import Header
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -15,25 +19,65 @@ _SINGLE = frozenset(
     {b"authorization", b"content-encoding", b"content-length", b"content-type", b"host", b"idempotency-key"}
 )
 _KEY = "sandgate.exchange"
+_UNKNOWN = "unknown"
 
 
 class Exchange:
     """A request's id and headers by lower-case name; ``operation`` and ``status`` are filled in on the way.
 
-    ``claimed`` is the idempotency key that is this request's, and whose it is.
+    ``claimed`` is the idempotency key that is this request's, and ``kept`` says that its answer is on disk with what it
+    did. ``drafted`` is the draft of the answer that a request with the same key is still working on. ``caller``,
+    ``credential``, ``changes``, ``resource_id``, ``login_name`` and ``facts`` are what the audit log is told.
     ``wants_head_only`` says that nobody will read the body of the answer.
     """
 
-    __slots__ = ("claimed", "headers", "operation", "request_id", "status", "wants_head_only")
+    __slots__ = (
+        "address",
+        "caller",
+        "changes",
+        "claimed",
+        "credential",
+        "drafted",
+        "facts",
+        "headers",
+        "kept",
+        "login_name",
+        "operation",
+        "request_id",
+        "resource_id",
+        "status",
+        "wants_head_only",
+    )
 
-    def __init__(self, headers: Sequence[Header], *, wants_head_only: bool = False) -> None:
+    def __init__(self, headers: Sequence[Header], address: str = "", *, wants_head_only: bool = False) -> None:
         self.wants_head_only = wants_head_only
         self.headers = dict(headers)
         given = self.headers.get(b"x-request-id", b"")
         self.request_id = given.decode() if _REQUEST_ID.fullmatch(given) else make_id("req")
-        self.operation = "unknown"
+        self.operation = _UNKNOWN
         self.status = 0
-        self.claimed: tuple[UserId, str] | None = None
+        self.claimed: KeyClaim | None = None
+        self.kept = False
+        self.drafted: bytes | None = None
+        self.address = address
+        self.caller: Principal | None = None
+        self.credential = Credential.NONE
+        self.changes = False
+        self.resource_id: str | None = None
+        self.login_name: str | None = None
+        self.facts: dict[str, Any] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the request is for an operation that there is."""
+        return self.operation != _UNKNOWN
+
+    def name_part(self, name: str, value: str | None) -> None:
+        """Tell the audit log of a thing that the request is about: the first one is the resource."""
+        if self.resource_id is None:
+            self.resource_id = value
+        elif value is not None and value != self.resource_id:
+            self.facts[name] = value
 
     def check_headers(self, headers: Sequence[Header]) -> None:
         """Raises ``MalformedRequest`` when a header that decides something is given twice."""
@@ -47,7 +91,8 @@ class Exchange:
 
 def begin_exchange(scope: Scope, *, wants_head_only: bool = False) -> Exchange:
     """Read the head of a request and keep what was read with it."""
-    exchange = Exchange(scope["headers"], wants_head_only=wants_head_only)
+    client = scope.get("client")
+    exchange = Exchange(scope["headers"], client[0] if client else "", wants_head_only=wants_head_only)
     scope[_KEY] = exchange
     return exchange
 

@@ -8,15 +8,17 @@ from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel
+from starlette.requests import Request
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import IdempotencyInProgress, IdempotencyKeyReused, SandgateError, StoreUnavailable
-from sandgate.core.ids import UserId
+from sandgate.core.idempotency import Keep, KeptAnswer, KeyClaim
+from sandgate.core.ids import UserId, make_id
 from sandgate.http.answer import Answer
 from sandgate.http.bodies import refuse_field
 from sandgate.http.connection import ClientGone
-from sandgate.http.exchange import Exchange
-from sandgate.store.base import DraftAnswer, IdempotencyStore, SavedAnswer
+from sandgate.http.exchange import Exchange, exchange_of
+from sandgate.store.base import IdempotencyStore, SavedAnswer
 from sandgate.telemetry.log import get_logger
 
 HEADER = b"idempotency-key"
@@ -33,12 +35,16 @@ _log = get_logger(__name__)
 
 
 class IdempotentRequests:
-    """Carries out each (user, key) once and gives the first answer again, for as long as the setting says."""
+    """Carries out each (user, key) once and gives the first answer again, for as long as the setting says.
 
-    def __init__(self, store: IdempotencyStore, clock: Clock, retention_s: float) -> None:
+    ``server_id`` names this server, whose death gives its claims back.
+    """
+
+    def __init__(self, store: IdempotencyStore, clock: Clock, retention_s: float, server_id: str) -> None:
         self._store = store
         self._clock = clock
         self._retention = timedelta(seconds=retention_s)
+        self._server_id = server_id
 
     async def answer(
         self,
@@ -53,37 +59,69 @@ class IdempotentRequests:
         Raises what ``work`` raises, after which the key may be used again, and ``IdempotencyKeyReused``,
         ``IdempotencyInProgress``, ``StoreUnavailable``.
         """
-        key = _parse_key(exchange)
+        claim = KeyClaim(user_id, _parse_key(exchange), make_id("claim"), self._server_id)
         digest = _digest(exchange.operation, target, body)
         now = self._clock.now()
-        saved = await self._store.claim(user_id, key, digest, at=now, fresh_after=now - self._retention)
+        saved = await self._store.claim(claim, digest, at=now, fresh_after=now - self._retention)
         if saved is not None:
-            return _replay(saved, key, digest)
-        exchange.claimed = (user_id, key)
+            return await self._answer_again(exchange, claim, saved, digest, work)
+        exchange.claimed = claim
         try:
             answer = await work()
         except (SandgateError, ClientGone):
             # Refused, or an execution that was cancelled because nobody waited for it any more. What was done all the
-            # same has left a draft, which is the answer from now on.
-            await self._store.release(user_id, key)
+            # same has left its answer, or a draft, which is the answer from now on.
+            await self._store.release(claim)
             raise
-        await self._save(user_id, key, answer)
+        if not exchange.kept:
+            await self._save(claim, answer)
         return answer
 
-    async def _save(self, user_id: UserId, key: str, answer: Answer) -> None:
+    async def _answer_again(
+        self,
+        exchange: Exchange,
+        claim: KeyClaim,
+        saved: SavedAnswer,
+        digest: bytes,
+        work: Callable[[], Awaitable[Answer]],
+    ) -> Answer:
+        if saved.status is not None or saved.request_sha256 != digest or not saved.body:
+            return _replay(saved, claim.key, digest)
+        # The first request has done what it was to do, and waits for what comes of it. So does this one.
+        exchange.drafted = saved.body
+        answer = await work()
+        saved = await self._store.find(claim.user_id, claim.key) or saved
+        if saved.status is not None:
+            return _replay(saved, claim.key, digest)
+        return Answer(answer.status, answer.body, headers=(_REPLAYED,))
+
+    async def _save(self, claim: KeyClaim, answer: Answer) -> None:
         """Keep the answer. Without it the key stays taken, so that what was done is not done again."""
         try:
-            await self._store.save(user_id, key, answer.status, _without_secrets(answer.body))
+            await self._store.save(claim, answer.status, _without_secrets(answer.body))
         except StoreUnavailable as fault:
             _log.warning("answer of an idempotent request not kept", reason=fault.message)
 
 
-def draft_of(exchange: Exchange, answer: Callable[[RecordT], BaseModel]) -> Callable[[RecordT], DraftAnswer] | None:
-    """What makes a draft of the answer to a request that has a key: the draft counts if this process dies."""
-    if exchange.claimed is None:
+def keeper(
+    request: Request, answer: Callable[[RecordT], BaseModel], status: int = 201, *, is_draft: bool = False
+) -> Keep[RecordT] | None:
+    """What makes the answer about a new record, to be kept with it; None when the request has no key.
+
+    A draft is what the request works on from then on, and counts if its process dies before it has answered.
+    """
+    exchange = exchange_of(request.scope)
+    claim = exchange.claimed
+    if claim is None:
         return None
-    user_id, key = exchange.claimed
-    return lambda record: DraftAnswer(user_id, key, answer(record).model_dump_json().encode())
+
+    def keep(record: RecordT) -> KeptAnswer:
+        model = answer(record)
+        exchange.kept = not is_draft
+        body = _without_secrets(model.__pydantic_serializer__.to_json(model))
+        return KeptAnswer(claim, None if is_draft else status, body)
+
+    return keep
 
 
 def _parse_key(exchange: Exchange) -> str:

@@ -1,5 +1,6 @@
 """One method of one path: how a request becomes the arguments of a function, and its result an answer."""
 
+import enum
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from sandgate.core.errors import MethodNotAllowed, SandgateError
 from sandgate.core.principal import Principal
 from sandgate.http import documentation
 from sandgate.http.answer import Answer
+from sandgate.http.audit import AuditedRequests, facts_of_body
 from sandgate.http.authentication import SECURITY, authenticate
 from sandgate.http.bodies import JSON_TYPE, check_media_type, parse_json, read_body, refuse_field, split_form, validate
 from sandgate.http.exchange import Exchange, exchange_of
@@ -23,6 +25,9 @@ from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.idempotency import IdempotentRequests
 from sandgate.http.rate import RequestRate
 from sandgate.http.streaming import EventStream
+
+# Parts of paths that are credentials.
+_SECRET_PARTS = frozenset({"token"})
 
 Endpoint = Callable[..., Awaitable[BaseModel | Answer | EventStream]]
 
@@ -35,6 +40,15 @@ class Gate:
     idempotency: IdempotentRequests
     max_body_bytes: int
     rate: RequestRate
+    audit: AuditedRequests
+
+
+class Audit(enum.Enum):
+    """What the audit log is told of an operation that succeeds: ``OFTEN`` is a change that nobody waits to see told."""
+
+    READ = enum.auto()
+    CHANGE = enum.auto()
+    OFTEN = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,7 @@ class Operation(APIRoute):
         tag: str,
         errors: Collection[type[SandgateError]],
         idempotent: bool,
+        audit: Audit,
         allowed: Sequence[str],
         hidden: bool,
         extra: dict[str, Any],
@@ -114,6 +129,7 @@ class Operation(APIRoute):
         self._allowed = allowed
         self._signature = Signature.of(endpoint)
         self._idempotent = idempotent
+        self._audit = audit
         super().__init__(
             path,
             endpoint,
@@ -126,6 +142,8 @@ class Operation(APIRoute):
             openapi_extra=self._document_rest(extra),
             include_in_schema=not hidden,
         )
+        fields = self.response_model.model_fields if self.response_model is not None else ()
+        self._ids = [name for name in fields if name.endswith("_id")]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose path is this one's."""
@@ -136,6 +154,7 @@ class Operation(APIRoute):
             )
         exchange = exchange_of(scope)
         exchange.operation = self.unique_id
+        exchange.changes = self._audit is not Audit.READ
         arguments = await self._read(scope, receive, exchange)
         if self._idempotent and IDEMPOTENCY_HEADER in exchange.headers:
             answer = await self._answer_once(exchange, arguments)
@@ -144,18 +163,22 @@ class Operation(APIRoute):
             if isinstance(result, EventStream):
                 await result.serve(scope, receive, send)
                 return
-            answer = self._render(result)
+            answer = self._render(result, exchange)
+        if exchange.changes:
+            await self._gate.audit.tell_done(exchange, answer.status, often=self._audit is Audit.OFTEN)
         await answer.send(send)
 
     async def _read(self, scope: Scope, receive: Receive, exchange: Exchange) -> dict[str, Any]:
         signature = self._signature
         arguments: dict[str, Any] = {}
         if signature.caller is not None:
-            caller = await authenticate(exchange, self._gate.authenticator)
+            caller = exchange.caller = await authenticate(exchange, self._gate.authenticator)
             self._gate.rate.take(caller.user_id)
             arguments[signature.caller] = caller
         for name, parse in signature.path:
             arguments[name] = parse(scope["path_params"][name])
+            if name not in _SECRET_PARTS:
+                exchange.name_part(name, str(arguments[name]))
         if signature.query is not None:
             name, model, lists = signature.query
             arguments[name] = _read_query(model, lists, scope["query_string"])
@@ -163,7 +186,9 @@ class Operation(APIRoute):
             arguments[signature.request] = Request(scope, receive)
         if signature.body is not None:
             name, model, optional = signature.body
-            arguments[name] = await self._read_json(scope, receive, model, optional=optional)
+            body = arguments[name] = await self._read_json(scope, receive, model, optional=optional)
+            if body is not None and exchange.changes:
+                exchange.facts.update(facts_of_body(body))
         return arguments
 
     async def _read_json(
@@ -178,15 +203,18 @@ class Operation(APIRoute):
         check_media_type(exchange, JSON_TYPE)
         return validate(model, parse_json(raw))
 
-    async def _answer(self, arguments: dict[str, Any]) -> Answer:
+    async def _answer(self, exchange: Exchange, arguments: dict[str, Any]) -> Answer:
         result = await self.endpoint(**arguments)
         if isinstance(result, EventStream):
             raise TypeError(f"{self.unique_id} streams, and cannot be asked for once")
-        return self._render(result)
+        return self._render(result, exchange)
 
-    def _render(self, result: BaseModel | Answer) -> Answer:
+    def _render(self, result: BaseModel | Answer, exchange: Exchange) -> Answer:
         if isinstance(result, Answer):
             return result
+        if exchange.changes:
+            for name in self._ids:
+                exchange.name_part(name, getattr(result, name))
         return Answer(self._status, result.__pydantic_serializer__.to_json(result))
 
     async def _answer_once(self, exchange: Exchange, arguments: dict[str, Any]) -> Answer:
@@ -194,7 +222,7 @@ class Operation(APIRoute):
         body: BaseModel | None = arguments.get(self._signature.body[0]) if self._signature.body else None
         target = [str(arguments[name]) for name, _ in self._signature.path]
         return await self._gate.idempotency.answer(
-            exchange, caller.user_id, target, body, lambda: self._answer(arguments)
+            exchange, caller.user_id, target, body, lambda: self._answer(exchange, arguments)
         )
 
     def models(self) -> list[type[BaseModel]]:

@@ -14,13 +14,33 @@ from sandgate.core.states import Isolation
 class SandboxSpec:
     """What to make: an environment's sandbox from a template, within limits, for ``lifetime_s`` seconds from now.
 
-    The runtime ends it by itself when the lifetime is over, even if the gateway is gone by then.
+    The runtime ends it by itself when the lifetime is over, even if the gateway is gone by then. ``isolation`` None is
+    the runtime's own class.
     """
 
     environment_id: EnvironmentId
     template: str
     limits: Limits
     lifetime_s: float
+    isolation: Isolation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxUsage:
+    """What a sandbox uses and has used, as the kernel counts it; None is what nothing counts.
+
+    ``memory_bytes`` holds the files, too. What the most of is not counted by the kernel is the most that was seen.
+    """
+
+    memory_bytes: int | None
+    peak_memory_bytes: int | None
+    cpu_us: int | None
+    processes: int | None
+    peak_processes: int | None
+    disk_bytes: int | None
+    peak_disk_bytes: int | None
+    inodes: int | None
+    out_of_memory_kills: int | None
 
 
 class RunningExecution(Protocol):
@@ -72,6 +92,10 @@ class Sandbox(Protocol):
         """Count the lifetime anew from now. Raises ``LauncherUnavailable``, ``SandboxFailed``."""
         ...
 
+    async def usage(self) -> SandboxUsage:
+        """What it uses now, and has used. Raises ``LauncherUnavailable``, ``SandboxFailed``."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
@@ -82,11 +106,16 @@ class Resumed:
 
 
 class Runtime(Protocol):
-    """What makes and ends sandboxes of one isolation class."""
+    """What makes and ends sandboxes."""
 
     @property
     def isolation(self) -> Isolation:
-        """The class of its sandboxes."""
+        """The class of sandboxes for which none was asked."""
+        ...
+
+    @property
+    def isolations(self) -> Collection[Isolation]:
+        """Every class that it makes, known once it was started."""
         ...
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:

@@ -235,6 +235,10 @@ class ZygoteExecution:
         if not self.ended:
             self._resolve(None, self._close())
 
+    def end_for_memory(self) -> None:
+        """Kill it and everything that it started, because its sandbox uses too much memory."""
+        self._end(ExecutionStatus.OUT_OF_MEMORY)
+
     def on_exited(self, exited: wire.Exited) -> None:
         """The child is dead, and all that it started."""
         if self.ended or self._child is None:

@@ -14,8 +14,10 @@ from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExec
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
+from sandgate.sandbox.base import SandboxUsage
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate.sandbox.kept_output import Keeping, Spool
+from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
 from sandgate.sandbox.slot import Slot
 
 QUEUE_LIMIT = 256
@@ -32,10 +34,9 @@ _STALL_LIMIT_S = 30.0
 class SandboxLink:
     """See :class:`sandgate.sandbox.base.Sandbox`.
 
-    ``add_slot()`` makes another slot and answers its control socket, ``count_kills()`` answers how often the kernel ran
-    out of memory in this sandbox, ``extend(seconds)`` moves its end, ``keep(tag, child)`` has a child's ends
-    kept for a later gateway, ``is_busy()`` tells whether the machine has more urgent things to do than to make a child
-    that nobody has asked for yet.
+    ``add_slot()`` makes another slot and answers its control socket, ``usage()`` answers what this sandbox uses,
+    ``extend(seconds)`` moves its end, ``keep(tag, child)`` has a child's ends kept for a later gateway, ``is_busy()``
+    tells whether the machine has more urgent things to do than to make a child that nobody has asked for yet.
     """
 
     def __init__(
@@ -45,23 +46,25 @@ class SandboxLink:
         limits: Limits,
         *,
         add_slot: Callable[[], Awaitable[socket.socket]],
-        count_kills: Callable[[], Awaitable[int]],
+        usage: Callable[[], Awaitable[SandboxUsage]],
         extend: Callable[[float], Awaitable[None]],
         keep: Callable[[str, WaitingChild], None] = lambda _tag, _child: None,
         keeping: Keeping | None = None,
         is_busy: Callable[[], bool] = lambda: False,
+        slot_type: type[Slot] = Slot,
     ) -> None:
         self._environment_id = environment_id
         self._limits = limits
         self._add_slot = add_slot
-        self._count_kills = count_kills
+        self._usage = usage
         self._extend = extend
         self._keep = keep
         self._keeping = keeping
         self._kept_execution: ZygoteExecution | None = None
         self._is_busy = is_busy
         self._holding: asyncio.TimerHandle | None = None
-        self._first = Slot(control, self._on_ready, self._on_slot_lost)
+        self._slot_type = slot_type
+        self._first = slot_type(control, self._on_ready, self._on_slot_lost)
         self._slots = [self._first]
         self._waiting: deque[ZygoteExecution] = deque()
         self._adding: set[asyncio.Task[None]] = set()
@@ -123,8 +126,17 @@ class SandboxLink:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         await self._extend(lifetime_s)
 
+    async def usage(self) -> SandboxUsage:
+        """See :class:`sandgate.sandbox.base.Sandbox`."""
+        return await self._usage()
+
     async def _was_out_of_memory(self, kills_before: int) -> bool:
-        self._kills = max(self._kills, await self._count_kills())
+        try:
+            used = await self._usage()
+        except (LauncherUnavailable, SandboxFailed):
+            # Nothing is known without the launcher.
+            return self._kills > kills_before
+        self._kills = max(self._kills, used.out_of_memory_kills or 0)
         return self._kills > kills_before
 
     # Slots
@@ -149,7 +161,7 @@ class SandboxLink:
             if self._failure is not None:
                 control.close()
                 return
-            self._slots.append(Slot(control, self._on_ready, self._on_slot_lost))
+            self._slots.append(self._slot_type(control, self._on_ready, self._on_slot_lost))
             return
 
     def _start(self, slot: Slot, execution: ZygoteExecution) -> None:
@@ -221,11 +233,19 @@ class SandboxLink:
             self._slots.remove(slot)
             self._ask_for_slots()
 
+    def end_for_memory(self) -> None:
+        """The sandbox uses more than it may: end what runs in it, because nobody can tell which of them it is."""
+        for slot in self._slots:
+            if slot.running is not None:
+                slot.running.end_for_memory()
+
     def fail(self, reason: str) -> None:
         """It has ended: everything that ran or waited in it is lost. The first reason stands."""
         if self._failure is not None:
             return
         self._failure = reason
+        if reason == OUT_OF_MEMORY:
+            self.end_for_memory()
         for timer in (self._sweep, self._watch, self._holding):
             if timer is not None:
                 timer.cancel()

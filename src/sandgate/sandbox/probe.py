@@ -29,8 +29,8 @@ _OLDEST_KERNEL = (5, 11)
 _OLDEST_SQLITE = (3, 37, 0)
 _CONTROLLERS = ("memory", "cpu", "pids", "freezer")
 
-_BOTH = frozenset({Isolation.STANDARD, Isolation.PROCESS})
-_STANDARD = frozenset({Isolation.STANDARD})
+_ALL = frozenset(Isolation)
+_WALLED = frozenset({Isolation.STANDARD, Isolation.GVISOR})
 _NEITHER: frozenset[Isolation] = frozenset()
 
 _PRIVILEGED = "run the container with --privileged and --cgroupns=host, or run sandgate outside of it"
@@ -88,29 +88,29 @@ class _Wanted:
 
 
 _TRIED: Mapping[str, _Wanted] = {
-    "root_namespaces": _Wanted("jails of zygotes", _STANDARD, _PRIVILEGED),
+    "root_namespaces": _Wanted("jails of zygotes", _WALLED, _PRIVILEGED),
     "host_ids": _Wanted(
         "a system user for each sandbox",
-        _STANDARD,
+        _WALLED,
         "set SANDGATE_HOST_ID_BASE to ids that this container has (cat /proc/self/uid_map)",
     ),
     "user_namespaces": _Wanted(
-        "walls that user code cannot take down", _STANDARD, f"{_PRIVILEGED}; in a chroot none can be made"
+        "walls that user code cannot take down", _WALLED, f"{_PRIVILEGED}; in a chroot none can be made"
     ),
-    "namespaces": _Wanted("separate files, processes, network and names", _STANDARD, _PRIVILEGED),
-    "overlayfs": _Wanted("read-only templates without shared locks", _STANDARD, "modprobe overlay"),
-    "proc": _Wanted("a /proc of each sandbox's own", _STANDARD, _PRIVILEGED),
+    "namespaces": _Wanted("separate files, processes, network and names", _WALLED, _PRIVILEGED),
+    "overlayfs": _Wanted("read-only templates without shared locks", _WALLED, "modprobe overlay"),
+    "proc": _Wanted("a /proc of each sandbox's own", _WALLED, _PRIVILEGED),
     "cgroups": _Wanted(
-        "limits that hold", _STANDARD, "mount -t cgroup2 none /sys/fs/cgroup; in a container: " + _PRIVILEGED
+        "limits that hold", _WALLED, "mount -t cgroup2 none /sys/fs/cgroup; in a container: " + _PRIVILEGED
     ),
-    "cgroup_memory": _Wanted("the limit of memory", _STANDARD, _PRIVILEGED),
-    "cgroup_cpu": _Wanted("the limit of CPU", _STANDARD, _PRIVILEGED),
-    "cgroup_pids": _Wanted("the limit of processes", _STANDARD, _PRIVILEGED),
+    "cgroup_memory": _Wanted("the limit of memory", _WALLED, _PRIVILEGED),
+    "cgroup_cpu": _Wanted("the limit of CPU", _WALLED, _PRIVILEGED),
+    "cgroup_pids": _Wanted("the limit of processes", _WALLED, _PRIVILEGED),
     "cgroup_freezer": _Wanted("pausing environments", _NEITHER, _PRIVILEGED),
     "seccomp": _Wanted(
-        "the system call filter", _STANDARD, "use a kernel with CONFIG_SECCOMP_FILTER, and no gVisor or old container"
+        "the system call filter", _WALLED, "use a kernel with CONFIG_SECCOMP_FILTER, and no gVisor or old container"
     ),
-    "libseccomp": _Wanted("making the system call filter", _STANDARD, "apt-get install libseccomp2"),
+    "libseccomp": _Wanted("making the system call filter", _WALLED, "apt-get install libseccomp2"),
     "landlock": _Wanted(
         "keeping files from code in the process class", _NEITHER, "boot with lsm=landlock on Linux 5.13 or newer"
     ),
@@ -235,7 +235,7 @@ def _root() -> Ability:
     """The launcher makes namespaces, control groups and other users' processes."""
     ok = os.geteuid() == 0
     found = "root" if ok else f"user {os.geteuid()}"
-    return Ability("root", ok, found, "the launcher", _STANDARD, "" if ok else "run as root: sudo sandgate serve")
+    return Ability("root", ok, found, "the launcher", _WALLED, "" if ok else "run as root: sudo sandgate serve")
 
 
 def _kernel() -> Ability:
@@ -243,14 +243,14 @@ def _kernel() -> Ability:
     numbers = [int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit()]
     ok = platform.system() == "Linux" and tuple(numbers) >= _OLDEST_KERNEL
     mend = "" if ok else "use Linux 5.11 or newer"
-    return Ability("kernel", ok, f"{platform.system()} {release}", "overlays in user namespaces", _STANDARD, mend)
+    return Ability("kernel", ok, f"{platform.system()} {release}", "overlays in user namespaces", _WALLED, mend)
 
 
 def _interpreters(extra_folders: Sequence[Path]) -> Ability:
     found = find_interpreters(extra_folders)
     listed = ", ".join(each.full_version for each in found.values()) or "none"
     mend = "" if found else "sandgate template install python-3.13"
-    return Ability("interpreters", bool(found), listed, "templates", _BOTH, mend)
+    return Ability("interpreters", bool(found), listed, "templates", _ALL, mend)
 
 
 def _sqlite() -> Ability:

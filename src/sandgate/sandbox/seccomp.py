@@ -11,8 +11,9 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from sandgate.core.errors import MechanismFault
 
@@ -28,39 +29,45 @@ _NR_SCMP_ERROR = -1
 # Source: include/uapi/linux/sched.h. All namespaces, and CLONE_PTRACE, CLONE_UNTRACED and CLONE_PARENT: a child of
 # the agent's would be reaped by it as its own.
 _CLONE_REFUSED = 0x7E020000 | 0x00002000 | 0x00800000 | 0x00008000
-_TIOCSTI = 0x5412
-_TIOCLINUX = 0x541C
+_TIOCSTI, _TIOCLINUX, _TIOCSETD = 0x5412, 0x541C, 0x5423
+# Source: include/uapi/asm-generic/socket.h, include/uapi/linux/tcp.h. Programs that the kernel runs on what comes in.
+_SO_PROGRAMS = (26, 50, 51, 52)
+_TCP_ULP = 31
+# Source: include/uapi/asm-generic/mman.h and resource.h, include/uapi/linux/fadvise.h, memfd.h and shm.h
+_MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 0x4, 0o4000
+_MADV_MERGEABLE, _FADV_DONTNEED = 12, 4
+_RLIMIT_CORE = 4
 _SOCK_TYPE_MASK = 0xF
 _FILE_TYPE_MASK = 0o170000
 # Source: include/uapi/linux/bpf_common.h
 _LOAD, _JUMP_EQUAL, _ANSWER = 0x20, 0x15, 0x06
+_ARCHITECTURE_OFFSET, _ARGUMENTS_OFFSET = 4, 16
 
 ALLOWED: Sequence[str] = tuple(
     """
     accept accept4 access alarm arch_prctl bind brk capget chdir chmod chown clock_getres clock_gettime
     clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
-    epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat
-    exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat
-    fcntl fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex
-    futex_requeue futex_wait futex_waitv futex_wake futimesat get_mempolicy get_robust_list get_thread_area
-    getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp
-    getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname getsockopt
-    gettid gettimeofday getuid getxattr ioprio_get kill lchown lgetxattr link linkat listen listxattr llistxattr
-    lremovexattr lseek lsetxattr lstat madvise map_shadow_stack membarrier memfd_create mincore mkdir mkdirat
-    mlock mlock2 mlockall mmap mprotect mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink
-    mremap mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap nanosleep newfstatat open openat
-    openat2 pause pidfd_open pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll pread64
-    preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv
-    recvfrom recvmmsg recvmsg remap_file_pages removexattr rename renameat renameat2 restart_syscall rmdir rseq
-    rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
-    rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr
-    sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_yield select semctl semget
-    semop semtimedop sendfile sendmmsg sendmsg sendto set_robust_list set_thread_area set_tid_address setgid
-    setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid setrlimit setsid setsockopt
-    setuid setxattr shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 socketpair stat statfs
-    statx symlink symlinkat sync sync_file_range syncfs sysinfo tgkill time timer_create timer_delete
-    timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
-    truncate umask uname unlink unlinkat utime utimensat utimes vfork wait4 waitid write writev
+    epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat exit
+    exit_group faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl
+    fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex
+    futex_requeue futex_wait futex_waitv futex_wake futimesat get_mempolicy get_robust_list get_thread_area getcpu
+    getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid
+    getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday
+    getuid getxattr ioprio_get kill lchown lgetxattr link linkat listen listxattr llistxattr lremovexattr lseek
+    lsetxattr lstat madvise map_shadow_stack membarrier mincore mkdir mkdirat mlock mlock2 mlockall mprotect
+    mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink mremap mseal msgctl msgget msgrcv msgsnd
+    msync munlock munlockall munmap nanosleep newfstatat open openat openat2 pause pidfd_open pidfd_send_signal pipe
+    pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev
+    pwritev2 read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg remap_file_pages removexattr rename
+    renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo
+    rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min
+    sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity
+    sched_yield select semctl semget semop semtimedop sendfile sendmmsg sendmsg sendto set_robust_list
+    set_thread_area set_tid_address setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid
+    setreuid setrlimit setsid setsockopt setuid setxattr shmat shmctl shmdt shutdown sigaltstack signalfd signalfd4
+    stat statfs statx symlink symlinkat sync_file_range syncfs sysinfo tgkill time timer_create timer_delete
+    timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate
+    umask uname unlink unlinkat utime utimensat utimes vfork wait4 waitid write writev
     """.split()  # noqa: SIM905 - a list of names a line each is unreadable
 )
 
@@ -109,6 +116,7 @@ class _Builder:
         )  # fmt: skip
         for function in ("seccomp_attr_set", "seccomp_export_bpf", "seccomp_release"):
             getattr(self._lib, function).argtypes = None
+        self._lib.seccomp_arch_native.restype = ctypes.c_uint32
         self._context = ctypes.c_void_p(self._lib.seccomp_init(_ACT_ERRNO | errno.EPERM))
         self._set(_FLTATR_ACT_BADARCH, _ACT_KILL_PROCESS)
         # Before 2.5 there is no binary tree; the filter is the same, and slower.
@@ -125,6 +133,10 @@ class _Builder:
     def number(self, name: str) -> int:
         """The number of a call on this processor, negative when there is none."""
         return int(self._lib.seccomp_syscall_resolve_name(name.encode()))
+
+    def architecture(self) -> int:
+        """This processor, as the kernel names it to a filter."""
+        return int(self._lib.seccomp_arch_native())
 
     def add(self, action: int, name: str, *comparisons: tuple[int, int, int, int]) -> None:
         """One rule; a call that this libseccomp or this processor does not know stays refused."""
@@ -148,14 +160,32 @@ class _Builder:
 
 
 def _add_sockets(builder: _Builder) -> None:
-    """Sockets of this machine and of IP, streams and datagrams only, and the queries of ``getifaddrs``."""
-    for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
-        kinds = [socket.SOCK_STREAM, socket.SOCK_DGRAM]
-        if family == socket.AF_UNIX:
-            kinds.append(socket.SOCK_SEQPACKET)
-        for kind in kinds:
-            builder.add(_ACT_ALLOW, "socket", (0, _CMP_EQ, family, 0), (1, _CMP_MASKED_EQ, _SOCK_TYPE_MASK, kind))
+    """Sockets of this machine, TCP and UDP, and the queries of ``getifaddrs``.
+
+    Whoever asks for another family or protocol has the kernel load the module of it.
+    """
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+        of_kind = (1, _CMP_MASKED_EQ, _SOCK_TYPE_MASK, kind)
+        builder.add(_ACT_ALLOW, "socket", (0, _CMP_EQ, socket.AF_UNIX, 0), of_kind)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for kind, own in ((socket.SOCK_STREAM, socket.IPPROTO_TCP), (socket.SOCK_DGRAM, socket.IPPROTO_UDP)):
+            of_kind = (1, _CMP_MASKED_EQ, _SOCK_TYPE_MASK, kind)
+            for protocol in (0, own):
+                builder.add(_ACT_ALLOW, "socket", (0, _CMP_EQ, family, 0), of_kind, (2, _CMP_EQ, protocol, 0))
     builder.add(_ACT_ALLOW, "socket", (0, _CMP_EQ, socket.AF_NETLINK, 0), (2, _CMP_EQ, 0, 0))
+    builder.add(_ACT_ALLOW, "socketpair", (0, _CMP_EQ, socket.AF_UNIX, 0))
+
+
+def _add_huge_pages(builder: _Builder) -> None:
+    """Huge pages that the host has set aside are refused as if it had none: no control group counts them."""
+    for name, place, flag, error in (
+        ("mmap", 3, _MAP_HUGETLB, errno.ENOMEM),
+        ("memfd_create", 1, _MFD_HUGETLB, errno.EINVAL),
+        ("shmget", 2, _SHM_HUGETLB, errno.EPERM),
+    ):
+        builder.add(_ACT_ALLOW, name, (place, _CMP_MASKED_EQ, flag, 0))
+        if error != errno.EPERM:
+            builder.add(_ACT_ERRNO | error, name, (place, _CMP_MASKED_EQ, flag, flag))
 
 
 def _add_checked(builder: _Builder) -> None:
@@ -171,42 +201,76 @@ def _add_checked(builder: _Builder) -> None:
     for policy in (0, 3, 5):
         builder.add(_ACT_ALLOW, "sched_setscheduler", (1, _CMP_EQ, policy, 0))
     _add_sockets(builder)
+    _add_huge_pages(builder)
+    # What an environment writes is in memory; the host's disks, and whoever waits for them, are not its affair.
+    builder.add(_ACT_ERRNO, "sync")
 
 
-def _refuse_terminal_input(number: int) -> bytes:
-    """Instructions to put first: EPERM for the two requests that push characters into a terminal.
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What to answer to a call whose arguments at the places are the values, in their lower 32 bits.
 
-    libseccomp has no "every value but these" in 32 bits, and the kernel looks at 32 bits of a request.
-    Source: include/uapi/linux/filter.h and seccomp.h (the call's number is at offset 0, its second argument at 24).
+    ``given`` is the place of a pointer that must not be null besides.
     """
-    return _pack(
-        (_LOAD, 0, 0, 0),
-        (_JUMP_EQUAL, 0, 4, number),
-        (_LOAD, 0, 0, 24),
-        (_JUMP_EQUAL, 1, 0, _TIOCSTI),
-        (_JUMP_EQUAL, 0, 1, _TIOCLINUX),
-        (_ANSWER, 0, 0, _ACT_ERRNO | errno.EPERM),
-    )
+
+    values: tuple[tuple[int, int], ...]
+    error: int
+    given: int | None = None
 
 
-def _ignore_linger(number: int) -> bytes:
-    """Instructions to put first: SO_LINGER is answered as if it were set, and is not.
+# libseccomp has no "every value but these" in 32 bits, and 32 bits of these arguments are all that the kernel looks at.
+_ANSWERED: Mapping[str, Sequence[_Answer]] = {
+    # Characters pushed into a terminal, and drivers of modems, printers and radios put on one.
+    "ioctl": tuple(_Answer(((1, request),), errno.EPERM) for request in (_TIOCSTI, _TIOCLINUX, _TIOCSETD)),
+    "setsockopt": (
+        # Whoever closes a socket that lingers last has to wait, for as long as was asked for, and a process can see to
+        # it that the last is somebody else: it sends its sockets to where they are never received.
+        _Answer(((1, socket.SOL_SOCKET), (2, socket.SO_LINGER)), 0),
+        *(_Answer(((1, socket.SOL_SOCKET), (2, option)), errno.EPERM) for option in _SO_PROGRAMS),
+        _Answer(((1, socket.IPPROTO_TCP), (2, _TCP_ULP)), errno.ENOENT),
+    ),
+    # There are no core dumps. At the limit that says so the host's handler of them is not even asked, and at 0 it is.
+    "setrlimit": (_Answer(((0, _RLIMIT_CORE),), 0),),
+    "prlimit64": (_Answer(((1, _RLIMIT_CORE),), 0, given=2),),
+    # Files that all environments are shown would have to be read from the disk again.
+    "fadvise64": (_Answer(((3, _FADV_DONTNEED),), 0),),
+    # As of a kernel that merges no pages: who shares a page with whom can be measured.
+    "madvise": (_Answer(((2, _MADV_MERGEABLE),), errno.EINVAL),),
+}
 
-    Whoever closes a socket that lingers last has to wait, for as long as was asked for, and a process can see to it
-    that the last is somebody else: it sends its sockets to where they are never received. Source: see above.
-    """
-    return _pack(
-        (_LOAD, 0, 0, 0),
-        (_JUMP_EQUAL, 0, 5, number),
-        (_LOAD, 0, 0, 24),
-        (_JUMP_EQUAL, 0, 3, socket.SOL_SOCKET),
-        (_LOAD, 0, 0, 32),
-        (_JUMP_EQUAL, 0, 1, socket.SO_LINGER),
-        (_ANSWER, 0, 0, _ACT_ERRNO),
-    )
+_Instruction = tuple[int, int, int, int]
 
 
-def _pack(*instructions: tuple[int, int, int, int]) -> bytes:
+def _word(argument: int, half: int = 0) -> _Instruction:
+    """Load half of an argument. Source: include/uapi/linux/seccomp.h; little end first, as on all that is supported."""
+    return (_LOAD, 0, 0, _ARGUMENTS_OFFSET + 8 * argument + 4 * half)
+
+
+def _answer_of(answer: _Answer) -> list[_Instruction]:
+    """Answer, or go on behind these instructions."""
+    end: list[_Instruction] = [(_ANSWER, 0, 0, _ACT_ERRNO | answer.error)]
+    if answer.given is not None:
+        # Either half that is not 0 is enough.
+        end = [_word(answer.given), (_JUMP_EQUAL, 0, 2, 0), _word(answer.given, 1), (_JUMP_EQUAL, 1, 0, 0), *end]
+    for place, value in reversed(answer.values):
+        end = [_word(place), (_JUMP_EQUAL, 0, len(end), value), *end]
+    return end
+
+
+def _answers_first(number: Callable[[str], int], architecture: int) -> bytes:
+    """Instructions to put before all others, by which calls are answered on account of their arguments."""
+    made: list[_Instruction] = [(_LOAD, 0, 0, 0)]
+    for name, answers in _ANSWERED.items():
+        own = [instruction for answer in answers for instruction in _answer_of(answer)]
+        # What is not answered is judged by the rest, which loads the number again.
+        own.append((_LOAD, 0, 0, 0))
+        if number(name) >= 0:
+            made += [(_JUMP_EQUAL, 0, len(own), number(name)), *own]
+    # Calls by the numbers of another processor are killed behind these.
+    return _pack((_LOAD, 0, 0, _ARCHITECTURE_OFFSET), (_JUMP_EQUAL, 0, len(made), architecture), *made)
+
+
+def _pack(*instructions: _Instruction) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
 
 
@@ -219,7 +283,6 @@ def build_filter() -> bytes:
         for name in _UNKNOWN:
             builder.add(_ACT_ERRNO | errno.ENOSYS, name)
         _add_checked(builder)
-        first = _refuse_terminal_input(builder.number("ioctl")) + _ignore_linger(builder.number("setsockopt"))
-        return first + builder.export()
+        return _answers_first(builder.number, builder.architecture()) + builder.export()
     finally:
         builder.release()

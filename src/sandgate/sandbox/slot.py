@@ -66,7 +66,7 @@ class Slot:
         if hold and not self._held:
             # Before the code: so the forker reads it before it can see the end of the child.
             self._held = True
-            self._say(wire.HOLD, child.number)
+            self._tell_hold(child.number)
         self._child = None
         self._running = execution
         execution.start(
@@ -107,7 +107,13 @@ class Slot:
         """Let a slot that was told to hold have its next child."""
         if self._held:
             self._held = False
-            self._say(wire.NEXT, self._number)
+            self._tell_next()
+
+    def _tell_hold(self, number: int) -> None:
+        self._say(wire.HOLD, number)
+
+    def _tell_next(self) -> None:
+        self._say(wire.NEXT, self._number)
 
     def _say(self, kind: bytes, number: int) -> None:
         try:
@@ -138,7 +144,7 @@ class Slot:
     def _on_message(self, message: bytes, received: list[int]) -> None:
         if not message:
             raise wire.WireError("the end of the channel")
-        if self._reset is not None and not self._reset.done():
+        if self._is_resetting:
             self._on_resetting(message, received)
             return
         if message[:1] == wire.EXITED:
@@ -151,9 +157,17 @@ class Slot:
         kind, number = wire.parse_numbered(message)
         if kind != wire.CHILD or number != self._number + 1 or self._child or self._running:
             raise wire.WireError("expected the next child")
-        self._child = open_child(number, received)
+        self._child = self._take_child(number, received)
         self._number = number
         self._on_ready(self)
+
+    def _take_child(self, number: int, received: list[int]) -> WaitingChild:
+        """The child that has come. Raises ``WireError``, and then ``received`` is the caller's still."""
+        return open_child(number, received)
+
+    @property
+    def _is_resetting(self) -> bool:
+        return self._reset is not None and not self._reset.done()
 
     def _on_resetting(self, message: bytes, received: list[int]) -> None:
         """Skip whatever was said to the earlier gateway."""
@@ -195,10 +209,10 @@ def open_child(number: int, received: list[int]) -> WaitingChild:
             _open_anew(pipe)
     except OSError as error:
         raise wire.WireError(f"the output of a child cannot be read: {error}") from error
-    return WaitingChild(number, _without_rights(channel), *pipes)
+    return WaitingChild(number, without_rights(channel), *pipes)
 
 
-def _without_rights(channel: int) -> socket.socket:
+def without_rights(channel: int) -> socket.socket:
     """A socket to which nobody can send descriptors.
 
     They would be closed by this process, and what the last close of a file costs is up to who made it. Older kernels

@@ -1,4 +1,4 @@
-"""The runtime of the ``standard`` and ``process`` classes: sandboxes forked from warm zygotes by the launcher."""
+"""The runtime of every class: sandboxes that the launcher makes, and a link to each."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed
@@ -14,13 +14,14 @@ from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
-from sandgate.sandbox.base import Resumed, SandboxSpec
+from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.given_slot import GivenSlot
 from sandgate.sandbox.kept_output import Keeping
 from sandgate.sandbox.launcher.client import Answer, LauncherClient
 from sandgate.sandbox.launcher.protocol import PROTOCOL_VERSION
 from sandgate.sandbox.link import SandboxLink
-from sandgate.sandbox.slot import open_child
+from sandgate.sandbox.slot import Slot, open_child
 from sandgate_agent import wire
 
 _ASK_LIMIT_S = 5.0
@@ -48,6 +49,7 @@ class ZygoteRuntime:
     def __init__(self, isolation: Isolation, socket_path: Path, spool: Path | None = None) -> None:
         """``spool`` is the folder for output of executions with a tag; None: they may lose what was read of it."""
         self._isolation = isolation
+        self._isolations: tuple[Isolation, ...] = (isolation,)
         self._keeping = None if spool is None else Keeping(spool)
         self._socket_path = socket_path
         self._links: dict[EnvironmentId, SandboxLink] = {}
@@ -55,7 +57,7 @@ class ZygoteRuntime:
         self._creating = 0
         # By tag: executions of an earlier gateway that can be taken up.
         self._kept: dict[str, _Kept] = {}
-        self._client = LauncherClient(self._on_ended, self._on_lost)
+        self._client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
         self._reconnecting: asyncio.Task[None] | None = None
@@ -65,6 +67,11 @@ class ZygoteRuntime:
     def isolation(self) -> Isolation:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         return self._isolation
+
+    @property
+    def isolations(self) -> Collection[Isolation]:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        return self._isolations
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`. Raises ``LauncherUnavailable``."""
@@ -78,7 +85,7 @@ class ZygoteRuntime:
     async def _connect(self) -> str:
         """Connect as soon as somebody listens; answers which start of the launcher it is."""
         while True:
-            client = LauncherClient(self._on_ended, self._on_lost)
+            client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
             try:
                 client.connect(self._socket_path)
             except LauncherUnavailable:
@@ -91,6 +98,7 @@ class ZygoteRuntime:
                 raise LauncherUnavailable(
                     "A launcher of another version of sandgate is running; stop that server first, or end its launcher."
                 )
+            self._isolations = tuple(map(Isolation, hello.values["isolations"]))
             return str(hello.values["instance"])
 
     def _on_lost(self) -> None:
@@ -132,6 +140,11 @@ class ZygoteRuntime:
             link.fail(reason)
             link.forget()
             self._on_end(environment_id, reason)
+
+    def _on_memory(self, name: str) -> None:
+        link = self._links.get(EnvironmentId(name))
+        if link is not None:
+            link.end_for_memory()
 
     async def _list(self) -> Sequence[EnvironmentId]:
         answer = await self._client.request("list", limit_s=_ASK_LIMIT_S)
@@ -219,13 +232,17 @@ class ZygoteRuntime:
         if self._keeping is not None:
             self._keeping.sweep({*self._links, *(kept.environment_id for kept in self._kept.values())})
 
-    def _link(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink:
+    def _link(
+        self, environment_id: EnvironmentId, limits: Limits, answer: Answer, isolation: Isolation | None = None
+    ) -> SandboxLink:
+        """The link to a sandbox of a class, by default of the one that the launcher names."""
+
         async def add_slot() -> socket.socket:
             added = await self._client.request("add_slot", limit_s=_CREATE_LIMIT_S, environment_id=environment_id)
             return _only_socket(added)
 
-        async def count_kills() -> int:
-            return await self._count_kills(environment_id)
+        async def usage() -> SandboxUsage:
+            return await self._usage(environment_id)
 
         async def extend(lifetime_s: float) -> None:
             await self._client.request(
@@ -237,31 +254,31 @@ class ZygoteRuntime:
             self._client.notify("keep", ends, environment_id=environment_id, tag=tag, child=child.number)
 
         control = _only_socket(answer)
+        contained = Isolation(isolation or answer.values["isolation"]) is Isolation.GVISOR
         link = SandboxLink(
             environment_id, control, limits,
-            add_slot=add_slot, count_kills=count_kills, extend=extend, keep=keep, keeping=self._keeping,
-            is_busy=lambda: self._creating > 0,
+            add_slot=add_slot, usage=usage, extend=extend, keep=keep, keeping=self._keeping,
+            is_busy=lambda: self._creating > 0, slot_type=GivenSlot if contained else Slot,
         )  # fmt: skip
         self._links[environment_id] = link
         return link
 
-    async def _count_kills(self, environment_id: EnvironmentId) -> int:
-        try:
-            usage = await self._client.request("usage", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
-        except (LauncherUnavailable, SandboxFailed):
-            # Nothing is counted without control groups, and nothing is known without the launcher.
-            return 0
-        return int(usage.values["out_of_memory_kills"])
+    async def _usage(self, environment_id: EnvironmentId) -> SandboxUsage:
+        answer = await self._client.request("usage", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
+        # Nothing is counted without control groups.
+        return SandboxUsage(*(answer.values.get(field.name) for field in fields(SandboxUsage)))
 
     async def create(self, spec: SandboxSpec) -> SandboxLink:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         self._doubtful.discard(spec.environment_id)
+        isolation = spec.isolation or self._isolation
         self._creating += 1
         try:
             answer = await self._client.request(
                 "create",
                 limit_s=_CREATE_LIMIT_S,
                 environment_id=spec.environment_id,
+                isolation=isolation.value,
                 template=spec.template,
                 limits=asdict(spec.limits),
                 lifetime_s=spec.lifetime_s,
@@ -274,7 +291,7 @@ class ZygoteRuntime:
             raise
         finally:
             self._creating -= 1
-        return self._link(spec.environment_id, spec.limits, answer)
+        return self._link(spec.environment_id, spec.limits, answer, isolation)
 
     async def _abandon(self, environment_id: EnvironmentId) -> None:
         """End what is being made for a caller that has gone."""

@@ -47,12 +47,19 @@ class EnvironmentCalls:
     _transport: Transport
 
     def create_environment(
-        self, name: str, template: str, *, timeout_s: int | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        name: str,
+        template: str,
+        *,
+        timeout_s: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limits: Mapping[str, float] | None = None,
     ) -> Environment:
         """A new environment; it can be used at once, though it may still be ``creating``."""
         body: dict[str, Any] = {"name": name, "template": template}
         body |= {} if timeout_s is None else {"timeout": timeout_s}
         body |= {} if metadata is None else {"metadata": dict(metadata)}
+        body |= {} if limits is None else {"limits": dict(limits)}
         return read_answer(Environment, self._transport.ask(Asked("POST", _ENVIRONMENTS, body)))
 
     def get_environment(self, environment_id: str) -> Environment:

@@ -7,10 +7,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
 from sandgate.core.errors import UserNotFound
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import ApiKeyId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import ApiKey
 from sandgate.store.database import Database
+from sandgate.store.idempotency import keep_answer
 from sandgate.store.schema import api_keys, revoked_tokens, users
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters, upsert
 
@@ -43,10 +45,10 @@ class SqlCredentialStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert_api_key(self, key: ApiKey) -> None:
-        """Add a row; raises ``UserNotFound`` when its user has been deleted."""
+    async def insert_api_key(self, key: ApiKey, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it; raises ``UserNotFound`` when its user has been deleted."""
         row = _row_of(key)
-        if not await self._database.write(lambda connection: _insert_api_key(connection, row)):
+        if not await self._database.write(lambda connection: _insert_api_key(connection, row, answer)):
             raise UserNotFound(f"There is no user {key.user_id} to make an API key for.")
 
     async def find_api_key(self, api_key_id: ApiKeyId) -> ApiKey | None:
@@ -91,10 +93,11 @@ class SqlCredentialStore:
         return await self._database.write(lambda connection: connection.execute(_PRUNE_REVOKED, parameters).rowcount)
 
 
-def _insert_api_key(connection: Connection, row: dict[str, Any]) -> bool:
+def _insert_api_key(connection: Connection, row: dict[str, Any], answer: KeptAnswer | None) -> bool:
     if connection.execute(_LOCK_USER, {"wanted_id": row["user_id"]}).one_or_none() is None:
         return False
     connection.execute(_INSERT, row)
+    keep_answer(connection, answer)
     return True
 
 

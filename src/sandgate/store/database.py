@@ -53,15 +53,18 @@ class Database:
             undo.pop_all()
         self._readers.start()
 
-    async def write(self, work: Callable[[Connection], ResultT], *, repeatable: bool = False) -> ResultT:
+    async def write(
+        self, work: Callable[[Connection], ResultT], *, repeatable: bool = False, last: bool = False
+    ) -> ResultT:
         """Run ``work`` inside a transaction and answer its result once that is durable.
 
         ``work`` may be run more than once, each time but the last undone, and shares its transaction with others:
         it must not commit. What it raises undoes its own writes only. With ``repeatable``, it is also run again
-        when it may have been committed already. Goes on when the caller is cancelled. Raises ``StoreUnavailable``;
-        with ``details["outcome"] == "unknown"`` when it may have been done.
+        when it may have been committed already; with ``last``, it comes behind the others of its transaction. Goes on
+        when the caller is cancelled. Raises ``StoreUnavailable``; with ``details["outcome"] == "unknown"`` when it may
+        have been done.
         """
-        return await self._run(self._writes, work, repeatable)
+        return await self._run(self._writes, work, repeatable, last)
 
     async def read(self, work: Callable[[Connection], ResultT]) -> ResultT:
         """Run ``work``, each statement of which sees everything committed before; raises ``StoreUnavailable``."""
@@ -82,10 +85,12 @@ class Database:
     def _make_read_link(self) -> Link:
         return Link(self._connector.reader, self._connector.identity)
 
-    async def _run(self, queue: JobQueue, work: Callable[[Connection], ResultT], repeatable: bool) -> ResultT:
+    async def _run(
+        self, queue: JobQueue, work: Callable[[Connection], ResultT], repeatable: bool, last: bool = False
+    ) -> ResultT:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
-        job = Job(work, loop, future, repeatable)
+        job = Job(work, loop, future, repeatable, last)
         queue.put(job)
         timer = loop.call_later(self._deadline_s, self._expire, queue, job)
         try:

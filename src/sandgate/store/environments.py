@@ -10,12 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Executable, Row, Select
 
 from sandgate.core.environment import Environment
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import EnvironmentId, UserId
 from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus, Isolation, sources_of
 from sandgate.store.base import EnvironmentFilter
 from sandgate.store.database import Database
+from sandgate.store.idempotency import keep_answer
 from sandgate.store.schema import environments
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters
 
@@ -30,6 +32,18 @@ _FIND = sa.select(environments).where(_is_this)
 # A live row is never a deleted one; saying so lets the partial indexes serve.
 _is_live = sa.and_(_columns.status.in_(_LIVE), _columns.deleted_at.is_(None))
 _LIST_LIVE = sa.select(environments).where(_is_live).order_by(_columns.environment_id)
+_LIST_LIVE_ON = _LIST_LIVE.where(
+    sa.or_(_columns.server_id == sa.bindparam("wanted_server"), _columns.server_id.is_(None))
+)
+_FAIL_ALL_OF = (
+    sa.update(environments)
+    .where(_is_live, _columns.server_id == sa.bindparam("wanted_server"))
+    .values(
+        status=EnvironmentStatus.FAILED,
+        status_reason=sa.bindparam("reason"),
+        ended_at=sa.bindparam("at", type_=_columns.ended_at.type),
+    )
+)
 _COUNT_LIVE = sa.select(sa.func.count()).select_from(environments).where(_is_live)
 _COUNT_LIVE_OF_OWNER = _COUNT_LIVE.where(_columns.owner_id == sa.bindparam("owner_id"))
 _UPDATE_DETAILS = sa.update(environments).where(_is_this, _is_live)
@@ -44,10 +58,10 @@ class SqlEnvironmentStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, environment: Environment) -> None:
-        """Add a row."""
+    async def insert(self, environment: Environment, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it."""
         row = _row_of(environment)
-        await self._database.write(lambda connection: _do_insert(connection, row))
+        await self._database.write(lambda connection: _do_insert(connection, row, answer))
 
     async def find(self, environment_id: EnvironmentId) -> Environment | None:
         """The row, deleted or not."""
@@ -64,9 +78,14 @@ class SqlEnvironmentStore:
         rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return page_of(rows, page, _parse)
 
-    async def list_live(self) -> Sequence[Environment]:
-        """All rows whose status is live, oldest first."""
-        rows = await self._database.read(lambda connection: connection.execute(_LIST_LIVE).all())
+    async def list_live(self, server_id: str | None = None) -> Sequence[Environment]:
+        """All rows whose status is live, or those of one server, oldest first.
+
+        Rows that name no server are every server's.
+        """
+        statement = _LIST_LIVE if server_id is None else _LIST_LIVE_ON
+        parameters = {"wanted_server": server_id}
+        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return [_parse(row) for row in rows]
 
     async def count_live(self, owner_id: UserId | None = None) -> int:
@@ -163,8 +182,14 @@ def _merge(parts: list[Select[Any]]) -> Executable:
     return merged.order_by(merged.selected_columns.environment_id.desc()).limit(sa.bindparam("most"))
 
 
-def _do_insert(connection: Connection, row: dict[str, Any]) -> None:
+def fail_all_of(connection: Connection, server_id: str, at: datetime, reason: str) -> int:
+    """Inside a transaction: a server is gone, and all that was on it; answers how many were."""
+    return connection.execute(_FAIL_ALL_OF, {"wanted_server": server_id, "at": at, "reason": reason}).rowcount
+
+
+def _do_insert(connection: Connection, row: dict[str, Any], answer: KeptAnswer | None) -> None:
     connection.execute(_INSERT, row)
+    keep_answer(connection, answer)
 
 
 def _row_of(environment: Environment) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sandgate.core.limits import MIB
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.states import ExecutionStatus
 from sandgate.store.database import Database
-from sandgate.store.schema import executions
+from sandgate.store.schema import environments, executions
 from sandgate.store.statements import HotStatement, newest_first, page_parameters, upsert
 
 # Bounds the memory that a list takes, whatever the size of its page.
@@ -59,6 +59,13 @@ _LIST_SIZES_BEFORE = newest_first(_SIZES, _columns.execution_id, PageRequest(bef
 _is_between = sa.and_(_columns.execution_id >= sa.bindparam("oldest"), _columns.execution_id <= sa.bindparam("newest"))
 _LIST = sa.select(executions).where(_is_of_environment, _is_between).order_by(_columns.execution_id.desc())
 _RUNNING: Select[Any] = sa.select(_columns.execution_id, _columns.started_at).where(_is_running).with_for_update()
+# Asked of each of the few that run, rather than of all environments which of them are the server's.
+_RUNNING_ON = _RUNNING.where(
+    sa.exists().where(
+        environments.c.environment_id == _columns.environment_id,
+        sa.or_(environments.c.server_id == sa.bindparam("wanted_server"), environments.c.server_id.is_(None)),
+    )
+)
 _LOSE = (
     sa.update(executions)
     .where(_columns.execution_id == sa.bindparam("wanted_id"), _is_running)
@@ -110,10 +117,12 @@ class SqlExecutionStore:
         rows, next_before_id = await self._database.read(lambda connection: _list(connection, environment_id, page))
         return Page(tuple(_parse(row) for row in rows), next_before_id)
 
-    async def mark_lost(self, at: datetime, keep: Collection[ExecutionId] = ()) -> Sequence[ExecutionId]:
-        """End every running row but those in ``keep`` as ``lost``; answers which."""
+    async def mark_lost(
+        self, at: datetime, keep: Collection[ExecutionId] = (), *, server_id: str | None = None
+    ) -> Sequence[ExecutionId]:
+        """End every running row but those in ``keep`` as ``lost``, or those of one server; answers which."""
         kept = frozenset(keep)
-        return await self._database.write(lambda connection: _mark_lost(connection, at, kept))
+        return await self._database.write(lambda connection: mark_lost(connection, at, kept, server_id=server_id))
 
     async def prune(self, finished_before: datetime, most: int) -> int:
         """Delete at most ``most`` rows that ended before; answers how many went."""
@@ -141,8 +150,12 @@ def _how_many_fit(sizes: list[int], limit: int) -> int:
     return sum(size < MOST_OUTPUT_BYTES for size in sizes_before)
 
 
-def _mark_lost(connection: Connection, at: datetime, keep: frozenset[ExecutionId]) -> list[ExecutionId]:
-    lost = [row for row in connection.execute(_RUNNING) if row.execution_id not in keep]
+def mark_lost(
+    connection: Connection, at: datetime, keep: frozenset[ExecutionId] = frozenset(), *, server_id: str | None = None
+) -> list[ExecutionId]:
+    """See ``SqlExecutionStore.mark_lost``, inside a transaction."""
+    running = connection.execute(_RUNNING if server_id is None else _RUNNING_ON, {"wanted_server": server_id})
+    lost = [row for row in running if row.execution_id not in keep]
     if lost:
         connection.execute(_LOSE, [_end_of(row, at) for row in lost])
     return [ExecutionId(row.execution_id) for row in lost]

@@ -18,13 +18,15 @@ MOST_WAITING = 4096
 class Job:
     """Work for a connection, and the future of the coroutine that waits for it.
 
-    ``repeatable`` work may be done twice with the same outcome as once.
+    ``repeatable`` work may be done twice with the same outcome as once. ``last`` is work that takes a lock which all
+    servers want: done behind everything else of its transaction, so that whoever has the lock waits for nobody.
     """
 
     work: Callable[[Connection], Any]
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     repeatable: bool = False
+    last: bool = False
 
 
 @dataclass(slots=True)

@@ -8,16 +8,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.trigger import TriggerType
 from sandgate.store import run_slots
 from sandgate.store.artifacts import add_artifacts
-from sandgate.store.base import DraftAnswer, NoteKind, RunChange, RunFilter, RunNote
+from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
 from sandgate.store.clocks import database_now
 from sandgate.store.database import Database
-from sandgate.store.idempotency import keep_draft
+from sandgate.store.idempotency import keep_answer
 from sandgate.store.notes import publish
 from sandgate.store.run_lists import run_list
 from sandgate.store.run_rows import NO_ITEM, parse_run, parse_step, run_row_of, step_row_of
@@ -163,9 +164,9 @@ class SqlRunStore:
         lease_s: float | None = None,
         *,
         under: Run | None = None,
-        draft: DraftAnswer | None = None,
+        answer: KeptAnswer | None = None,
     ) -> bool:
-        """Add a run, held for ``lease_s`` (None: as its row says), with the draft of what is answered about it.
+        """Add a run, held for ``lease_s`` (None: as its row says), with what is answered about it.
 
         False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
         not held as it says any more, and when another process has added it.
@@ -173,8 +174,8 @@ class SqlRunStore:
 
         def work(connection: Connection) -> bool:
             inserted = insert_run(connection, change, lease_s, under)
-            if inserted and draft is not None:
-                keep_draft(connection, draft)
+            if inserted:
+                keep_answer(connection, answer)
             return inserted
 
         return await self._database.write(work, repeatable=True)
@@ -195,13 +196,20 @@ class SqlRunStore:
         ends = not change.run.is_live
         return await self._database.write(lambda connection: _apply(connection, change), repeatable=not ends)
 
-    async def reopen(self, change: RunChange, lease_s: float) -> bool:
+    async def reopen(self, change: RunChange, lease_s: float, answer: KeptAnswer | None = None) -> bool:
         """Write a change that makes an ended run live again, held by the owner in ``change.run`` for ``lease_s``.
 
         Its fencing number has to be one more than that of the row; False, and nothing written, when it is not, when
         the run is live, or when its workflow has been deleted.
         """
-        return await self._database.write(lambda connection: _reopen(connection, change, lease_s))
+
+        def work(connection: Connection) -> bool:
+            reopened = _reopen(connection, change, lease_s)
+            if reopened:
+                keep_answer(connection, answer)
+            return reopened
+
+        return await self._database.write(work)
 
     async def claim(self, owner: str, now: datetime, lease_s: float, most: int, *, own: bool = False) -> Sequence[Run]:
         """Take live runs whose lease has run out, and with ``own`` also those that ``owner`` had before.

@@ -9,11 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import RunId, ScheduleId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.trigger import CatchUp, Overlap, Policy, Schedule, SkipReason, TickError, Timing
 from sandgate.store.base import NoteKind, RunChange, RunNote
 from sandgate.store.database import Database
+from sandgate.store.idempotency import keep_answer
 from sandgate.store.notes import publish
 from sandgate.store.runs import hold_workflow, insert_run
 from sandgate.store.schema import runs
@@ -52,8 +54,8 @@ class SqlScheduleStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, schedule: Schedule, most: int) -> bool | None:
-        """Add a row.
+    async def insert(self, schedule: Schedule, most: int, answer: KeptAnswer | None = None) -> bool | None:
+        """Add a row, and what is answered about it.
 
         None when its workflow has been deleted; False when its owner has ``most`` or more; nothing is written then.
         """
@@ -64,6 +66,7 @@ class SqlScheduleStore:
             if connection.execute(_COUNT, {"owner_id": schedule.owner_id}).scalar_one() >= most:
                 return False
             connection.execute(_INSERT, _row_of(schedule))
+            keep_answer(connection, answer)
             publish(connection, RunNote(NoteKind.SCHEDULES))
             return True
 
@@ -114,7 +117,14 @@ class SqlScheduleStore:
 
         return await self._database.write(work)
 
-    async def fire(self, before: Schedule, after: Schedule, change: RunChange, lease_s: float | None = None) -> bool:
+    async def fire(
+        self,
+        before: Schedule,
+        after: Schedule,
+        change: RunChange,
+        lease_s: float | None = None,
+        answer: KeptAnswer | None = None,
+    ) -> bool:
         """Write ``after`` as ``replace`` does, and add a run as ``RunStore.insert`` does, both or neither.
 
         False when one of them cannot be.
@@ -125,7 +135,10 @@ class SqlScheduleStore:
             # In the order in which a workflow is deleted, so that neither waits for the other for ever.
             if not hold_workflow(connection, change.run.workflow_id):
                 return False
-            return _replace(connection, before, following) and insert_run(connection, change, lease_s)
+            if not (_replace(connection, before, following) and insert_run(connection, change, lease_s)):
+                return False
+            keep_answer(connection, answer)
+            return True
 
         return await self._database.write(work)
 

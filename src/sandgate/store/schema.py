@@ -27,6 +27,7 @@ environments = sa.Table(
     sa.Column("deleted_at", Instant),
     sa.Column("limits", JsonText, nullable=False),
     sa.Column("metadata", JsonText, nullable=False),
+    sa.Column("server_id", ExactText),
 )
 
 executions = sa.Table(
@@ -98,7 +99,17 @@ idempotency = sa.Table(
     sa.Column("status", sa.BigInteger),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("claim_id", ExactText),
+    sa.Column("server_id", ExactText),
     sa.Index("idempotency_by_age", "created_at"),
+)
+
+# Servers that share a database, and for how long each is believed to live.
+servers = sa.Table(
+    "servers",
+    metadata,
+    sa.Column("server_id", ExactText, primary_key=True),
+    sa.Column("lease_until", Instant, nullable=False),
 )
 
 workflows = sa.Table(

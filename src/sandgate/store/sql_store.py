@@ -6,8 +6,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
 from sandgate.store.artifacts import SqlArtifactStore
+from sandgate.store.audit import SqlAuditStore
 from sandgate.store.base import (
     ArtifactStore,
+    AuditStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -17,6 +19,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     UserStore,
     WebhookStore,
@@ -35,6 +38,7 @@ from sandgate.store.runs import SqlRunStore
 from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import write_probe
 from sandgate.store.secrets import SqlSecretStore
+from sandgate.store.servers import SqlServerStore
 from sandgate.store.signals import SqlSignalStore
 from sandgate.store.statements import upsert
 from sandgate.store.users import SqlUserStore
@@ -67,6 +71,8 @@ class SqlStore:
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
+    audit: AuditStore
 
     def __init__(
         self,
@@ -93,6 +99,8 @@ class SqlStore:
         self.artifacts = SqlArtifactStore(self._database)
         self.schedules = SqlScheduleStore(self._database)
         self.webhooks = SqlWebhookStore(self._database)
+        self.servers = SqlServerStore(self._database)
+        self.audit = SqlAuditStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

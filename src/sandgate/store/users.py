@@ -8,10 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from sandgate.core.errors import LastAdmin, UserNameTaken
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Role, User
 from sandgate.store.database import Database
+from sandgate.store.idempotency import keep_answer
 from sandgate.store.schema import users
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters, upsert
 
@@ -47,10 +49,17 @@ class SqlUserStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, user: User) -> None:
-        """Add a row; raises ``UserNameTaken``."""
+    async def insert(self, user: User, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it; raises ``UserNameTaken``."""
         row = _row_of(user)
-        if not await self._database.write(lambda connection: changed(connection.execute(_INSERT, row))):
+
+        def work(connection: Connection) -> bool:
+            if not changed(connection.execute(_INSERT, row)):
+                return False
+            keep_answer(connection, answer)
+            return True
+
+        if not await self._database.write(work):
             raise UserNameTaken(f"There is a user named {user.name!r} already; choose another name.")
 
     async def find(self, user_id: UserId) -> User | None:

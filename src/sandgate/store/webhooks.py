@@ -9,11 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import RunId, UserId, WebhookId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.trigger import Delivery, DeliveryStatus, Signature, Webhook
 from sandgate.store.base import DeliveryKeys, RunChange
 from sandgate.store.database import Database
+from sandgate.store.idempotency import keep_answer
 from sandgate.store.runs import hold_workflow, insert_run
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters
 from sandgate.store.trigger_schema import webhook_deliveries, webhook_keys, webhooks
@@ -71,8 +73,8 @@ class SqlWebhookStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, webhook: Webhook, most: int) -> bool | None:
-        """Add a row.
+    async def insert(self, webhook: Webhook, most: int, answer: KeptAnswer | None = None) -> bool | None:
+        """Add a row, and what is answered about it.
 
         None when its workflow has been deleted; False when its owner has ``most`` or more; nothing is written then.
         """
@@ -83,6 +85,7 @@ class SqlWebhookStore:
             if connection.execute(_COUNT, {"owner_id": webhook.owner_id}).scalar_one() >= most:
                 return False
             connection.execute(_INSERT, _row_of(webhook))
+            keep_answer(connection, answer)
             return True
 
         return await self._database.write(work)

@@ -9,10 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.workflow import Json, Workflow
 from sandgate.store.database import Database
+from sandgate.store.idempotency import keep_answer
 from sandgate.store.schema import runs, workflow_versions, workflows
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters
 from sandgate.store.triggers import delete_triggers
@@ -57,13 +59,14 @@ class SqlWorkflowStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, workflow: Workflow) -> None:
-        """Add a row, and its first version."""
+    async def insert(self, workflow: Workflow, answer: KeptAnswer | None = None) -> None:
+        """Add a row, its first version, and what is answered about it."""
         row = {field.name: getattr(workflow, field.name) for field in fields(workflow)}
 
         def work(connection: Connection) -> None:
             connection.execute(_INSERT, row)
             _insert_version(connection, workflow)
+            keep_answer(connection, answer)
 
         await self._database.write(work)
 

@@ -114,10 +114,14 @@ def _attempt(link: Link, jobs: list[Job]) -> list[Outcome]:
     transaction = _begin(connection)
     with ExitStack() as undo:
         undo.callback(_roll_back, link, connection)
-        outcomes = [Outcome(job, job.work(connection)) for job in jobs]
+        outcomes = [Outcome(job, job.work(connection)) for job in sorted(jobs, key=_is_last)]
         _commit(transaction)
         undo.pop_all()
     return outcomes
+
+
+def _is_last(job: Job) -> bool:
+    return job.last
 
 
 def _begin(connection: Connection) -> RootTransaction:

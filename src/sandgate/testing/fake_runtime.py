@@ -11,7 +11,7 @@ from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus, Isolation
-from sandgate.sandbox.base import Resumed, SandboxSpec
+from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.testing.fake_code import Outcome, interpret
 
 _USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
@@ -166,6 +166,23 @@ class FakeSandbox:
         self._timer.cancel()
         self._timer = self._lifetime(lifetime_s)
 
+    async def usage(self) -> SandboxUsage:
+        """See ``Sandbox``. Of each execution that runs one process, and nothing else."""
+        if self._failure is not None:
+            raise SandboxFailed(f"The sandbox of {self.environment_id} has ended: {self._failure}")
+        running = len(self._running)
+        return SandboxUsage(
+            memory_bytes=_USAGE.peak_memory_bytes,
+            peak_memory_bytes=_USAGE.peak_memory_bytes,
+            cpu_us=1000 * _USAGE.cpu_ms,
+            processes=running,
+            peak_processes=running,
+            disk_bytes=0,
+            peak_disk_bytes=0,
+            inodes=0,
+            out_of_memory_kills=0,
+        )
+
     def forget(self, execution: FakeExecution) -> None:
         """An execution has ended, so that the next one may start."""
         self._running.discard(execution)
@@ -218,7 +235,9 @@ class FakeRuntime:
         self,
         machine: dict[EnvironmentId, FakeSandbox] | None = None,
         isolation: Isolation = Isolation.STANDARD,
+        others: Collection[Isolation] = (),
     ) -> None:
+        """``others`` are the classes that it makes beside ``isolation``."""
         self.sandboxes: dict[EnvironmentId, FakeSandbox] = {} if machine is None else machine
         self.create_delay_s = 0.0
         self.create_failure: SandgateError | None = None
@@ -228,6 +247,7 @@ class FakeRuntime:
         self.making = 0
         self.most_making = 0
         self._isolation = isolation
+        self._isolations = (isolation, *others)
         self._kept: dict[str, FakeSandbox] = {}
         self._on_end: Callable[[EnvironmentId, str], None] | None = None
 
@@ -235,6 +255,11 @@ class FakeRuntime:
     def isolation(self) -> Isolation:
         """See ``Runtime``."""
         return self._isolation
+
+    @property
+    def isolations(self) -> Collection[Isolation]:
+        """See ``Runtime``."""
+        return self._isolations
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See ``Runtime``."""

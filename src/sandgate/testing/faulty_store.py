@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from sandgate.store.base import (
     ArtifactStore,
+    AuditStore,
     CredentialStore,
     EnvironmentStore,
     ExecutionStore,
@@ -19,6 +20,7 @@ from sandgate.store.base import (
     RunStore,
     ScheduleStore,
     SecretStore,
+    ServerStore,
     SignalStore,
     Store,
     UserStore,
@@ -42,6 +44,8 @@ PARTS = (
     "retention",
     "secrets",
     "artifacts",
+    "servers",
+    "audit",
 )
 
 # What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
@@ -137,6 +141,12 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
     "retention.prune_environments": ("retention.prune_environments",),
+    "servers.join": ("servers.join",),
+    "servers.renew": ("servers.renew",),
+    "servers.bury": ("servers.bury",),
+    "servers.leave": ("servers.leave",),
+    "audit.append": ("audit.append",),
+    "audit.prune": ("audit.prune",),
 }
 
 # Every other one.
@@ -155,6 +165,8 @@ READS = frozenset(
         "credentials.find_api_key",
         "credentials.list_api_keys",
         "credentials.is_revoked",
+        "idempotency.find",
+        "servers.list_dead",
         "workflows.find",
         "workflows.find_definition",
         "workflows.list",
@@ -186,6 +198,9 @@ READS = frozenset(
         "artifacts.list",
         "artifacts.measure",
         "artifacts.find_orphans",
+        "audit.list",
+        "audit.read",
+        "audit.find_head",
     }
 )
 
@@ -234,11 +249,13 @@ class FaultyStore:
     runs: RunStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
     signals: SignalStore
     notes: RunNotes
     retention: RetentionStore
     secrets: SecretStore
     artifacts: ArtifactStore
+    audit: AuditStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from sandgate.core.artifact import Artifact, ArtifactId
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import EnvironmentId, RunId, UserId, WorkflowId
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
@@ -14,16 +15,12 @@ from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.secret import Secret
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.sandbox.base import Collect, Mask
-from sandgate.store.base import DraftAnswer, RunChange, RunFilter
+from sandgate.store.base import RunChange, RunFilter
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
 
 RunInsert = Callable[[RunChange, float], Awaitable[bool]]
 """Writes a new run, held for so many seconds, with something else or not at all; whether it did."""
-
-
-RunDraft = Callable[[Run], DraftAnswer]
-"""What is to be answered about a new run when nobody can do it later."""
 
 
 class Place(Protocol):
@@ -191,8 +188,8 @@ class Workflows(Protocol):
         """The checked definition. Raises ``InvalidDefinition``."""
         ...
 
-    async def create(self, caller: Principal, raw: Json) -> Workflow:
-        """The row, durable. Raises ``InvalidDefinition``."""
+    async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
+        """The row, durable, with what ``keep`` makes. Raises ``InvalidDefinition``."""
         ...
 
     async def get(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
@@ -217,12 +214,16 @@ class Workflows(Protocol):
         workflow_id: WorkflowId,
         inputs: Mapping[str, Json],
         wait_s: float,
-        draft: RunDraft | None = None,
+        keep: Keep[Run] | None = None,
     ) -> Run:
-        """A run, durable; waits for its end for ``wait_s`` at most. ``draft`` is on disk with it, or neither is.
+        """A run, durable; waits for its end for ``wait_s`` at most. What ``keep`` makes is on disk with it.
 
         Raises ``InvalidRequest`` for inputs that do not fit, ``TooManyRuns``, ``ServiceDraining``.
         """
+        ...
+
+    async def join(self, caller: Principal, run_id: RunId, wait_s: float) -> Run:
+        """A run once it has ended, or as it is after ``wait_s``, whoever works on it."""
         ...
 
     async def view(self, caller: Principal, run_id: RunId) -> RunView:
@@ -251,8 +252,12 @@ class Workflows(Protocol):
         """Kill what runs, let ``finally`` tidy up, and answer the run when it has ended. Raises ``RunEnded``."""
         ...
 
-    async def retry(self, caller: Principal, run_id: RunId, from_step: str | None) -> Run:
+    async def retry(
+        self, caller: Principal, run_id: RunId, from_step: str | None, keep: Keep[Run] | None = None
+    ) -> Run:
         """Let an ended run go on with what did not succeed, and from a step on that need not have failed.
+
+        What ``keep`` makes is on disk with it.
 
         Raises ``RunLive``, ``RunSucceeded``, ``InvalidRequest``, ``WorkflowNotFound`` when the workflow was deleted,
         ``TooManyRuns``, ``ServiceDraining``.

@@ -1,5 +1,6 @@
 """Cancels runs, decides their approvals and retries them, wherever they are worked on."""
 
+import asyncio
 from collections.abc import Sequence
 
 from sandgate.core.clock import Clock
@@ -10,6 +11,7 @@ from sandgate.core.errors import (
     RunLive,
     RunSucceeded,
 )
+from sandgate.core.idempotency import Keep
 from sandgate.core.principal import Principal
 from sandgate.core.run import Run, RunStatus
 from sandgate.store.base import Store
@@ -47,6 +49,17 @@ class RunControl:
         await self._asker.ask(run, CancelAsked(who), _CANCEL_WAIT_S)
         return await self._asker.wait_for_end(run, _CANCEL_WAIT_S)
 
+    async def wait_for_end(self, run: Run, limit_s: float) -> Run:
+        """The run once it has ended, or as it is when the time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        live = self._engine.find(run.run_id)
+        if live is not None:
+            await live.wait_for_end(limit_s)
+            if not _was_taken(live):
+                return live.run
+        return await self._asker.wait_for_end(run, deadline - loop.time())
+
     async def cancel_all(self, runs: Sequence[Run], who: str) -> None:
         """Let all of them be cancelled, without waiting."""
         for run in runs:
@@ -77,7 +90,15 @@ class RunControl:
         check_may_decide(caller, graph, word, row, whole)
         await self._asker.ask(run, word, _DECISION_WAIT_S)
 
-    async def retry(self, run: Run, graph: Graph, who: str, from_step: str | None, gone: RequestRefused) -> Run:
+    async def retry(
+        self,
+        run: Run,
+        graph: Graph,
+        who: str,
+        from_step: str | None,
+        gone: RequestRefused,
+        keep: Keep[Run] | None = None,
+    ) -> Run:
         """Make an ended run go on. Raises ``RunLive``, ``RunSucceeded``, ``InvalidRequest``, and ``gone`` when its
         workflow is.
         """
@@ -90,7 +111,7 @@ class RunControl:
             raise InvalidRequest.for_fields([("from", problem)])
         rows = await self._store.runs.list_steps(run.run_id, with_output=False)
         state = RunState(run, {row.key: row for row in rows})
-        live = await self._engine.retry(state, graph, who, from_step)
+        live = await self._engine.retry(state, graph, who, from_step, keep)
         if live is not None:
             return live.run
         found = await self._store.runs.find(run.run_id)

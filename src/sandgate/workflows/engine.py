@@ -12,6 +12,7 @@ from typing import Any
 
 from sandgate.core.clock import Clock
 from sandgate.core.errors import InvalidDefinition, StoreUnavailable
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import RunId
 from sandgate.core.run import Run, StepResult, StepRun, StepStatus
 from sandgate.store.base import NoteKind, RunNote, Store
@@ -154,18 +155,19 @@ class Engine:
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
         self._work.expect(live, changes)
-        change = change_of(changes)
         insert = insert or partial(self._store.runs.insert, under=under)
-        return await self._take_up(live, changes, insert(change, self._leases.lease_s))
+        return await self._take_up(live, changes, insert(change_of(changes), self._leases.lease_s))
 
-    async def retry(self, state: RunState, graph: Graph, who: str, from_step: str | None) -> LiveRun | None:
+    async def retry(
+        self, state: RunState, graph: Graph, who: str, from_step: str | None, keep: Keep[Run] | None = None
+    ) -> LiveRun | None:
         """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
         live = LiveRun(replace(state.run, lease_owner=self._owner), graph)
         live.steps = dict(state.steps)
         changes = reopen(graph, live.state(), who, from_step, self._clock.now())
         self._work.expect(live, changes)
-        change = change_of(changes)
-        return await self._take_up(live, changes, self._store.runs.reopen(change, self._leases.lease_s))
+        writing = self._store.runs.reopen(change_of(changes), self._leases.lease_s, keep and keep(changes.run))
+        return await self._take_up(live, changes, writing)
 
     async def _take_up(self, live: LiveRun, changes: Changes, writing: Awaitable[bool]) -> LiveRun | None:
         run_id = changes.run.run_id

@@ -15,6 +15,7 @@ from sandgate.core.errors import (
     TooManyTriggers,
     WorkflowNotFound,
 )
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import ScheduleId, WorkflowId, make_schedule_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
@@ -50,7 +51,7 @@ class ScheduleService:
         self._most = settings.max_triggers_per_user
         self._wake = wake
 
-    async def create(self, caller: Principal, wanted: NewSchedule) -> Schedule:
+    async def create(self, caller: Principal, wanted: NewSchedule, keep: Keep[Schedule] | None = None) -> Schedule:
         """See ``Schedules``."""
         workflow = await self._workflows.get(caller, wanted.workflow_id)
         _check_can_write(caller)
@@ -71,7 +72,7 @@ class ScheduleService:
             paused=wanted.paused,
         )
         schedule = begin_anew(schedule, now)
-        inserted = await self._store.schedules.insert(schedule, self._most)
+        inserted = await self._store.schedules.insert(schedule, self._most, keep and keep(schedule))
         if inserted is None:
             raise WorkflowNotFound(f"Workflow {workflow.workflow_id} was deleted just now")
         if not inserted:
@@ -116,11 +117,11 @@ class ScheduleService:
         if not await self._store.schedules.delete(schedule_id):
             raise schedule_not_found(schedule_id)
 
-    async def trigger(self, caller: Principal, schedule_id: ScheduleId) -> Run:
+    async def trigger(self, caller: Principal, schedule_id: ScheduleId, keep: Keep[Run] | None = None) -> Run:
         """See ``Schedules``."""
         for _ in range(_TRIES):
             schedule = await self._get_to_change(caller, schedule_id)
-            run = await self._start(schedule)
+            run = await self._start(schedule, keep)
             if run is not None:
                 return run
         raise _busy(schedule_id)
@@ -132,11 +133,11 @@ class ScheduleService:
         except CronInvalid:
             return ()
 
-    async def _start(self, schedule: Schedule) -> Run | None:
+    async def _start(self, schedule: Schedule, keep: Keep[Run] | None) -> Run | None:
         async def insert(change: RunChange, lease_s: float) -> bool:
             run = change.run
             after = replace(schedule, last_run_id=run.run_id, last_run_at=run.created_at, last_error=None)
-            return await self._store.schedules.fire(schedule, after, change, lease_s)
+            return await self._store.schedules.fire(schedule, after, change, lease_s, keep and keep(run))
 
         trigger = Trigger(TriggerType.SCHEDULE, schedule.schedule_id, self._clock.now())
         return await self._runs.start_triggered(schedule.workflow_id, schedule.inputs, trigger, insert)

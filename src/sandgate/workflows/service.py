@@ -13,6 +13,7 @@ from sandgate.core.errors import (
     WorkflowChanged,
     WorkflowRunning,
 )
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import RunId, WorkflowId, make_workflow_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role
@@ -20,7 +21,7 @@ from sandgate.core.run import HistoryEvent, Run
 from sandgate.core.trigger import Trigger
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.store.base import RunChange, RunFilter, Store
-from sandgate.workflows.base import RunDraft, RunInsert, RunView, StepSandboxes
+from sandgate.workflows.base import RunInsert, RunView, StepSandboxes
 from sandgate.workflows.control import RunControl
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
@@ -63,13 +64,13 @@ class WorkflowService:
         """See ``Workflows``."""
         return parse_definition(raw, templates=self._sandboxes.template_names())
 
-    async def create(self, caller: Principal, raw: Json) -> Workflow:
+    async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
         """See ``Workflows``."""
         _check_can_write(caller)
         definition = self.validate(raw)
         now = self._clock.now()
         workflow = Workflow(make_workflow_id(), caller.user_id, definition.name, 1, raw, now, now)
-        await self._store.workflows.insert(workflow)
+        await self._store.workflows.insert(workflow, keep and keep(workflow))
         return workflow
 
     async def get(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
@@ -114,11 +115,11 @@ class WorkflowService:
         workflow_id: WorkflowId,
         inputs: Mapping[str, Json],
         wait_s: float,
-        draft: RunDraft | None = None,
+        keep: Keep[Run] | None = None,
     ) -> Run:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        live = await self._begin(workflow, inputs, Trigger(), None if draft is None else self._insert_with(draft))
+        live = await self._begin(workflow, inputs, Trigger(), None if keep is None else self._insert_with(keep))
         if live is None:
             raise workflow_not_found(workflow_id)
         if wait_s:
@@ -153,11 +154,15 @@ class WorkflowService:
         run = replace(run, trigger_type=trigger.type, trigger_id=trigger.id, trigger_at=trigger.at)
         return await self._engine.begin(run, graph, insert)
 
-    def _insert_with(self, draft: RunDraft) -> RunInsert:
+    def _insert_with(self, keep: Keep[Run]) -> RunInsert:
         async def insert(change: RunChange, lease_s: float) -> bool:
-            return await self._store.runs.insert(change, lease_s, draft=draft(change.run))
+            return await self._store.runs.insert(change, lease_s, answer=keep(change.run))
 
         return insert
+
+    async def join(self, caller: Principal, run_id: RunId, wait_s: float) -> Run:
+        """See ``Workflows``."""
+        return await self._control.wait_for_end(await self._find_run(caller, run_id), wait_s)
 
     async def view(self, caller: Principal, run_id: RunId) -> RunView:
         """See ``Workflows``."""
@@ -209,13 +214,16 @@ class WorkflowService:
         await self._control.decide(run, graph, caller, Decided(step, approved, caller.name, comment, item))
         return await self._view(await self._find_run(caller, run_id))
 
-    async def retry(self, caller: Principal, run_id: RunId, from_step: str | None) -> Run:
+    async def retry(
+        self, caller: Principal, run_id: RunId, from_step: str | None, keep: Keep[Run] | None = None
+    ) -> Run:
         """See ``Workflows``."""
         run = await self._find_run(caller, run_id)
         _check_can_write(caller)
         self._check_has_room()
         graph = await self._graph_of(run)
-        return await self._control.retry(run, graph, caller.name, from_step, workflow_not_found(run.workflow_id))
+        gone = workflow_not_found(run.workflow_id)
+        return await self._control.retry(run, graph, caller.name, from_step, gone, keep)
 
     def _check_has_room(self) -> None:
         if self._draining:

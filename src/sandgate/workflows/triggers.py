@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import RunId, ScheduleId, WebhookId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
@@ -74,8 +75,11 @@ class Schedules(Protocol):
     viewer would change something, and ``StoreUnavailable``.
     """
 
-    async def create(self, caller: Principal, wanted: NewSchedule) -> Schedule:
-        """The row, durable. Raises ``WorkflowNotFound``, ``InvalidRequest``, ``TooManyTriggers``."""
+    async def create(self, caller: Principal, wanted: NewSchedule, keep: Keep[Schedule] | None = None) -> Schedule:
+        """The row, durable, with what ``keep`` makes.
+
+        Raises ``WorkflowNotFound``, ``InvalidRequest``, ``TooManyTriggers``.
+        """
         ...
 
     async def get(self, caller: Principal, schedule_id: ScheduleId) -> Schedule:
@@ -96,8 +100,11 @@ class Schedules(Protocol):
         """Delete it; its runs go on."""
         ...
 
-    async def trigger(self, caller: Principal, schedule_id: ScheduleId) -> Run:
-        """Start a run now, paused or not, whatever else runs. Raises what ``TriggeredRuns`` raises."""
+    async def trigger(self, caller: Principal, schedule_id: ScheduleId, keep: Keep[Run] | None = None) -> Run:
+        """Start a run now, paused or not, whatever else runs; what ``keep`` makes is on disk with it.
+
+        Raises what ``TriggeredRuns`` raises.
+        """
         ...
 
     def next_times(self, schedule: Schedule, count: int) -> Sequence[datetime]:
@@ -154,8 +161,13 @@ class Webhooks(Protocol):
     ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
     """
 
-    async def create(self, caller: Principal, wanted: NewWebhook) -> IssuedWebhook:
-        """The row, durable. Raises ``WorkflowNotFound``, ``InvalidRequest``, ``TooManyTriggers``."""
+    async def create(
+        self, caller: Principal, wanted: NewWebhook, keep: Keep[IssuedWebhook] | None = None
+    ) -> IssuedWebhook:
+        """The row, durable, with what ``keep`` makes.
+
+        Raises ``WorkflowNotFound``, ``InvalidRequest``, ``TooManyTriggers``.
+        """
         ...
 
     async def get(self, caller: Principal, webhook_id: WebhookId) -> Webhook:

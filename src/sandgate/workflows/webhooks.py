@@ -26,6 +26,7 @@ from sandgate.core.errors import (
     WebhookNotFound,
     WorkflowNotFound,
 )
+from sandgate.core.idempotency import Keep
 from sandgate.core.ids import RunId, UserId, WebhookId, WorkflowId, make_delivery_id, make_webhook_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
@@ -85,7 +86,9 @@ class WebhookService:
         if self._notes:
             await asyncio.wait(self._notes)
 
-    async def create(self, caller: Principal, wanted: NewWebhook) -> IssuedWebhook:
+    async def create(
+        self, caller: Principal, wanted: NewWebhook, keep: Keep[IssuedWebhook] | None = None
+    ) -> IssuedWebhook:
         """See ``Webhooks``."""
         workflow = await self._workflows.get(caller, wanted.workflow_id)
         _check_can_write(caller)
@@ -106,7 +109,8 @@ class WebhookService:
             filter=wanted.filter or None,
             inputs=wanted.inputs,
         )
-        inserted = await self._store.webhooks.insert(webhook, self._most)
+        issued = IssuedWebhook(webhook, token, self._shown_secret(webhook))
+        inserted = await self._store.webhooks.insert(webhook, self._most, keep and keep(issued))
         if inserted is None:
             raise WorkflowNotFound(f"Workflow {workflow.workflow_id} was deleted just now")
         if not inserted:
@@ -115,7 +119,7 @@ class WebhookService:
                 {"limit": self._most},
                 retry_after_s=_MINUTE_S,
             )
-        return IssuedWebhook(webhook, token, self._shown_secret(webhook))
+        return issued
 
     async def get(self, caller: Principal, webhook_id: WebhookId) -> Webhook:
         """See ``Webhooks``."""

@@ -12,19 +12,28 @@ from sandgate.core.states import Isolation
 from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from sandgate.testing.fake_runtime import FakeRuntime
-from tests.runtime.conftest import process_host, standard_host
+from tests.runtime.conftest import gvisor_host, process_host, standard_host
 from tests.runtime.hosts import LauncherHost, available_versions
 
-__all__ = ["process_host", "standard_host"]
-KINDS = ["fake", pytest.param("standard", marks=pytest.mark.needs_root_namespaces), "process"]
+__all__ = ["gvisor_host", "process_host", "standard_host"]
+KINDS = [
+    "fake",
+    pytest.param("standard", marks=pytest.mark.needs_root_namespaces),
+    pytest.param("gvisor", marks=pytest.mark.needs_gvisor),
+    "process",
+]
 
 
 @dataclass
 class Subject:
-    """A runtime under test, and how another gateway would reach what it made."""
+    """A runtime under test, and how another gateway would reach what it made.
+
+    ``short_s`` is a lifetime that is soon over; it has begun when a sandbox is asked for.
+    """
 
     make_runtime: Callable[[], Runtime]
     template: str
+    short_s: float = 0.3
     ended: list[tuple[EnvironmentId, str]] = field(default_factory=list)
     made: list[EnvironmentId] = field(default_factory=list)
 
@@ -66,7 +75,9 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         host: LauncherHost = request.getfixturevalue(f"{Isolation(request.param)}_host")
         spool = host.config.run_folder / "spool"
         made = Subject(
-            lambda: ZygoteRuntime(host.isolation, host.config.socket_path, spool), f"python-{available_versions()[-1]}"
+            lambda: ZygoteRuntime(host.isolation, host.config.socket_path, spool),
+            f"python-{available_versions()[-1]}",
+            2.0 if host.isolation is Isolation.GVISOR else 0.3,
         )
     await made.connect()
     yield made

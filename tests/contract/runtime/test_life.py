@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from sandgate.core.errors import SandboxFailed
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import make_environment_id
 from sandgate.core.limits import Limits
@@ -35,7 +38,7 @@ async def test_many_at_once(subject: Subject) -> None:
 
 async def test_lifetime(subject: Subject) -> None:
     """When it is over the sandbox ends with what runs in it, and its owner is told why, once."""
-    sandbox = await subject.create(lifetime_s=0.3)
+    sandbox = await subject.create(subject.short_s)
     ran = await sandbox.execute(ExecutionRequest(LOOP, 60)).wait()
     assert ran.status is ExecutionStatus.LOST
     await until(lambda: subject.ended)
@@ -45,7 +48,7 @@ async def test_lifetime(subject: Subject) -> None:
 
 async def test_extend(subject: Subject) -> None:
     """The lifetime is counted anew, to a longer or a shorter one."""
-    sandbox = await subject.create(lifetime_s=0.3)
+    sandbox = await subject.create(subject.short_s)
     await sandbox.extend(60)
     ran = await subject.run(sandbox, "import time\ntime.sleep(0.5)\nprint('on')")
     assert ran.stdout == b"on\n"
@@ -88,3 +91,20 @@ async def test_an_id_is_used_once(subject: Subject) -> None:
     failures = await asyncio.gather(subject.runtime.create(wanted), return_exceptions=True)
     assert [type(failure).__name__ for failure in failures] == ["SandboxFailed"]
     assert (await subject.run(sandbox, "print('on')")).stdout == b"on\n"
+
+
+async def test_usage(subject: Subject) -> None:
+    """What is counted at all is no less than nothing, and the most is no less than the present."""
+    sandbox = await subject.create()
+    await subject.run(sandbox, "print('x')")
+    used = await sandbox.usage()
+    for now, most in (
+        (used.memory_bytes, used.peak_memory_bytes),
+        (used.processes, used.peak_processes),
+        (used.disk_bytes, used.peak_disk_bytes),
+    ):
+        assert (now is None and most is None) or 0 <= (now or 0) <= (most or 0)
+    assert all(value is None or value >= 0 for value in (used.cpu_us, used.inodes, used.out_of_memory_kills))
+    await subject.runtime.destroy(sandbox.environment_id)
+    with pytest.raises(SandboxFailed):
+        await sandbox.usage()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from sandgate.core.idempotency import KeyClaim
 from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, WorkflowId
 from sandgate.core.page import PageRequest
 from sandgate.core.run import LIVE_RUN_STATUSES, RunStatus
@@ -41,7 +42,7 @@ FILLING = (
         SELECT {_ID.format(prefix="env")}, '{OWNER}', CASE WHEN n & 511 = 0 THEN 'rare' ELSE 'usual' END,
                'python-3.11', 'standard', CASE WHEN n <= 60 THEN 'running' WHEN n & 1 = 0 THEN 'expired'
                ELSE 'terminated' END, NULL, 60, n, n, n, CASE WHEN n > 60 AND n & 1 = 1 THEN n END,
-               '{{{{}}}}', '{{{{}}}}'
+               '{{{{}}}}', '{{{{}}}}', 'one'
           FROM numbers""",
     f"""INSERT INTO executions {_NUMBERS}
         SELECT {_ID.format(prefix="exec")}, '{ENVIRONMENT}', '{OWNER}',
@@ -80,7 +81,8 @@ FILLING = (
                {_ID.format(prefix="run")}, NULL
           FROM numbers""",
     f"INSERT INTO revoked_tokens {_NUMBERS} SELECT 'token-' || n, n FROM numbers",
-    f"INSERT INTO idempotency {_NUMBERS} SELECT '{OWNER}', 'key-' || n, {{blob}}, 200, n, {{blob}} FROM numbers",
+    f"""INSERT INTO idempotency {_NUMBERS}
+        SELECT '{OWNER}', 'key-' || n, {{blob}}, 200, n, {{blob}}, NULL, NULL FROM numbers""",
 )
 
 Call = Callable[[SqlStore], Awaitable[Any]]
@@ -103,6 +105,8 @@ CALLS: dict[str, Call] = {
         EnvironmentFilter(OWNER, LIVE_ENVIRONMENT_STATUSES, name="unknown"), PAGE
     ),
     "environments for adoption": lambda store: store.environments.list_live(),
+    "environments of a server": lambda store: store.environments.list_live("one"),
+    "first word of a server": lambda store: store.servers.join("one", NOW, 60),
     "count of live environments": lambda store: store.environments.count_live(),
     "count of live environments of an owner": lambda store: store.environments.count_live(OWNER),
     "execution": lambda store: store.executions.find(ExecutionId("exec-000000000900")),
@@ -114,6 +118,7 @@ CALLS: dict[str, Call] = {
     "pruning of nothing": lambda store: store.executions.prune(NOW - timedelta(days=90_000 // 5), 100),
     "pruning of a batch": lambda store: store.executions.prune(NOW, 20),
     "lost executions": lambda store: store.executions.mark_lost(NOW),
+    "lost executions of a server": lambda store: store.executions.mark_lost(NOW, server_id="one"),
     "run": lambda store: store.runs.find(RUN),
     "newest run": lambda store: store.runs.find_newest(WORKFLOW),
     "runs": lambda store: store.runs.list(RunFilter(), PAGE),
@@ -149,8 +154,11 @@ CALLS: dict[str, Call] = {
     "API key": lambda store: store.credentials.find_api_key(ApiKeyId("key-000000000007")),
     "API keys": lambda store: store.credentials.list_api_keys(OWNER, PAGE),
     "revoked token": lambda store: store.credentials.is_revoked("token-7"),
-    "idempotency key": lambda store: store.idempotency.claim(OWNER, "key-7", b"", at=NOW, fresh_after=NOW),
+    "idempotency key": lambda store: store.idempotency.claim(
+        KeyClaim(OWNER, "key-7", "claim-1", "one"), b"", at=NOW, fresh_after=NOW
+    ),
     "unanswered keys": lambda store: store.idempotency.release_unanswered(),
+    "unanswered keys of a server": lambda store: store.idempotency.release_unanswered("one"),
 }
 
 

@@ -32,6 +32,7 @@ POSTGRES_SCHEMA = """
     UNION ALL SELECT 'index', tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'
     UNION ALL SELECT 'constraint', conrelid::regclass::text, conname || ' ' || pg_get_constraintdef(oid)
       FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT 'trigger', tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
 """
 # Not the text of tables: a column that was added later stands behind the constraints there, and means the same.
 SQLITE_SCHEMA = """

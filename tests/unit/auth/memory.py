@@ -16,6 +16,7 @@ from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import LastAdmin, UserNameTaken
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import ApiKeyId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import ApiKey, Role, User
@@ -40,7 +41,7 @@ class MemoryUsers:
         self.rows: dict[str, User] = {}
         self.asked: Counter[str] = Counter()
 
-    async def insert(self, user: User) -> None:
+    async def insert(self, user: User, answer: KeptAnswer | None = None) -> None:
         """See the protocol."""
         if any(row.name == user.name for row in self.rows.values()):
             raise UserNameTaken(f"{user.name} is taken")
@@ -112,7 +113,7 @@ class MemoryCredentials:
         self.revoked: dict[str, datetime] = {}
         self.asked: Counter[str] = Counter()
 
-    async def insert_api_key(self, key: ApiKey) -> None:
+    async def insert_api_key(self, key: ApiKey, answer: KeptAnswer | None = None) -> None:
         """See the protocol."""
         self.keys[key.api_key_id] = key
 

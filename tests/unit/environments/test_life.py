@@ -10,6 +10,7 @@ from sandgate.core.errors import (
     EnvironmentNotRunning,
     Forbidden,
     IsolationUnavailable,
+    LimitTooHigh,
     SandboxFailed,
     StoreUnavailable,
     TemplateUnavailable,
@@ -17,6 +18,7 @@ from sandgate.core.errors import (
     UnknownTemplate,
 )
 from sandgate.core.ids import make_environment_id
+from sandgate.core.limits import AskedLimits
 from sandgate.core.page import PageRequest
 from sandgate.core.principal import Role
 from sandgate.core.states import EnvironmentStatus, Isolation
@@ -57,6 +59,7 @@ async def test_the_default_lifetime_is_a_setting(world: World) -> None:
         (NewEnvironment("e", "ruby"), UnknownTemplate),
         (NewEnvironment("e", "python-3.8"), TemplateUnavailable),
         (NewEnvironment("e", "python", isolation=Isolation.GVISOR), IsolationUnavailable),
+        (NewEnvironment("e", "python", limits=AskedLimits(processes=10_000)), LimitTooHigh),
     ],
 )
 async def test_what_cannot_be_made_is_refused(world: World, wanted: NewEnvironment, refusal: type[Exception]) -> None:
@@ -225,7 +228,7 @@ async def test_unknown_ids_are_not_found(world: World) -> None:
 async def test_a_row_that_cannot_be_written_leaves_no_sandbox(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox is made while the row is written; whoever asked is told, and nothing of it stays."""
 
-    async def refuse(row: Environment) -> None:
+    async def refuse(row: Environment, answer: object) -> None:
         raise StoreUnavailable(f"{row.environment_id} cannot be written")
 
     monkeypatch.setattr(world.store.environments, "insert", refuse)

@@ -12,6 +12,7 @@ from sandgate.config.settings import Settings
 from sandgate.core.clock import ManualClock, SystemClock
 from sandgate.core.errors import TooManyEnvironments
 from sandgate.core.execution import Execution
+from sandgate.core.idempotency import KeyClaim
 from sandgate.core.ids import UserId, make_environment_id, make_execution_id
 from sandgate.core.page import PageRequest
 from sandgate.core.states import ExecutionStatus
@@ -159,7 +160,8 @@ async def test_the_reaper_keeps_what_is_young(world: World) -> None:
     await world.store.executions.finish(young)
     await world.store.executions.insert_running(running)
     await world.store.credentials.revoke_token("token", old)
-    await world.store.idempotency.claim(world.user.user_id, "k", b"d", at=old, fresh_after=old)
+    claim = KeyClaim(world.user.user_id, "k", "claim-1", "server")
+    await world.store.idempotency.claim(claim, b"d", at=old, fresh_after=old)
     reaper = Reaper(world.store, world.clock, world.settings, batch=3)
     assert await reaper.sweep() == 7 + 1 + 1
     left = await world.store.executions.list(environment_id, PageRequest())

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from sandgate.core.errors import EnvironmentNotFound, EnvironmentNotRunning, ServiceDraining, StoreUnavailable
+from sandgate.core.idempotency import KeyClaim
 from sandgate.core.ids import make_environment_id
 from sandgate.core.states import EnvironmentStatus, ExecutionStatus
 from sandgate.environments import lifecycle, service
@@ -85,10 +86,24 @@ async def test_keys_without_an_answer_are_given_back_at_the_start(world: World) 
     """The request died with the process, so that it may be sent again."""
     now = world.clock.now()
     fresh_after = now - timedelta(days=1)
-    claim = ("key", b"digest")
-    assert await world.store.idempotency.claim(world.user.user_id, *claim, at=now, fresh_after=fresh_after) is None
+    claim = KeyClaim(world.user.user_id, "key", "claim-1", "server")
+    assert await world.store.idempotency.claim(claim, b"digest", at=now, fresh_after=fresh_after) is None
     await world.restart()
-    assert await world.store.idempotency.claim(world.user.user_id, *claim, at=now, fresh_after=fresh_after) is None
+    assert await world.store.idempotency.claim(claim, b"digest", at=now, fresh_after=fresh_after) is None
+
+
+async def test_what_others_ended_ends_here_too(world: World) -> None:
+    """Taken for dead and back: environments whose rows say failed have no sandbox any more, the others stay."""
+    ended, kept = [await world.create_running() for _ in range(2)]
+    assert await world.store.environments.transition(
+        ended, EnvironmentStatus.FAILED, expected={EnvironmentStatus.RUNNING}, at=world.clock.now(), reason="gone"
+    )
+    await world.service.end_buried()
+    await world.until(lambda: world.service.live_count == 1)
+    assert list(world.runtime.sandboxes) == [kept]
+    row = await world.service.get(world.user, ended)
+    assert (row.status, row.status_reason) == (EnvironmentStatus.FAILED, "gone")
+    assert (await world.service.get(world.user, kept)).is_live
 
 
 async def test_stopping_lets_short_executions_end(world: World) -> None:

@@ -4,7 +4,7 @@ import functools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -19,6 +19,7 @@ from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
 from sandgate.config.settings import Settings
 from sandgate.core.artifact import Artifact, make_artifact_id
+from sandgate.core.audit import AuditChain
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import LauncherUnavailable
 from sandgate.core.ids import RunId
@@ -26,6 +27,7 @@ from sandgate.core.principal import Principal, Role
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.store.artifact_files import ArtifactFiles
+from sandgate.store.audit_trail import AuditTrail
 from sandgate.store.base import RunChange
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
@@ -77,8 +79,10 @@ class Site:
     ticker: Ticker
     schedules: ScheduleService
     webhooks: WebhookService
+    trail: AuditTrail
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
+    chain: ClassVar[AuditChain] = AuditChain(b"the key of the tests")
 
     @classmethod
     async def open(cls, store: SqlStore, folder: Path) -> "Site":
@@ -98,7 +102,8 @@ class Site:
             clock=clock,
         )
         users = UserService(store.users, accounts, passwords, clock)
-        service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings)
+        trail = AuditTrail(store.audit, cls.chain, store.users.find_by_name, clock)
+        service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings, audit=trail)
         sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
         sealing_keys = KeyRing(folder / "keys", clock, SEALING)
         sealing_keys.open()
@@ -117,7 +122,7 @@ class Site:
         app = _shared_app()
         site = cls(
             store, settings, clock, runtime, passwords, tokens, users, service, workflows, secrets, artifacts, files,
-            *triggers, app.serve,
+            *triggers, trail, app.serve,
         )  # fmt: skip
         app.turn_to(site, auth)
         await service.start()
@@ -216,6 +221,8 @@ class _App:
                 "schedules",
                 "webhooks",
                 "idempotency",
+                "audit",
+                "audit_rows",
                 "clock",
             )
         }
@@ -225,6 +232,7 @@ class _App:
             checks={"database": self._check_database, "launcher": self._check_launcher},
             # Streams of runs that wait end soon.
             settings=Settings(stream_lifetime_s=0.05),
+            server_id="server",
             gauges={"sandgate_environments_live": ("Live environments.", self._count)},
         )
 
@@ -234,7 +242,7 @@ class _App:
         templates, store = FakeTemplates(), site.store
         services = (
             auth, site.users, site.service, templates, site.workflows, site.secrets, site.artifacts, site.schedules,
-            site.webhooks, store.idempotency, site.clock,
+            site.webhooks, store.idempotency, site.trail, store.audit, site.clock,
         )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):
             part.target = service

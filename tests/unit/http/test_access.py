@@ -1,116 +1,9 @@
-"""Who may do what: one rule for every operation of the document, tried with every kind of caller."""
+"""Who may do what, tried with every kind of caller on every operation of the document."""
 
-from dataclasses import dataclass
-from typing import Any
-
-import httpx
 import pytest
 
-from tests.unit.http.site import ENVIRONMENTS, PASSWORD, Site
-
-NEW = {"name": "e", "template": "python"}
-ORCHESTRATOR = "/api/v1/orchestrator"
-WORKFLOWS = f"{ORCHESTRATOR}/workflows"
-WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
-RUN = f"{ORCHESTRATOR}/runs/{{run_id}}"
-SECRETS = f"{ORCHESTRATOR}/secrets"
-SCHEDULES = f"{ORCHESTRATOR}/schedules"
-SCHEDULE = f"{SCHEDULES}/{{schedule_id}}"
-WEBHOOKS = f"{ORCHESTRATOR}/webhooks"
-WEBHOOK = f"{WEBHOOKS}/{{webhook_id}}"
-DEFINITION = {
-    "name": "w",
-    "steps": [{"name": "ask", "type": "approval"}],
-    "inputs": {"event": {"type": "object"}},
-}
-ROLES = ("anonymous", "viewer", "user", "admin")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What each role is answered; for things with an owner: the owner, and (``stranger``) another user."""
-
-    anonymous: int
-    viewer: int
-    user: int
-    admin: int
-    stranger: int | None = None
-    body: Any = None
-
-
-# Rules for what belongs to somebody name the owner's own status per role; the things below belong to ``user``,
-# so that ``viewer`` and ``stranger`` are somebody else and find nothing.
-RULES: dict[tuple[str, str], Rule] = {
-    ("POST", ENVIRONMENTS): Rule(401, 403, 201, 201, body=NEW),
-    ("GET", ENVIRONMENTS): Rule(401, 200, 200, 200),
-    ("GET", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
-    ("PATCH", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404, {"name": "n"}),
-    ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
-    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/execute"): Rule(401, 404, 200, 200, 404, {"code": "pass"}),
-    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}"): Rule(401, 404, 200, 200, 404),
-    # The execution has ended: 409 says that the caller got as far as that.
-    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/cancel"): Rule(401, 404, 409, 409, 404),
-    ("GET", "/api/v1/sandbox/templates"): Rule(401, 200, 200, 200),
-    ("GET", "/api/v1/sandbox/templates/{name}"): Rule(401, 200, 200, 200),
-    ("POST", WORKFLOWS): Rule(401, 403, 201, 201, body=DEFINITION),
-    ("GET", WORKFLOWS): Rule(401, 200, 200, 200),
-    ("GET", "/api/v1/orchestrator/schema"): Rule(401, 200, 200, 200),
-    ("POST", f"{WORKFLOWS}/validate"): Rule(401, 200, 200, 200, body=DEFINITION),
-    ("GET", WORKFLOW): Rule(401, 404, 200, 200, 404),
-    ("PUT", WORKFLOW): Rule(401, 404, 200, 200, 404, DEFINITION),
-    # A run of it waits: 409 says that the caller got as far as that.
-    ("DELETE", WORKFLOW): Rule(401, 404, 409, 409, 404),
-    ("POST", f"{WORKFLOW}/start"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{WORKFLOW}/status"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{ORCHESTRATOR}/runs"): Rule(401, 200, 200, 200),
-    ("GET", RUN): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{RUN}/history"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{RUN}/events"): Rule(401, 404, 200, 200, 404),
-    # It waits: 409 says that the caller got as far as that.
-    ("POST", f"{RUN}/retry"): Rule(401, 404, 409, 409, 404),
-    ("POST", f"{RUN}/cancel"): Rule(401, 404, 200, 200, 404),
-    ("POST", f"{RUN}/steps/{{step}}/approve"): Rule(401, 404, 200, 200, 404),
-    ("POST", f"{RUN}/steps/{{step}}/reject"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{RUN}/artifacts"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{RUN}/artifacts/{{artifact_id}}"): Rule(401, 404, 200, 200, 404),
-    # Secrets are one's own affair, also against an admin.
-    ("GET", SECRETS): Rule(401, 200, 200, 200),
-    ("PUT", f"{SECRETS}/{{secret_name}}"): Rule(401, 403, 200, 200, body={"value": PASSWORD}),
-    ("DELETE", f"{SECRETS}/{{secret_name}}"): Rule(401, 403, 200, 404, 404),
-    # Made for a workflow of the user's own; ``{workflow_id}`` in a body is filled in like one in a path.
-    ("POST", SCHEDULES): Rule(401, 404, 201, 201, 404, {"workflow_id": "{workflow_id}", "cron": "@daily"}),
-    ("GET", SCHEDULES): Rule(401, 200, 200, 200),
-    ("GET", SCHEDULE): Rule(401, 404, 200, 200, 404),
-    ("PATCH", SCHEDULE): Rule(401, 404, 200, 200, 404, {"paused": True}),
-    ("DELETE", SCHEDULE): Rule(401, 404, 200, 200, 404),
-    ("POST", f"{SCHEDULE}/trigger"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{SCHEDULE}/upcoming"): Rule(401, 404, 200, 200, 404),
-    ("POST", WEBHOOKS): Rule(401, 404, 201, 201, 404, {"workflow_id": "{workflow_id}"}),
-    ("GET", WEBHOOKS): Rule(401, 200, 200, 200),
-    ("GET", WEBHOOK): Rule(401, 404, 200, 200, 404),
-    ("PATCH", WEBHOOK): Rule(401, 404, 200, 200, 404, {"enabled": False}),
-    ("DELETE", WEBHOOK): Rule(401, 404, 200, 200, 404),
-    ("POST", f"{WEBHOOK}/rotate"): Rule(401, 404, 200, 200, 404),
-    ("GET", f"{WEBHOOK}/deliveries"): Rule(401, 404, 200, 200, 404),
-    # Who has the address needs nothing else.
-    ("POST", "/api/v1/hooks/{token}"): Rule(200, 200, 200, 200),
-    ("POST", "/api/v1/auth/token"): Rule(200, 200, 200, 200, body={"username": "user", "password": PASSWORD}),
-    ("POST", "/api/v1/auth/revoke"): Rule(401, 200, 200, 200),
-    ("POST", "/api/v1/auth/api-keys"): Rule(401, 403, 201, 201, body={"label": "x"}),
-    ("GET", "/api/v1/auth/api-keys"): Rule(401, 200, 200, 200),
-    # Keys are one's own affair, also against an admin.
-    ("DELETE", "/api/v1/auth/api-keys/{api_key_id}"): Rule(401, 404, 200, 404, 404),
-    ("GET", "/api/v1/me"): Rule(401, 200, 200, 200),
-    ("POST", "/api/v1/users"): Rule(401, 403, 403, 201, body={"username": "new", "password": PASSWORD}),
-    ("GET", "/api/v1/users"): Rule(401, 403, 403, 200),
-    ("GET", "/api/v1/users/{user_id}"): Rule(401, 403, 403, 200),
-    ("PATCH", "/api/v1/users/{user_id}"): Rule(401, 403, 403, 200, body={"role": "user"}),
-    ("DELETE", "/api/v1/users/{user_id}"): Rule(401, 403, 403, 200),
-    ("GET", "/healthz"): Rule(200, 200, 200, 200),
-    ("GET", "/readyz"): Rule(200, 200, 200, 200),
-    ("GET", "/metrics"): Rule(401, 403, 403, 200),
-}
+from tests.unit.http.rules import ROLES, RULES, ask, make_things
+from tests.unit.http.site import Site
 
 
 async def _operations(site: Site) -> set[tuple[str, str]]:
@@ -123,57 +16,17 @@ async def test_every_operation_has_a_rule(site: Site) -> None:
     assert await _operations(site) == set(RULES)
 
 
-async def _things(site: Site) -> dict[str, str]:
-    """One of each kind of thing, the user's own."""
-    environment_id = await site.create_environment()
-    execution = await site.post(f"{ENVIRONMENTS}/{environment_id}/execute", {"code": "pass"})
-    key = await site.post("/api/v1/auth/api-keys", {"label": "mine"})
-    workflow = await site.post(WORKFLOWS, DEFINITION)
-    workflow_id = workflow.json()["workflow_id"]
-    run = await site.post(f"{WORKFLOWS}/{workflow_id}/start", {})
-    await site.send("PUT", f"{SECRETS}/API_TOKEN", json={"value": PASSWORD})
-    artifact = await site.add_artifact(run.json()["run_id"], "out.txt", b"out")
-    schedule = await site.post(SCHEDULES, {"workflow_id": workflow_id, "cron": "@daily"})
-    webhook = (await site.post(WEBHOOKS, {"workflow_id": workflow_id})).json()
-    return {
-        "artifact_id": artifact.artifact_id,
-        "secret_name": "API_TOKEN",
-        "environment_id": environment_id,
-        "execution_id": execution.json()["execution_id"],
-        "api_key_id": key.json()["api_key_id"],
-        "user_id": site.accounts["user"].principal.user_id,
-        "name": "python-3.9",
-        "workflow_id": workflow_id,
-        "run_id": run.json()["run_id"],
-        "schedule_id": schedule.json()["schedule_id"],
-        "webhook_id": webhook["webhook_id"],
-        "token": webhook["hook_path"].rpartition("/")[2],
-        "step": "ask",
-    }
-
-
-async def _ask(site: Site, method: str, path: str, who: str, body: Any, things: dict[str, str]) -> httpx.Response:
-    named = {} if body is None else {"json": _filled(body, things)}
-    return await site.send(method, path.format(**things), None if who == "anonymous" else who, **named)
-
-
-def _filled(body: dict[str, Any], things: dict[str, str]) -> dict[str, Any]:
-    """The body with the things that it names."""
-    marks = {f"{{{name}}}": value for name, value in things.items()}
-    return {name: marks.get(value, value) if isinstance(value, str) else value for name, value in body.items()}
-
-
 @pytest.mark.parametrize(("method", "path"), RULES)
 async def test_every_caller_gets_what_the_rule_says(site: Site, method: str, path: str) -> None:
     """And 404 of what is somebody else's is word for word that of what does not exist, but for the id."""
     rule = RULES[method, path]
     for who in (*ROLES, *(["stranger"] if rule.stranger else [])):
-        things = await _things(site)
-        answer = await _ask(site, method, path, who, rule.body, things)
+        things = await make_things(site)
+        answer = await ask(site, method, path, who, rule.body, things)
         assert answer.status_code == getattr(rule, who), f"{who}: {answer.text}"
         if answer.status_code == 404:
             unknown = {name: value[:-4] + "0000" for name, value in things.items()}
-            missing = await _ask(site, method, path, who, rule.body, unknown)
+            missing = await ask(site, method, path, who, rule.body, unknown)
             named, nameless = answer.text, missing.text
             for name, value in things.items():
                 named, nameless = named.replace(value, name), nameless.replace(unknown[name], name)

@@ -48,7 +48,15 @@ async def test_name_and_template_are_enough(site: Site) -> None:
         ({"metadata": {str(number): "" for number in range(33)}}, "metadata"),
         ({"isolation": "none"}, "isolation"),
         ({"owner_id": "user-000000000000"}, "owner_id"),
-        ({"limits": {"memory_mb": 1}}, "limits"),
+        ({"limits": []}, "limits"),
+        ({"limits": {"memory_mb": 1}}, "limits.memory_mb"),
+        ({"limits": {"memory_mb": 64.5}}, "limits.memory_mb"),
+        ({"limits": {"cpu": 0.01}}, "limits.cpu"),
+        ({"limits": {"cpu": "1"}}, "limits.cpu"),
+        ({"limits": {"cpu": True}}, "limits.cpu"),
+        ({"limits": {"processes": 2}}, "limits.processes"),
+        ({"limits": {"disk_mb": 10**30}}, "limits.disk_mb"),
+        ({"limits": {"open_files": 9}}, "limits.open_files"),
         ({"status": "running"}, "status"),
         ({"privileged": True}, "privileged"),
     ],
@@ -186,3 +194,42 @@ async def test_templates_are_listed_with_what_is_missing(site: Site) -> None:
     ]
     assert (await site.get("/api/v1/sandbox/templates/python-3.8")).json()["unavailable_reason"]
     assert (await site.get("/api/v1/sandbox/templates/ruby")).json()["error"]["code"] == "TEMPLATE_NOT_FOUND"
+
+
+async def test_limits_that_are_asked_for(site: Site) -> None:
+    """They are the environment's; what is left out is the template's."""
+    asked = {"memory_mb": 96, "cpu": 0.25, "disk_mb": 64.0}
+    answer = await site.post(ENVIRONMENTS, {"name": "e", "template": "python", "limits": asked})
+    assert answer.status_code == 201
+    limits = {"memory_mb": 96, "cpu": 0.25, "processes": 64, "disk_mb": 64}
+    assert answer.json()["limits"] == limits
+    assert (await site.get(f"{ENVIRONMENTS}/{answer.json()['environment_id']}")).json()["limits"] == limits
+
+
+async def test_limits_above_the_ceilings(site: Site) -> None:
+    """400 that names each with its ceiling; nothing is made."""
+    asked = {"memory_mb": 4096, "cpu": 16, "processes": 100}
+    answer = await site.post(ENVIRONMENTS, {"name": "e", "template": "python", "limits": asked})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "LIMIT_TOO_HIGH"
+    assert error["details"] == {
+        "limits": {"memory_mb": {"asked": 4096, "ceiling": 2048}, "cpu": {"asked": 16, "ceiling": 2}},
+        "scope": "server",
+    }
+    assert (await site.get(ENVIRONMENTS)).json()["environments"] == []
+
+
+async def test_metrics(site: Site) -> None:
+    """Now and at most, beside the limits; of an environment that has ended there are none."""
+    environment_id = (await site.post(ENVIRONMENTS, {"name": "e", "template": "python"})).json()["environment_id"]
+    path = f"{ENVIRONMENTS}/{environment_id}"
+    body = (await site.get(f"{path}/metrics")).json()
+    assert (body["environment_id"], body["executions_running"], body["out_of_memory_kills"]) == (environment_id, 0, 0)
+    assert body["cpu"]["limit"] == 1.0
+    assert body["memory"]["limit_bytes"] == (512 + 256) << 20
+    assert body["memory"]["current_bytes"] <= body["memory"]["peak_bytes"]
+    assert (body["processes"]["limit"], body["disk"]["files_limit"]) == (64, 65_536)
+    await site.send("DELETE", path)
+    assert (await site.get(f"{path}/metrics")).status_code in (404, 409)
+    assert (await site.get(f"{ENVIRONMENTS}/env-000000000000/metrics")).status_code == 404

@@ -1,12 +1,14 @@
 """Requests that are sent again."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from sandgate.core.errors import StoreUnavailable
+from sandgate.http.idempotency import SECRET_FIELDS
 from tests.unit.http.site import ENVIRONMENTS, PASSWORD, Site
 
 BODY = {"name": "e", "template": "python"}
@@ -51,9 +53,9 @@ async def test_a_second_request_does_not_overtake_the_first(site: Site, monkeypa
     """While the first is under way the second is told so."""
     gate, insert = asyncio.Event(), site.store.environments.insert
 
-    async def wait_and_insert(row: Any) -> None:
+    async def wait_and_insert(row: Any, answer: Any) -> None:
         await gate.wait()
-        await insert(row)
+        await insert(row, answer)
 
     monkeypatch.setattr(site.store.environments, "insert", wait_and_insert)
     requests = [asyncio.ensure_future(site.post(ENVIRONMENTS, BODY, headers=KEY)) for _ in range(2)]
@@ -98,35 +100,138 @@ async def test_no_fingerprint_of_a_password_is_kept(site: Site) -> None:
     assert (again.status_code, again.content) == (201, first.content)
 
 
+async def _fail(*_: Any) -> None:
+    raise StoreUnavailable("The database does not answer")
+
+
 async def test_an_answer_that_could_not_be_kept_is_still_given(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key stays taken, so that what was done is not done twice."""
-
-    async def fail(*_: Any) -> None:
-        raise StoreUnavailable("The database does not answer")
-
-    monkeypatch.setattr(site.store.idempotency, "save", fail)
-    assert (await site.post(ENVIRONMENTS, BODY, headers=KEY)).status_code == 201
-    assert (await site.post(ENVIRONMENTS, BODY, headers=KEY)).status_code == 409
-    assert site.service.live_count == 1
+    made = (await site.post(ENVIRONMENTS, BODY)).json()
+    path = f"{ENVIRONMENTS}/{made['environment_id']}/execute"
+    monkeypatch.setattr(site.store.idempotency, "save", _fail)
+    assert (await site.post(path, {"code": "pass"}, headers=KEY)).status_code == 200
+    assert (await site.post(path, {"code": "pass"}, headers=KEY)).status_code == 409
 
 
-async def test_a_run_starts_once_though_its_answer_was_never_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the next start of the server finds is the answer that was drafted with the run."""
+async def _make(site: Site, *steps: dict[str, Any]) -> str:
+    definition = {"name": "w", "inputs": {"event": {"type": "object", "default": {}}}, "steps": list(steps)}
+    made: str = (await site.post("/api/v1/orchestrator/workflows", definition)).json()["workflow_id"]
+    return made
 
-    async def fail(*_: Any) -> None:
-        raise StoreUnavailable("The database does not answer")
 
-    step = {"name": "a", "type": "approval"}
-    made = (await site.post("/api/v1/orchestrator/workflows", {"name": "w", "steps": [step]})).json()
-    path = f"/api/v1/orchestrator/workflows/{made['workflow_id']}/start"
-    monkeypatch.setattr(site.store.idempotency, "save", fail)
-    first = await site.post(path, {}, headers=KEY)
-    assert (await site.post(path, {}, headers=KEY)).status_code == 409
-    await site.store.idempotency.release_unanswered()
-    again = await site.post(path, {}, headers=KEY)
-    assert (again.status_code, again.json()["run_id"]) == (200, first.json()["run_id"])
-    assert again.json() == first.json()
+ASK = {"name": "a", "type": "approval"}
+ORCHESTRATOR = "/api/v1/orchestrator"
+
+
+Request = tuple[str, dict[str, Any]]
+
+
+async def _ended(site: Site) -> str:
+    run = (await site.post(f"{ORCHESTRATOR}/workflows/{await _make(site, ASK)}/start")).json()["run_id"]
+    assert (await site.post(f"{ORCHESTRATOR}/runs/{run}/cancel")).status_code == 200
+    return f"{ORCHESTRATOR}/runs/{run}/retry"
+
+
+async def _a_schedule(site: Site) -> str:
+    body = {"workflow_id": await _make(site, ASK), "interval": 3600}
+    made = (await site.post(f"{ORCHESTRATOR}/schedules", body)).json()
+    return f"{ORCHESTRATOR}/schedules/{made['schedule_id']}/trigger"
+
+
+MAKING: dict[str, Callable[[Site], Awaitable[Request]]] = {
+    "environment": lambda _site: _plain(ENVIRONMENTS, BODY),
+    "workflow": lambda _site: _plain(f"{ORCHESTRATOR}/workflows", {"name": "w", "steps": [ASK]}),
+    "user": lambda _site: _plain("/api/v1/users", {"username": "alice", "password": PASSWORD}),
+    "api key": lambda _site: _plain("/api/v1/auth/api-keys", {"label": "x"}),
+    "schedule": lambda site: _with_workflow(site, "schedules", interval=3600),
+    "webhook": lambda site: _with_workflow(site, "webhooks"),
+    "start": lambda site: _path(site, _start_path(site)),
+    "trigger": lambda site: _path(site, _a_schedule(site)),
+    "retry": lambda site: _path(site, _ended(site)),
+}
+
+
+async def _plain(path: str, body: dict[str, Any]) -> Request:
+    return path, body
+
+
+async def _with_workflow(site: Site, kind: str, **more: Any) -> Request:
+    return f"{ORCHESTRATOR}/{kind}", {"workflow_id": await _make(site, ASK), **more}
+
+
+async def _start_path(site: Site) -> str:
+    return f"{ORCHESTRATOR}/workflows/{await _make(site, ASK)}/start"
+
+
+async def _path(site: Site, path: Awaitable[str]) -> Request:
+    return await path, {}
+
+
+@pytest.mark.parametrize("kind", MAKING)
+async def test_what_was_made_has_its_answer_beside_it(kind: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written after it that could be missed: a process that dies then answers as it would have."""
+    path, body = await MAKING[kind](site)
+    monkeypatch.setattr(site.store.idempotency, "save", _fail)
+    first = await site.post(path, body, "admin", headers=KEY)
+    assert first.status_code in (200, 201)
+    assert await site.store.idempotency.release_unanswered() == 0
+    again = await site.post(path, body, "admin", headers=KEY)
+    secrets = dict.fromkeys(SECRET_FIELDS & first.json().keys())
+    assert (again.status_code, again.json()) == (first.status_code, {**first.json(), **secrets})
     assert again.headers["idempotency-replayed"] == "true"
+
+
+@pytest.mark.parametrize("kind", MAKING)
+async def test_a_key_that_was_given_back_makes_nothing(kind: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others believed the server dead, and may have carried the request out: its own write is undone."""
+    path, body = await MAKING[kind](site)
+    claim = site.store.idempotency.claim
+
+    async def lose(*arguments: Any, **named: Any) -> Any:
+        found = await claim(*arguments, **named)
+        await site.store.idempotency.release_unanswered()
+        return found
+
+    monkeypatch.setattr(site.store.idempotency, "claim", lose)
+    refused = await site.post(path, body, "admin", headers=KEY)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "IDEMPOTENCY_IN_PROGRESS")
+    monkeypatch.setattr(site.store.idempotency, "claim", claim)
+    assert (await site.post(path, body, "admin", headers=KEY)).status_code in (200, 201)
+
+
+async def test_a_start_that_waits_is_joined(site: Site) -> None:
+    """A client whose request got lost sends it again, and has the finished run as soon as there is one."""
+    path = await _start_path(site)
+    first = asyncio.ensure_future(site.post(f"{path}?wait=60", {}, headers=KEY))
+    while not (runs := (await site.get(f"{ORCHESTRATOR}/runs")).json()["runs"]):
+        pass
+    again = asyncio.ensure_future(site.post(f"{path}?wait=60", {}, headers=KEY))
+    hurried = await site.post(path, {}, headers=KEY)
+    assert (hurried.status_code, hurried.json()["status"]) == (200, "waiting")
+    assert hurried.json()["run_id"] == runs[0]["run_id"]
+    approved = await site.post(f"{ORCHESTRATOR}/runs/{runs[0]['run_id']}/steps/a/approve", {})
+    assert approved.status_code == 200
+    answers = await asyncio.gather(first, again)
+    assert [answer.json()["status"] for answer in answers] == ["succeeded"] * 2
+    assert answers[0].json() == answers[1].json()
+    other = await site.post(f"{path}?wait=60", {"inputs": {"event": {"a": 1}}}, headers=KEY)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "IDEMPOTENCY_KEY_REUSED")
+    later = await site.post(path, {}, headers=KEY)
+    assert later.json() == answers[0].json()
+    assert len((await site.get(f"{ORCHESTRATOR}/runs")).json()["runs"]) == 1
+
+
+async def test_a_start_whose_wait_nobody_ends_is_joined_too(site: Site) -> None:
+    """The client went away, or its server died: the draft says which run it is."""
+    path = await _start_path(site)
+    first = asyncio.ensure_future(site.post(f"{path}?wait=60", {}, headers=KEY))
+    while not (await site.get(f"{ORCHESTRATOR}/runs")).json()["runs"]:
+        pass
+    first.cancel()
+    again = asyncio.ensure_future(site.post(f"{path}?wait=60", {}, headers=KEY))
+    (run,) = (await site.get(f"{ORCHESTRATOR}/runs")).json()["runs"]
+    assert (await site.post(f"{ORCHESTRATOR}/runs/{run['run_id']}/cancel")).status_code == 200
+    assert (await again).json()["status"] == "cancelled"
 
 
 async def test_other_operations_do_not_look_at_the_header(site: Site) -> None:

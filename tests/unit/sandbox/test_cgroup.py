@@ -1,5 +1,6 @@
 """Control groups on every layout that is in the field, from captured texts and on a folder that looks like one."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_version_1() -> None:
     """Each controller where it is mounted, together with what it shares a hierarchy with."""
     found = find_hierarchies(OTHERS + V1)
     assert [(each.version, str(each.mount), set(each.controllers)) for each in found] == [
-        (1, "/sys/fs/cgroup/cpu,cpuacct", {"cpu"}),
+        (1, "/sys/fs/cgroup/cpu,cpuacct", {"cpu", "cpuacct"}),
         (1, "/sys/fs/cgroup/memory", {"memory"}),
         (1, "/sys/fs/cgroup/pids", {"pids"}),
     ]
@@ -52,8 +53,8 @@ def test_hybrid(tmp_path: Path) -> None:
     """What version 1 has not taken is used where it is."""
     text = OTHERS + V1.replace(",relatime shared:13 - cgroup cgroup rw,pids", ",relatime - tmpfs x rw")
     found = find_hierarchies(text + _unified(tmp_path, "pids\n"))
-    assert {(each.version, tuple(each.controllers)) for each in found} == {
-        (1, ("cpu",)),
+    assert {(each.version, tuple(sorted(each.controllers))) for each in found} == {
+        (1, ("cpu", "cpuacct")),
         (1, ("memory",)),
         (2, ("pids",)),
     }
@@ -88,11 +89,14 @@ FILES = {
 }
 
 
+CONTROLLERS = {1: frozenset({*cgroup.CONTROLLERS, "cpuacct"}), 2: frozenset(cgroup.CONTROLLERS)}
+
+
 class FakeKernel:
     """Folders that have the files of a control group."""
 
     def __init__(self, folder: Path, version: int) -> None:
-        self.hierarchy = Hierarchy(version, folder, frozenset(cgroup.CONTROLLERS))
+        self.hierarchy = Hierarchy(version, folder, CONTROLLERS[version])
         self.group = Group([(self.hierarchy, folder / "g")])
         (folder / "g").mkdir()
         for name in FILES[version]:
@@ -160,6 +164,48 @@ def test_smallest_share(millis: int, tmp_path: Path) -> None:
     assert kernel.read("cpu.max").split()[0] == "1000"
 
 
+def test_accounting_is_wanted_and_not_needed() -> None:
+    """Processor time may be counted in a hierarchy of its own, or nowhere on version 1."""
+    own = V1.replace("cgroup rw,cpu,cpuacct", "cgroup rw,cpu") + (
+        "36 30 0:32 / /sys/fs/cgroup/cpuacct rw,relatime shared:15 - cgroup cgroup rw,cpuacct\n"
+    )
+    assert [each.controllers for each in find_hierarchies(own)][-1] == {"cpuacct"}
+    without = find_hierarchies(V1.replace("cpu,cpuacct", "cpu"))
+    assert set().union(*(each.controllers for each in without)) == set(cgroup.CONTROLLERS)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_change(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits of a group that is there can be raised and lowered."""
+    kernel = FakeKernel(tmp_path, version)
+    monkeypatch.setattr(cgroup, "_write", lambda path, value: path.write_text(value))
+    for limits in (LIMITS, GroupLimits(1 << 30, 1500, 99), LIMITS):
+        kernel.group.change(limits)
+        assert kernel.read("pids.max") == str(limits.processes)
+        name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+        assert kernel.read(name) == str(limits.memory_bytes)
+
+
+def test_change_that_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two limits that bound each other are set in the order that the kernel takes; what it never takes is an error."""
+    kernel = FakeKernel(tmp_path, 1)
+    kernel.write("memory.memsw.limit_in_bytes", "5")
+    kernel.write("memory.limit_in_bytes", "5")
+
+    def write(path: Path, value: str) -> None:
+        if path.name == "memory.limit_in_bytes" and int(value) > int(kernel.read("memory.memsw.limit_in_bytes")):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        if path.name == "pids.max" and value == "13":
+            raise OSError(errno.EINVAL, "Invalid argument")
+        path.write_text(value)
+
+    monkeypatch.setattr(cgroup, "_write", write)
+    kernel.group.change(LIMITS)
+    assert kernel.read("memory.limit_in_bytes") == kernel.read("memory.memsw.limit_in_bytes") == str(1 << 20)
+    with pytest.raises(OSError, match=r"pids\.max"):
+        kernel.group.change(GroupLimits(1 << 20, 500, 13))
+
+
 def test_usage_of_version_1(tmp_path: Path) -> None:
     """Figures come from the files of the version."""
     kernel = FakeKernel(tmp_path, 1)
@@ -167,10 +213,12 @@ def test_usage_of_version_1(tmp_path: Path) -> None:
         "memory.usage_in_bytes": "10\n",
         "memory.max_usage_in_bytes": "20\n",
         "pids.current": "3\n",
+        "pids.peak": "8\n",
+        "cpuacct.usage": "5000999\n",
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 1\noom_kill 4\n",
     }.items():
         kernel.write(name, text)
-    assert kernel.group.usage() == cgroup.GroupUsage(10, 20, 3, 4)
+    assert kernel.group.usage() == cgroup.GroupUsage(10, 20, 3, 8, 5000, 4)
 
 
 def test_usage_of_version_2(tmp_path: Path) -> None:
@@ -179,17 +227,21 @@ def test_usage_of_version_2(tmp_path: Path) -> None:
     for name, text in {
         "memory.current": "10\n",
         "pids.current": "3\n",
+        "cpu.stat": "usage_usec 77\nuser_usec 70\n",
         "memory.events": "low 0\nhigh 0\nmax 9\noom 5\noom_kill 4\noom_group_kill 0\n",
     }.items():
         kernel.write(name, text)
-    assert kernel.group.usage() == cgroup.GroupUsage(10, 0, 3, 4)
+    assert kernel.group.usage() == cgroup.GroupUsage(10, 0, 3, None, 77, 4)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_usage_of_nothing(version: int, tmp_path: Path) -> None:
     """A group that is gone uses nothing."""
     group = Group([(Hierarchy(version, tmp_path, frozenset(cgroup.CONTROLLERS)), tmp_path / "gone")])
-    assert group.usage() == cgroup.GroupUsage(0, 0, 0, 0)
+    nothing = group.usage()
+    assert (nothing.memory_bytes, nothing.peak_memory_bytes, nothing.processes, nothing.out_of_memory_kills) == (0,) * 4
+    assert nothing.peak_processes is None
+    assert not nothing.cpu_us
     assert group.pids() == set()
     assert group.remove() is True
 

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from sandgate.core.ids import make_environment_id
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.protocol import ProtocolError, parse_request
 
 ID = make_environment_id()
 CREATE = {
     "verb": "create",
+    "isolation": "gvisor",
     "number": 1,
     "environment_id": ID,
     "template": "python-3.9",
@@ -58,7 +60,7 @@ def test_any_value_in_any_field(field: str, value: object) -> None:
 
 def test_requests() -> None:
     """Each verb is what it says."""
-    assert parse(CREATE) == (1, protocol.Create(ID, "python-3.9", Limits(), 5.0))
+    assert parse(CREATE) == (1, protocol.Create(ID, Isolation.GVISOR, "python-3.9", Limits(), 5.0))
     named = {"environment_id": ID, "number": 7}
     assert parse({"verb": "adopt", **named}) == (7, protocol.Adopt(ID))
     assert parse({"verb": "add_slot", **named}) == (7, protocol.AddSlot(ID))

@@ -13,7 +13,12 @@ from tests.runtime.kernel import ALLOW, KILL, REFUSE, UNKNOWN, architecture, jud
 pytestmark = pytest.mark.skipif(find_library() is None, reason="libseccomp is not installed")
 
 # Allowed with some arguments.
-CHECKED = {"clone", "ioctl", "prctl", "sched_setscheduler", "socket", "mknod", "mknodat"}
+CHECKED = {
+    "clone", "ioctl", "prctl", "sched_setscheduler", "socket", "socketpair", "mknod", "mknodat", "mmap", "memfd_create",
+    "shmget",
+}  # fmt: skip
+# Answered in another way than by a refusal, whatever the arguments or when they are all ones.
+ANSWERED = {"clone3", "sync", "mmap", "memfd_create"}
 NAMESPACES = {
     "mount": 0x20000,
     "cgroup": 1 << 25,
@@ -54,7 +59,7 @@ def test_surface() -> None:
     open_ = {name for name in known if say(name) == ALLOW and say(name, *[2**64 - 1] * 6) == ALLOW}
     assert open_ - CHECKED == set(ALLOWED) & set(known)
     refused = {name for name in known if say(name, *[2**64 - 1] * 6) == REFUSE}
-    assert set(known) - open_ - refused == {"clone3"}
+    assert set(known) - open_ - refused == ANSWERED
 
 
 def test_dangerous_calls_are_refused() -> None:
@@ -94,19 +99,24 @@ def test_sockets() -> None:
         (family, kind)
         for family in range(48)
         for kind in (1, 2, 3, 4, 5, 6, 10)
-        for protocol in (0, 6, 255)
+        for protocol in (0, 6, 17, 255)
         if say("socket", family, kind, protocol) == ALLOW and family != socket.AF_NETLINK
     }
     both = {(family, kind) for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6) for kind in (1, 2)}
     assert let == both | {(socket.AF_UNIX, 5)}
     assert say("socket", socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) == ALLOW
+    odd = [
+        (kind, protocol) for kind in (1, 2) for protocol in range(1, 300) if (kind, protocol) not in {(1, 6), (2, 17)}
+    ]
+    assert {say("socket", family, *each) for family in (2, 10) for each in odd} == {REFUSE}
+    assert {family for family in range(48) if say("socketpair", family, 1, 0) == ALLOW} == {socket.AF_UNIX}
     assert say("socket", socket.AF_NETLINK, socket.SOCK_RAW, 0) == ALLOW
     assert {say("socket", socket.AF_NETLINK, socket.SOCK_RAW, protocol) for protocol in range(1, 24)} == {REFUSE}
 
 
 def test_terminals() -> None:
     """Nothing can be typed into a terminal, however the request is written."""
-    for request in (0x5412, 0x541C):
+    for request in (0x5412, 0x541C, 0x5423):
         assert say("ioctl", 0, request) == REFUSE
         assert say("ioctl", 0, request | 1 << 32) == REFUSE
         assert say("ioctl", 0, request | 0xFFFFFFFF << 32) == REFUSE
@@ -119,6 +129,33 @@ def test_nobody_waits_for_a_socket_that_lingers() -> None:
     for level, option in ((1, 13), (1 | 1 << 32, 13), (1, 13 | 1 << 40)):
         assert say("setsockopt", 3, level, option) == ignored
     assert {say("setsockopt", 3, level, option) for level, option in ((1, 2), (6, 13), (1, 12), (0, 13))} == {ALLOW}
+
+
+def test_no_core_dumps_are_asked_for() -> None:
+    """The limit stays what it is, however the change is written, and can be looked at."""
+    ignored = 0x00050000
+    for core in (4, 4 | 1 << 32):
+        assert say("setrlimit", core, 1) == ignored
+        assert {say("prlimit64", 0, core, new) for new in (1, 1 << 32, 2**64 - 1)} == {ignored}
+        assert say("prlimit64", 0, core, 0, 1) == ALLOW
+    assert {say("setrlimit", 7, 1), say("prlimit64", 0, 7, 1)} == {ALLOW}
+
+
+def test_no_huge_pages() -> None:
+    """By none of the ways to ask for them; ordinary memory is there."""
+    assert say("mmap", 0, 1, 3, 0x22) == ALLOW
+    assert {say("mmap", 0, 1, 3, flags) for flags in (0x40022, 0x40000 | 30 << 26, 2**64 - 1)} == {0x5000C}
+    assert (say("memfd_create", 0, 3), say("memfd_create", 0, 5)) == (ALLOW, 0x50016)
+    assert (say("shmget", 0, 1, 0o1600), say("shmget", 0, 1, 0o5600)) == (ALLOW, REFUSE)
+
+
+def test_what_is_ignored_or_unknown() -> None:
+    """Advice that would cost others, and what the kernel would run for a socket."""
+    assert say("sync") == say("fadvise64", 3, 0, 0, 4) == say("fadvise64", 3, 0, 0, 4 | 1 << 32) == 0x00050000
+    assert {say("fadvise64", 3, 0, 0, advice) for advice in (0, 1, 2, 3, 5)} == {ALLOW}
+    assert (say("madvise", 0, 0, 12), say("madvise", 0, 0, 4)) == (0x50016, ALLOW)
+    assert {say("setsockopt", 3, 1, option) for option in (26, 50, 51, 52)} == {REFUSE}
+    assert (say("setsockopt", 3, 6, 31), say("setsockopt", 3, 6, 1)) == (0x50002, ALLOW)
 
 
 def test_files_that_are_devices() -> None:

@@ -1,11 +1,16 @@
 """How many sandboxes are made ahead."""
 
+import operator
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandgate.core.limits import MIB, Limits
+from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Callback, Reactor, Timer
-from sandgate.sandbox.launcher.sandbox import Sandbox
+from sandgate.sandbox.launcher.sandbox import Sandbox, can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
 
 
@@ -88,31 +93,89 @@ class Made(Sandbox):
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.ending = False
+        self.breaks = False
+
+    def become(self, limits: Limits) -> None:
+        """Note it, or fail."""
+        if self.breaks:
+            raise OSError(5, "broken")
+        self.limits = limits
 
     def kill(self, _reason: str) -> None:
         """Note it."""
         self.ending = True
 
 
-def test_limits_in_turn_do_not_have_the_most_made_and_thrown_away() -> None:
-    """What a burst with some limits has raised does not hold for others."""
-    reactor, made = Soon(), []
+class World:
+    """Spares that are made at once, and what was made."""
 
-    def make(limits: Limits) -> Sandbox:
-        made.append(Made(limits))
-        reactor.call_later(0.0, lambda: spares.on_ready(made[-1]))
-        return made[-1]
+    def __init__(self, fits: Callable[[Limits, Limits], bool], most: int = 64) -> None:
+        self.reactor = Soon()
+        self.made: list[Made] = []
+        self.spares = Spares(Demand(2, most), self.reactor, self._make, lambda: False, fits)
 
-    spares = Spares(Demand(2, 64), reactor, make, lambda: False)
-    one, other = Limits(), Limits(memory_bytes=64 * MIB)
+    def _make(self, limits: Limits) -> Life:
+        made = Made(limits)
+        self.made.append(made)
+        self.reactor.call_later(0.0, lambda: self.spares.on_ready(made))
+        return made
+
+    def take(self, limits: Limits) -> Life | None:
+        """Ask once, and let what follows from that happen."""
+        taken = self.spares.take(limits)
+        self.reactor.go_on()
+        return taken
+
+    def close(self) -> None:
+        """Let go of the reactor."""
+        self.reactor._selector.close()
+
+
+@pytest.fixture(params=[operator.eq, can_become])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """Spares whose limits can be changed, and spares whose cannot."""
+    made = World(request.param)
+    yield made
+    made.close()
+
+
+ONE, OTHER = Limits(), Limits(memory_bytes=64 * MIB)
+
+
+def test_an_exception_takes_nobodys_spares_away(world: World) -> None:
+    """Who asks for other limits once in a while gets them from a spare, or none; those of the others stay."""
     for _time in range(40):
-        spares.take(one)
-    reactor.go_on()
-    assert 30 < len([each for each in made if not each.ending]) <= 41
+        world.spares.take(ONE)
+    world.reactor.go_on()
+    count = len(world.made)
+    assert 30 < count <= 41
+    can_change = world.spares._fits is can_become
     for _time in range(5):
-        for limits in (other, one):
-            made.clear()
-            assert spares.take(limits) is None
-            reactor.go_on()
-            assert len(made) == 2
-    reactor._selector.close()
+        taken = world.take(OTHER)
+        assert (taken.limits if taken else None) == (OTHER if can_change else None)
+        assert getattr(world.take(ONE), "limits", None) == ONE
+    assert not any(each.ending for each in world.made)
+
+
+def test_what_is_asked_for_all_the_time_is_what_spares_are_made_with(world: World) -> None:
+    """After some in a row."""
+    world.take(ONE)
+    for _time in range(12):
+        world.take(OTHER)
+    assert world.made[-1].limits == OTHER
+    assert getattr(world.take(OTHER), "limits", None) == OTHER
+
+
+def test_a_spare_that_cannot_be_changed_is_ended() -> None:
+    """And the next one is tried."""
+    world = World(can_become)
+    world.take(ONE)
+    world.take(ONE)
+    broken = world.made[-1]
+    broken.breaks = True
+    taken = world.take(OTHER)
+    assert broken.ending
+    assert taken is not broken
+    assert taken is not None
+    assert taken.limits == OTHER
+    world.close()

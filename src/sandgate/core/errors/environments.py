@@ -22,6 +22,12 @@ class IsolationUnavailable(RequestRefused):
     code = "ISOLATION_UNAVAILABLE"
 
 
+class LimitTooHigh(RequestRefused):
+    """Limits above their ceilings; ``details`` has ``limits`` (``{name: {"asked", "ceiling"}}``) and ``scope``."""
+
+    code = "LIMIT_TOO_HIGH"
+
+
 class EnvironmentNotFound(NotFound):
     """No environment of the caller has this id."""
 
@@ -44,6 +50,12 @@ class EnvironmentNotRunning(Conflict):
     """The environment has ended or failed; ``details`` has ``status`` and ``status_reason``."""
 
     code = "ENVIRONMENT_NOT_RUNNING"
+
+
+class EnvironmentElsewhere(Conflict):
+    """The environment is on another server that shares the database; ``details`` has ``server_id``."""
+
+    code = "ENVIRONMENT_ELSEWHERE"
 
 
 class ExecutionNotRunning(Conflict):

@@ -10,6 +10,7 @@ from pydantic_core import CoreSchema
 from sandgate.auth.names import LONGEST_LABEL
 from sandgate.auth.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from sandgate.core.execution import InputFile, Surroundings
+from sandgate.core.limits import MIB, AskedLimits
 from sandgate.core.principal import Role
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.environments.base import NewEnvironment
@@ -88,6 +89,26 @@ Metadata = Annotated[
 ]
 
 
+class LimitsWanted(BaseModel):
+    """Limits instead of the template's; what is left out stays as the template has it."""
+
+    model_config = _example({"memory_mb": 256, "cpu": 0.5})
+
+    memory_mb: Annotated[int, Field(ge=32, le=1 << 20), _WHOLE] | None = None
+    cpu: Annotated[float, Field(ge=0.05, le=1024, description="In cores.")] | None = None
+    processes: Annotated[int, Field(ge=8, le=32_768), _WHOLE] | None = None
+    disk_mb: Annotated[int, Field(ge=1, le=1 << 20), _WHOLE] | None = None
+
+    def asked(self) -> AskedLimits:
+        """For the use case."""
+        return AskedLimits(
+            memory_bytes=None if self.memory_mb is None else self.memory_mb * MIB,
+            cpu_millis=None if self.cpu is None else round(self.cpu * 1000),
+            processes=self.processes,
+            disk_bytes=None if self.disk_mb is None else self.disk_mb * MIB,
+        )
+
+
 class CreateEnvironment(BaseModel):
     """A new environment."""
 
@@ -102,11 +123,15 @@ class CreateEnvironment(BaseModel):
     isolation: Annotated[
         Literal["standard", "gvisor", "process"] | None, Field(description="How strong the wall has to be.")
     ] = None
+    limits: Annotated[LimitsWanted | None, Field(description="Within the ceilings of the server and of the user.")] = (
+        None
+    )
 
     def wanted(self) -> NewEnvironment:
         """For the use case."""
         isolation = None if self.isolation is None else Isolation(self.isolation)
-        return NewEnvironment(self.name, self.template, self.timeout, self.metadata, isolation)
+        limits = None if self.limits is None else self.limits.asked()
+        return NewEnvironment(self.name, self.template, self.timeout, self.metadata, isolation, limits)
 
 
 class UpdateEnvironment(Change):

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from fastapi import Query
 from starlette.requests import Request
 
-from sandgate.auth.base import Authenticator
+from sandgate.auth.base import Authenticator, IssuedApiKey
 from sandgate.core import errors
+from sandgate.core.audit import Credential
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import (
@@ -19,6 +20,7 @@ from sandgate.http.bodies import (
     validate,
 )
 from sandgate.http.exchange import exchange_of
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.accounts import (
     ApiKeyAnswer,
     ApiKeyDeletedAnswer,
@@ -58,6 +60,10 @@ async def _read_credentials(request: Request) -> Credentials:
     return validate(Credentials, parse_json(raw))
 
 
+def _shown(issued: IssuedApiKey) -> NewApiKeyAnswer:
+    return NewApiKeyAnswer.made(issued.key, issued.secret)
+
+
 def add_auth_routes(api: Api, authenticator: Authenticator) -> None:
     """Declare the operations."""
 
@@ -79,9 +85,11 @@ def add_auth_routes(api: Api, authenticator: Authenticator) -> None:
     )
     async def issue_token(request: Request) -> TokenAnswer:
         """Exchange a name and a password for a token, as JSON or as the password form of OAuth 2."""
+        exchange = exchange_of(request.scope)
+        exchange.credential = Credential.PASSWORD
         credentials = await _read_credentials(request)
-        address = request.client.host if request.client else ""
-        token = await authenticator.issue_token(credentials.username, credentials.password, address)
+        exchange.login_name = credentials.username
+        token = await authenticator.issue_token(credentials.username, credentials.password, exchange.address)
         return TokenAnswer(access_token=token.access_token, expires_in=token.expires_in_s)
 
     @api.operation("POST", f"{_AUTH}/revoke", tag=_TAG)
@@ -91,10 +99,10 @@ def add_auth_routes(api: Api, authenticator: Authenticator) -> None:
         return RevokedAnswer()
 
     @api.operation("POST", _KEYS, tag=_TAG, status=201, idempotent=True, errors=(errors.Forbidden, errors.Conflict))
-    async def create_api_key(caller: Caller, body: CreateApiKey) -> NewApiKeyAnswer:
+    async def create_api_key(caller: Caller, body: CreateApiKey, request: Request) -> NewApiKeyAnswer:
         """Make an API key that acts as you. Its secret is shown in this answer and never again."""
-        issued = await authenticator.create_api_key(caller, body.label, body.expires_in)
-        return NewApiKeyAnswer.made(issued.key, issued.secret)
+        keep = keeper(request, _shown)
+        return _shown(await authenticator.create_api_key(caller, body.label, body.expires_in, keep))
 
     @api.operation("GET", _KEYS, tag=_TAG)
     async def list_api_keys(caller: Caller, query: Annotated[PageQuery, Query()]) -> ApiKeysAnswer:

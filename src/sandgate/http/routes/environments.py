@@ -3,13 +3,17 @@
 from typing import Annotated
 
 from fastapi import Query
+from starlette.requests import Request
 
 from sandgate.core import errors
 from sandgate.environments.base import Environments
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.environments import EnvironmentAnswer, EnvironmentDeletedAnswer, EnvironmentsAnswer
+from sandgate.http.models.metrics import MetricsAnswer
 from sandgate.http.models.requests import CreateEnvironment, ListEnvironments, UpdateEnvironment
+from sandgate.http.operation import Audit
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import EnvironmentPath
 
@@ -30,22 +34,25 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
         _ENVIRONMENTS,
         tag=_TAG,
         status=201,
+        audit=Audit.OFTEN,
         idempotent=True,
         errors=(
             errors.Forbidden,
             errors.UnknownTemplate,
             errors.TemplateUnavailable,
             errors.IsolationUnavailable,
+            errors.LimitTooHigh,
             errors.TooManyEnvironments,
             errors.ServiceDraining,
         ),
     )
-    async def create_environment(caller: Caller, body: CreateEnvironment) -> EnvironmentAnswer:
+    async def create_environment(caller: Caller, body: CreateEnvironment, request: Request) -> EnvironmentAnswer:
         """Make an environment.
 
         The answer leaves while it is being made; it may be used at once, what comes early waits.
         """
-        return EnvironmentAnswer.of(await environments.create(caller, body.wanted()))
+        keep = keeper(request, EnvironmentAnswer.of)
+        return EnvironmentAnswer.of(await environments.create(caller, body.wanted(), keep))
 
     @api.operation("GET", _ENVIRONMENTS, tag=_TAG)
     async def list_environments(caller: Caller, query: Annotated[ListEnvironments, Query()]) -> EnvironmentsAnswer:
@@ -69,6 +76,16 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
         return EnvironmentAnswer.of(await environments.get(caller, environment_id))
 
     @api.operation(
+        "GET",
+        f"{_ENVIRONMENT}/metrics",
+        tag=_TAG,
+        errors=(errors.EnvironmentNotFound, errors.EnvironmentNotRunning, errors.LauncherUnavailable),
+    )
+    async def get_environment_metrics(caller: Caller, environment_id: EnvironmentPath) -> MetricsAnswer:
+        """What a live environment uses now, and has used at most, as the kernel counts it."""
+        return MetricsAnswer.of(await environments.metrics(caller, environment_id))
+
+    @api.operation(
         "PATCH",
         _ENVIRONMENT,
         tag=_TAG,
@@ -76,6 +93,7 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
             errors.EnvironmentNotFound,
             errors.Forbidden,
             errors.EnvironmentNotRunning,
+            errors.EnvironmentElsewhere,
             errors.LauncherUnavailable,
         ),
     )
@@ -92,7 +110,12 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
         "DELETE",
         _ENVIRONMENT,
         tag=_TAG,
-        errors=(errors.EnvironmentNotFound, errors.Forbidden, errors.LauncherUnavailable),
+        errors=(
+            errors.EnvironmentNotFound,
+            errors.Forbidden,
+            errors.EnvironmentElsewhere,
+            errors.LauncherUnavailable,
+        ),
     )
     async def delete_environment(caller: Caller, environment_id: EnvironmentPath) -> EnvironmentDeletedAnswer:
         """End an environment with all that runs in it; answers once nothing of it runs any more."""

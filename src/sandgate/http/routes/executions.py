@@ -12,6 +12,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.connection import while_connected
 from sandgate.http.models.environments import ExecutionAnswer, ExecutionsAnswer
 from sandgate.http.models.requests import Execute
+from sandgate.http.operation import Audit
 from sandgate.http.pagination import PageQuery, next_cursor
 from sandgate.http.paths import EnvironmentPath, ExecutionPath
 
@@ -30,11 +31,13 @@ def _add_execute(api: Api, environments: Environments) -> None:
         "POST",
         f"{_ENVIRONMENT}/execute",
         tag=_TAG,
+        audit=Audit.OFTEN,
         idempotent=True,
         errors=(
             errors.EnvironmentNotFound,
             errors.Forbidden,
             errors.EnvironmentNotRunning,
+            errors.EnvironmentElsewhere,
             errors.CodeTooLarge,
             errors.ExecutionInputTooLarge,
             errors.TooManyExecutionFiles,
@@ -89,6 +92,7 @@ def _add_record_routes(api: Api, environments: Environments) -> None:
             errors.ExecutionNotFound,
             errors.Forbidden,
             errors.ExecutionNotRunning,
+            errors.EnvironmentElsewhere,
         ),
     )
     async def cancel_execution(

@@ -14,6 +14,7 @@ from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field
 from sandgate.http.exchange import exchange_of
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.runs import (
     EVENTS_EXAMPLE,
     FollowQuery,
@@ -132,9 +133,10 @@ def _add_steering_routes(api: Api, workflows: Workflows) -> None:
             errors.ServiceDraining,
         ),
     )
-    async def retry_run(caller: Caller, run_id: RunPath, body: RetryRun | None = None) -> RunAnswer:
+    async def retry_run(caller: Caller, run_id: RunPath, request: Request, body: RetryRun | None = None) -> RunAnswer:
         """Let a run that ended badly go on: what succeeded stays, what did not is open again, with what follows it."""
-        return RunAnswer.of(await workflows.retry(caller, run_id, None if body is None else body.from_step))
+        from_step = None if body is None else body.from_step
+        return RunAnswer.of(await workflows.retry(caller, run_id, from_step, keeper(request, RunAnswer.of, 200)))
 
 
 def _add_decision_routes(api: Api, workflows: Workflows) -> None:

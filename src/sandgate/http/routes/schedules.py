@@ -1,13 +1,16 @@
 """Schedules: making, reading, changing and running them."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Query
+from starlette.requests import Request
 
 from sandgate.core import errors
 from sandgate.core.trigger import Schedule
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.schedules import (
     CreateSchedule,
     ListSchedules,
@@ -45,9 +48,10 @@ def _add_collection_routes(api: Api, schedules: Schedules) -> None:
         idempotent=True,
         errors=(errors.Forbidden, errors.WorkflowNotFound, errors.TooManyTriggers),
     )
-    async def create_schedule(caller: Caller, body: CreateSchedule) -> ScheduleAnswer:
+    async def create_schedule(caller: Caller, body: CreateSchedule, request: Request) -> ScheduleAnswer:
         """Have a workflow started at times. Each tick starts the newest version, once, as the workflow's owner."""
-        return _answer(schedules, await schedules.create(caller, body.wanted()))
+        answer = partial(_answer, schedules)
+        return answer(await schedules.create(caller, body.wanted(), keeper(request, answer)))
 
     @api.operation("GET", _SCHEDULES, tag=_TAG, errors=(errors.WorkflowNotFound,))
     async def list_schedules(caller: Caller, query: Annotated[ListSchedules, Query()]) -> SchedulesAnswer:
@@ -91,9 +95,9 @@ def _add_time_routes(api: Api, schedules: Schedules) -> None:
             errors.ServiceDraining,
         ),
     )
-    async def trigger_schedule(caller: Caller, schedule_id: SchedulePath) -> RunAnswer:
+    async def trigger_schedule(caller: Caller, schedule_id: SchedulePath, request: Request) -> RunAnswer:
         """Start a run of a schedule now, paused or not, whatever else runs."""
-        return RunAnswer.of(await schedules.trigger(caller, schedule_id))
+        return RunAnswer.of(await schedules.trigger(caller, schedule_id, keeper(request, RunAnswer.of, 200)))
 
     @api.operation("GET", f"{_SCHEDULE}/upcoming", tag=_TAG, errors=(errors.ScheduleNotFound,))
     async def list_upcoming(

@@ -3,11 +3,13 @@
 from typing import Annotated
 
 from fastapi import Query
+from starlette.requests import Request
 
 from sandgate.auth.base import Users
 from sandgate.core import errors
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.accounts import MeAnswer, UserAnswer, UserDeletedAnswer, UsersAnswer
 from sandgate.http.models.requests import CreateUser, UpdateUser
 from sandgate.http.pagination import PageQuery, next_cursor
@@ -37,9 +39,10 @@ def add_user_routes(api: Api, users: Users) -> None:
         idempotent=True,
         errors=(errors.Forbidden, errors.UserNameTaken, *_HASHING),
     )
-    async def create_user(caller: Caller, body: CreateUser) -> UserAnswer:
+    async def create_user(caller: Caller, body: CreateUser, request: Request) -> UserAnswer:
         """Make a user."""
-        return UserAnswer.of(await users.create(caller, body.username, body.password, body.wanted_role()))
+        keep = keeper(request, UserAnswer.of)
+        return UserAnswer.of(await users.create(caller, body.username, body.password, body.wanted_role(), keep))
 
     @api.operation("GET", _USERS, tag=_TAG, errors=(errors.Forbidden,))
     async def list_users(caller: Caller, query: Annotated[PageQuery, Query()]) -> UsersAnswer:

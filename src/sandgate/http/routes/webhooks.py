@@ -7,11 +7,13 @@ from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
+from sandgate.core.audit import Credential
 from sandgate.core.workflow import Json
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import JSON_TYPE, media_type, parse_form, parse_json, read_body, refuse_field
 from sandgate.http.exchange import exchange_of
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.webhooks import (
     CreateWebhook,
     DeliveriesAnswer,
@@ -58,9 +60,10 @@ def _add_collection_routes(api: Api, webhooks: Webhooks) -> None:
         idempotent=True,
         errors=(errors.Forbidden, errors.WorkflowNotFound, errors.TooManyTriggers),
     )
-    async def create_webhook(caller: Caller, body: CreateWebhook) -> IssuedWebhookAnswer:
+    async def create_webhook(caller: Caller, body: CreateWebhook, request: Request) -> IssuedWebhookAnswer:
         """Have a workflow started by requests of others. Its address and secret are shown in this answer only."""
-        return IssuedWebhookAnswer.made(await webhooks.create(caller, body.wanted()))
+        keep = keeper(request, IssuedWebhookAnswer.made)
+        return IssuedWebhookAnswer.made(await webhooks.create(caller, body.wanted(), keep))
 
     @api.operation("GET", _WEBHOOKS, tag=_TAG, errors=(errors.WorkflowNotFound,))
     async def list_webhooks(caller: Caller, query: Annotated[ListWebhooks, Query()]) -> WebhooksAnswer:
@@ -139,6 +142,7 @@ def add_hook_routes(api: Api, webhooks: Webhooks, most_bytes: int) -> None:
 
 async def _read(token: str, request: Request, most_bytes: int) -> IncomingDelivery:
     exchange = exchange_of(request.scope)
+    exchange.credential = Credential.WEBHOOK
     # All of it, whoever sends it: what is answered before it is read tells a stranger that the address is wrong.
     raw = await read_body(request.scope, request.receive, most_bytes)
     kind = media_type(exchange)

@@ -9,7 +9,7 @@ from sandgate.core import errors
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.exchange import exchange_of
-from sandgate.http.idempotency import draft_of
+from sandgate.http.idempotency import keeper
 from sandgate.http.models.workflows import (
     Definition,
     DeleteQuery,
@@ -25,6 +25,7 @@ from sandgate.http.models.workflows import (
     WorkflowDeletedAnswer,
     WorkflowsAnswer,
 )
+from sandgate.http.operation import Audit
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import WorkflowPath, parse_run_id
 from sandgate.workflows.base import Workflows
@@ -53,9 +54,9 @@ def _add_collection_routes(api: Api, workflows: Workflows) -> None:
         idempotent=True,
         errors=(errors.Forbidden, errors.InvalidDefinition),
     )
-    async def create_workflow(caller: Caller, body: Definition) -> WorkflowAnswer:
+    async def create_workflow(caller: Caller, body: Definition, request: Request) -> WorkflowAnswer:
         """Make a workflow. All that is wrong with a definition is in one answer."""
-        return WorkflowAnswer.of(await workflows.create(caller, body.root))
+        return WorkflowAnswer.of(await workflows.create(caller, body.root, keeper(request, WorkflowAnswer.of)))
 
     @api.operation("GET", _WORKFLOWS, tag=_TAG)
     async def list_workflows(caller: Caller, query: Annotated[ListWorkflows, Query()]) -> WorkflowsAnswer:
@@ -63,7 +64,7 @@ def _add_collection_routes(api: Api, workflows: Workflows) -> None:
         page = await workflows.list(caller, query.page_request("workflow"), name=query.name)
         return WorkflowsAnswer(workflows=[WorkflowAnswer.of(row) for row in page.items], next_cursor=next_cursor(page))
 
-    @api.operation("POST", f"{_WORKFLOWS}/validate", tag=_TAG, errors=(errors.InvalidDefinition,))
+    @api.operation("POST", f"{_WORKFLOWS}/validate", tag=_TAG, audit=Audit.READ, errors=(errors.InvalidDefinition,))
     async def validate_workflow(caller: Caller, body: Definition) -> PlanAnswer:  # noqa: ARG001 - asked who it is
         """Look what a definition would do, without making anything."""
         return PlanAnswer(plan=make_plan(workflows.validate(body.root)).as_json())
@@ -125,8 +126,12 @@ def _add_start_routes(api: Api, workflows: Workflows) -> None:
     ) -> RunAnswer:
         """Start a run; it is on disk when the answer leaves. With `wait`, the answer is the finished run."""
         inputs = {} if body is None else body.inputs
-        draft = draft_of(exchange_of(request.scope), RunAnswer.of)
-        return RunAnswer.of(await workflows.start(caller, workflow_id, inputs, query.wait, draft))
+        drafted = exchange_of(request.scope).drafted
+        if drafted is not None:
+            run_id = parse_run_id(RunAnswer.model_validate_json(drafted).run_id)
+            return RunAnswer.of(await workflows.join(caller, run_id, query.wait))
+        keep = keeper(request, RunAnswer.of, 200, is_draft=query.wait > 0)
+        return RunAnswer.of(await workflows.start(caller, workflow_id, inputs, query.wait, keep))
 
     @api.operation("GET", f"{_WORKFLOW}/status", tag=_TAG, errors=(errors.WorkflowNotFound, errors.RunNotFound))
     async def get_workflow_status(

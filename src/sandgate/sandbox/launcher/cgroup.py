@@ -13,8 +13,14 @@ from pathlib import Path
 from sandgate.core.errors import MechanismFault
 
 CONTROLLERS = ("memory", "cpu", "pids")
+# Counts processor time on version 1, where it may be mounted elsewhere, or not at all; version 2 counts by itself.
+_ACCOUNTING = "cpuacct"
 # A sandbox that has used up its share waits for the rest of the period; a short one keeps kills and answers quick.
 CPU_PERIOD_US = 10_000
+_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
+_SOCKET_SHARE = 8
+_LEAST_SOCKET_BYTES = 16 * 1024 * 1024
+_TCP_MEMORY = Path("/proc/sys/net/ipv4/tcp_mem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +34,16 @@ class GroupLimits:
 
 @dataclass(frozen=True, slots=True)
 class GroupUsage:
-    """What a group uses, and how often the kernel had to kill in it."""
+    """What a group uses and has used, and how often the kernel had to kill in it.
+
+    None is what this kernel does not count.
+    """
 
     memory_bytes: int
     peak_memory_bytes: int
     processes: int
+    peak_processes: int | None
+    cpu_us: int | None
     out_of_memory_kills: int
 
 
@@ -55,7 +66,7 @@ def find_hierarchies(mountinfo: str) -> list[Hierarchy]:
     Source: proc_pid_mountinfo(5). Raises ``MechanismFault`` that names the controllers that are nowhere.
     """
     found: list[Hierarchy] = []
-    missing = set(CONTROLLERS)
+    missing = {*CONTROLLERS, _ACCOUNTING}
     unified: list[Path] = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -74,6 +85,7 @@ def find_hierarchies(mountinfo: str) -> list[Hierarchy]:
         if here:
             found.append(Hierarchy(2, mount, here))
             missing -= here
+    missing.discard(_ACCOUNTING)
     if missing:
         raise MechanismFault(
             f"no control group hierarchy holds {', '.join(sorted(missing))}; mount them, "
@@ -102,6 +114,32 @@ def _read_field(path: Path, field: str) -> int:
     return 0
 
 
+def _find_number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _memory_usage(version: int, folder: Path) -> tuple[int, int, int]:
+    """Bytes now and at most, and the kernel's kills."""
+    if version == 2:
+        kills = _read_field(folder / "memory.events", "oom_kill")
+        return _read_number(folder / "memory.current"), _read_number(folder / "memory.peak"), kills
+    kills = _read_field(folder / "memory.oom_control", "oom_kill")
+    peak = _read_number(folder / "memory.max_usage_in_bytes")
+    return _read_number(folder / "memory.usage_in_bytes"), peak, kills
+
+
+def _is_taken(path: Path, value: str) -> bool:
+    """Write a limit; False when it does not fit the others yet. Raises ``OSError``."""
+    try:
+        _write_if_there(path, value)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
 def _write(path: Path, value: str) -> None:
     # One write call: the kernel takes a file of a control group in one piece.
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -121,6 +159,8 @@ def _write_if_there(path: Path, value: str) -> None:
 def _settings(version: int, controller: str, limits: GroupLimits) -> Mapping[str, str]:
     """Files of a group and what to write to each, in order."""
     memory, millis, processes = limits.memory_bytes, limits.cpu_millis, limits.processes
+    if controller == _ACCOUNTING:
+        return {}
     if controller == "pids":
         return {"pids.max": "max" if processes is None else str(processes)}
     if controller == "cpu":
@@ -129,8 +169,14 @@ def _settings(version: int, controller: str, limits: GroupLimits) -> Mapping[str
         return {}
     if version == 2:
         return {"memory.max": str(memory), "memory.swap.max": "0"}
-    # The second file is there only where swap is accounted, and must not be below the first.
-    return {"memory.limit_in_bytes": str(memory), "memory.memsw.limit_in_bytes": str(memory)}
+    return {
+        "memory.limit_in_bytes": str(memory),
+        # There only where swap is accounted; must not be below the first.
+        "memory.memsw.limit_in_bytes": str(memory),
+        # Version 1 counts what waits in sockets of IP apart, and only where there is a limit; without one, a few
+        # environments take all that the whole machine may use of it, and the gateway's connections stand still.
+        _TCP_LIMIT: str(max(_LEAST_SOCKET_BYTES, memory // _SOCKET_SHARE)),
+    }
 
 
 def _share(version: int, millis: int | None) -> Mapping[str, str]:
@@ -172,6 +218,21 @@ class Group:
         for _hierarchy, folder in self._places:
             _write(folder / "cgroup.procs", str(pid))
 
+    def watch_memory(self, threshold_bytes: int) -> int | None:
+        """A descriptor that can be read when the group's memory has crossed a threshold, either way.
+
+        None where the kernel has none to give: then :meth:`usage` has to be looked at. On version 2 the kernel slows
+        down what goes beyond it. Source: cgroup-v1/memory, "Memory thresholds"; cgroup-v2, ``memory.high``.
+        """
+        for hierarchy, folder in self._places:
+            if "memory" not in hierarchy.controllers:
+                continue
+            if hierarchy.version == 2:
+                _write_if_there(folder / "memory.high", str(threshold_bytes))
+                return None
+            return _watch_threshold(folder, threshold_bytes)
+        return None
+
     def pids(self) -> set[int]:
         """Every process in the group now."""
         return {int(pid) for _h, folder in self._places for pid in _read(folder / "cgroup.procs").split()}
@@ -179,20 +240,31 @@ class Group:
     def usage(self) -> GroupUsage:
         """What the group uses now; zeros where nothing can be read."""
         memory = peak = processes = kills = 0
+        peak_processes = cpu_us = None
         for hierarchy, folder in self._places:
             if "pids" in hierarchy.controllers:
                 processes = _read_number(folder / "pids.current")
-            if "memory" not in hierarchy.controllers:
-                continue
-            if hierarchy.version == 2:
-                memory = _read_number(folder / "memory.current")
-                peak = _read_number(folder / "memory.peak")
-                kills = _read_field(folder / "memory.events", "oom_kill")
-            else:
-                memory = _read_number(folder / "memory.usage_in_bytes")
-                peak = _read_number(folder / "memory.max_usage_in_bytes")
-                kills = _read_field(folder / "memory.oom_control", "oom_kill")
-        return GroupUsage(memory, peak, processes, kills)
+                # Since Linux 6.11.
+                peak_processes = _find_number(folder / "pids.peak")
+            if hierarchy.version == 2 and "cpu" in hierarchy.controllers:
+                cpu_us = _read_field(folder / "cpu.stat", "usage_usec")
+            if _ACCOUNTING in hierarchy.controllers:
+                cpu_us = _read_number(folder / "cpuacct.usage") // 1000
+            if "memory" in hierarchy.controllers:
+                memory, peak, kills = _memory_usage(hierarchy.version, folder)
+        return GroupUsage(memory, peak, processes, peak_processes, cpu_us, kills)
+
+    def change(self, limits: GroupLimits) -> None:
+        """Set other limits of a group that is there. Raises ``OSError``; then some are set and some are not."""
+        for hierarchy, folder in self._places:
+            for controller in hierarchy.controllers:
+                waiting = dict(_settings(hierarchy.version, controller, limits))
+                # Of two that bound each other, a rise begins with one and a fall with the other.
+                while waiting:
+                    left = {name: value for name, value in waiting.items() if not _is_taken(folder / name, value)}
+                    if len(left) == len(waiting):
+                        raise OSError(errno.EINVAL, f"no limit of {', '.join(left)} is taken")
+                    waiting = left
 
     def remove(self) -> bool:
         """Remove the folders; False when the kernel has not let go of one yet: ask again."""
@@ -207,6 +279,17 @@ class Group:
                     raise
                 gone = False
         return gone
+
+
+def _watch_threshold(folder: Path, threshold_bytes: int) -> int | None:
+    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    try:
+        with open(folder / "memory.usage_in_bytes") as usage:
+            _write(folder / "cgroup.event_control", f"{event} {usage.fileno()} {threshold_bytes}")
+    except OSError:
+        os.close(event)
+        return None
+    return event
 
 
 class Tree:
@@ -224,6 +307,8 @@ class Tree:
                 folder.mkdir(exist_ok=True)
                 if hierarchy.version == 2:
                     _hand_down(hierarchy, folder)
+                elif "memory" in hierarchy.controllers:
+                    _bound_sockets(folder)
             except OSError as error:
                 raise MechanismFault(f"cannot make the control group {folder}: {error.strerror}") from error
 
@@ -240,6 +325,17 @@ class Tree:
     def remove(self) -> bool:
         """Remove the folders, which must hold no groups any more."""
         return Group(self._roots).remove()
+
+
+def _bound_sockets(folder: Path) -> None:
+    """Leave half of what the machine may use for sockets of IP, before they are slowed down, to others than sandboxes.
+
+    A limit that stays also keeps the kernel from patching its code each time that the first group is made.
+    Source: ip-sysctl, "tcp_mem", three numbers of pages.
+    """
+    pages = _read(_TCP_MEMORY).split()
+    if len(pages) == 3:
+        _write_if_there(folder / _TCP_LIMIT, str(int(pages[1]) // 2 * os.sysconf("SC_PAGE_SIZE")))
 
 
 def _hand_down(hierarchy: Hierarchy, folder: Path) -> None:

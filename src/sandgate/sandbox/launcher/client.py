@@ -39,10 +39,19 @@ class Answer:
 
 
 class LauncherClient:
-    """One connection. ``on_event(environment_id, reason)`` for what ends unasked, ``on_lost()`` once at its end."""
+    """One connection. ``on_event(environment_id, reason)`` for what ends unasked, ``on_lost()`` once at its end.
 
-    def __init__(self, on_event: Callable[[str, str], None], on_lost: Callable[[], None]) -> None:
+    ``on_memory(environment_id)`` for what uses more memory than it may.
+    """
+
+    def __init__(
+        self,
+        on_event: Callable[[str, str], None],
+        on_lost: Callable[[], None],
+        on_memory: Callable[[str], None] = lambda _environment_id: None,
+    ) -> None:
         self._on_event = on_event
+        self._on_memory = on_memory
         self._on_lost = on_lost
         self._numbers = itertools.count(1)
         self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
@@ -151,6 +160,9 @@ class LauncherClient:
     def _on_message(self, message: Mapping[str, Any], received: list[int]) -> None:
         if message.get("event") == "ended":
             self._on_event(message["environment_id"], message["reason"])
+            return
+        if message.get("event") == "memory":
+            self._on_memory(message["environment_id"])
             return
         answer, future = self._pending.get(message["number"], (None, None))
         if answer is None or future is None or future.done():

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sandgate.core.states import Isolation
+
 # Ids from the base: first one for each zygote, then two for each sandbox (the agent's and the user's).
 ZYGOTE_IDS = 256
 IDS_OF_SANDBOX = 2
@@ -29,7 +31,8 @@ class LauncherConfig:
     server finds what an earlier one left; only ``gateway_uid`` (and root) may connect. ``spares`` sandboxes of each
     template in use are kept ready, up to ``most_spares`` after many were asked for at once. A zygote is given
     ``start_limit_s`` to import what its template asks for, a sandbox ``build_limit_s`` from there; both together stay
-    below what the gateway waits for a sandbox.
+    below what the gateway waits for a sandbox. ``runsc`` is the program for the ``gvisor`` class on a ``platform`` of
+    its own, empty where that class is not held; ``gvisor_spares`` sandboxes of it are kept for each template in use.
     """
 
     run_folder: Path
@@ -43,6 +46,16 @@ class LauncherConfig:
     most_spares: int = 0
     start_limit_s: float = 30.0
     build_limit_s: float = 10.0
+    runsc: str = ""
+    platform: str = ""
+    gvisor_spares: int = 0
+
+    @property
+    def isolations(self) -> tuple[Isolation, ...]:
+        """The classes of sandboxes that it makes."""
+        if not self.standard:
+            return (Isolation.PROCESS,)
+        return (Isolation.STANDARD, Isolation.GVISOR) if self.runsc and self.platform else (Isolation.STANDARD,)
 
     @property
     def socket_path(self) -> Path:

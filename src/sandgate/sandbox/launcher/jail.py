@@ -16,7 +16,7 @@ from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate_agent import calls, system
 
 CHANNEL_FD = 3
-_AGENT_FOLDER = "/sandgate"
+AGENT_FOLDER = "/sandgate"
 _SAFE = system.MS_NOSUID | system.MS_NODEV
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
@@ -55,13 +55,14 @@ def lowers(template: TemplateConfig) -> list[str]:
     return folders
 
 
-def _bind_read_only(source: str, target: Path) -> None:
+def bind_read_only(source: str, target: Path) -> None:
+    """Show a folder of the host's, which nobody can write through it."""
     target.mkdir(parents=True, exist_ok=True)
     system.mount(source, str(target), "", system.MS_BIND)
     system.mount("", str(target), "", system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)
 
 
-def _write_etc(etc: Path) -> None:
+def write_etc(etc: Path) -> None:
     """A synthetic ``/etc``: no accounts, names or keys of the host's."""
     etc.mkdir()
     for name, text in _ETC_FILES.items():
@@ -78,7 +79,7 @@ def _write_etc(etc: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def _make_devices(dev: Path) -> None:
+def make_devices(dev: Path) -> None:
     """The harmless devices, on a file system that may hold devices because root has mounted it."""
     dev.mkdir()
     system.mount("dev", str(dev), "tmpfs", system.MS_NOSUID | system.MS_NOEXEC, "size=64k,nr_inodes=64,mode=755")
@@ -93,7 +94,7 @@ def _make_devices(dev: Path) -> None:
     system.mount("", str(dev), "", flags)
 
 
-def _copy_agent(target: Path) -> None:
+def copy_agent(target: Path) -> None:
     """The agent's files; copied, so that it does not matter who may read the folder that they are installed in."""
     source = Path(sandgate_agent.__file__).parent
     target.mkdir(parents=True)
@@ -110,18 +111,18 @@ def _build(jail: Path, template: TemplateConfig) -> None:
         (jail / folder).mkdir()
     for link, target in links.items():
         (jail / link.lstrip("/")).symlink_to(target)
-    _write_etc(jail / "etc")
+    write_etc(jail / "etc")
     for source in ["/usr", *folders]:
-        _bind_read_only(source, jail / source.lstrip("/"))
+        bind_read_only(source, jail / source.lstrip("/"))
     if template.prefix in lowers(template):
-        _bind_read_only(template.prefix, jail / template.prefix.lstrip("/"))
-    _make_devices(jail / "dev")
-    _copy_agent(jail / _AGENT_FOLDER.lstrip("/") / "sandgate_agent")
+        bind_read_only(template.prefix, jail / template.prefix.lstrip("/"))
+    make_devices(jail / "dev")
+    copy_agent(jail / AGENT_FOLDER.lstrip("/") / "sandgate_agent")
     system.mount("proc", str(jail / "proc"), "proc", _SAFE | system.MS_NOEXEC)
     calls.run(system.prepare_pivot_root(str(jail)))
 
 
-def _environ(template: TemplateConfig) -> dict[str, str]:
+def environ(template: TemplateConfig) -> dict[str, str]:
     """Everything that user code finds in its environment variables."""
     places = [f"{template.prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
     return {
@@ -135,7 +136,10 @@ def _environ(template: TemplateConfig) -> dict[str, str]:
 
 
 def _arguments(template: TemplateConfig, agent: str) -> list[str]:
-    start = f"import sys; sys.path.insert(0, {agent!r}); from sandgate_agent import zygote; zygote.main({CHANNEL_FD})"
+    start = (
+        f"import sys; sys.path.insert(0, {agent!r}); from sandgate_agent import heap; heap.begin_fresh_pages(); "
+        f"from sandgate_agent import zygote; zygote.main({CHANNEL_FD})"
+    )
     return [template.interpreter, "-u", "-c", start]
 
 
@@ -158,12 +162,12 @@ def _start_standard(config: LauncherConfig, template: TemplateConfig, host_id: i
     os.setgroups([])
     os.setresgid(host_id, host_id, host_id)
     os.setresuid(host_id, host_id, host_id)
-    os.execve(template.interpreter, _arguments(template, _AGENT_FOLDER), _environ(template))  # noqa: S606 - there is no shell
+    os.execve(template.interpreter, _arguments(template, AGENT_FOLDER), environ(template))  # noqa: S606 - there is no shell
 
 
 def _start_plain(template: TemplateConfig) -> None:
     agent = str(Path(sandgate_agent.__file__).parent.parent)
-    os.execve(template.interpreter, _arguments(template, agent), _environ(template))  # noqa: S606 - there is no shell
+    os.execve(template.interpreter, _arguments(template, agent), environ(template))  # noqa: S606 - there is no shell
 
 
 def start_zygote(
@@ -193,7 +197,7 @@ def start_zygote(
 
 def setup_message(config: LauncherConfig, template: TemplateConfig) -> dict[str, object]:
     """The first message to a zygote."""
-    agent = _AGENT_FOLDER if config.standard else str(Path(sandgate_agent.__file__).parent.parent)
+    agent = AGENT_FOLDER if config.standard else str(Path(sandgate_agent.__file__).parent.parent)
     return {
         "preload": list(template.preload),
         "agent": agent,

@@ -2,28 +2,34 @@
 
 The socket is of type SOCK_SEQPACKET: one message, one datagram, JSON in UTF-8. A request is
 ``{"verb", "number", …}``, an answer ``{"number", "ok": true, …}`` or ``{"number", "ok": false, "error"}``, and what
-happens unasked ``{"event": "ended", "environment_id", "reason"}``. The answers to ``create``, ``adopt`` and
-``add_slot`` carry one descriptor: the gateway's end of the control socket of the first slot, or of the added one. The
-answer to ``adopt`` also has what was kept for an earlier gateway, ``{"kept": {"tag", "child", "age_s"}}``, and then
-three descriptors more. ``keep`` is a notice: it has no answer.
+happens unasked ``{"event": "ended", "environment_id", "reason"}``, or ``{"event": "memory", "environment_id"}`` for a
+sandbox of gVisor's that uses more than it may: what runs in it has to be ended before the kernel ends all.
+
+The answers to ``create``, ``adopt`` and ``add_slot`` carry one descriptor: the gateway's end of the control socket of
+the first slot, or of the added one. The answer to ``hello`` has the classes that the launcher makes, the one to
+``adopt`` the class of the sandbox, and what was kept for an earlier gateway, ``{"kept": {"tag", "child", "age_s"}}``,
+and then three descriptors more. ``keep`` is a notice: it has no answer.
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MESSAGE_LIMIT = 64 * 1024
 EXPIRED = "expired"
+OUT_OF_MEMORY = "it ran out of memory"
 
 _ENVIRONMENT_ID = re.compile(r"env-[0-9a-z]{12,40}")
 _TEMPLATE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TAG = re.compile(r"[A-Za-z0-9_.:|-]{1,250}")
 _LARGEST = 2**53
+_IDS_IN_A_PART = 500
 _LONGEST_LIFETIME_S = 2 * 86_400.0
 
 
@@ -38,9 +44,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Make a sandbox."""
+    """Make a sandbox of a class."""
 
     environment_id: str
+    isolation: Isolation
     template: str
     limits: Limits
     lifetime_s: float
@@ -118,6 +125,13 @@ def _environment_id(message: Mapping[str, Any]) -> str:
     return _text(message, "environment_id", _ENVIRONMENT_ID)
 
 
+def _isolation(message: Mapping[str, Any]) -> Isolation:
+    value = message.get("isolation")
+    if not isinstance(value, str) or value not in tuple(Isolation):
+        raise ProtocolError("isolation is not one of " + ", ".join(Isolation))
+    return Isolation(value)
+
+
 def _lifetime(message: Mapping[str, Any]) -> float:
     value = message.get("lifetime_s")
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -149,7 +163,11 @@ def _limits(message: Mapping[str, Any]) -> Limits:
 _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Request]] = {
     "hello": lambda _message: Hello(),
     "create": lambda message: Create(
-        _environment_id(message), _text(message, "template", _TEMPLATE), _limits(message), _lifetime(message)
+        _environment_id(message),
+        _isolation(message),
+        _text(message, "template", _TEMPLATE),
+        _limits(message),
+        _lifetime(message),
     ),
     "adopt": lambda message: Adopt(_environment_id(message)),
     "add_slot": lambda message: AddSlot(_environment_id(message)),
@@ -177,6 +195,12 @@ def parse_request(data: bytes) -> tuple[int, Request]:
     if parser is None:
         raise ProtocolError("the verb is not one of " + ", ".join(_PARSERS))
     return number, parser(message)
+
+
+def list_in_parts(names: Sequence[str]) -> list[dict[str, Any]]:
+    """The answers to ``list``, because a datagram holds some hundreds of ids: the last one is without more."""
+    parts = [names[start : start + _IDS_IN_A_PART] for start in range(0, len(names), _IDS_IN_A_PART)] or [[]]
+    return [{"environment_ids": part, "more": place + 1 < len(parts)} for place, part in enumerate(parts)]
 
 
 def pack(message: Mapping[str, Any]) -> bytes:

@@ -1,50 +1,39 @@
-"""One sandbox, as the launcher sees it: its slots, from the first clone to the last trace of it."""
+"""One sandbox of the standard or the process class, as the launcher sees it: its slots, forked from a zygote."""
 
 import os
-import shutil
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
+from sandgate.sandbox.launcher import disk
 from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
-from sandgate.sandbox.launcher.protocol import EXPIRED
-from sandgate.sandbox.launcher.reactor import Reactor, Timer
+from sandgate.sandbox.launcher.life import Life
+from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.slot import Slot
 from sandgate.sandbox.launcher.zygote import Zygote
 
-_REMOVE_AGAIN_S = 0.002
 _LOCKED_BYTES = 65_536
 # What a slot joins, the user namespace first: it brings the power to enter the rest.
 _JOINED = ("user", "mnt", "net", "ipc", "uts", "cgroup")
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An execution that the next gateway can take up: what it knows it by, its child's number, and its descriptors."""
-
-    tag: str
-    child: int
-    since: float
-    descriptors: Sequence[int]
-
-    def age_s(self) -> float:
-        """How long ago it was begun."""
-        return time.monotonic() - self.since
-
-    def close(self) -> None:
-        """Let go of the descriptors."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
+def _group_limits(limits: Limits) -> GroupLimits:
+    # One process for the forker of each slot comes on top of the user's own.
+    processes = limits.processes + limits.concurrent_executions
+    return GroupLimits(limits.memory_bytes + limits.disk_bytes, limits.cpu_millis, processes)
 
 
-class Sandbox:
-    """The first slot holds the environment: when it dies, the sandbox has ended.
+def can_become(made: Limits, asked: Limits) -> bool:
+    """Whether a sandbox with control groups can be given other limits: those that its mounts and groups hold."""
+    held_outside = {"memory_bytes": 0, "cpu_millis": 0, "processes": 0, "disk_bytes": 0}
+    return replace(made, **held_outside) == replace(asked, **held_outside)
 
-    ``on_ready`` and ``on_gone`` are each called once at most. ``environment_id`` is None in a spare one.
-    """
+
+class Sandbox(Life):
+    """The first slot holds the environment: when it dies, the sandbox has ended."""
 
     def __init__(
         self,
@@ -56,46 +45,68 @@ class Sandbox:
         group: Group | None,
         host_id: int | None,
         folder: Path | None,
-        on_ready: Callable[["Sandbox"], None],
-        on_gone: Callable[["Sandbox"], None],
+        on_ready: Callable[[Life], None],
+        on_gone: Callable[[Life], None],
     ) -> None:
-        self.environment_id = environment_id
-        self.zygote = zygote
-        self.group = group
-        self.host_id = host_id
-        self.limits = limits
-        self.ready = False
-        self.ending = False
-        self.reason = "it ended by itself"
-        self._reactor = reactor
-        self._folder = folder
-        self._on_ready = on_ready
-        self._on_gone = on_gone
+        super().__init__(
+            zygote.template.name, reactor, limits,
+            environment_id=environment_id, group=group, host_id=host_id, folder=folder,
+            on_ready=on_ready, on_gone=on_gone,
+        )  # fmt: skip
+        self.isolation = Isolation.PROCESS if group is None else Isolation.STANDARD
+        self._zygote = zygote
         self._slots: list[Slot] = []
-        self._added: dict[Slot, Callable[[Slot | None], None]] = {}
-        self._expiry: Timer | None = None
-        self._kept: Kept | None = None
+        self._added: dict[Slot, Callable[[socket.socket | None], None]] = {}
         self._first_dead = False
+        self._most_disk_bytes = 0
 
     @property
     def control(self) -> int:
-        """The gateway's end of the first slot's socket."""
+        """See :class:`Life`."""
         return self._slots[0].control.fileno()
 
     def start(self) -> None:
-        """Make the control group and ask the zygote for the first forker. Raises ``OSError``, nothing left behind."""
+        """Make the control group and ask the zygote for the first forker. See :class:`Life`."""
         if self.group is not None:
-            # One process for the forker of each slot comes on top of the user's own.
-            processes = self.limits.processes + self.limits.concurrent_executions
-            memory = self.limits.memory_bytes + self.limits.disk_bytes
-            self.group.make(GroupLimits(memory, self.limits.cpu_millis, processes))
+            self.group.make(_group_limits(self.limits))
         if self._folder is not None:
             for part in ("workspace", "home", "tmp"):
                 (self._folder / part).mkdir(parents=True)
         self._start_slot([])
 
-    def add_slot(self, then: Callable[[Slot | None], None]) -> None:
-        """Make another slot; ``then`` is called with it when it is ready, with None when it cannot be made."""
+    def become(self, limits: Limits) -> None:
+        """See :class:`Life`."""
+        if limits == self.limits:
+            return
+        if self.group is not None:
+            self.group.change(_group_limits(limits))
+        if limits.disk_bytes != self.limits.disk_bytes:
+            root = self._slots[0].open_root()
+            try:
+                disk.resize(root, limits.disk_bytes)
+            finally:
+                os.close(root)
+        self.limits = limits
+
+    def usage(self) -> dict[str, int | None]:
+        """See :class:`Life`; with the disk, and without the forkers, which are the service's own."""
+        used = super().usage()
+        if not used:
+            return used
+        root = self._slots[0].open_root()
+        try:
+            taken = disk.usage(root)
+        finally:
+            os.close(root)
+        # The kernel does not remember the most of it.
+        self._most_disk_bytes = max(self._most_disk_bytes, taken.used_bytes)
+        for name in ("processes", "peak_processes"):
+            used[name] = max(0, (used[name] or 0) - len(self._slots))
+        disk_used = {"disk_bytes": taken.used_bytes, "peak_disk_bytes": self._most_disk_bytes}
+        return {**used, **disk_used, "inodes": taken.used_inodes}
+
+    def add_slot(self, then: Callable[[socket.socket | None], None]) -> None:
+        """See :class:`Life`."""
         namespaces: list[int] = []
         try:
             if self.group is not None:
@@ -113,7 +124,7 @@ class Sandbox:
 
     def _start_slot(self, namespaces: list[int]) -> Slot:
         slot = Slot(
-            self.zygote, self._reactor,
+            self._zygote, self._reactor,
             group=self.group, host_id=self.host_id, maps_ids=not namespaces,
             on_ready=self._on_slot_ready, on_dead=self._on_slot_dead,
         )  # fmt: skip
@@ -127,7 +138,8 @@ class Sandbox:
             "joins": joins,
             "disk_bytes": self.limits.disk_bytes,
             "inodes": self.limits.inodes,
-            "core": 0,
+            # At 0 a program of the host's root that handles core dumps is run all the same. Source: core(5).
+            "core": 1,
             "file_size": self.limits.file_size_bytes,
             "open_files": self.limits.open_files,
             "locked": _LOCKED_BYTES,
@@ -139,10 +151,9 @@ class Sandbox:
     def _on_slot_ready(self, slot: Slot) -> None:
         then = self._added.pop(slot, None)
         if then is not None:
-            then(slot)
-        elif slot is self._slots[0] and not self.ending:
-            self.ready = True
-            self._on_ready(self)
+            then(slot.control)
+        elif slot is self._slots[0]:
+            self._become_ready()
 
     def _on_slot_dead(self, slot: Slot) -> None:
         then = self._added.pop(slot, None)
@@ -158,52 +169,12 @@ class Sandbox:
         if self._first_dead and len(self._slots) == 1:
             self._remove()
 
-    def extend(self, lifetime_s: float) -> None:
-        """End it so many seconds from now, unless this is called again."""
-        self._forget_expiry()
-        self._expiry = self._reactor.call_later(lifetime_s, lambda: self.kill(EXPIRED))
-
-    def _forget_expiry(self) -> None:
-        if self._expiry is not None:
-            self._reactor.cancel(self._expiry)
-
-    @property
-    def kept(self) -> Kept | None:
-        """The execution that the next gateway can take up."""
-        return self._kept
-
-    def keep(self, kept: Kept | None) -> None:
-        """Let go of what was kept before, and keep this."""
-        if self._kept is not None:
-            self._kept.close()
-        self._kept = kept
-
-    def kill(self, reason: str) -> None:
-        """End it. The first reason stands."""
-        if self.ending:
-            return
-        self.ending = True
-        self.reason = reason
-        self._forget_expiry()
-        self.keep(None)
+    def _end(self, reason: str) -> None:
         for slot in list(self._slots):
             slot.kill(reason)
 
-    def on_zygote_end(self) -> None:
-        """The zygote is gone, and every forker with it."""
-        for slot in list(self._slots):
-            slot.on_zygote_end()
-
-    def _remove(self) -> None:
-        """Take away the last traces; again and again until the kernel lets go of them."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        gone = True
-        if self.group is not None:
-            gone = False
-            with suppress(OSError):
-                gone = self.group.remove()
-        if gone:
-            self._on_gone(self)
-        else:
-            self._reactor.call_later(_REMOVE_AGAIN_S, self._remove)
+    def on_zygote_end(self, zygote: object) -> None:
+        """See :class:`Life`: every forker is gone with it."""
+        if zygote is self._zygote:
+            for slot in list(self._slots):
+                slot.on_zygote_end()

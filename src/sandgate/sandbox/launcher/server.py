@@ -4,6 +4,7 @@ When the launcher dies, everything that it started dies with it: zygotes ask the
 sandboxes in its process namespace.
 """
 
+import operator
 import os
 import secrets
 import signal
@@ -12,27 +13,28 @@ import struct
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from sandgate.core.errors import MechanismFault
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 from sandgate.sandbox import descriptors
 from sandgate.sandbox.launcher import protocol, reclaim
 from sandgate.sandbox.launcher.address import at_short_path
 from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig
-from sandgate.sandbox.launcher.ids import HostIds
+from sandgate.sandbox.launcher.life import Kept, Life
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate.sandbox.launcher.sandbox import Kept, Sandbox
-from sandgate.sandbox.launcher.slot import Slot
+from sandgate.sandbox.launcher.sandbox import can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
+from sandgate.sandbox.launcher.workshop import Workshop
 from sandgate.sandbox.launcher.zygote import Zygote
 from sandgate.sandbox.seccomp import build_filter
 from sandgate_agent import system
 
 # An execution's socket and its two pipes.
 _KEPT_DESCRIPTORS = 3
+_NO_SANDBOX = "there is no such sandbox"
 
 
 def log(text: str) -> None:
@@ -47,19 +49,14 @@ class Launcher:
         self._config = config
         self._instance = secrets.token_hex(8)
         self._reactor = Reactor()
-        self._templates = {template.name: template for template in config.templates}
-        self._zygotes: dict[str, Zygote] = {}
-        self._all: set[Sandbox] = set()
-        self._sandboxes: dict[str, Sandbox] = {}
-        self._spares: dict[str, Spares] = {}
+        self._all: set[Life] = set()
+        self._sandboxes: dict[str, Life] = {}
+        self._spares: dict[tuple[Isolation, str], Spares] = {}
         self._creating: dict[str, int] = {}
         self._destroying: dict[str, list[int]] = {}
-        self._ids = HostIds(config.host_id_base, config.most_sandboxes)
-        self._made = 0
         self._connection: socket.socket | None = None
         self._shutdown: int | None = None
         self._tree: Tree | None = None
-        self._filter: bytes | None = None
 
     def open(self) -> None:
         """Take the place of a launcher that died: clean up after it, then listen. Raises ``MechanismFault``."""
@@ -68,9 +65,15 @@ class Launcher:
                 self._tree = Tree(find_hierarchies(mounts.read()), self._config.tree_name)
             self._tree.make()
             reclaim.remove_groups(self._tree)
-            self._filter = build_filter()
+            filter_program = build_filter()
         else:
+            filter_program = None
             system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
+        self._workshop = Workshop(
+            self._config, self._reactor, self._tree, filter_program,
+            on_ready=self._on_ready, on_gone=self._on_gone, on_memory=self._on_memory,
+            on_zygote_end=self._on_zygote_end,
+        )  # fmt: skip
         reclaim.prepare_folder(self._config)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._config.socket_path.unlink(missing_ok=True)
@@ -106,7 +109,7 @@ class Launcher:
         if signal.SIGTERM in numbers:
             self._begin_shutdown(None)
         if not self._config.standard:
-            reclaim.kill_strays({zygote.pid for zygote in self._zygotes.values()})
+            reclaim.kill_strays(self._workshop.zygote_pids)
 
     def _begin_shutdown(self, number: int | None) -> None:
         self._shutdown = -1 if number is None else number
@@ -119,9 +122,7 @@ class Launcher:
     def _go_on_with_shutdown(self) -> None:
         if self._shutdown is None or self._all:
             return
-        if self._zygotes:
-            for zygote in list(self._zygotes.values()):
-                zygote.kill()
+        if self._workshop.kill_zygotes():
             return
         if self._tree is not None:
             reclaim.remove_groups(self._tree)
@@ -215,7 +216,7 @@ class Launcher:
     def _do(self, number: int, request: protocol.Request) -> None:
         match request:
             case protocol.Hello():
-                self._answer(number, {"version": protocol.PROTOCOL_VERSION, "instance": self._instance})
+                self._answer(number, self._describe())
             case protocol.Create():
                 self._create(number, request)
             case protocol.Adopt():
@@ -234,12 +235,16 @@ class Launcher:
             case protocol.Shutdown():
                 self._begin_shutdown(number)
 
+    def _describe(self) -> Mapping[str, Any]:
+        isolations = [isolation.value for isolation in self._config.isolations]
+        return {"version": protocol.PROTOCOL_VERSION, "instance": self._instance, "isolations": isolations}
+
     def _create(self, number: int, request: protocol.Create) -> None:
         if self._shutdown is not None:
             return self._refuse(number, "the launcher is shutting down")
         if request.environment_id in self._sandboxes:
             return self._refuse(number, "there is a sandbox with this id")
-        spares = self._find_spares(request.template)
+        spares = self._find_spares(request.isolation, request.template)
         spare = spares.take(request.limits)
         if spare is not None:
             spare.environment_id = request.environment_id
@@ -247,87 +252,67 @@ class Launcher:
             spare.extend(request.lifetime_s)
             return self._answer(number, {}, [spare.control])
         try:
-            sandbox = self._make(request.template, request.limits, request.environment_id)
+            sandbox = self._make(request.isolation, request.template, request.limits, request.environment_id)
         except (OSError, MechanismFault) as error:
             return self._refuse(number, f"it could not be started: {error}")
         self._sandboxes[request.environment_id] = sandbox
         self._creating[request.environment_id] = number
         return sandbox.extend(request.lifetime_s)
 
-    def _make(self, template: str, limits: Limits, environment_id: str | None) -> Sandbox:
-        """Start a sandbox, a spare one when it belongs to nobody. Raises ``OSError``, ``MechanismFault``."""
-        host_id = self._ids.take()
-        if host_id is None:
-            raise MechanismFault(f"there are {self._config.most_sandboxes} sandboxes, and no room for more")
-        self._made += 1
-        name = f"s{self._made}"
-        try:
-            sandbox = Sandbox(
-                self._find_zygote(template), self._reactor, limits,
-                environment_id=environment_id, group=self._tree.group(name) if self._tree else None, host_id=host_id,
-                folder=None if self._config.standard else self._config.run_folder / "sandboxes" / name,
-                on_ready=self._on_ready, on_gone=self._on_gone,
-            )  # fmt: skip
-            sandbox.start()
-        except (OSError, MechanismFault):
-            self._ids.discard(host_id)
-            raise
+    def _make(self, isolation: Isolation, template: str, limits: Limits, environment_id: str | None) -> Life:
+        """See :class:`Workshop`."""
+        sandbox = self._workshop.make(isolation, template, limits, environment_id)
         self._all.add(sandbox)
         return sandbox
 
-    def _find_spares(self, template: str) -> Spares:
-        if template not in self._spares:
-            self._spares[template] = Spares(
-                Demand(self._config.spares, self._config.most_spares),
+    def _find_spares(self, isolation: Isolation, template: str) -> Spares:
+        key = isolation, template
+        if key not in self._spares:
+            gvisor = isolation is Isolation.GVISOR
+            least, most = (self._config.gvisor_spares, 0) if gvisor else (self._config.spares, self._config.most_spares)
+            self._spares[key] = Spares(
+                Demand(least, most),
                 self._reactor,
-                lambda limits: self._make_spare(template, limits),
+                lambda limits: self._make_spare(isolation, template, limits),
                 lambda: bool(self._creating),
+                can_become if self._config.standard and not gvisor else operator.eq,
             )
-        return self._spares[template]
+        return self._spares[key]
 
-    def _make_spare(self, template: str, limits: Limits) -> Sandbox | None:
+    def _make_spare(self, isolation: Isolation, template: str, limits: Limits) -> Life | None:
         try:
-            return self._make(template, limits, None)
+            return self._make(isolation, template, limits, None)
         except (OSError, MechanismFault) as error:
             log(f"no spare sandbox of {template} can be made: {error}")
             return None
 
-    def _find_zygote(self, name: str) -> Zygote:
-        """The template's zygote, started when there is none."""
-        if name in self._zygotes and not self._zygotes[name].has_hung_up:
-            return self._zygotes[name]
-        template = self._templates.get(name)
-        if template is None:
-            raise MechanismFault(f"the launcher knows no template {name}")
-        place = list(self._templates).index(name)
-        zygote = Zygote(self._config, template, self._reactor, on_end=self._on_zygote_end)
-        group = self._tree.group(f"zygote-{name}") if self._tree else None
-        zygote.start(self._config.host_id_base + place, group, self._filter)
-        self._zygotes[name] = zygote
-        return zygote
+    def _find_ready(self, environment_id: str) -> Life | None:
+        sandbox = self._sandboxes.get(environment_id)
+        return None if sandbox is None or sandbox.ending or not sandbox.ready else sandbox
 
     def _adopt(self, number: int, environment_id: str) -> None:
-        sandbox = self._sandboxes.get(environment_id)
-        if sandbox is None or sandbox.ending or not sandbox.ready:
-            return self._refuse(number, "there is no such sandbox")
+        sandbox = self._find_ready(environment_id)
+        if sandbox is None:
+            return self._refuse(number, _NO_SANDBOX)
         kept = sandbox.kept
+        known = {"isolation": sandbox.isolation.value}
         if kept is None:
-            return self._answer(number, {}, [sandbox.control])
+            return self._answer(number, known, [sandbox.control])
         facts = {"tag": kept.tag, "child": kept.child, "age_s": kept.age_s()}
-        return self._answer(number, {"kept": facts}, [sandbox.control, *kept.descriptors])
+        return self._answer(number, {**known, "kept": facts}, [sandbox.control, *kept.descriptors])
 
     def _add_slot(self, number: int, environment_id: str) -> None:
-        sandbox = self._sandboxes.get(environment_id)
-        if sandbox is None or sandbox.ending or not sandbox.ready:
-            return self._refuse(number, "there is no such sandbox")
+        sandbox = self._find_ready(environment_id)
+        if sandbox is None:
+            return self._refuse(number, _NO_SANDBOX)
 
-        def then(slot: Slot | None) -> None:
-            if slot is None:
+        def then(control: socket.socket | None) -> None:
+            if control is None:
                 self._refuse(number, "no slot can be made now")
                 return
-            self._answer(number, {}, [slot.control.fileno()])
+            self._answer(number, {}, [control.fileno()])
             # From here on only the gateway holds it: when it lets go, the slot ends.
-            slot.release_control()
+            control.close()
 
         return sandbox.add_slot(then)
 
@@ -341,25 +326,27 @@ class Launcher:
     def _extend(self, number: int, request: protocol.Extend) -> None:
         sandbox = self._sandboxes.get(request.environment_id)
         if sandbox is None or sandbox.ending:
-            return self._refuse(number, "there is no such sandbox")
+            return self._refuse(number, _NO_SANDBOX)
         sandbox.extend(request.lifetime_s)
         return self._answer(number, {})
 
     def _usage(self, number: int, environment_id: str) -> None:
-        sandbox = self._sandboxes.get(environment_id)
-        if sandbox is None or sandbox.group is None:
-            return self._refuse(number, "there is no such sandbox, or nothing is counted for it")
-        return self._answer(number, asdict(sandbox.group.usage()))
+        sandbox = self._find_ready(environment_id)
+        if sandbox is None:
+            return self._refuse(number, _NO_SANDBOX)
+        try:
+            used = sandbox.usage()
+        except OSError as error:
+            return self._refuse(number, error.strerror or str(error))
+        return self._answer(number, used)
 
     def _answer_list(self, number: int, names: list[str]) -> None:
-        # A datagram holds some hundreds of ids: the answer comes in parts, the last one without "more".
-        parts = [names[start : start + 500] for start in range(0, len(names), 500)] or [[]]
-        for place, part in enumerate(parts):
-            self._answer(number, {"environment_ids": part, "more": place + 1 < len(parts)})
+        for part in protocol.list_in_parts(names):
+            self._answer(number, part)
 
-    def _on_ready(self, sandbox: Sandbox) -> None:
+    def _on_ready(self, sandbox: Life) -> None:
         if sandbox.environment_id is None:
-            self._find_spares(sandbox.zygote.template.name).on_ready(sandbox)
+            self._find_spares(sandbox.isolation, sandbox.template).on_ready(sandbox)
             return
         number = self._creating.pop(sandbox.environment_id, None)
         if number is None:
@@ -368,15 +355,18 @@ class Launcher:
             return
         self._answer(number, {}, [sandbox.control])
 
-    def _on_gone(self, sandbox: Sandbox) -> None:
+    def _on_gone(self, sandbox: Life) -> None:
         self._all.discard(sandbox)
-        if sandbox.host_id is not None:
-            self._ids.discard(sandbox.host_id)
+        self._workshop.discard(sandbox)
         if sandbox.environment_id is None:
-            self._find_spares(sandbox.zygote.template.name).on_gone(sandbox)
+            self._find_spares(sandbox.isolation, sandbox.template).on_gone(sandbox)
         else:
             self._tell_end(sandbox.environment_id, sandbox.reason)
         self._go_on_with_shutdown()
+
+    def _on_memory(self, sandbox: Life) -> None:
+        if sandbox.environment_id is not None:
+            self._send({"event": "memory", "environment_id": sandbox.environment_id}, [])
 
     def _tell_end(self, name: str, reason: str) -> None:
         del self._sandboxes[name]
@@ -391,9 +381,6 @@ class Launcher:
 
     def _on_zygote_end(self, zygote: Zygote) -> None:
         log(f"zygote {zygote.template.name} ended: {zygote.last_words}")
-        if self._zygotes.get(zygote.template.name) is zygote:
-            del self._zygotes[zygote.template.name]
         for sandbox in list(self._all):
-            if sandbox.zygote is zygote:
-                sandbox.on_zygote_end()
+            sandbox.on_zygote_end(zygote)
         self._go_on_with_shutdown()

@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from sandgate.sandbox.launcher import processes
+from sandgate.sandbox.launcher import disk, processes
 from sandgate.sandbox.launcher.cgroup import Group
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.zygote import Zygote, printable
@@ -129,9 +129,9 @@ class Slot:
             processes.kill_tree(self.pid)
         processes.kill(self._pidfd)
 
-    def release_control(self) -> None:
-        """Close this process's copy of the gateway's end."""
-        self.control.close()
+    def open_root(self) -> int:
+        """A descriptor of the root folder of process 1. Raises ``OSError``, also when it has ended."""
+        return disk.open_root(self.pid, self._pidfd)
 
     def on_zygote_end(self) -> None:
         """The zygote is gone, and the forker with it, if there ever was one."""
@@ -144,6 +144,7 @@ class Slot:
         """Process 1 is dead, and with its namespace everything that ran in it."""
         self._reactor.forget(self._pidfd)
         os.close(self._pidfd)
+        self._pidfd = -1
         self._bury()
 
     def _bury(self) -> None:

@@ -5,16 +5,19 @@ The first process that is put into a control group after a pause waits for a gra
 made, so that they get in nobody's way.
 """
 
+import operator
 import time
 from collections.abc import Callable
 
 from sandgate.core.limits import Limits
+from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
-from sandgate.sandbox.launcher.sandbox import Sandbox
 
 _PAUSE_S = 0.001
 _BUSY_PAUSE_S = 0.005
 _AFTER_FAILURE_S = 5.0
+# So many that ask for other limits one after the other are no exception any more.
+_OTHERS_IN_A_ROW = 8
 
 
 class Demand:
@@ -57,46 +60,72 @@ class Demand:
         self._least = self._most = self.wanted = 0
 
 
+def _becomes(spare: Life, limits: Limits) -> bool:
+    """Give a spare its limits; one that cannot have them is ended."""
+    try:
+        spare.become(limits)
+    except OSError as error:
+        spare.kill(f"it is a spare that could not be given its limits: {error.strerror}")
+        return False
+    return True
+
+
 class Spares:
-    """The spares of one template, all with the limits that were asked for last.
+    """The spares of one template, all made with the same limits; one is given what is asked for when it is taken.
 
     ``make(limits)`` starts one and answers it, or None when none can be made now. ``is_busy()`` tells whether somebody
-    waits for a sandbox.
+    waits for a sandbox; ``fits(made, asked)`` whether one that was made with some limits can be given others.
     """
 
     def __init__(
         self,
         demand: Demand,
         reactor: Reactor,
-        make: Callable[[Limits], Sandbox | None],
+        make: Callable[[Limits], Life | None],
         is_busy: Callable[[], bool],
+        fits: Callable[[Limits, Limits], bool] = operator.eq,
     ) -> None:
         self._demand = demand
         self._reactor = reactor
         self._make = make
         self._is_busy = is_busy
+        self._fits = fits
         self._limits: Limits | None = None
-        self._ready: list[Sandbox] = []
-        self._making: Sandbox | None = None
+        self._ready: list[Life] = []
+        self._making: Life | None = None
         self._scheduled = False
         self._settling = False
+        self._others_in_a_row = 0
 
-    def take(self, limits: Limits) -> Sandbox | None:
-        """A ready one with these limits, if there is one; from now on spares have these limits."""
-        if self._limits != limits:
-            # Or whoever asks for this and that in turn has the most made and thrown away each time.
-            self._demand.start_over()
-            self._limits = limits
-            self._drop(len(self._ready), "it is a spare with limits that nobody asks for any more")
+    def take(self, limits: Limits) -> Life | None:
+        """A ready one, with these limits from now on, if there is one that can have them."""
+        if not self._serves(limits):
+            return None
         self._demand.ask(time.monotonic())
         self._schedule(_PAUSE_S)
         self._settle()
-        while self._ready:
-            spare = self._ready.pop()
-            # One that is dying is there until its last trace is gone.
-            if not spare.ending:
+        # One that is dying is there until its last trace is gone.
+        for spare in [each for each in reversed(self._ready) if not each.ending and self._fits(each.limits, limits)]:
+            self._ready.remove(spare)
+            if _becomes(spare, limits):
                 return spare
         return None
+
+    def _serves(self, limits: Limits) -> bool:
+        """Whether spares can have these limits; they follow what is asked for all the time, and no exceptions."""
+        if limits == self._limits:
+            self._others_in_a_row = 0
+            return True
+        self._others_in_a_row += 1
+        fit = self._limits is not None and self._fits(self._limits, limits)
+        if self._limits is not None and self._others_in_a_row < _OTHERS_IN_A_ROW:
+            return fit
+        if self._limits is not None and not fit:
+            self._demand.start_over()
+            self._drop(len(self._ready), "it is a spare with limits that nobody asks for any more")
+        self._others_in_a_row = 0
+        self._limits = limits
+        return True
 
     def _drop(self, count: int, reason: str) -> None:
         for spare in self._ready[:count]:
@@ -132,16 +161,16 @@ class Spares:
         if self._making is None:
             self._schedule(_AFTER_FAILURE_S)
 
-    def on_ready(self, spare: Sandbox) -> None:
+    def on_ready(self, spare: Life) -> None:
         """One is built."""
         self._making = None
-        if spare.limits == self._limits:
+        if self._limits is not None and self._fits(spare.limits, self._limits):
             self._ready.append(spare)
         else:
             spare.kill("it is a spare with limits that nobody asks for any more")
         self._schedule(_PAUSE_S)
 
-    def on_gone(self, spare: Sandbox) -> None:
+    def on_gone(self, spare: Life) -> None:
         """One has ended, by itself or because it was not wanted."""
         if spare in self._ready:
             self._ready.remove(spare)

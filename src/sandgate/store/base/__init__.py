@@ -9,19 +9,22 @@ from typing import Protocol
 
 from sandgate.store.base.accounts import CredentialStore, UserStore
 from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
+from sandgate.store.base.audit import AuditFilter, AuditStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
-from sandgate.store.base.idempotency import DraftAnswer, IdempotencyStore, SavedAnswer
+from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
 from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.secrets import SecretStore
+from sandgate.store.base.servers import Remains, ServerStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
 from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
 
 __all__ = [
     "ArtifactStore",
+    "AuditFilter",
+    "AuditStore",
     "CredentialStore",
     "DeliveryKeys",
-    "DraftAnswer",
     "EnvironmentFilter",
     "EnvironmentStore",
     "ExecutionStore",
@@ -32,6 +35,7 @@ __all__ = [
     "PackFolder",
     "PackSink",
     "PackedFile",
+    "Remains",
     "RetentionStore",
     "RunChange",
     "RunFilter",
@@ -41,6 +45,7 @@ __all__ = [
     "SavedAnswer",
     "ScheduleStore",
     "SecretStore",
+    "ServerStore",
     "SignalStore",
     "Store",
     "UserStore",
@@ -66,6 +71,8 @@ class Store(Protocol):
     artifacts: ArtifactStore
     schedules: ScheduleStore
     webhooks: WebhookStore
+    servers: ServerStore
+    audit: AuditStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""

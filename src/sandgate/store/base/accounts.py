@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import ApiKeyId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import ApiKey, Role, User
@@ -11,8 +12,8 @@ from sandgate.core.principal import ApiKey, Role, User
 class UserStore(Protocol):
     """Rows of users."""
 
-    async def insert(self, user: User) -> None:
-        """Add a row; raises ``UserNameTaken``."""
+    async def insert(self, user: User, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it; raises ``UserNameTaken``."""
         ...
 
     async def find(self, user_id: UserId) -> User | None:
@@ -54,8 +55,8 @@ class UserStore(Protocol):
 class CredentialStore(Protocol):
     """API keys, and tokens that were ended before their time."""
 
-    async def insert_api_key(self, key: ApiKey) -> None:
-        """Add a row; raises ``UserNotFound`` when its user was deleted meanwhile."""
+    async def insert_api_key(self, key: ApiKey, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it; raises ``UserNotFound`` when its user was deleted meanwhile."""
         ...
 
     async def find_api_key(self, api_key_id: ApiKeyId) -> ApiKey | None:

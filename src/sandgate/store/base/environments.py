@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sandgate.core.environment import Environment
 from sandgate.core.execution import Execution
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.states import EnvironmentStatus
@@ -25,8 +26,8 @@ class EnvironmentFilter:
 class EnvironmentStore(Protocol):
     """Rows of environments."""
 
-    async def insert(self, environment: Environment) -> None:
-        """Add a row."""
+    async def insert(self, environment: Environment, answer: KeptAnswer | None = None) -> None:
+        """Add a row, and what is answered about it."""
         ...
 
     async def find(self, environment_id: EnvironmentId) -> Environment | None:
@@ -37,8 +38,11 @@ class EnvironmentStore(Protocol):
         """A page, newest first."""
         ...
 
-    async def list_live(self) -> Sequence[Environment]:
-        """All rows whose status is live, for adoption at the start."""
+    async def list_live(self, server_id: str | None = None) -> Sequence[Environment]:
+        """All rows whose status is live, or those of one server, oldest first.
+
+        Rows that name no server are every server's.
+        """
         ...
 
     async def count_live(self, owner_id: UserId | None = None) -> int:
@@ -96,8 +100,10 @@ class ExecutionStore(Protocol):
         """
         ...
 
-    async def mark_lost(self, at: datetime, keep: Collection[ExecutionId] = ()) -> Sequence[ExecutionId]:
-        """End every running row but those in ``keep`` as ``lost``; answers which."""
+    async def mark_lost(
+        self, at: datetime, keep: Collection[ExecutionId] = (), *, server_id: str | None = None
+    ) -> Sequence[ExecutionId]:
+        """End every running row but those in ``keep`` as ``lost``, or those of one server; answers which."""
         ...
 
     async def prune(self, finished_before: datetime, most: int) -> int:

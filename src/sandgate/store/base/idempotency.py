@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.idempotency import KeyClaim
 from sandgate.core.ids import UserId
 
 
 @dataclass(frozen=True, slots=True)
 class SavedAnswer:
-    """The first answer to a request with an idempotency key. ``status`` is None while it is being made."""
+    """The first answer to a request with an idempotency key.
+
+    ``status`` is None while it is being made; a ``body`` that is there all the same is a draft of it.
+    """
 
     request_sha256: bytes
     status: int | None
@@ -17,20 +21,15 @@ class SavedAnswer:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class DraftAnswer:
-    """What is answered to a request with a key when its process dies before it has answered: all went well."""
-
-    user_id: UserId
-    key: str
-    body: bytes
-
-
 class IdempotencyStore(Protocol):
-    """First answers by (user, key)."""
+    """First answers by (user, key).
+
+    Writes that carry a request out take a ``KeptAnswer``; they raise ``IdempotencyInProgress``, and nothing is
+    written, when its key has been given back meanwhile.
+    """
 
     async def claim(
-        self, user_id: UserId, key: str, request_sha256: bytes, *, at: datetime, fresh_after: datetime
+        self, claim: KeyClaim, request_sha256: bytes, *, at: datetime, fresh_after: datetime
     ) -> SavedAnswer | None:
         """Take the key for a new request (None), or answer what it holds.
 
@@ -38,16 +37,20 @@ class IdempotencyStore(Protocol):
         """
         ...
 
-    async def save(self, user_id: UserId, key: str, status: int, body: bytes) -> None:
-        """Keep the answer for a claimed key."""
+    async def find(self, user_id: UserId, key: str) -> SavedAnswer | None:
+        """What the key holds."""
         ...
 
-    async def release(self, user_id: UserId, key: str) -> None:
+    async def save(self, claim: KeyClaim, status: int, body: bytes) -> None:
+        """Keep the answer for a claimed key; the first one stays."""
+        ...
+
+    async def release(self, claim: KeyClaim) -> None:
         """Give back a claimed key whose request was not carried out; an answer that was drafted for it is given now."""
         ...
 
-    async def release_unanswered(self) -> int:
-        """Give back every claimed key without an answer: at the start, their requests died with the last process.
+    async def release_unanswered(self, server_id: str | None = None) -> int:
+        """Give back the claimed keys of a server (None: of all) without an answer: their requests died with it.
 
         Keys that have a draft are answered by it. Answers how many were given back.
         """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import RunId, ScheduleId, UserId, WebhookId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.trigger import Delivery, Schedule, Webhook
@@ -25,8 +26,8 @@ class DeliveryKeys:
 class ScheduleStore(Protocol):
     """Rows of schedules. Deleting a workflow deletes its schedules."""
 
-    async def insert(self, schedule: Schedule, most: int) -> bool | None:
-        """Add a row.
+    async def insert(self, schedule: Schedule, most: int, answer: KeptAnswer | None = None) -> bool | None:
+        """Add a row, and what is answered about it.
 
         None when its workflow has been deleted; False when its owner has ``most`` or more; nothing is written then.
         """
@@ -54,7 +55,14 @@ class ScheduleStore(Protocol):
         """
         ...
 
-    async def fire(self, before: Schedule, after: Schedule, change: RunChange, lease_s: float | None = None) -> bool:
+    async def fire(
+        self,
+        before: Schedule,
+        after: Schedule,
+        change: RunChange,
+        lease_s: float | None = None,
+        answer: KeptAnswer | None = None,
+    ) -> bool:
         """Write ``after`` as ``replace`` does, and add a run as ``RunStore.insert`` does, both or neither.
 
         False when one of them cannot be.
@@ -73,8 +81,8 @@ class ScheduleStore(Protocol):
 class WebhookStore(Protocol):
     """Rows of webhooks. Deleting a workflow deletes its webhooks, deleting a webhook all that is known of it."""
 
-    async def insert(self, webhook: Webhook, most: int) -> bool | None:
-        """Add a row.
+    async def insert(self, webhook: Webhook, most: int, answer: KeptAnswer | None = None) -> bool | None:
+        """Add a row, and what is answered about it.
 
         None when its workflow has been deleted; False when its owner has ``most`` or more; nothing is written then.
         """

@@ -6,18 +6,18 @@ from datetime import datetime
 from typing import Protocol
 
 from sandgate.core.artifact import Artifact
+from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun
 from sandgate.core.workflow import Json, Workflow
-from sandgate.store.base.idempotency import DraftAnswer
 
 
 class WorkflowStore(Protocol):
     """Rows of workflows and of their versions."""
 
-    async def insert(self, workflow: Workflow) -> None:
-        """Add a row, and its first version."""
+    async def insert(self, workflow: Workflow, answer: KeptAnswer | None = None) -> None:
+        """Add a row, its first version, and what is answered about it."""
         ...
 
     async def find(self, workflow_id: WorkflowId) -> Workflow | None:
@@ -85,9 +85,9 @@ class RunStore(Protocol):
         lease_s: float | None = None,
         *,
         under: Run | None = None,
-        draft: DraftAnswer | None = None,
+        answer: KeptAnswer | None = None,
     ) -> bool:
-        """Add a run, held for ``lease_s`` (None: as its row says), with the draft of what is answered about it.
+        """Add a run, held for ``lease_s`` (None: as its row says), with what is answered about it.
 
         False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
         not held as it says any more, and when another process has added it.
@@ -108,7 +108,7 @@ class RunStore(Protocol):
         """
         ...
 
-    async def reopen(self, change: RunChange, lease_s: float) -> bool:
+    async def reopen(self, change: RunChange, lease_s: float, answer: KeptAnswer | None = None) -> bool:
         """Write a change that makes an ended run live again, held by the owner in ``change.run`` for ``lease_s``.
 
         Its fencing number has to be one more than that of the row; False, and nothing written, when it is not, when

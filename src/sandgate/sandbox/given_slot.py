@@ -1,0 +1,109 @@
+"""The gateway's side of a slot that no descriptor can come out of: each child is given ends that are made here."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+from sandgate.sandbox import descriptors
+from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.slot import Slot, without_rights
+from sandgate_agent import wire
+
+_RETRY_S = 0.02
+# When a whole container ends, the reason comes from the launcher, after the ends of its channels.
+_LAST_WORD_S = 2.0
+
+
+class GivenSlot(Slot):
+    """See :class:`Slot`. The next child is asked for from here, so that nothing has to be held back inside."""
+
+    def __init__(
+        self, control: socket.socket, on_ready: Callable[[Slot], None], on_lost: Callable[[Slot], None]
+    ) -> None:
+        super().__init__(control, on_ready, on_lost)
+        self._offered: tuple[socket.socket, int, int] | None = None
+        self._losing: asyncio.TimerHandle | None = None
+        # A slot that is adopted, or resumed, is told that first.
+        asyncio.get_running_loop().call_soon(self._offer)
+
+    def _offer(self) -> None:
+        """Ask for the next child, unless there is one, or one that runs, or one that was asked for."""
+        busy = self._child or self._running or self._offered or self._losing or self._is_resetting
+        if busy or self._held or self._control.fileno() < 0:
+            return
+        try:
+            self._offered = self._send_ends()
+        except OSError:
+            # No descriptors to be had now, or the slot is gone, which is about to be noticed.
+            asyncio.get_running_loop().call_later(_RETRY_S, self._offer)
+
+    def _send_ends(self) -> tuple[socket.socket, int, int]:
+        """Make a socket and two pipes, and give the inner ends away."""
+        made: list[int] = []
+        channel, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with inner:
+                # All that a child may have to say fits its side of the socket, whether or not anybody reads.
+                inner.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wire.ANSWER_LIMIT)
+                for _stream in ("stdout", "stderr"):
+                    made += os.pipe2(os.O_CLOEXEC)
+                stdout, inner_stdout, stderr, inner_stderr = made
+                os.set_blocking(stdout, False)
+                os.set_blocking(stderr, False)
+                message = wire.pack_numbered(wire.ENDS, self._number + 1)
+                descriptors.send(self._control, message, [inner.fileno(), inner_stdout, inner_stderr])
+        except OSError:
+            channel.close()
+            for descriptor in made:
+                os.close(descriptor)
+            raise
+        os.close(inner_stdout)
+        os.close(inner_stderr)
+        return without_rights(channel.detach()), stdout, stderr
+
+    def _take_child(self, number: int, received: list[int]) -> WaitingChild:
+        if received or self._offered is None:
+            raise wire.WireError("a child that was not asked for")
+        ends, self._offered = self._offered, None
+        return WaitingChild(number, *ends)
+
+    def _tell_hold(self, number: int) -> None:
+        """Nothing comes that is not asked for."""
+
+    def _tell_next(self) -> None:
+        self._offer()
+
+    def _on_message(self, message: bytes, received: list[int]) -> None:
+        super()._on_message(message, received)
+        self._offer()
+
+    async def reset(self, limit_s: float) -> None:
+        """See :class:`Slot`."""
+        self._drop()
+        await super().reset(limit_s)
+        self._offer()
+
+    async def resume(self, execution: ZygoteExecution, child: WaitingChild, limit_s: float) -> None:
+        """See :class:`Slot`."""
+        self._drop()
+        await super().resume(execution, child, limit_s)
+
+    def _drop(self) -> None:
+        if self._offered is not None:
+            WaitingChild(0, *self._offered).close()
+            self._offered = None
+
+    def _lose(self) -> None:
+        """Give the reason for the end some time to come."""
+        loop = asyncio.get_running_loop()
+        if self._losing is None and self._control.fileno() >= 0:
+            loop.remove_reader(self._control.fileno())
+            self._losing = loop.call_later(_LAST_WORD_S, super()._lose)
+
+    def close(self) -> bool:
+        """See :class:`Slot`."""
+        self._drop()
+        if self._losing is not None:
+            self._losing.cancel()
+        return super().close()

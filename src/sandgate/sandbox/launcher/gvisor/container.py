@@ -1,0 +1,208 @@
+"""One ``runsc run``, from the clone of its first process to the end of its last.
+
+It runs in namespaces of its own, user and process namespace among them: what the launcher kills is their process 1, and
+with it go runsc, its file server and gVisor's kernel, with every mount and file that they had. None of them has a
+privilege outside.
+"""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandgate.core.limits import Limits
+from sandgate.sandbox import descriptors
+from sandgate.sandbox.launcher import processes
+from sandgate.sandbox.launcher.cgroup import Group
+from sandgate.sandbox.launcher.config import TemplateConfig
+from sandgate.sandbox.launcher.gvisor import bundle
+from sandgate.sandbox.launcher.gvisor.runsc import arguments
+from sandgate.sandbox.launcher.reactor import Reactor
+from sandgate.sandbox.launcher.zygote import printable
+from sandgate_agent import system, wire
+
+_LOG_LIMIT = 64 * 1024
+_NAMESPACES = system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS
+# runsc gives gVisor's kernel the id of nobody.
+_NOBODY = 65_534
+# Descriptors of the process that becomes runsc.
+_CHANNEL, _LOG, _TOLD, _GO = 0, 1, 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """Everything that a container is made from. ``host_id`` and the one after it are the ids that it runs as."""
+
+    runsc: str
+    platform: str
+    template: TemplateConfig
+    limits: Limits
+    filter_program: bytes
+    host_id: int
+    place: Path
+
+
+def _become_runsc(plan: ContainerPlan) -> None:
+    """In the clone, with its descriptors settled: shut this process in, give up everything, execute."""
+    os.umask(0o022)
+    bundle.build(plan.place, plan.template, plan.limits, plan.runsc, plan.filter_program, plan.host_id)
+    os.setgroups([])
+    os.setresgid(plan.host_id, plan.host_id, plan.host_id)
+    os.setresuid(plan.host_id, plan.host_id, plan.host_id)
+    system.unshare(system.CLONE_NEWUSER | _NAMESPACES & ~system.CLONE_NEWPID)
+    os.write(_TOLD, wire.READY)
+    if os.read(_GO, 1) != wire.GO:
+        os._exit(1)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    # After the change of identity, which would undo it. The launcher lived when it said go.
+    system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.closerange(_TOLD, _GO + 1)
+    os.execve(bundle.RUNSC, arguments(plan.platform, bundle.BUNDLE, bundle.STATE), {})  # noqa: S606 - there is no shell
+
+
+def _settle(wanted: list[int]) -> None:
+    """Have these descriptors as 0, 1, …, and no other: some of the launcher's keep other sandboxes alive."""
+    high = [os.dup2(descriptor, 64 + place, inheritable=True) for place, descriptor in enumerate(wanted)]
+    for place, descriptor in enumerate(high):
+        os.dup2(descriptor, place, inheritable=True)
+    os.closerange(len(wanted), os.sysconf("SC_OPEN_MAX"))
+
+
+class Container:
+    """``on_ready()`` when its process 1 serves, ``on_exit(last_words)`` once, when every process of it is dead."""
+
+    def __init__(self, reactor: Reactor, on_ready: Callable[[], None], on_exit: Callable[[str], None]) -> None:
+        self._reactor = reactor
+        self._on_ready = on_ready
+        self._on_exit = on_exit
+        self._logged = 0
+        self._last_words = ""
+        self._dead = False
+        self.pid = -1
+
+    def start(self, plan: ContainerPlan, group: Group) -> None:
+        """Start the process. Raises ``OSError``, with nothing left behind."""
+        plan.place.mkdir(exist_ok=True)
+        self._channel, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._log, log = os.pipe()
+        self._told, told = os.pipe()
+        go, self._go = os.pipe()
+        try:
+            self.pid = system.clone(_NAMESPACES)
+            if self.pid == 0:
+                self._run(plan, [channel.fileno(), log, log, told, go])
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self._channel.close()
+            for descriptor in (self._log, self._told, self._go):
+                os.close(descriptor)
+            raise
+        finally:
+            channel.close()
+            for descriptor in (log, told, go):
+                os.close(descriptor)
+        self._host_id = plan.host_id
+        self._watch()
+        try:
+            # Before it is told to go on it has nothing that would have to be charged.
+            group.attach(self.pid)
+        except OSError as error:
+            self._last_words = f"it could not be confined: {error}"
+            self.kill()
+
+    def _watch(self) -> None:
+        os.set_blocking(self._log, False)
+        self._channel.setblocking(False)
+        self._reactor.watch(self._log, self._on_log)
+        self._reactor.watch(self._channel.fileno(), self._on_message)
+        self._reactor.watch(self._told, self._on_told)
+        self._reactor.watch(self._pidfd, self._on_pidfd)
+
+    def _run(self, plan: ContainerPlan, wanted: list[int]) -> None:
+        """In the clone; never returns."""
+        try:
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
+                # An ignored signal stays ignored in every program that is started from here.
+                signal.signal(number, signal.SIG_DFL)
+            _settle(wanted)
+            _become_runsc(plan)
+        except BaseException as error:
+            os.write(2, f"cannot be started: {error}\n".encode())
+        finally:
+            os._exit(1)
+
+    def _on_told(self) -> None:
+        """It is in a user namespace of its own: give it ids there, and let it go on."""
+        said = os.read(self._told, 1)
+        self._reactor.forget(self._told)
+        if said != wire.READY:
+            return
+        mapping = f"0 {self._host_id} 1\n{_NOBODY} {self._host_id + 1} 1\n".encode()
+        try:
+            for name in ("uid_map", "gid_map"):
+                descriptor = os.open(f"/proc/{self.pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(descriptor, mapping)
+                finally:
+                    os.close(descriptor)
+            os.write(self._go, wire.GO)
+        except OSError as error:
+            self._last_words = f"it could not be given its ids: {error}"
+            self.kill()
+
+    def send(self, message: bytes, ends: list[int]) -> None:
+        """Tell process 1 something, with copies of descriptors. Raises ``OSError``."""
+        descriptors.send(self._channel, message, ends)
+
+    def _on_message(self) -> None:
+        try:
+            message, received = descriptors.receive(self._channel, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            message, received = b"", []
+        for descriptor in received:
+            os.close(descriptor)
+        if message == wire.READY:
+            self._on_ready()
+            return
+        self._reactor.forget(self._channel.fileno())
+        if message:
+            self._last_words = "it broke the protocol"
+            self.kill()
+
+    def _on_log(self) -> None:
+        try:
+            data = os.read(self._log, 4096)
+        except BlockingIOError:
+            return
+        if not data:
+            self._reactor.forget(self._log)
+            return
+        self._logged += len(data)
+        if self._logged <= _LOG_LIMIT:
+            for line in filter(str.strip, data.decode("utf-8", "replace").splitlines()):
+                self._last_words = printable(line)
+                sys.stderr.write(f"launcher: container {self.pid}: {self._last_words}\n")
+
+    def kill(self) -> None:
+        """End it with everything in it."""
+        if not self._dead and self.pid > 0:
+            processes.kill(self._pidfd)
+
+    def _on_pidfd(self) -> None:
+        self._dead = True
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._on_log()
+        for descriptor in (self._log, self._told, self._channel.fileno(), self._pidfd):
+            self._reactor.forget(descriptor)
+        for descriptor in (self._log, self._told, self._go, self._pidfd):
+            os.close(descriptor)
+        self._channel.close()
+        self._on_exit(self._last_words)

@@ -1,0 +1,192 @@
+"""One sandbox of the ``gvisor`` class, as the launcher sees it: a container, and slots that its process 1 clones."""
+
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from sandgate.core.limits import MIB, Limits
+from sandgate.core.states import Isolation
+from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
+from sandgate.sandbox.launcher.gvisor.container import Container, ContainerPlan
+from sandgate.sandbox.launcher.life import Life
+from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
+from sandgate.sandbox.launcher.reactor import Reactor, Timer
+from sandgate.sandbox.launcher.zygote import printable
+from sandgate_agent import wire
+
+# What gVisor's kernel and file server need for themselves, beyond what the sandbox may use.
+_OWN_MEMORY_BYTES = 64 * MIB
+# gVisor's kernel is charged for the memory of all that runs in it: where the host's has to kill, the sandbox is what
+# it kills. So there is some room between the limit, at which executions are ended, and the host's.
+_SLACK_BYTES = 96 * MIB
+_LOOK_AGAIN_S = 0.05
+# Threads of the host: of gVisor's kernel and its file server, and those that stand for a process inside.
+_OWN_THREADS = 256
+_THREADS_OF_PROCESS = 32
+
+Taken = Callable[[socket.socket | None], None]
+
+
+class GvisorSandbox(Life):
+    """Process 1 of the container ends with its first slot, and with it the sandbox."""
+
+    isolation = Isolation.GVISOR
+
+    def __init__(
+        self,
+        plan: ContainerPlan,
+        reactor: Reactor,
+        limits: Limits,
+        *,
+        environment_id: str | None,
+        group: Group,
+        patience_s: float,
+        on_ready: Callable[[Life], None],
+        on_gone: Callable[[Life], None],
+        on_memory: Callable[[Life], None],
+    ) -> None:
+        """``on_memory`` is called when more is used than the limits grant: what runs has to be ended, and at once."""
+        super().__init__(
+            plan.template.name, reactor, limits,
+            environment_id=environment_id, group=group, host_id=plan.host_id, folder=None,
+            on_ready=on_ready, on_gone=on_gone,
+        )  # fmt: skip
+        self._plan = plan
+        self._patience_s = patience_s
+        self._on_memory = on_memory
+        self._memory_bytes = limits.memory_bytes + limits.disk_bytes + _OWN_MEMORY_BYTES
+        self._memory_event: int | None = None
+        self._looking: Timer | None = None
+        self._control: socket.socket | None = None
+        # By the launcher's end of the channel that says when a slot is ready.
+        self._coming: dict[socket.socket, Taken] = {}
+        self._container = Container(reactor, self._on_container, self._on_exit)
+
+    @property
+    def control(self) -> int:
+        """See :class:`Life`."""
+        assert self._control is not None  # noqa: S101 - asked of ready ones only
+        return self._control.fileno()
+
+    def start(self) -> None:
+        """See :class:`Life`."""
+        assert self.group is not None  # noqa: S101 - given to the constructor
+        inside = self.limits.processes + 2 * self.limits.concurrent_executions
+        threads = _OWN_THREADS + _THREADS_OF_PROCESS * inside
+        self.group.make(GroupLimits(self._memory_bytes + _SLACK_BYTES, self.limits.cpu_millis, threads))
+        try:
+            self._container.start(self._plan, self.group)
+        except OSError:
+            self.group.remove()
+            raise
+        self._building = self._reactor.call_later(self._patience_s, self._check_built)
+
+    def _check_built(self) -> None:
+        if not self.ready:
+            self.kill(f"it was not built within {self._patience_s:g} seconds")
+
+    def _on_container(self) -> None:
+        """Its process 1 serves: the first slot is asked for."""
+        if not self.ending and self._control is None:
+            self.add_slot(self._take_first)
+
+    def _take_first(self, control: socket.socket | None) -> None:
+        if control is None:
+            self.kill("it could not be built: its process 1 cloned nothing")
+            return
+        self._control = control
+        self._watch_memory()
+        self._reactor.cancel(self._building)
+        self._become_ready()
+
+    def _watch_memory(self) -> None:
+        assert self.group is not None  # noqa: S101 - given to the constructor
+        self._memory_event = self.group.watch_memory(self._memory_bytes)
+        if self._memory_event is None:
+            self._look_at_memory()
+        else:
+            self._reactor.watch(self._memory_event, self._on_memory_event)
+
+    def _on_memory_event(self) -> None:
+        assert self._memory_event is not None  # noqa: S101 - it is what has happened
+        os.read(self._memory_event, 8)
+        self._tell_of_memory()
+
+    def _look_at_memory(self) -> None:
+        self._tell_of_memory()
+        self._looking = self._reactor.call_later(_LOOK_AGAIN_S, self._look_at_memory)
+
+    def _tell_of_memory(self) -> None:
+        if self.group is not None and self.group.usage().memory_bytes >= self._memory_bytes:
+            self._on_memory(self)
+
+    def _watch_memory_no_more(self) -> None:
+        if self._memory_event is not None:
+            self._reactor.forget(self._memory_event)
+            os.close(self._memory_event)
+        if self._looking is not None:
+            self._reactor.cancel(self._looking)
+
+    def usage(self) -> dict[str, int | None]:
+        """See :class:`Life`. What runs inside are no processes of this machine's, and its disk is out of sight."""
+        return {**super().usage(), "processes": None, "peak_processes": None}
+
+    def add_slot(self, then: Taken) -> None:
+        """See :class:`Life`."""
+        control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sync, inner_sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with inner, inner_sync:
+            try:
+                self._container.send(wire.CLONE, [inner.fileno(), inner_sync.fileno()])
+                sync.send(wire.GO)
+            except OSError:
+                control.close()
+                sync.close()
+                then(None)
+                return
+        self._coming[sync] = partial(self._hand_on, control, then)
+        self._reactor.watch(sync.fileno(), partial(self._on_sync, sync))
+
+    def _hand_on(self, control: socket.socket, then: Taken, said: socket.socket | None) -> None:
+        if said is None:
+            control.close()
+            then(None)
+        else:
+            then(control)
+
+    def _on_sync(self, sync: socket.socket) -> None:
+        try:
+            message = sync.recv(wire.MESSAGE_LIMIT, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        self._settle(sync, ready=message == wire.READY)
+
+    def _settle(self, sync: socket.socket, *, ready: bool) -> None:
+        then = self._coming.pop(sync)
+        self._reactor.forget(sync.fileno())
+        sync.close()
+        then(sync if ready else None)
+
+    def _end(self, reason: str) -> None:  # noqa: ARG002 - it has nobody to tell
+        self._container.kill()
+
+    def _on_exit(self, last_words: str) -> None:
+        """Every process of the container is dead."""
+        self._reactor.cancel(self._building)
+        self._watch_memory_no_more()
+        if not self.ending:
+            self.kill(self._find_reason(last_words))
+        for sync in list(self._coming):
+            self._settle(sync, ready=False)
+        if self._control is not None:
+            self._control.close()
+        self._remove()
+
+    def _find_reason(self, last_words: str) -> str:
+        if self.group is not None and self.group.usage().out_of_memory_kills:
+            return OUT_OF_MEMORY
+        said = f": {printable(last_words)}" if last_words else " by itself"
+        return f"its container ended{said}" if self.ready else f"it could not be built{said}"

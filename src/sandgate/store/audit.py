@@ -1,0 +1,191 @@
+"""Rows of the audit log."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row
+
+from sandgate.core.audit import (
+    BEGINNING,
+    AuditChain,
+    AuditEntry,
+    AuditHead,
+    AuditOutcome,
+    AuditRow,
+    Credential,
+)
+from sandgate.store.audit_schema import audit_head, audit_log
+from sandgate.store.base.audit import AuditFilter
+from sandgate.store.database import Database
+from sandgate.store.statements import HotStatement, upsert
+
+_columns = audit_log.c
+_FIELDS = tuple(field.name for field in fields(AuditEntry))
+
+KindT = TypeVar("KindT", bound=StrEnum)
+
+_INSERT = HotStatement(upsert(audit_log, "(number) DO NOTHING"))
+_FIRST_HEAD = upsert(audit_head, "(head_id) DO NOTHING")
+# The lock makes other servers on the same database wait until this transaction is over, so that each goes on where the
+# other one ended.
+_HEAD = sa.select(audit_head).where(audit_head.c.head_id == 1)
+_LOCKED_HEAD = _HEAD.with_for_update()
+_LAST_NUMBER = sa.select(sa.func.max(_columns.number))
+_MOVE_HEAD = sa.update(audit_head).where(audit_head.c.head_id == 1)
+_KNOWN = sa.select(_columns.audit_id).where(_columns.audit_id.in_(sa.bindparam("ids", expanding=True)))
+_READ = (
+    sa.select(audit_log)
+    .where(_columns.number > sa.bindparam("after_number"))
+    .order_by(_columns.number)
+    .limit(sa.bindparam("most"))
+)
+_DELETE = sa.delete(audit_log).where(_columns.number < sa.bindparam("first_number"))
+_CONDITIONS: Mapping[str, sa.ColumnElement[bool]] = {
+    "after": _columns.at >= sa.bindparam("after", type_=_columns.at.type),
+    "before": _columns.at < sa.bindparam("before", type_=_columns.at.type),
+    "before_number": _columns.number < sa.bindparam("before_number"),
+}
+
+
+class SqlAuditStore:
+    """See :class:`sandgate.store.base.AuditStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(self, entries: Sequence[AuditEntry], chain: AuditChain) -> int:
+        """Add entries behind the last row, in this order; answers the number of the last."""
+        return await self._database.write(
+            lambda connection: _append(connection, entries, chain), repeatable=True, last=True
+        )
+
+    async def list(self, wanted: AuditFilter, before_number: int | None, limit: int) -> Sequence[AuditRow]:
+        """At most ``limit`` rows, newest first, with numbers below ``before_number``."""
+        given = {
+            "actor_id": wanted.actor_id,
+            "action": wanted.action,
+            "resource_id": wanted.resource_id,
+            "outcome": wanted.outcome,
+            "after": wanted.after,
+            "before": wanted.before,
+            "before_number": before_number,
+        }
+        parameters: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        statement = _list_statement(tuple(parameters))
+        parameters["most"] = limit
+        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
+        return [_parse(row) for row in rows]
+
+    async def read(self, after_number: int, limit: int) -> Sequence[AuditRow]:
+        """At most ``limit`` rows with numbers above ``after_number``, oldest first."""
+        parameters = {"after_number": after_number, "most": limit}
+        rows = await self._database.read(lambda connection: connection.execute(_READ, parameters).all())
+        return [_parse(row) for row in rows]
+
+    async def find_head(self) -> AuditHead | None:
+        """Where the log ends and begins; None when nothing was ever added."""
+        row = await self._database.read(lambda connection: connection.execute(_HEAD).one_or_none())
+        return None if row is None else _parse_head(row)
+
+    async def prune(self, before: datetime, most: int, chain: AuditChain) -> int:
+        """Remove at most ``most`` rows from the beginning, up to the first one that is not older; answers how many."""
+        return await self._database.write(
+            lambda connection: _prune(connection, before, most, chain), repeatable=True, last=True
+        )
+
+
+def _append(connection: Connection, entries: Sequence[AuditEntry], chain: AuditChain) -> int:
+    head = _lock_head(connection, chain)
+    known = set(connection.execute(_KNOWN, {"ids": [entry.audit_id for entry in entries]}).scalars())
+    # A row that somebody put in behind the end must not keep others from being added.
+    number = max(head.number, connection.execute(_LAST_NUMBER).scalar_one() or 0)
+    rows = chain.follow(head.digest, number, [entry for entry in entries if entry.audit_id not in known])
+    for row in rows:
+        _INSERT.run(connection, _values_of(row))
+    if rows:
+        _move(connection, chain.make_head(rows[-1].number, rows[-1].digest, head.first_number, head.anchor))
+    return rows[-1].number if rows else head.number
+
+
+def _prune(connection: Connection, before: datetime, most: int, chain: AuditChain) -> int:
+    head = _lock_head(connection, chain)
+    oldest = connection.execute(_READ, {"after_number": head.first_number - 1, "most": most}).all()
+    count = next((index for index, row in enumerate(oldest) if row.at >= before), len(oldest))
+    if count:
+        anchor, first_number = bytes(oldest[count - 1].digest), oldest[count - 1].number + 1
+        # The guard lets go of what is before the beginning.
+        _move(connection, chain.make_head(head.number, head.digest, first_number, anchor))
+        connection.execute(_DELETE, {"first_number": first_number})
+    return count
+
+
+def _lock_head(connection: Connection, chain: AuditChain) -> AuditHead:
+    row = connection.execute(_LOCKED_HEAD).one_or_none()
+    if row is None:
+        first = chain.make_head(0, BEGINNING, 1, BEGINNING)
+        connection.execute(_FIRST_HEAD, {"head_id": 1, **_head_values(first)})
+        row = connection.execute(_LOCKED_HEAD).one()
+    return _parse_head(row)
+
+
+def _move(connection: Connection, head: AuditHead) -> None:
+    connection.execute(_MOVE_HEAD.values(_head_values(head)))
+
+
+def _head_values(head: AuditHead) -> dict[str, Any]:
+    return {
+        "number": head.number,
+        "digest": head.digest,
+        "first_number": head.first_number,
+        "anchor": head.anchor,
+        "seal": head.seal,
+    }
+
+
+def _parse_head(row: Row[Any]) -> AuditHead:
+    return AuditHead(row.number, bytes(row.digest), row.first_number, bytes(row.anchor), bytes(row.seal))
+
+
+def _values_of(row: AuditRow) -> dict[str, Any]:
+    values = {name: getattr(row.entry, name) for name in _FIELDS}
+    values["details"] = json.dumps(dict(row.entry.details), separators=(",", ":"))
+    return {**values, "number": row.number, "digest": row.digest}
+
+
+def _parse(row: Row[Any]) -> AuditRow:
+    values = {name: row._mapping[name] for name in _FIELDS}
+    values["outcome"], values["credential"] = _kind(AuditOutcome, row.outcome), _kind(Credential, row.credential)
+    values["details"] = _details(row.details)
+    return AuditRow(row.number, AuditEntry(**values), bytes(row.digest))
+
+
+def _kind(kind: type[KindT], value: str) -> KindT:
+    """The member; what is none, because somebody changed the row, is left as it is for the chain to tell of."""
+    try:
+        return kind(value)
+    except ValueError:
+        return value  # type: ignore[return-value]
+
+
+def _details(text: str) -> dict[str, Any]:
+    """The object; what is none, because somebody changed the row, is shown as it is."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = text
+    return found if isinstance(found, dict) else {"unreadable": text}
+
+
+@lru_cache(maxsize=256)
+def _list_statement(given: tuple[str, ...]) -> sa.Select[Any]:
+    statement = sa.select(audit_log)
+    for name in given:
+        condition = _CONDITIONS.get(name)
+        statement = statement.where(_columns[name] == sa.bindparam(name) if condition is None else condition)
+    return statement.order_by(_columns.number.desc()).limit(sa.bindparam("most"))

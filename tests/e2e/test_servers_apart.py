@@ -1,0 +1,140 @@
+"""Servers on one PostgreSQL leave alone what is another one's while it lives, and clear up after one that died."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from bench.client import Answer
+from bench.sandgate_server import ENVIRONMENTS, execute
+from tests.crash.server_process import GATEWAY, BackgroundExecution, CrashServer, until
+from tests.crash.workload import KeyedConnection
+from tests.postgres import PostgresServer, postgres_server
+
+__all__ = ["postgres_server"]
+pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_postgresql]
+LEASE_S = 2
+BODY = {"name": "e", "template": "python"}
+LONG = "import time\nopen('begun', 'w').close()\nwhile True: time.sleep(0.01)"
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database of the test's own."""
+    yield postgres_server.create_database("apart")
+    postgres_server.drop_database("apart")
+
+
+def _settings(database: str, **more: Any) -> dict[str, str]:
+    return {"SANDGATE_DATABASE_URL": database, "SANDGATE_DRAIN_GRACE_S": "0.3", "SANDGATE_SPARE_SANDBOXES": "0"} | more
+
+
+def _ask(server: CrashServer, method: str, path: str, body: Any = None, key: str = "") -> Answer:
+    with server.connect() as connection:
+        used = KeyedConnection(connection, key) if key else connection
+        return used.request(method, path, body)
+
+
+def _make(server: CrashServer) -> str:
+    made = _ask(server, "POST", ENVIRONMENTS, BODY)
+    assert made.status == 201
+    environment_id: str = made.json()["environment_id"]
+    with server.connect() as connection:
+        assert execute(connection, environment_id, {"code": "print(1)"})["stdout"] == "1\n"
+    return environment_id
+
+
+def _status(server: CrashServer, environment_id: str) -> str:
+    return str(_ask(server, "GET", f"{ENVIRONMENTS}/{environment_id}").json()["status"])
+
+
+def _code(answer: Answer) -> tuple[int, str]:
+    return answer.status, answer.json()["error"]["code"]
+
+
+def test_what_lives_on_another_server_is_left_alone(database: str) -> None:
+    """A server that starts takes nothing of a live one: no environment, no execution, no key of a request under way."""
+    with CrashServer(_settings(database)) as one, CrashServer(_settings(database)) as two:
+        ours, theirs = _make(one), _make(two)
+        path = f"{ENVIRONMENTS}/{ours}/execute"
+        running = BackgroundExecution(one, ours, LONG)
+        until(lambda: _ask(one, "GET", f"{ENVIRONMENTS}/{ours}/executions").json()["executions"], "it is recorded")
+        taken = BackgroundExecution(one, ours, LONG)
+        taken_body = {"code": LONG, "timeout": 60}
+        keyed = [_Keyed(one, path, taken_body, "key-1")]
+        two.kill(GATEWAY)
+        two.until_ready().close()
+        assert [_status(two, name) for name in (ours, theirs)] == ["running", "running"]
+        with two.connect() as connection:
+            assert execute(connection, theirs, {"code": "print(2)"})["stdout"] == "2\n"
+        for method, elsewhere, body in (("POST", path, {"code": "1"}), ("DELETE", f"{ENVIRONMENTS}/{ours}", None)):
+            assert _code(_ask(two, method, elsewhere, body)) == (409, "ENVIRONMENT_ELSEWHERE")
+        # The same client, whom a balancer has sent to the other server.
+        assert _code(_ask(two, "POST", path, taken_body, "key-1")) == (409, "IDEMPOTENCY_IN_PROGRESS")
+        assert _ask(one, "DELETE", f"{ENVIRONMENTS}/{ours}").status == 200
+        for execution in (running, taken):
+            answer = execution.join()
+            assert answer is not None
+            assert answer["status"] == "cancelled"
+        assert [request.join().status for request in keyed] == [200]
+
+
+class _Keyed(BackgroundExecution):
+    """An execution with a key, that has taken it when this is made."""
+
+    def __init__(self, server: CrashServer, path: str, body: dict[str, Any], key: str) -> None:
+        self._key, self._full = key, body
+        self.full: Answer | None = None
+        super().__init__(server, path.split("/")[-2], body["code"])
+        until(lambda: _ask(server, "POST", path, body, key).status == 409, "the key is taken")
+
+    def _run(self) -> None:
+        with self._connection as connection:
+            self.full = KeyedConnection(connection, self._key).request("POST", self._path, self._full)
+
+    def join(self) -> Any:
+        """The whole answer."""
+        super().join()
+        return self.full
+
+
+def test_a_dead_servers_environments_end(database: str) -> None:
+    """Within some leases, also those that its launcher still holds; what it was asked with a key may be asked anew."""
+    settings = _settings(database, SANDGATE_SERVER_LEASE_S=str(LEASE_S))
+    with CrashServer(settings) as one, CrashServer(settings) as two:
+        environment_id, kept = _make(one), _make(two)
+        running = BackgroundExecution(one, environment_id, LONG)
+        until(lambda: one.holders_of("begun"), "it runs")
+        one.kill_all()
+        assert running.join() is None
+        until(lambda: _status(two, environment_id) == "failed", "its environment has failed", 10 * LEASE_S)
+        row = _ask(two, "GET", f"{ENVIRONMENTS}/{environment_id}").json()
+        assert row["status_reason"] == "the server that it was on is gone"
+        assert _status(two, kept) == "running"
+        assert _ask(two, "DELETE", f"{ENVIRONMENTS}/{environment_id}").status == 200
+        one.start()
+        until(lambda: not one.holders_of("begun"), "nothing of it runs any more")
+        assert _status(one, kept) == "running"
+
+
+def test_a_server_that_was_taken_for_dead_ends_what_it_has(database: str) -> None:
+    """Stopped for longer than its lease and awake again: its environments have failed, and so it kills them."""
+    settings = _settings(database, SANDGATE_SERVER_LEASE_S=str(LEASE_S))
+    with CrashServer(settings) as one, CrashServer(settings) as two:
+        environment_id = _make(one)
+        running = BackgroundExecution(one, environment_id, LONG)
+        until(lambda: one.holders_of("begun"), "it runs")
+        (gateway,) = one.processes(GATEWAY)
+        os.kill(gateway, signal.SIGSTOP)
+        try:
+            until(lambda: _status(two, environment_id) == "failed", "its environment has failed", 10 * LEASE_S)
+        finally:
+            os.kill(gateway, signal.SIGCONT)
+        until(lambda: not one.holders_of("begun"), "nothing of it runs any more")
+        answer = running.join()
+        assert answer is not None
+        assert answer["status"] == "lost"
+        assert _status(one, environment_id) == "failed"
+        assert _status(one, _make(one)) == "running"
