@@ -58,7 +58,7 @@ def test_a_server_of_an_ordinary_user_keeps_what_it_holds() -> None:
         limits = [Path(f"/proc/{pid}/limits").read_text() for pid in processes]
     shutil.rmtree(folder)
     assert (answer["stdout"], answer["error"]["name"]) == ("65534\n", "PermissionError")
-    assert all(re.search(r"^Max core file size +0 +0 ", each, re.MULTILINE) for each in limits)
+    assert all(re.search(r"^Max core file size +1 +1 ", each, re.MULTILINE) for each in limits)
 
 
 @pytest.mark.needs_root

@@ -264,8 +264,9 @@ def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises ``SandgateError`` when the server cannot be started."""
     settings = settings.model_copy(update={"state": settings.state.absolute()})
     isolation = choose_isolation(settings)
-    # What dies leaves no image of its memory behind.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What dies leaves no image of its memory behind; 0 would still hand one to a program that collects them.
+    # Source: core(5), do_coredump() in fs/coredump.c.
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     if isolation is Isolation.PROCESS:
         sys.stderr.write(_BANNER)
         sys.stderr.flush()
