@@ -16,6 +16,7 @@ from bench import (
     p09_work,
     p10_fan_out,
     p11_lists,
+    p11_runs,
     p12_start,
 )
 from bench.client import UnexpectedAnswer
@@ -36,6 +37,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "p9": p09_work.measure,
     "p10": p10_fan_out.measure,
     "p11": p11_lists.measure,
+    "p11-runs": p11_runs.measure,
     "p12": p12_start.measure,
 }
 

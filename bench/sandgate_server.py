@@ -133,6 +133,13 @@ class Server:
         """The admin's credential."""
         return self._token
 
+    @property
+    def pid(self) -> int:
+        """The process that keeps the others running."""
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        return self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         """Send the server a signal."""
         assert self._process is not None

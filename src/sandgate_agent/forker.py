@@ -21,6 +21,8 @@ _ETOOMANYREFS = 109
 # Source: include/uapi/asm-generic/resource.h
 _RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
 _OPEN_FILES = 7
+# How many ends are remembered beside the last one.
+_MOST_PAST = 256
 
 
 class Start:
@@ -101,6 +103,8 @@ class AnyForker:
         # step that no fork can slip through; a failure means that there was nobody.
         kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
         self._kill_all = kill_namespace if standard else self._kill_descendants
+        # How earlier children ended: those whose end a gateway may not have written down when it died.
+        self._past: List[bytes] = []
         self._end_text = ctypes.create_string_buffer(wire.EXITED_BYTES)
         self._say_end = calls.prepare("write", control, self._end_text, wire.EXITED_BYTES)
         self._sync = sync
@@ -153,6 +157,9 @@ class AnyForker:
         """Do what the gateway says; False when it is gone."""
         if not message:
             return False
+        if message[:1] == wire.RESUME:
+            self._resume(message)
+            return True
         kind, number = wire.parse_numbered(message)
         # A kill that crossed the message of the child's end on its way must not hit the next child.
         if kind == wire.KILL and number == self._number:
@@ -161,22 +168,43 @@ class AnyForker:
             self._held = True
         elif kind == wire.NEXT:
             self._held = False
-        elif kind == wire.RESUME:
-            os.write(self._control, message)
-            if self._number and not self._pid:
-                calls.run((self._say_end,))
         elif kind == wire.RESET:
             self._reset(message)
         return True
 
-    def _reset(self, message: bytes) -> None:
-        """Start afresh for another gateway: what runs for the last one is killed, without a word about it."""
+    def _remember(self) -> None:
+        """The end that was told last is about to be written over."""
+        self._past.append(bytes(self._end_text))
+        if len(self._past) > _MOST_PAST:
+            del self._past[0]
+
+    def _resume(self, message: bytes) -> None:
+        """Go on for another gateway: of what runs for the last one only that is kept which this one knows of."""
+        nonce, numbers = wire.parse_resume(message)
+        if self._pid and self._number not in numbers:
+            self._kill_child()
+        self._held = True
+        texts = [text for text in (*self._past, bytes(self._end_text)) if text[:1] == wire.EXITED]
+        ends = {wire.parse_exited(text).number: text for text in texts}
+        os.write(
+            self._control,
+            wire.pack_resumed(nonce, self._number, [ends[number] for number in numbers if number in ends]),
+        )
+
+    def _kill_child(self) -> None:
+        """Without a word about it."""
         self._kill_all()
         while self._burial.bury_next() > 0:
             pass
         self._pid = 0
+
+    def _reset(self, message: bytes) -> None:
+        """Start afresh for another gateway: what runs for the last one is killed."""
+        self._kill_child()
         self._held = False
         self._number = 0
+        self._past.clear()
+        ctypes.memset(self._end_text, 0, wire.EXITED_BYTES)
         os.write(self._control, message)
 
 
@@ -249,6 +277,8 @@ class Forker(AnyForker):
                     kill_all()
                     while bury_next() > 0:
                         used = burial.add(used)
+                    if number > 1:
+                        self._remember()
                     pack_end(end_text, 0, kind, number, *ended, *used)
                     if say_end() < 0:
                         raise calls.failure(say_end)

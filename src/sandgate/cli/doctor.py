@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 def doctor(state: StateOption = None, as_json: JsonOption = False) -> None:
     """Say whether this machine can isolate code, and what brings what it lacks.
 
-    Everything is tried, nothing is changed. The standard class puts up all walls, the process class none; the exit code
-    is 3 when the standard class cannot be held.
+    Everything is tried, nothing is changed. The standard class puts up all walls, the gvisor class puts a kernel of its
+    own behind them, the process class has none; the exit code is 3 when the standard class cannot be held.
 
-    With --json: {"can_hold": {"standard": bool, "process": bool}, "missing": {"standard": [names], "process":
-    [names]}, "abilities": [{"name", "ok", "found", "needed_for", "required_by": [classes], "mend"}]}.
+    With --json: {"can_hold": {"standard": bool, "gvisor": bool, "process": bool}, "missing": {"standard": [names],
+    "gvisor": [names], "process": [names]}, "abilities": [{"name", "ok", "found", "needed_for", "required_by":
+    [classes], "mend"}]}.
     """
     from sandgate.config.paths import id_block, interpreter_folders
-    from sandgate.sandbox.probe import probe
+    from sandgate.sandbox.gvisor_probe import probe_gvisor
+    from sandgate.sandbox.probe import Machine, probe
 
     settings = state_folder.read(state=state)
     machine = probe(interpreter_folders(settings), host_id=id_block(settings))
+    machine = Machine((*machine.abilities, *probe_gvisor(settings.runsc, settings.gvisor_platform)))
     if as_json:
         print_json(_describe(machine))
     else:
@@ -39,10 +42,9 @@ def _describe(machine: "Machine") -> dict[str, object]:
     """The document of ``--json``."""
     from sandgate.core.states import Isolation
 
-    classes = (Isolation.STANDARD, Isolation.PROCESS)
     return {
-        "can_hold": {each.value: not machine.missing_for(each) for each in classes},
-        "missing": {each.value: list(machine.missing_for(each)) for each in classes},
+        "can_hold": {each.value: not machine.missing_for(each) for each in Isolation},
+        "missing": {each.value: list(machine.missing_for(each)) for each in Isolation},
         "abilities": [
             {
                 "name": ability.name,
@@ -59,13 +61,16 @@ def _describe(machine: "Machine") -> dict[str, object]:
 
 def _print(machine: "Machine") -> None:
     """The table; below it what brings what is missing, and the verdict."""
+    from sandgate.core.states import Isolation
+
     rows = [(_verdict(each), each.name, each.found, each.needed_for) for each in machine.abilities]
     print_table(("", "ability", "found", "needed for"), rows)
     typer.echo()
     for ability in machine.abilities:
         if ability.mend:
             typer.echo(f"To get {ability.name}: {ability.mend}")
-    for isolation, can_hold in (("standard", machine.can_hold_standard), ("process", machine.can_hold_process)):
+    for isolation in Isolation:
+        can_hold = not machine.missing_for(isolation)
         typer.echo(f"The {isolation} class {'can' if can_hold else 'cannot'} be held on this machine.")
 
 

@@ -25,6 +25,7 @@ from sandgate.sandbox import probe
 from sandgate.sandbox.interpreters import find_interpreters
 from sandgate.sandbox.launcher import starter
 from sandgate.sandbox.launcher.config import IDS_OF_SANDBOX, ZYGOTE_IDS, LauncherConfig, TemplateConfig
+from sandgate.sandbox.launcher.gvisor.runsc import AUTOMATIC, Runsc, find_runsc
 from sandgate_agent import system
 
 if TYPE_CHECKING:
@@ -71,12 +72,31 @@ def choose_isolation(settings: Settings) -> Isolation:
     machine = probe.probe(interpreter_folders(settings), host_id=id_block(settings))
     if machine.can_hold_standard:
         return wanted
-    if settings.allow_weak_isolation:
+    if settings.allow_weak_isolation and wanted is Isolation.STANDARD:
         return Isolation.PROCESS
     raise IsolationUnavailable(
-        f"This machine cannot hold the standard class. {machine}. `sandgate doctor` shows the whole picture. To run "
+        f"This machine cannot hold the {wanted} class. {machine}. `sandgate doctor` shows the whole picture. To run "
         "code without walls all the same, set SANDGATE_ALLOW_WEAK_ISOLATION=1."
     )
+
+
+def find_container_runtime(settings: Settings, isolation: Isolation) -> Runsc | None:
+    """What runs the ``gvisor`` class beside the standard one, or instead of it; None where it is not held.
+
+    Raises ``IsolationUnavailable`` when the settings ask for the class, or for a program or platform that is not there.
+    """
+    if isolation is Isolation.PROCESS:
+        return None
+    runsc = find_runsc(settings.runsc, settings.gvisor_platform)
+    if runsc is not None and runsc.platform:
+        return runsc
+    is_wanted = isolation is Isolation.GVISOR or settings.gvisor_templates
+    if is_wanted or settings.runsc or settings.gvisor_platform != AUTOMATIC:
+        lack = "runsc was not found" if runsc is None else f"{runsc.path} has no platform {settings.gvisor_platform}"
+        raise IsolationUnavailable(
+            f"This machine cannot hold the gvisor class: {lack}. `sandgate doctor` says what it has and what mends it."
+        )
+    return None
 
 
 def _needed_paths(settings: Settings) -> list[Path]:
@@ -91,7 +111,7 @@ def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence
     if own != 0:
         return Identity(own, os.getegid(), None)
     user_id, group_id = privileges.find_user(settings.user, id_block(settings))
-    if isolation is Isolation.STANDARD:
+    if isolation is not Isolation.PROCESS:
         return Identity(user_id, group_id, None)
     launcher_id = id_block(settings) + 1
     if privileges.find_closed([*_needed_paths(settings), *prefixes]):
@@ -106,7 +126,7 @@ def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence
 
 
 def _launcher_config(
-    settings: Settings, catalogue: TemplateCatalogue, isolation: Isolation, identity: Identity
+    settings: Settings, catalogue: TemplateCatalogue, isolation: Isolation, identity: Identity, runsc: Runsc | None
 ) -> LauncherConfig:
     templates = [
         TemplateConfig(template.name, template.interpreter, template.prefix, template.preload)
@@ -119,16 +139,20 @@ def _launcher_config(
         gateway_uid=identity.user_id,
         host_id_base=id_block(settings) + _OWN_IDS,
         most_sandboxes=_most_sandboxes(settings, len(templates)),
-        standard=isolation is Isolation.STANDARD,
+        standard=isolation is not Isolation.PROCESS,
         templates=tuple(templates),
         spares=settings.spare_sandboxes,
         most_spares=settings.most_spare_sandboxes if settings.spare_sandboxes else 0,
+        runsc=runsc.path if runsc else "",
+        platform=runsc.platform if runsc else "",
+        gvisor_spares=settings.gvisor_spare_sandboxes,
     )
 
 
 def _most_sandboxes(settings: Settings, templates: int) -> int:
     """As many as there may be environments when every template has its most spares, within the block of ids."""
-    spares = max(settings.spare_sandboxes, settings.most_spare_sandboxes if settings.spare_sandboxes else 0)
+    forked = max(settings.spare_sandboxes, settings.most_spare_sandboxes if settings.spare_sandboxes else 0)
+    spares = forked + settings.gvisor_spare_sandboxes
     ids = BLOCK_IDS - _OWN_IDS - ZYGOTE_IDS
     return min(settings.max_environments + spares * templates, ids // IDS_OF_SANDBOX)
 
@@ -271,12 +295,16 @@ def run(settings: Settings) -> int:
         sys.stderr.write(_BANNER)
         sys.stderr.flush()
     settings = settings.model_copy(update={"isolation": isolation.value})
+    runsc = find_container_runtime(settings, isolation)
     found = find_interpreters(interpreter_folders(settings))
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity = choose_identity(settings, isolation, [Path(each.prefix) for each in found.values()])
     # Found by whoever starts the server: an unprivileged gateway may not see where they are.
-    catalogue = TemplateCatalogue(found, settings.limits())
-    config = _launcher_config(settings, catalogue, isolation, identity)
+    others = (Isolation.STANDARD, Isolation.GVISOR) if runsc else ()
+    isolations = tuple(dict.fromkeys((isolation, *others)))
+    contained = [name.strip() for name in settings.gvisor_templates.split(",") if name.strip()]
+    catalogue = TemplateCatalogue(found, settings.limits(), isolations, contained)
+    config = _launcher_config(settings, catalogue, isolation, identity, runsc)
     _prepare_folders(settings, config, identity)
     lock = _lock(settings.state)
     try:

@@ -246,8 +246,26 @@ class Settings(BaseModel):
         "Serve the `process` class, which keeps hostile code apart from nothing, where the machine cannot hold "
         "the `standard` class.",
     )
-    isolation: Literal["standard", "process"] = _setting(
-        "standard", "Class of new environments. `process` needs `allow_weak_isolation`."
+    isolation: Literal["standard", "gvisor", "process"] = _setting(
+        "standard",
+        "Class of new environments that ask for none, and of workflows' steps. `gvisor` needs `runsc`, `process` needs "
+        "`allow_weak_isolation`.",
+    )
+    gvisor_templates: str = _setting(
+        "", "Templates, separated by commas, whose environments are of the `gvisor` class when they ask for none."
+    )
+    runsc: str = _setting("", "The program `runsc` for the `gvisor` class. Empty: the one on the path of programs.")
+    gvisor_platform: Literal["auto", "systrap", "ptrace", "kvm"] = _setting(
+        "auto",
+        "What gVisor's kernel runs programs with. `auto` takes `systrap` where `runsc` has it, otherwise `ptrace`. "
+        "`kvm` hangs on some virtual machines; `sandgate doctor` tries what is set.",
+    )
+    gvisor_spare_sandboxes: int = _setting(
+        2,
+        "Sandboxes of the `gvisor` class that are made before they are asked for, of each template that has been asked "
+        "for in that class; 0 makes none. Each holds some 40 MB of memory.",
+        ge=0,
+        le=100,
     )
     interpreters: str = _setting("", "Folders to look for interpreters in before all others, separated by colons.")
     host_id_base: int = _setting(

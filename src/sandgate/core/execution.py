@@ -114,7 +114,8 @@ class Termination:
 
     ``exit_code`` is the process's exit code, 128 + N when signal N ended it, None when the service ended it.
     ``outputs`` is what the code of a step left, as it wrote it: at most 256 KiB that ought to be JSON.
-    ``left_files`` is False when the code of a step says that it left no files.
+    ``left_files`` is False when the code of a step says that it left no files. ``is_tidy`` is False when it had files
+    of its own and did not get to remove them.
     """
 
     status: ExecutionStatus
@@ -128,6 +129,7 @@ class Termination:
     usage: Usage
     outputs: bytes | None = None
     left_files: bool = False
+    is_tidy: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,8 @@ class Template:
 
     ``interpreter`` is the absolute path of the interpreter on the host, ``prefix`` the folder that it needs
     (its own ``sys.base_prefix``). A template whose interpreter was not found is kept with ``unavailable_reason``
-    that says what to do.
+    that says what to do. ``isolations`` are the classes that its environments can have, first the one of those that
+    ask for none; none: the server's.
     """
 
     name: str
@@ -22,6 +24,12 @@ class Template:
     limits: Limits
     preload: tuple[str, ...] = ()
     unavailable_reason: str | None = None
+    isolations: tuple[Isolation, ...] = ()
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """The class of environments that ask for none; None: the server's."""
+        return self.isolations[0] if self.isolations else None
 
     @property
     def available(self) -> bool:

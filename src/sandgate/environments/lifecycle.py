@@ -157,7 +157,7 @@ class Lifecycle:
         """The sandbox, or None once it is settled that the environment failed."""
         row = live.row
         remaining_s = live.deadline - self._clock.monotonic()
-        spec = SandboxSpec(row.environment_id, row.template, row.limits, max(remaining_s, 0.0))
+        spec = SandboxSpec(row.environment_id, row.template, row.limits, max(remaining_s, 0.0), row.isolation)
         try:
             return await self._runtime.create(spec)
         except MechanismFault as fault:

@@ -8,19 +8,14 @@ from sandgate.config.settings import Settings
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
-from sandgate.core.errors import (
-    ExecutionNotFound,
-    ExecutionNotRunning,
-    IsolationUnavailable,
-    ServiceDraining,
-)
+from sandgate.core.errors import ExecutionNotFound, ExecutionNotRunning, ServiceDraining
 from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.idempotency import Keep, KeptAnswer
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role
-from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
+from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus, Isolation
 from sandgate.core.template import Template
 from sandgate.environments.access import (
     check_can_change,
@@ -32,6 +27,7 @@ from sandgate.environments.access import (
 from sandgate.environments.base import Metrics, NewEnvironment, Templates
 from sandgate.environments.executions import Executions
 from sandgate.environments.granting import CeilingSource, ServerCeilings, grant
+from sandgate.environments.isolation import choose_isolation
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, LiveEnvironment, not_running
 from sandgate.environments.measuring import measure
@@ -85,7 +81,7 @@ class EnvironmentService:
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
-        self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
+        self._executions = Executions(store.executions, runtime, self._lifecycle, clock, settings, self._tasks)
 
     @property
     def live_count(self) -> int:
@@ -109,13 +105,18 @@ class EnvironmentService:
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
-        lost = await self._store.executions.mark_lost(self._clock.now(), server_id=own)
+        lost = await self._executions.lose_rest(self._lifecycle.all(), own)
         released = await self._store.idempotency.release_unanswered(own)
         _log.info(
             "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
         )
         adopted = {row.environment_id for row in rows}
         return [sandbox for name, sandbox in found.items() if name not in adopted]
+
+    async def lose_rest(self) -> None:
+        """What an earlier process left has been taken up by now, or never will be. Raises ``StoreUnavailable``."""
+        own = self._server_id if self._store.servers.is_shared else None
+        await self._executions.lose_rest(self._lifecycle.all(), own)
 
     async def stop(self) -> None:
         """Take no new work, let executions end within the grace, then end everything and stop the runtime."""
@@ -146,12 +147,12 @@ class EnvironmentService:
         check_can_write(caller)
         self._check_not_draining()
         template = self._templates.check(wanted.template)
-        self._check_isolation(wanted)
+        isolation = choose_isolation(wanted, template, self._runtime)
         limits = template.limits
         if wanted.limits is not None:
             limits = grant(limits, wanted.limits, await self._ceilings.get_ceilings(caller))
         self._quota.take(caller.user_id)
-        row = self._new_row(caller, wanted, template, limits)
+        row = self._new_row(caller, wanted, template, isolation, limits)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
         await self._tasks.finish(self._insert_and_launch(row, keep and keep(row)), f"insert {row.environment_id}")
         return row
@@ -318,15 +319,9 @@ class EnvironmentService:
         if self._draining:
             raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
 
-    def _check_isolation(self, wanted: NewEnvironment) -> None:
-        held = self._runtime.isolation
-        if wanted.isolation is not None and wanted.isolation is not held:
-            raise IsolationUnavailable(
-                f"This server holds environments of isolation class {held}, not {wanted.isolation}",
-                {"isolation": wanted.isolation.value, "available": [held.value]},
-            )
-
-    def _new_row(self, caller: Principal, wanted: NewEnvironment, template: Template, limits: Limits) -> Environment:
+    def _new_row(
+        self, caller: Principal, wanted: NewEnvironment, template: Template, isolation: Isolation, limits: Limits
+    ) -> Environment:
         now = self._clock.now()
         timeout_s = wanted.timeout_s or self._settings.default_environment_timeout_s
         return Environment(
@@ -334,7 +329,7 @@ class EnvironmentService:
             owner_id=caller.user_id,
             name=wanted.name,
             template=template.name,
-            isolation=self._runtime.isolation,
+            isolation=isolation,
             status=EnvironmentStatus.CREATING,
             timeout_s=timeout_s,
             created_at=now,

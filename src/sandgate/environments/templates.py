@@ -1,11 +1,12 @@
 """The templates of this server: one for each version of Python, and ``python`` for the newest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from sandgate.core.errors import TemplateNotFound, TemplateUnavailable, UnknownTemplate
+from sandgate.core.errors import ConfigurationError, TemplateNotFound, TemplateUnavailable, UnknownTemplate
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 from sandgate.core.template import Template
 
 #: Listed whether or not an interpreter was found.
@@ -40,10 +41,29 @@ class FoundInterpreter(Protocol):
 class TemplateCatalogue:
     """Implements :class:`sandgate.environments.base.Templates`, from interpreters by minor version (``3.9``)."""
 
-    def __init__(self, interpreters: Mapping[str, FoundInterpreter], limits: Limits) -> None:
+    def __init__(
+        self,
+        interpreters: Mapping[str, FoundInterpreter],
+        limits: Limits,
+        isolations: Sequence[Isolation] = (),
+        contained: Collection[str] = (),
+    ) -> None:
+        """``isolations`` are the classes that the server holds, its own first.
+
+        The templates of the names in ``contained`` are of the gvisor class when nothing else is asked for. Raises
+        ``ConfigurationError`` when there is none of such a name.
+        """
         listed = [version for version in (*VERSIONS, *NEW_VERSIONS) if version in VERSIONS or version in interpreters]
         made = [_make_template(version, interpreters.get(version), limits) for version in listed]
-        self._templates = {template.name: template for template in [_make_newest(made, limits), *made]}
+        self._templates = {
+            template.name: replace(template, isolations=_order(isolations, template.name in contained))
+            for template in [_make_newest(made, limits), *made]
+        }
+        for name in set(contained) - set(self._templates):
+            raise ConfigurationError(
+                f"SANDGATE_GVISOR_TEMPLATES names {name!r}, and there is no such template; there are: "
+                + ", ".join(self._templates)
+            )
 
     def list(self) -> Sequence[Template]:
         """See :class:`sandgate.environments.base.Templates`; versions in the order of their numbers."""
@@ -70,6 +90,12 @@ class TemplateCatalogue:
                 {"template": name, "reason": template.unavailable_reason},
             )
         return template
+
+
+def _order(isolations: Sequence[Isolation], contained: bool) -> tuple[Isolation, ...]:
+    """The classes, first the one that is taken unasked."""
+    first = Isolation.GVISOR if contained else None
+    return tuple(sorted(isolations, key=lambda isolation: isolation is not first))
 
 
 def _make_template(version: str, found: FoundInterpreter | None, limits: Limits) -> Template:

@@ -161,7 +161,7 @@ class Operation(APIRoute):
         else:
             result = await self.endpoint(**arguments)
             if isinstance(result, EventStream):
-                await result.serve(scope, receive, send)
+                await result.serve(scope, receive, send, lambda: authenticate(exchange, self._gate.authenticator))
                 return
             answer = self._render(result, exchange)
         if exchange.changes:

@@ -6,7 +6,7 @@ client that reads nothing at all is cut off by the connection (see ``polite_tran
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from sandgate.config.settings import Settings
-from sandgate.core.errors import TooManyStreams
+from sandgate.core.errors import NotAuthenticated, StoreUnavailable, TooManyStreams
 from sandgate.core.ids import UserId
 from sandgate.http.answer import Header
 from sandgate.http.connection import while_connected
@@ -27,6 +27,8 @@ _CONTENT_TYPE = f"{MEDIA_TYPE}; charset=utf-8".encode()
 # Proxies that gather an answer before they hand it on would make it late.
 _HEADERS: tuple[Header, ...] = ((b"content-type", _CONTENT_TYPE), (b"x-accel-buffering", b"no"))
 _HEARTBEAT = b":\n\n"
+# How long a stream may go on with a credential that has been ended, whatever the settings say.
+_LONGEST_UNCHECKED_S = 15.0
 # A client that was cut off asks again after so many milliseconds.
 _RETRY = b"retry: 1000\n\n"
 
@@ -47,6 +49,9 @@ class ServerEvent:
         data = orjson.dumps(self.data, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
         return b"id: %b\nevent: %b\ndata: %b\n\n" % (self.event_id.encode(), self.name.encode(), data)
 
+
+Check = Callable[[], Awaitable[object]]
+"""Raises ``NotAuthenticated`` when the caller would not be let in any more."""
 
 Events = AsyncGenerator[Sequence[ServerEvent], None]
 
@@ -90,9 +95,9 @@ class Streams:
 
 
 class EventStream:
-    """An answer that sends ``events`` until they end, its lifetime is over, or the client goes away.
+    """An answer that sends ``events`` until they end, its lifetime or its credential is over, or the client goes away.
 
-    In the second case the client finds an end without a last event and asks again.
+    A client whose stream ends without a last event asks again.
     """
 
     def __init__(self, streams: Streams, user_id: UserId, events: Events) -> None:
@@ -100,25 +105,35 @@ class EventStream:
         self._user_id = user_id
         self._events = events
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. Raises ``TooManyStreams`` before anything was sent, ``ClientGone``."""
+    async def serve(self, scope: Scope, receive: Receive, send: Send, check: Check | None = None) -> None:
+        """Send it. Raises ``TooManyStreams`` before anything was sent, ``ClientGone``.
+
+        ``check`` is awaited now and then, and ends the stream by raising ``NotAuthenticated``.
+        """
         async with aclosing(self._events):
             with self._streams.opened(self._user_id):
                 await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
                 if not exchange_of(scope).wants_head_only:
-                    await while_connected(receive, self._send_all(send))
+                    await while_connected(receive, self._send_all(send, check))
                 await send({"type": "http.response.body", "body": b""})
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, check: Check | None) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._streams.lifetime_s
+        check_every_s = min(_LONGEST_UNCHECKED_S, self._streams.heartbeat_s)
+        checked_at = loop.time()
         await _send_part(send, _RETRY)
         coming: asyncio.Task[Sequence[ServerEvent]] | None = None
         try:
             while (left_s := deadline - loop.time()) > 0:
                 if coming is None:
                     coming = loop.create_task(_next(self._events), name="next events")
-                done, _ = await asyncio.wait({coming}, timeout=min(left_s, self._streams.heartbeat_s))
+                wait_s = min(left_s, self._streams.heartbeat_s, max(0.0, checked_at + check_every_s - loop.time()))
+                done, _ = await asyncio.wait({coming}, timeout=wait_s)
+                if loop.time() >= checked_at + check_every_s:
+                    if check is not None and not await _is_still_let_in(check):
+                        return
+                    checked_at = loop.time()
                 if not done:
                     await _send_part(send, _HEARTBEAT)
                     continue
@@ -130,6 +145,17 @@ class EventStream:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait({coming})
+
+
+async def _is_still_let_in(check: Check) -> bool:
+    """Whether the credential that the stream was asked for with is still good; a database that is away ends none."""
+    try:
+        await check()
+    except NotAuthenticated:
+        return False
+    except StoreUnavailable:
+        return True
+    return True
 
 
 async def _next(events: Events) -> Sequence[ServerEvent]:

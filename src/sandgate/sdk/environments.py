@@ -53,12 +53,17 @@ class EnvironmentCalls:
         *,
         timeout_s: int | None = None,
         metadata: Mapping[str, str] | None = None,
+        isolation: str | None = None,
         limits: Mapping[str, float] | None = None,
     ) -> Environment:
-        """A new environment; it can be used at once, though it may still be ``creating``."""
+        """A new environment; it can be used at once, though it may still be ``creating``.
+
+        ``isolation`` is the class of its walls: ``standard``, ``gvisor`` or ``process``, where the server holds it.
+        """
         body: dict[str, Any] = {"name": name, "template": template}
         body |= {} if timeout_s is None else {"timeout": timeout_s}
         body |= {} if metadata is None else {"metadata": dict(metadata)}
+        body |= {} if isolation is None else {"isolation": isolation}
         body |= {} if limits is None else {"limits": dict(limits)}
         return read_answer(Environment, self._transport.ask(Asked("POST", _ENVIRONMENTS, body)))
 

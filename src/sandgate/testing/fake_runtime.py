@@ -55,6 +55,11 @@ class FakeExecution:
         self.end(ExecutionStatus.CANCELLED)
 
     @property
+    def age_s(self) -> float:
+        """How long ago it began."""
+        return 0.0 if self._started_at is None else self._loop.time() - self._started_at
+
+    @property
     def tag(self) -> str | None:
         """By which a later gateway finds it."""
         return self._request.tag
@@ -152,7 +157,7 @@ class FakeSandbox:
             raise TooManyExecutions(f"{_QUEUE_LENGTH} executions of {self.environment_id} are queued already")
         execution = FakeExecution(self, request)
         if request.tag is not None:
-            self.tagged = {request.tag: execution}
+            self.tagged[request.tag] = execution
         if len(self._running) < self.spec.limits.concurrent_executions:
             self._start(execution)
         else:
@@ -249,6 +254,8 @@ class FakeRuntime:
         self._isolation = isolation
         self._isolations = (isolation, *others)
         self._kept: dict[str, FakeSandbox] = {}
+        self._unclaimed: set[EnvironmentId] = set()
+        self.holds = 0
         self._on_end: Callable[[EnvironmentId, str], None] | None = None
 
     @property
@@ -273,10 +280,11 @@ class FakeRuntime:
         kept = {sandbox.environment_id for sandbox in self._kept.values()}
         for environment_id in set(self.sandboxes) - set(expected) - kept:
             await self.destroy(environment_id)
+        self._unclaimed = set(self.sandboxes) - set(expected)
         for sandbox in self.sandboxes.values():
             sandbox.hand_over()
             sandbox.on_end = self._ended
-        return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
+        return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id in expected]
 
     def kept(self) -> Collection[str]:
         """See ``Runtime``."""
@@ -288,15 +296,29 @@ class FakeRuntime:
         sandbox = self._kept.pop(tag, None)
         if sandbox is None:
             return None
+        self._unclaimed.discard(sandbox.environment_id)
         execution = sandbox.tagged[tag]
         if request.tap is not None:
             execution.open_tap(request.tap)
-        return Resumed(sandbox, execution)
+        return Resumed(sandbox, execution, execution.age_s)
 
     async def discard(self, but: Collection[str] = ()) -> None:
         """See ``Runtime``."""
         for tag in [tag for tag in self._kept if tag not in but]:
-            await self.destroy(self._kept.pop(tag).environment_id)
+            sandbox = self._kept.pop(tag)
+            if sandbox.environment_id in self._unclaimed:
+                await self.destroy(sandbox.environment_id)
+            else:
+                sandbox.tagged.pop(tag).cancel()
+
+    def let_go(self, tag: str) -> None:
+        """See ``Runtime``."""
+        for sandbox in self.sandboxes.values():
+            sandbox.tagged.pop(tag, None)
+
+    def hold(self) -> None:
+        """See ``Runtime``."""
+        self.holds += 1
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
         """See ``Runtime``."""

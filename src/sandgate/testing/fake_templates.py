@@ -1,24 +1,25 @@
 """A catalogue of templates that needs no interpreter."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sandgate.core.errors import TemplateNotFound, TemplateUnavailable, UnknownTemplate
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 from sandgate.core.template import Template
 
 
 class FakeTemplates:
     """``Templates`` with ``python`` and ``python-3.9``, which are available, and ``python-3.8``, which is not."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, isolations: tuple[Isolation, ...] = (Isolation.STANDARD,)) -> None:
         limits = limits or Limits()
-        self._templates = {
-            "python": Template("python", "python", "3.13.0", "/usr/bin/python3", "/usr", limits),
-            "python-3.8": Template(
-                "python-3.8", "python", "3.8", None, None, limits, unavailable_reason="no interpreter was found"
-            ),
-            "python-3.9": Template("python-3.9", "python", "3.9.20", "/usr/bin/python3.9", "/usr", limits),
-        }
+        made = (
+            Template("python", "python", "3.13.0", "/usr/bin/python3", "/usr", limits),
+            Template("python-3.8", "python", "3.8", None, None, limits, unavailable_reason="no interpreter was found"),
+            Template("python-3.9", "python", "3.9.20", "/usr/bin/python3.9", "/usr", limits),
+        )
+        self._templates = {template.name: replace(template, isolations=isolations) for template in made}
 
     def list(self) -> Sequence[Template]:
         """See ``Templates``."""

@@ -38,6 +38,14 @@ def read_config(owner: Fields, kind_of_step: StepType, reading: Reading, scope: 
     return {**raw, **added}
 
 
+def guess_type(config: Json) -> StepType | None:
+    """The type whose `config` has most of the keys of this one, if it has any: what a step without a type may be."""
+    if not isinstance(config, dict):
+        return None
+    best = max(CONFIG_KEYS, key=lambda type_: len(config.keys() & CONFIG_KEYS[type_]))
+    return best if config.keys() & CONFIG_KEYS[best] else None
+
+
 def _read_code(fields: Fields, reading: Reading, scope: StepScope) -> Mapping[str, Json]:
     fields.require("code")
     fields.text("code", names.MAX_DEFINITION_BYTES)

@@ -1,6 +1,8 @@
 """The form of a definition as JSON Schema, for editors and for those who generate definitions.
 
-It says what stands where; what goes beyond form (cycles, paths of expressions, names given twice) only the parser says.
+It says what stands where. What goes beyond form only the parser says: the grammar of expressions and what they name,
+steps that are named twice or wait in a circle, times, and that a shared workspace is made from one template. A test
+holds the two together on all else.
 Source: JSON Schema, draft 2020-12.
 """
 

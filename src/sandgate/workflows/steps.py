@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sandgate.core.workflow import Json, RetryPolicy, StepDefinition, StepType
 from sandgate.workflows import names
-from sandgate.workflows.configs import read_config
+from sandgate.workflows.configs import guess_type, read_config
 from sandgate.workflows.expressions import kind
 from sandgate.workflows.fields import Fields
 from sandgate.workflows.parts import read_retry, read_variables
@@ -56,10 +56,11 @@ def _read_step(fields: Fields, before: str | None, reading: Reading) -> StepDefi
     needs = _read_needs(fields) if "needs" in fields else (before,) if before else ()
     condition = _read_condition(fields, reading, scope)
     foreach = _read_foreach(fields, reading, scope)
-    guess = known or suggest_one(fields.raw("type"), tuple(StepType))
+    # What is wrong in a step whose type is misspelt, or of which only its `config` tells what was meant, is said too.
+    guess = known or suggest_one(fields.raw("type"), tuple(StepType)) or guess_type(fields.raw("config"))
     if guess is None:
+        _read_common(fields, reading, scope)
         return StepDefinition(name, StepType.SLEEP, needs, {}) if name else None
-    # What is wrong in a step whose type is misspelt is said too.
     step_type = StepType(guess)
     step = StepDefinition(
         name=name or "",
@@ -74,6 +75,13 @@ def _read_step(fields: Fields, before: str | None, reading: Reading) -> StepDefi
         env=_read_env(fields, step_type, reading, scope),
     )
     return step if name else None
+
+
+def _read_common(fields: Fields, reading: Reading, scope: StepScope) -> None:
+    """What is wrong whatever the type of the step is."""
+    _read_parallelism(fields, reading)
+    _read_retry(fields, StepType.CODE_EXECUTION, reading)
+    _read_env(fields, StepType.CODE_EXECUTION, reading, scope)
 
 
 def _read_needs(fields: Fields) -> tuple[str, ...]:

@@ -79,9 +79,9 @@ class StepWork:
             self._workspaces.keep_only({live.run.run_id for live in runs})
         await self._sandboxes.discard({attempt_name(row) for live in runs for row in live.steps.values()})
 
-    def kept(self, live: LiveRun) -> frozenset[StepKey]:
-        """What an earlier process began of a run and can be taken up."""
-        return self._places.kept(live.steps.values())
+    def take_over(self, live: LiveRun) -> frozenset[StepKey]:
+        """What an earlier process began of a run and can be taken up; the rest is lost."""
+        return self._places.take_over(live.graph, live.state())
 
     def settle(self, run_id: RunId, events: Iterable[Event]) -> None:
         """What attempts came to is on disk, or of no use any more."""
@@ -97,6 +97,8 @@ class StepWork:
     async def hold(self) -> None:
         """Say that this process lives; see ``StepSandboxes``."""
         await self._sandboxes.hold()
+        if self._workspaces is not None:
+            await self._workspaces.hold()
 
     async def close(self) -> None:
         """Let go of everything."""
@@ -119,10 +121,10 @@ class StepWork:
             secrets = await self._open_secrets(live)
             masker = Masker(secrets.values())
             data = prepare(live.graph, live.state(), row, secrets)
-            folder = self._sandboxes.kept().get(attempt_name(row))
-            if folder is not None:
+            kept = self._sandboxes.kept().get(attempt_name(row))
+            if kept is not None:
                 # It was begun with this one, by a process that is gone.
-                data = replace(data, folder=folder)
+                data = replace(data, folder=kept.folder)
             place = self._places.find(live.graph, live.state(), row, masker.mask_termination)
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)

@@ -20,7 +20,7 @@ from sandgate.core.errors import (
     TemplateUnavailable,
 )
 from sandgate.core.states import Isolation
-from sandgate.sandbox import interpreters, probe
+from sandgate.sandbox import gvisor_probe, interpreters, probe
 from sandgate.sandbox.probe import Ability, Machine
 from tests.unit.cli.conftest import Command
 
@@ -129,10 +129,13 @@ def test_the_doctor_says_what_can_be_held(
     can_hold: dict[str, bool],
 ) -> None:
     """To programs as JSON, to people as a table with what to do; exit code 3 without the standard class."""
+    runsc = Ability("runsc", False, "found", "something", frozenset({Isolation.GVISOR}), "install it")
     monkeypatch.setattr(probe, "probe", lambda *_, **__: machine(*lacking))
+    monkeypatch.setattr(gvisor_probe, "probe_gvisor", lambda *_, **__: (runsc,))
     answer = sandgate("doctor", "--json")
     document = json.loads(answer.out)
-    assert (answer.code, document["can_hold"]) == (code, can_hold)
+    assert (answer.code, document["can_hold"]) == (code, can_hold | {"gvisor": False})
+    assert document["missing"]["gvisor"] == ["runsc"]
     assert document["missing"]["standard"] == [name for name in lacking if name != "landlock"]
     assert document["abilities"][0] == {
         "name": "root",
@@ -146,6 +149,7 @@ def test_the_doctor_says_what_can_be_held(
     assert shown.code == code
     assert [f"To get {name}: mend" in shown.out for name in lacking] == [True] * len(lacking)
     assert ("absent" in shown.out) is ("landlock" in lacking)
+    assert "To get runsc: install it" in shown.out
     assert f"The standard class {'can' if can_hold['standard'] else 'cannot'} be held" in shown.out
 
 

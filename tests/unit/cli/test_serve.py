@@ -10,8 +10,10 @@ import pytest
 
 from sandgate.assembly import Started
 from sandgate.auth.first_admin import FirstAdmin
-from sandgate.cli.serve import _announce, _most_sandboxes
+from sandgate.cli.serve import _announce, _most_sandboxes, find_container_runtime
 from sandgate.config.settings import Settings
+from sandgate.core.errors import IsolationUnavailable
+from sandgate.core.states import Isolation
 
 
 class Terminal(io.StringIO):
@@ -57,7 +59,31 @@ def test_a_given_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch, liste
 
 def test_spares_take_no_place_from_environments(tmp_path: Path) -> None:
     """Not even when every template has as many as it may; and all stay within the ids of the server."""
-    settings = Settings(state=tmp_path, max_environments=100, spare_sandboxes=2, most_spare_sandboxes=64)
-    assert _most_sandboxes(settings, 6) == 100 + 6 * 64
-    assert _most_sandboxes(settings.model_copy(update={"spare_sandboxes": 0}), 6) == 100
+    settings = Settings(
+        state=tmp_path, max_environments=100, spare_sandboxes=2, most_spare_sandboxes=64, gvisor_spare_sandboxes=3
+    )
+    assert _most_sandboxes(settings, 6) == 100 + 6 * (64 + 3)
+    assert _most_sandboxes(settings.model_copy(update={"spare_sandboxes": 0}), 6) == 100 + 6 * 3
     assert _most_sandboxes(settings.model_copy(update={"max_environments": 40_000}), 6) * 2 + 256 + 16 == 65_536
+
+
+@pytest.mark.parametrize(
+    ("wanted", "isolation"),
+    [
+        ({}, Isolation.GVISOR),
+        ({"gvisor_templates": "python"}, Isolation.STANDARD),
+        ({"gvisor_platform": "ptrace"}, Isolation.STANDARD),
+        ({}, Isolation.STANDARD),
+    ],
+)
+def test_a_class_that_was_asked_for_has_to_be_there(
+    tmp_path: Path, wanted: dict[str, str], isolation: Isolation
+) -> None:
+    """Without ``runsc`` a server that needs it does not start, and one that could do with it has one class less."""
+    absent = tmp_path / "runsc"
+    absent.write_text("#!/bin/sh\nexit 1\n")
+    absent.chmod(0o755)
+    settings = Settings.model_validate({"state": tmp_path, "runsc": str(absent), **wanted})
+    with pytest.raises(IsolationUnavailable, match="sandgate doctor"):
+        find_container_runtime(settings, isolation)
+    assert find_container_runtime(settings, Isolation.PROCESS) is None

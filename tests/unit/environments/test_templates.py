@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from sandgate.core.errors import TemplateNotFound, TemplateUnavailable, UnknownTemplate
+from sandgate.core.errors import ConfigurationError, TemplateNotFound, TemplateUnavailable, UnknownTemplate
 from sandgate.core.limits import Limits
+from sandgate.core.states import Isolation
 from sandgate.environments.base import Templates
 from sandgate.environments.templates import TemplateCatalogue
 
@@ -88,3 +89,15 @@ def test_unknown_names_are_refused_with_the_known_ones(name: str) -> None:
     assert refused.value.details == {"template": name, "known": ALWAYS}
     with pytest.raises(TemplateNotFound):
         templates.get(name)
+
+
+def test_a_template_can_have_a_class_of_its_own() -> None:
+    """It is the first of those that environments can have; a name that no template has starts nothing."""
+    held = (Isolation.STANDARD, Isolation.GVISOR)
+    templates = TemplateCatalogue({"3.9": Found("3.9.18")}, LIMITS, held, ["python-3.9"])
+    assert templates.get("python-3.9").isolations == (Isolation.GVISOR, Isolation.STANDARD)
+    assert templates.get("python").isolations == held
+    assert templates.get("python").isolation is Isolation.STANDARD
+    assert catalogue("3.9.18").get("python").isolation is None
+    with pytest.raises(ConfigurationError, match="SANDGATE_GVISOR_TEMPLATES"):
+        TemplateCatalogue({}, LIMITS, held, ["ruby"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandgate.config.settings import Settings
-from sandgate.core.errors import TooManyStreams
+from sandgate.core.errors import NotAuthenticated, StoreUnavailable, TooManyStreams
 from sandgate.core.ids import UserId
 from sandgate.http.exchange import begin_exchange
 from sandgate.http.streaming import EventStream, ServerEvent, Streams
@@ -110,6 +110,38 @@ async def test_a_quiet_stream_says_that_it_is_alive_until_its_time_is_over() -> 
     streams = _streams(stream_heartbeat_s=0.1, stream_lifetime_s=0.35)
     await asyncio.wait_for(client.serve(EventStream(streams, ONE, source.events())), LIMIT_S)
     assert client.parts.count(b":\n\n") >= 2
+    assert client.messages[-1] == {"type": "http.response.body", "body": b""}
+    assert source.closed
+    assert streams.open_count == 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_stream_ends_soon_after_its_credential(busy: bool) -> None:
+    """Whether or not anything happens; a database that is away for a while ends none."""
+    client, source = _Client(), _Source()
+    answers: list[Exception | None] = [None, StoreUnavailable("away"), NotAuthenticated("revoked")]
+    asked = 0
+
+    async def check() -> None:
+        nonlocal asked
+        asked += 1
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    async def make_busy() -> None:
+        while busy:
+            source.may_go.release()
+            await asyncio.sleep(0.001)
+
+    streams = _streams(stream_heartbeat_s=0.1)
+    others = asyncio.create_task(make_busy())
+    serving = asyncio.create_task(
+        EventStream(streams, ONE, source.events()).serve(client.scope, client.receive, client.send, check)
+    )
+    await asyncio.wait_for(serving, LIMIT_S)
+    others.cancel()
+    assert asked == 3
     assert client.messages[-1] == {"type": "http.response.body", "body": b""}
     assert source.closed
     assert streams.open_count == 0

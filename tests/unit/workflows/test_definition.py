@@ -79,6 +79,25 @@ def test_a_misspelt_type_hides_no_other_problem() -> None:
     assert found == {f"/steps/0/{part}" for part in ("type", "config/cod", "config", "timeout", "retry/on/0")}
 
 
+def test_an_unknown_type_hides_no_other_problem() -> None:
+    """The step is read as what its `config` looks like, and where that says nothing, as far as all types agree."""
+    told = {"name": "a", "type": "bash", "config": {"code": 3, "inpts": {}}, "timeout": -1, "nedes": []}
+    dumb = {"name": "b", "type": "bash", "config": {"script": 3}, "retry": {"on": ["lsot"]}, "strategy": {}}
+    found = {pointer for pointer, _ in problems_of({"name": "w", "steps": [told, dumb, {"config": {"url": 3}}]})}
+    first = {f"/steps/0/{part}" for part in ("type", "config/inpts", "config/code", "timeout", "nedes")}
+    second = {f"/steps/1/{part}" for part in ("type", "retry/on/0", "strategy")}
+    assert found == first | second | {"/steps/2", "/steps/2/config/url"}
+
+
+def test_the_pointer_of_the_whole_is_empty() -> None:
+    """`/` is the member whose name is empty, in each form in which problems are told."""
+    with pytest.raises(InvalidDefinition) as refused:
+        parse_definition({"steps": [step("a")], "": 1})
+    assert [each["pointer"] for each in refused.value.details["problems"]] == ["/", ""]
+    assert [each["field"] for each in refused.value.details["fields"]] == ["/", ""]
+    assert "the document: `name` is required" in refused.value.message
+
+
 def test_there_are_examples() -> None:
     """The examples and the definitions of the guide are found."""
     assert len(SHOWN) >= 2

@@ -1,12 +1,20 @@
 """Runs that wait cost next to nothing: a little memory, and no work."""
 
 import asyncio
+import sys
 import tracemalloc
+from collections.abc import Awaitable, Callable
+from types import FrameType
 
+from sandgate.config.settings import Settings
+from sandgate.core.page import PageRequest
+from sandgate.core.run import Run, RunStatus
+from sandgate.store.base import RunFilter
 from tests.unit.workflows.conftest import MakeOrchestra
 from tests.unit.workflows.orchestra import LEASE_S
 
 COUNT = 300
+FEW, MANY = 100, 1_000
 MOST_BYTES_EACH = 16 * 1024
 
 
@@ -37,3 +45,51 @@ async def test_runs_that_wait(make_orchestra: MakeOrchestra) -> None:
     assert two.engine.live_count == COUNT + 1
     await two.service.decide(two.user, runs[-1].run_id, "ask", approved=True, comment="")
     assert two.engine.live_count == COUNT
+
+
+async def _calls(work: Callable[[], Awaitable[object]]) -> int:
+    """How many Python functions the event loop's thread calls for it."""
+    count = 0
+
+    def see(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        await work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+async def test_a_thousand_that_live_are_no_more_work_than_a_hundred(make_orchestra: MakeOrchestra) -> None:
+    """No task and no timer for each, and a question about one, or for a page of them, looks at no other."""
+    one = make_orchestra(settings=Settings(max_runs=2 * MANY))
+    await one.start()
+    workflow_id = await one.make({"name": "ask", "type": "approval"})
+    page, waiting = PageRequest(limit=50), RunFilter(statuses=frozenset({RunStatus.WAITING}))
+    questions: dict[str, Callable[[], Awaitable[object]]] = {
+        "status": lambda: one.service.view_newest(one.user, workflow_id, None),
+        "list": lambda: one.service.list_runs(one.user, RunFilter(), page),
+        "list of live": lambda: one.service.list_runs(one.user, waiting, page),
+        "list of workflows": lambda: one.service.list(one.user, page),
+        "one more": lambda: one.service.start(one.user, workflow_id, {}, 0),
+        "a decision": lambda: one.service.decide(one.user, runs.pop().run_id, "ask", approved=True, comment=""),
+    }
+    runs: list[Run] = []
+    seen: dict[int, dict[str, int]] = {}
+    tasks: dict[int, int] = {}
+    for count in (FEW, MANY):
+        while len(runs) < count:
+            runs += await asyncio.gather(*(one.service.start(one.user, workflow_id, {}, 0) for _run in range(100)))
+        assert one.engine.live_count >= count
+        await asyncio.sleep(0)
+        tasks[count] = len(asyncio.all_tasks())
+        for ask in questions.values():
+            await ask()
+        seen[count] = {what: await _calls(ask) for what, ask in questions.items()}
+    assert tasks[MANY] == tasks[FEW]
+    assert all(seen[MANY][what] <= 1.2 * seen[FEW][what] + 20 for what in questions), seen
+    await one.stop()

@@ -24,7 +24,7 @@ def definition_refused(document: "Document", error: "ApiError") -> DefinitionRef
     problems = list_problems(document, error)
     count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
     lines = [
-        f"{document.name}:{each['line']}: {one_line(each['pointer']) or '/'}: {one_line(each['problem'])}"
+        f"{document.name}:{each['line']}: {one_line(each['pointer']) or 'the document'}: {one_line(each['problem'])}"
         for each in problems
     ]
     return DefinitionRefused("\n".join([f"{document.name} is no valid workflow; {count}:", *lines]))

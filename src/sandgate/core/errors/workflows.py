@@ -8,18 +8,18 @@ from sandgate.core.errors.base import Conflict, NotFound, RequestRefused, TooMan
 class InvalidDefinition(RequestRefused):
     """A workflow's definition is wrong; ``details`` is ``{"problems": [{"pointer", "problem"}], "fields": […]}``.
 
-    ``pointer`` is a JSON pointer (Source: RFC 6901) into the definition; ``fields`` says the same in the form of
-    ``VALIDATION_FAILED``.
+    ``pointer`` is a JSON pointer (Source: RFC 6901) into the definition, ``""`` for all of it; ``fields`` says the same
+    in the form of ``VALIDATION_FAILED``.
     """
 
     code = "WORKFLOW_INVALID"
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
-        first = "; ".join(f"{pointer or '/'}: {problem}" for pointer, problem in problems[:3])
+        first = "; ".join(f"{pointer or 'the document'}: {problem}" for pointer, problem in problems[:3])
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         details = {
             "problems": [{"pointer": pointer, "problem": problem} for pointer, problem in problems],
-            "fields": [{"field": pointer or "/", "problem": problem} for pointer, problem in problems],
+            "fields": [{"field": pointer, "problem": problem} for pointer, problem in problems],
         }
         super().__init__(f"The definition is not valid: {first}{more}", details)
         self.problems = tuple(problems)

@@ -58,6 +58,8 @@ _TEMPLATE = {
     "available": True,
     "unavailable_reason": None,
     "limits": _LIMITS,
+    "isolation": "standard",
+    "isolations": ["standard", "gvisor"],
 }
 
 
@@ -215,7 +217,7 @@ class ExecutionsAnswer(BaseModel):
 
 
 class TemplateAnswer(BaseModel):
-    """What environments can be made from."""
+    """What environments can be made from; `isolations` are the classes that they can have."""
 
     model_config = with_example(_TEMPLATE)
 
@@ -225,6 +227,8 @@ class TemplateAnswer(BaseModel):
     available: bool
     unavailable_reason: str | None
     limits: LimitsAnswer
+    isolation: Annotated[Isolation | None, Field(description="The class of environments that ask for none.")]
+    isolations: list[Isolation]
 
     @classmethod
     def of(cls, template: Template) -> "TemplateAnswer":
@@ -236,6 +240,8 @@ class TemplateAnswer(BaseModel):
             available=template.available,
             unavailable_reason=template.unavailable_reason,
             limits=LimitsAnswer.of(template.limits),
+            isolation=template.isolation,
+            isolations=list(template.isolations),
         )
 
 

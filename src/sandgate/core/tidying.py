@@ -1,0 +1,56 @@
+"""Removes what the code of a step would have removed itself, had it not been killed, where more is to run after it."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from sandgate.core.errors import MechanismFault, RequestRefused
+from sandgate.core.execution import ExecutionRequest, Termination
+from sandgate.core.states import ExecutionStatus
+
+# A sandbox that is too busy for it keeps the files.
+_LIMIT_S = 3.0
+_CODE = """
+import os, shutil
+path = os.environ.get("TMPDIR", "/tmp") + "/" + {folder!r}
+for end in ("-inputs.json", "-outputs.json"):
+    try:
+        os.unlink(path + end)
+    except OSError:
+        pass
+if {whole}:
+    shutil.rmtree(path, ignore_errors=True)
+"""
+# What these left is not collected.
+_WORTHLESS = frozenset({ExecutionStatus.CANCELLED, ExecutionStatus.LOST})
+
+
+class Tidier(Protocol):
+    """An execution."""
+
+    async def wait(self) -> Termination:
+        """How it ended."""
+        ...
+
+    def cancel(self) -> None:
+        """Kill it."""
+        ...
+
+
+async def tidy(execute: Callable[[ExecutionRequest], Tidier], request: ExecutionRequest, ended: Termination) -> None:
+    """Remove the files of an execution that did not get to do so; ``execute`` runs code where it ran.
+
+    It may take a few seconds, and may be in vain.
+    """
+    data = request.data
+    if ended.is_tidy or data is None:
+        return
+    code = _CODE.format(folder=data.folder, whole=ended.status in _WORTHLESS)
+    with suppress(MechanismFault, RequestRefused):
+        execution = execute(ExecutionRequest(code, _LIMIT_S))
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                await execution.wait()
+        except TimeoutError:
+            execution.cancel()

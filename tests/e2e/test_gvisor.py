@@ -1,0 +1,88 @@
+"""The gvisor class over HTTP, on a real server: asked for, a template's own, and shown in every answer."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from bench.client import Connection
+from bench.sandgate_server import ENVIRONMENTS, Server, delete, execute
+from tests.runtime.hosts import descendants
+
+pytestmark = pytest.mark.needs_gvisor
+TEMPLATES = "/api/v1/sandbox/templates"
+KERNEL = {"code": "print(open('/proc/version').read())"}
+
+
+@pytest.fixture(scope="module")
+def contained() -> Iterator[Server]:
+    """A server with one template whose environments are contained unasked."""
+    with Server({"SANDGATE_GVISOR_TEMPLATES": "python-3.9"}) as running:
+        yield running
+
+
+def make(connection: Connection, template: str, **wanted: str) -> str:
+    """An environment that says what it was asked for."""
+    made = connection.expect(201, "POST", ENVIRONMENTS, {"name": "e", "template": template, **wanted})
+    environment_id: str = made["environment_id"]
+    assert connection.expect(200, "GET", f"{ENVIRONMENTS}/{environment_id}")["isolation"] == made["isolation"]
+    return environment_id
+
+
+def kernel(connection: Connection, environment_id: str) -> tuple[str, bool]:
+    """The class that an execution shows, and whether the kernel that it saw is the host's."""
+    ran = connection.expect(200, "POST", f"{ENVIRONMENTS}/{environment_id}/execute", KERNEL)
+    return ran["isolation"], os.uname().release in ran["stdout"]
+
+
+@pytest.mark.needs_python39
+def test_classes_side_by_side(contained: Server) -> None:
+    """Asked for by field, or by template; whoever asks otherwise gets the other; a kernel is what tells them apart."""
+    with contained.connect() as connection:
+        made = {
+            ("gvisor", False): make(connection, "python", isolation="gvisor"),
+            ("standard", True): make(connection, "python-3.9", isolation="standard"),
+        }
+        by_template, plain = make(connection, "python-3.9"), make(connection, "python")
+        assert {shown: kernel(connection, each) for shown, each in made.items()} == {shown: shown for shown in made}
+        assert kernel(connection, by_template) == ("gvisor", False)
+        assert kernel(connection, plain) == ("standard", True)
+        for each in (*made.values(), by_template, plain):
+            assert execute(connection, each)["stdout"] == "Hello, World!\n"
+            delete(connection, each)
+
+
+@pytest.mark.needs_python39
+def test_templates_say_which_classes_there_are(contained: Server) -> None:
+    """And which of them is taken unasked."""
+    with contained.connect() as connection:
+        listed = connection.expect(200, "GET", TEMPLATES)["templates"]
+        classes = {each["name"]: (each["isolation"], each["isolations"]) for each in listed}
+        assert classes["python"] == ("standard", ["standard", "gvisor"])
+        assert classes["python-3.9"] == ("gvisor", ["gvisor", "standard"])
+
+
+def test_what_the_server_does_not_hold_is_refused(contained: Server) -> None:
+    """With the classes that it holds."""
+    with contained.connect() as connection:
+        wanted = {"name": "e", "template": "python", "isolation": "process"}
+        error = connection.expect(400, "POST", ENVIRONMENTS, wanted)["error"]
+        assert error["code"] == "ISOLATION_UNAVAILABLE"
+        assert error["details"] == {"isolation": "process", "available": ["standard", "gvisor"]}
+        assert "sandgate doctor" in error["message"]
+
+
+def test_an_environment_ends_with_its_container() -> None:
+    """Its row says so, and what ran in it is lost; as a class of the server's own, for who asks for none."""
+    with Server({"SANDGATE_ISOLATION": "gvisor"}) as running, running.connect() as connection:
+        made = make(connection, "python")
+        assert kernel(connection, made) == ("gvisor", False)
+        kernels = [pid for pid, (name, _parent) in descendants(running.pid).items() if name == "exe"]
+        os.kill(kernels[0], signal.SIGKILL)
+        path = f"{ENVIRONMENTS}/{made}"
+        row = connection.expect(200, "GET", path)
+        while row["status"] == "running":
+            row = connection.expect(200, "GET", path)
+        assert row["status"] == "failed"
+        assert "container ended" in row["status_reason"]

@@ -1,0 +1,225 @@
+"""What holds in the gvisor class in particular: who runs as whom, limits, ends, and what is left of it."""
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sandgate.core.limits import MIB, Limits
+from sandgate.core.states import ExecutionStatus, Isolation
+from tests.runtime.hosts import Bench, LauncherHost, descendants, launcher_host, start_launcher, until
+
+pytestmark = pytest.mark.needs_gvisor
+_IDS = range(1_700_000_000, 1_700_000_000 + 65_536)
+SMALL = Limits(memory_bytes=64 * MIB, disk_bytes=16 * MIB, processes=16)
+
+
+def ids(pid: int) -> set[int]:
+    """The user and group ids of a process, as the host sees them."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {int(word) for line in lines if line.startswith(("Uid:", "Gid:")) for word in line.split()[1:]}
+
+
+def mounts() -> list[str]:
+    """What is mounted on the host."""
+    return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+async def test_nothing_of_it_is_root(gvisor: Bench) -> None:
+    """Neither runsc, nor its file server, nor gVisor's kernel: they have two ids, and no network but their own."""
+    sandbox = await gvisor.make()
+    assert await gvisor.works(sandbox)
+    pids = list(descendants(gvisor.host.process.pid))
+    assert len(pids) > 3
+    found = {each for pid in pids for each in ids(pid)}
+    assert len(found) == 2
+    assert found <= set(_IDS)
+    networks = {os.readlink(f"/proc/{pid}/ns/net") for pid in pids}
+    assert os.readlink("/proc/self/ns/net") not in networks
+    shown = {name for pid in pids for name in os.listdir(f"/proc/{pid}/root")}
+    assert shown.isdisjoint({"boot", "home", "opt", "srv", "var", "work"})
+
+
+async def test_code_has_a_kernel_of_its_own_and_no_powers(gvisor: Bench) -> None:
+    """No capability, nobody's but its own files and processes, read-only programs, loopback only."""
+    sandbox = await gvisor.make()
+    code = """
+import os, socket
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+answer = {
+    "kernel": os.uname().release, "ids": os.getresuid() + os.getresgid(), "groups": os.getgroups(),
+    "capabilities": status["CapEff"].strip(), "seccomp": status["Seccomp"].strip(), "cwd": os.getcwd(),
+    "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdigit())[:1],
+    "links": [name for _number, name in socket.if_nameindex()], "host": socket.gethostname(), "refused": [],
+}
+for path in ("/usr/x", "/etc/x", "/x", "/dev/x", "/proc/x", "/root/x"):
+    try:
+        open(path, "w")
+    except OSError:
+        answer["refused"].append(path)
+for call in ("os.setuid(0)", "os.chroot('/')", "os.kill(1, 9)", "os.mknod('n', 0o20666, 0x103)"):
+    try:
+        eval(call)
+        answer["refused"].append("not refused")
+    except OSError:
+        pass
+"""
+    found = await gvisor.ask(sandbox, code)
+    assert found.pop("kernel") != os.uname().release
+    assert found == {
+        "ids": [1000] * 6, "groups": [], "capabilities": "0" * 16, "seccomp": "2", "cwd": "/workspace",
+        "processes": [1], "links": ["lo"], "host": "sandbox",
+        "refused": ["/usr/x", "/etc/x", "/x", "/dev/x", "/proc/x", "/root/x"],
+    }  # fmt: skip
+    assert await gvisor.works(sandbox)
+
+
+async def test_process_1_has_nothing_to_tell(gvisor: Bench) -> None:
+    """Its variables can be read where gVisor is old; they are the ones that code has anyway."""
+    sandbox = await gvisor.make()
+    code = """
+import os
+try:
+    told = open("/proc/1/environ", "rb").read().split(b"\\0")
+except OSError:
+    told = []
+own = {os.fsencode(f"{name}={value}") for name, value in os.environ.items()}
+answer = [os.fsdecode(each) for each in told if each and each not in own]
+"""
+    assert await gvisor.ask(sandbox, code) == []
+
+
+async def test_memory_that_runs_out_ends_what_runs(gvisor: Bench) -> None:
+    """Not the sandbox, which works on and has its files; again and again."""
+    sandbox = await gvisor.make(limits=SMALL)
+    assert (await gvisor.run(sandbox, "open('kept', 'w').write('kept')")).status is ExecutionStatus.COMPLETED
+    for _round in range(2):
+        ran = await gvisor.run(sandbox, "kept = []\nwhile True:\n    kept.append(bytearray(1 << 20))")
+        assert (ran.status, ran.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
+    assert (await gvisor.run(sandbox, "print(open('kept').read())")).stdout == b"kept\n"
+
+
+async def test_memory_that_is_granted_can_be_used(gvisor: Bench) -> None:
+    """All of it, whatever gVisor's kernel needs for itself."""
+    sandbox = await gvisor.make(limits=SMALL)
+    ran = await gvisor.run(sandbox, "print(len(bytearray(56 << 20)))")
+    assert (ran.status, ran.stdout) == (ExecutionStatus.COMPLETED, b"58720256\n")
+    assert ran.usage.peak_memory_bytes > 56 * MIB
+
+
+async def test_a_full_disk_is_an_error_to_the_code(gvisor: Bench) -> None:
+    """And to nobody else; what was written can be removed."""
+    sandbox = await gvisor.make(limits=SMALL)
+    fill = "f = open('full', 'wb', 0)\nfor _ in range(64): f.write(bytes(1 << 20))"
+    ran = await gvisor.run(sandbox, fill)
+    assert (ran.status, ran.error and ran.error.name) == (ExecutionStatus.FAILED, "OSError")
+    assert b"No space left" in ran.stderr
+    assert (
+        await gvisor.run(sandbox, "import os\nos.unlink('full')\nopen('x', 'wb').write(bytes(8 << 20))")
+    ).exit_code == 0
+
+
+async def test_a_storm_of_forks_is_bounded_and_ends(gvisor: Bench) -> None:
+    """Forks fail at the limit, and when the execution ends so does every process of it."""
+    sandbox = await gvisor.make(limits=replace(SMALL, memory_bytes=256 * MIB))
+    storm = """
+import os, time
+made = 0
+try:
+    while made < 100:
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(1000)
+        made += 1
+except OSError:
+    print(made)
+"""
+    for _round in range(2):
+        ran = await gvisor.run(sandbox, storm)
+        assert ran.status is ExecutionStatus.COMPLETED
+        assert 8 <= int(ran.stdout) < 16
+    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+    started = time.perf_counter()
+    assert (await gvisor.run(sandbox, bomb, 0.5)).status is ExecutionStatus.TIMED_OUT
+    assert time.perf_counter() - started < 1.5
+    look = "import os\nprint(sorted(int(name) for name in os.listdir('/proc') if name.isdigit())[2:])"
+    assert (await gvisor.run(sandbox, look)).stdout == b"[]\n"
+
+
+async def test_deadlines_and_floods(gvisor: Bench) -> None:
+    """Both are ended from outside, whatever the code does against it."""
+    sandbox = await gvisor.make(limits=Limits(output_bytes=4096, drained_output_bytes=8 * MIB))
+    stubborn = (
+        "import signal\nfor s in signal.valid_signals() - {9, 19}: signal.signal(s, signal.SIG_IGN)\nwhile True: pass"
+    )
+    started = time.perf_counter()
+    ran = await gvisor.run(sandbox, stubborn, 0.2)
+    assert ran.status is ExecutionStatus.TIMED_OUT
+    assert 0.2 <= time.perf_counter() - started < 1.0
+    flood = await gvisor.run(sandbox, "import os\nwhile True: os.write(1, b'x' * 65536)")
+    assert (flood.status, flood.stdout, flood.stdout_truncated) == (ExecutionStatus.OUTPUT_LIMIT, b"x" * 4096, True)
+    assert await gvisor.works(sandbox)
+
+
+async def test_slots_share_files_and_not_processes(gvisor: Bench) -> None:
+    """Executions side by side see the same folder, and nobody's processes but their own."""
+    sandbox = await gvisor.make()
+    code = """
+import os, time
+open(f"here-{os.getpid()}-{time.monotonic_ns()}", "w").close()
+while len([name for name in os.listdir(".") if name.startswith("here-")]) < 3: time.sleep(0.01)
+print(len([name for name in os.listdir("/proc") if name.isdigit()]))
+"""
+    ran = await asyncio.gather(*(gvisor.run(sandbox, code) for _slot in range(3)))
+    assert [each.stdout for each in ran] == [b"2\n"] * 3
+
+
+async def spare_group(host: LauncherHost, made: int) -> Path:
+    """The control group of the spare beside so many sandboxes, when it is ready."""
+    await until(lambda: len(host.groups()) == made + 1)
+    spare = host.groups()[-1]
+    await until(lambda: len((spare / "cgroup.procs").read_text().split()) > 3)
+    # waits: nobody is told when a spare is ready, and one that is not is of no use.
+    await asyncio.sleep(0.5)
+    return spare
+
+
+async def test_spares_are_taken_and_made_again() -> None:
+    """What was made beforehand is there at once, with the limits that were asked for, and is nobody else's."""
+    with launcher_host(Isolation.GVISOR, gvisor_spares=1) as host:
+        runtime = host.runtime()
+        bench = Bench(host, runtime)
+        await runtime.start(bench.on_end)
+        await bench.make()
+        for made in (1, 2):
+            spare = await spare_group(host, made)
+            sandbox = await bench.make()
+            assert spare.exists()
+            assert await bench.works(sandbox)
+        await runtime.stop(keep_sandboxes=False)
+
+
+async def test_a_launcher_that_dies_takes_everything_along() -> None:
+    """Its processes at once, their control groups with the next start; whoever ran something there is told."""
+    with launcher_host(Isolation.GVISOR) as host:
+        runtime = host.runtime()
+        bench = Bench(host, runtime)
+        await runtime.start(bench.on_end)
+        sandbox = await bench.make()
+        running = sandbox.execute(bench.request("while True: pass", 60))
+        pids = list(descendants(host.process.pid))
+        host.process.send_signal(signal.SIGKILL)
+        host.process.wait()
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        assert not [line for line in mounts() if "jail" in line]
+        host.process = start_launcher(host.config)
+        assert (await running.wait()).status is ExecutionStatus.LOST
+        await until(lambda: bench.ended)
+        assert bench.ended == [(sandbox.environment_id, "the launcher died and took its sandboxes along")]
+        assert host.groups() == []
+        assert os.listdir(host.config.run_folder / "jail") == []
+        await runtime.stop(keep_sandboxes=False)
