@@ -17,8 +17,10 @@ from sandgate.core.errors import (
 )
 from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.ids import ExecutionId, make_execution_id
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.tidying import tidy
+from sandgate.environments.journal import OutputJournal
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import ActiveExecution, LiveEnvironment
 from sandgate.environments.tasks import TaskOwner
@@ -64,6 +66,7 @@ class Executions:
         self._lifecycle = lifecycle
         self._clock = clock
         self._tasks = tasks
+        self._settings = settings
         self._most_code_bytes = settings.max_code_bytes
         self._default_timeout_s = settings.default_execution_timeout_s
         self._most_input_bytes = settings.max_execution_input_bytes
@@ -94,9 +97,9 @@ class Executions:
         self, live: LiveEnvironment, code: str, timeout_s: float | None, around: Surroundings | None = None
     ) -> Execution:
         """Run code to its end and answer the durable record; see ``Environments.execute``."""
-        active = await self._start(
-            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s, around=around)
-        )
+        tap = OutputTap()
+        timeout_s = self._default_timeout_s if timeout_s is None else timeout_s
+        active = await self._start(live, ExecutionRequest(code, timeout_s, around=around, tap=tap), tap=tap)
         note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
         try:
             return await self._conclude(live, active)
@@ -106,6 +109,47 @@ class Executions:
             raise
         finally:
             note.cancel()
+
+    async def begin(
+        self,
+        live: LiveEnvironment,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+        *,
+        durable: bool,
+    ) -> ActiveExecution:
+        """Let code begin to run, whoever waits for it, and let its output be seen. ``durable``: its row is written.
+
+        Raises ``StoreUnavailable``, and then it is cancelled.
+        """
+        limits, settings = live.row.limits, self._settings
+        journal = OutputJournal(limits.output_bytes, settings.stream_window_bytes, settings.max_streamed_output_bytes)
+        request = ExecutionRequest(
+            code, self._default_timeout_s if timeout_s is None else timeout_s, around=around, watch=journal
+        )
+        active = await self._start(live, request, journal=journal)
+        # Made now, because what fails later has to be heard by whoever asks later.
+        active.recorded = asyncio.get_running_loop().create_future()
+        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
+        self._tasks.spawn(self._conclude_followed(live, active, note), f"conclude {active.row.execution_id}")
+        if durable:
+            note.cancel()
+            try:
+                await self._store.insert_running(active.row)
+            except BaseException:
+                active.handle.cancel()
+                raise
+        return active
+
+    async def _conclude_followed(
+        self, live: LiveEnvironment, active: ActiveExecution, note: asyncio.TimerHandle
+    ) -> None:
+        await self._conclude_alone(live, active)
+        note.cancel()
+        if active.recorded is not None and active.recorded.done():
+            # It has been looked at, whether or not somebody will come.
+            active.recorded.exception()
 
     async def run_step(
         self, live: LiveEnvironment, request: ExecutionRequest, mask: Mask | None, collect: Collect | None
@@ -136,7 +180,12 @@ class Executions:
         return ended
 
     async def _start(
-        self, live: LiveEnvironment, request: ExecutionRequest, mask: Mask | None = None
+        self,
+        live: LiveEnvironment,
+        request: ExecutionRequest,
+        mask: Mask | None = None,
+        journal: OutputJournal | None = None,
+        tap: OutputTap | None = None,
     ) -> ActiveExecution:
         sandbox = live.get_sandbox() or await live.wait_for_sandbox()
         try:
@@ -146,9 +195,8 @@ class Executions:
             # The sandbox is gone, but the runtime's word of it is still on its way.
             self._lifecycle.sandbox_ended(live.environment_id, sandbox.failure or fault.message)
             raise live.refusal() from fault
-        active = ActiveExecution(
-            self._begin(live, request, 0.0 if resumed is None else resumed.age_s), handle, sandbox, mask
-        )
+        age_s = 0.0 if resumed is None else resumed.age_s
+        active = ActiveExecution(self._begin(live, request, age_s), handle, sandbox, mask, journal, tap)
         live.add(active)
         return active
 
@@ -180,9 +228,7 @@ class Executions:
     async def cancel(self, active: ActiveExecution) -> Execution:
         """Kill it and answer its record."""
         active.handle.cancel()
-        if active.recorded is None:
-            active.recorded = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(active.recorded)
+        return await active.wait_for_record()
 
     async def drain(self, environments: Iterable[LiveEnvironment], grace_s: float) -> None:
         """Wait for what runs, then cancel the rest."""
@@ -219,6 +265,8 @@ class Executions:
     async def _conclude(self, live: LiveEnvironment, active: ActiveExecution) -> Execution:
         """Wait for the end and record it. Raises ``StoreUnavailable``; the record is then written later."""
         termination = await active.handle.wait()
+        if active.journal is not None:
+            active.journal.end()
         ended = self._describe(active.row, termination if active.mask is None else active.mask(termination))
         try:
             await self._store.finish(ended)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.limits import Limits
@@ -75,6 +76,7 @@ class ZygoteExecution:
         self._has_data = request.data is not None
         self._tap = request.tap
         self._sink = request.sink
+        self._watcher = request.watch
         self._left_files: bool | None = None
         self._answer = b""
         self._outputs: bytes | None = None
@@ -181,14 +183,19 @@ class ZygoteExecution:
         self._started = time.perf_counter() - age_s
         self._timers = [
             loop.call_later(max(0.0, self._timeout_s - age_s), self._end, ExecutionStatus.TIMED_OUT),
-            loop.call_later(_WATCH_AFTER_S, self._watch),
+            loop.call_later(_WATCH_AFTER_S if self._watcher is None else 0.0, self._watch),
         ]
+        if self._watcher is not None:
+            self._watcher.begin()
 
     def _stream(self, name: str, descriptor: int) -> OutputStream:
         keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
         if self._spool is None:
             sink = self._sink if name == "stdout" else None
-            return OutputStream(descriptor, keep, drop, self._on_flood, sink)
+            if self._watcher is None:
+                return OutputStream(descriptor, keep, drop, self._on_flood, sink)
+            take = partial(self._watcher.put, name)
+            return OutputStream(descriptor, keep, self._watcher.most_bytes, self._on_flood, sink, take)
         return self._spool.stream(name, descriptor, keep, drop, self._on_flood)
 
     def _send(self) -> None:

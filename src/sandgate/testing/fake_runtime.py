@@ -10,12 +10,14 @@ from sandgate.core.execution import ExecutionRequest, Termination, Usage
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.output_tap import OutputTap
+from sandgate.core.output_watch import OutputWatch
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.testing.fake_code import Outcome, interpret
 
 _USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
 _QUEUE_LENGTH = 64
+_PIECE = 65_536
 
 
 class FakeSource:
@@ -71,7 +73,7 @@ class FakeExecution:
 
     def hand_over(self) -> "FakeExecution":
         """What goes on for the next gateway; whoever waits for this one hears that it is lost."""
-        following = FakeExecution(self._sandbox, replace(self._request, tap=None))
+        following = FakeExecution(self._sandbox, replace(self._request, tap=None, watch=None))
         following._started_at = self._started_at
         self.end(ExecutionStatus.LOST)
         following._go_on()
@@ -92,6 +94,23 @@ class FakeExecution:
         outcome = self._interpret()
         if self._request.tap is not None:
             self.open_tap(self._request.tap)
+        if self._request.watch is None:
+            self._run(outcome)
+            return
+        self._request.watch.begin()
+        streams = (("stdout", bytes(outcome.stdout)), ("stderr", bytes(outcome.stderr)))
+        pieces = [(name, text[i : i + _PIECE]) for name, text in streams for i in range(0, len(text), _PIECE)]
+        self._show(self._request.watch, deque(pieces), outcome)
+
+    def _show(self, watch: OutputWatch, pieces: deque[tuple[str, bytes]], outcome: Outcome) -> None:
+        """Write as fast as it is taken, and go on with the code after that."""
+        while pieces and not self.ended:
+            if not watch.put(*pieces.popleft(), lambda: self._show(watch, pieces, outcome)):
+                return
+        if not self.ended:
+            self._run(outcome)
+
+    def _run(self, outcome: Outcome) -> None:
         age_s = self._loop.time() - (self._started_at or 0.0)
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
