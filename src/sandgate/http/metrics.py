@@ -16,7 +16,7 @@ class HttpMetrics:
 
     def __init__(self) -> None:
         # When each series began is one more series for each, which nobody asks for.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library gives it no types
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "sandgate_http_requests",
