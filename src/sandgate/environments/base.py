@@ -8,12 +8,15 @@ from typing import Protocol
 from sandgate.core.environment import Environment
 from sandgate.core.execution import Execution, Surroundings
 from sandgate.core.idempotency import Keep
-from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.limits import AskedLimits
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
+from sandgate.core.quota import QuotaReport, UserQuota
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.core.template import Template
+from sandgate.environments.following import Events
+from sandgate.environments.journal import Offsets
 from sandgate.sandbox.base import SandboxUsage
 
 
@@ -110,6 +113,46 @@ class Environments(Protocol):
         """
         ...
 
+    async def begin_execution(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+    ) -> Execution:
+        """Let code run whether or not anybody waits; answers its record, durable, in status ``running``.
+
+        Raises what :meth:`execute` does.
+        """
+        ...
+
+    async def stream_execution(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+        *,
+        detach: bool,
+    ) -> Events:
+        """Run code and tell its events as they happen, as fast as they are asked for: the code waits for who reads.
+
+        Closing the events before the last one cancels the execution, or lets it go on with ``detach``. Raises what
+        :meth:`execute` does.
+        """
+        ...
+
+    async def follow_execution(
+        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId, offsets: Offsets | None
+    ) -> Events:
+        """The events of an execution after what was read of its output, or all; those that there will be, too.
+
+        What a step of a workflow writes is told when it has ended. Raises ``ExecutionNotFound``.
+        """
+        ...
+
     async def get_execution(
         self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
     ) -> Execution:
@@ -142,4 +185,24 @@ class Templates(Protocol):
 
     def check(self, name: str) -> Template:
         """One that environments can be made from. Raises ``UnknownTemplate``, ``TemplateUnavailable``."""
+        ...
+
+
+class Quotas(Protocol):
+    """What users may use and do use. Every method raises ``StoreUnavailable``."""
+
+    async def report(self, caller: Principal) -> QuotaReport:
+        """The caller's own."""
+        ...
+
+    async def get(self, caller: Principal, user_id: UserId) -> QuotaReport:
+        """A user's. Raises ``Forbidden`` unless the caller is an admin, ``UserNotFound``."""
+        ...
+
+    async def put(self, caller: Principal, user_id: UserId, quota: UserQuota) -> QuotaReport:
+        """Set what a user may use; what is None is as the settings say. Raises ``Forbidden``, ``UserNotFound``."""
+        ...
+
+    async def delete(self, caller: Principal, user_id: UserId) -> QuotaReport:
+        """Leave everything to the settings again. Raises ``Forbidden``, ``UserNotFound``."""
         ...

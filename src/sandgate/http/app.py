@@ -8,7 +8,7 @@ from sandgate.auth.base import Authenticator, Users
 from sandgate.config.settings import Settings
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
-from sandgate.environments.base import Environments, Templates
+from sandgate.environments.base import Environments, Quotas, Templates
 from sandgate.http.api import Api
 from sandgate.http.audit import AuditedRequests
 from sandgate.http.boundary import Boundary
@@ -42,6 +42,7 @@ def create_app(
     authenticator: Authenticator,
     users: Users,
     environments: Environments,
+    quotas: Quotas,
     templates: Templates,
     workflows: Workflows,
     secrets: Secrets,
@@ -72,7 +73,7 @@ def create_app(
     metrics.add_gauge("sandgate_streams_open", "Event streams that are open.", lambda: streams.open_count)
     for name, (help_text, read) in (gauges or {}).items():
         metrics.add_gauge(name, help_text, read)
-    add_execution_routes(api, environments)
+    add_execution_routes(api, environments, streams)
     add_environment_routes(api, environments)
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)
@@ -83,7 +84,7 @@ def create_app(
     add_webhook_routes(api, webhooks)
     add_hook_routes(api, webhooks, settings.webhook_max_body_bytes)
     add_auth_routes(api, authenticator)
-    add_user_routes(api, users)
+    add_user_routes(api, users, quotas)
     add_audit_routes(api, audit_rows)
     add_health_routes(api, Readiness(checks, clock), metrics)
     add_docs_routes(api)

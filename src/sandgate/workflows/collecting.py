@@ -12,6 +12,7 @@ from sandgate.core.errors import MechanismFault, RequestRefused
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
+from sandgate.core.tidying import removal_of, remove
 from sandgate.sandbox.archive import ArchiveCaps, ArchiveError, ArchiveParser, FileBegins, archive_code
 from sandgate.sandbox.base import Execute, RunningExecution
 from sandgate.store.base import ArtifactStore, PackedFile, PackFolder, PackSink
@@ -81,11 +82,13 @@ class Leftovers:
         self._masker = masker
         self._artifacts: tuple[Artifact, ...] = ()
         self._problem: str | None = None
+        self._execute: Execute | None = None
 
     async def collect(self, execute: Execute, ended: Termination) -> None:
-        """Take everything, or nothing and note why."""
+        """Take everything, or nothing and note why. It stays where it is, too, and can be taken again."""
         if not ended.left_files or ended.status in _UNREACHABLE:
             return
+        self._execute = execute
         try:
             await self._room.load(self._needs.store, self._row)
             self._artifacts = await self._take(execute)
@@ -96,6 +99,11 @@ class Leftovers:
         except OSError as fault:
             _log.error("artifacts not kept", run_id=self._row.run_id, reason=fault.strerror)
             self._problem = f"The server could not keep the files in $SANDGATE_ARTIFACTS: {fault.strerror}"
+
+    async def remove(self) -> None:
+        """What was taken is kept for good, or never will be: where more is to run, nothing of it stays."""
+        if self._execute is not None:
+            await remove(self._execute, removal_of(self._folder))
 
     def added_to(self, result: StepResult) -> StepResult:
         """The result with what was kept. A step that succeeded fails when it left what could not be kept."""
