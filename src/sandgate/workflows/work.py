@@ -18,6 +18,7 @@ from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.fair_slots import FairSlots
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.maskers import Maskers
 from sandgate.workflows.masking import Masker
 from sandgate.workflows.places import Places, attempt_name
 from sandgate.workflows.requests import HttpSteps
@@ -45,6 +46,7 @@ class StepWork:
         self._workspaces = workspaces
         self._places = Places(sandboxes, workspaces, environments)
         self._secrets = secrets
+        self._maskers = Maskers()
         self._collecting = collecting
         # What attempts left where more is to run, until it is kept for good.
         self._leftovers: dict[str, Leftovers] = {}
@@ -127,7 +129,7 @@ class StepWork:
         masker = Masker()
         try:
             secrets = await self._open_secrets(live)
-            masker = Masker(secrets.values())
+            masker = await self._maskers.get(secrets.values())
             context = attempt_context(live.graph, live.state(), row, secrets)
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)
@@ -137,7 +139,7 @@ class StepWork:
         masker = Masker()
         try:
             secrets = await self._open_secrets(live)
-            masker = Masker(secrets.values())
+            masker = await self._maskers.get(secrets.values())
             data = prepare(live.graph, live.state(), row, secrets)
             kept = self._sandboxes.kept().get(attempt_name(row))
             if kept is not None:
