@@ -182,3 +182,16 @@ async def test_a_cancelled_adoption_leaves_nothing(isolation: Isolation, request
     await until(lambda: host.processes() == {})
     assert len(os.listdir("/proc/self/fd")) < before
     await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_ends_of_a_time_without_a_gateway_are_told(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """In every slot, whatever was said in it meanwhile."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    ends_at = time.time() + 0.8
+    await run_and_kill(host, environment_id, {tag: later(0.8) for tag in "abc"})
+    await asyncio.sleep(max(0.0, ends_at + 0.2 - time.time()))  # waits: for the ends
+    bench, _ = await connect(host, environment_id)
+    ends = [await (await take_up(bench, tag)) for tag in "abc"]
+    assert [ended.stdout for ended in ends] == [b"before\nafter\n"] * 3
+    await close(host, bench, environment_id)
