@@ -10,13 +10,13 @@ from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.clock import Clock
 from sandgate.core.errors import MechanismFault, RequestRefused
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination
+from sandgate.core.intake import Intake
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.archive import ArchiveCaps, ArchiveError, ArchiveParser, FileBegins, archive_code
 from sandgate.sandbox.base import Execute, RunningExecution
 from sandgate.store.base import ArtifactStore, PackedFile, PackFolder, PackSink
 from sandgate.telemetry.log import get_logger
-from sandgate.workflows.intake import Intake
 from sandgate.workflows.masking import Masker
 
 _READ_LIMIT_S = 60.0

@@ -58,6 +58,15 @@ from sandgate.core.errors.faults import (
     StoreUnavailable,
     TooManyConnections,
 )
+from sandgate.core.errors.files import (
+    DiskFull,
+    FileConflict,
+    FileForbidden,
+    FileMissing,
+    FilesUnavailable,
+    FileTooLarge,
+    PathInvalid,
+)
 from sandgate.core.errors.requests import (
     HeadTooLarge,
     IdempotencyInProgress,
@@ -97,6 +106,7 @@ __all__ = [
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
+    "DiskFull",
     "EnvironmentElsewhere",
     "EnvironmentNotFound",
     "EnvironmentNotRunning",
@@ -104,6 +114,11 @@ __all__ = [
     "ExecutionNotFound",
     "ExecutionNotRunning",
     "ExpressionError",
+    "FileConflict",
+    "FileForbidden",
+    "FileMissing",
+    "FileTooLarge",
+    "FilesUnavailable",
     "Forbidden",
     "HeadTooLarge",
     "HookNotFound",
@@ -122,6 +137,7 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "NotReady",
+    "PathInvalid",
     "PayloadTooLarge",
     "RangeNotSatisfiable",
     "RequestRefused",
