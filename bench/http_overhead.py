@@ -139,6 +139,8 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         authenticator=auth,
         users=UserService(store.users, accounts, passwords, clock),
         environments=service,
+        files=service.files,
+        quotas=service.quotas,
         templates=FakeTemplates(),
         secrets=SecretService(store.secrets, Sealer(keys), clock, settings),
         artifacts=ArtifactService(store, ArtifactFiles(folder / "artifacts"), clock, settings),

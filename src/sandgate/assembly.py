@@ -231,6 +231,8 @@ class Gateway:
             authenticator=self._auth,
             users=self._users,
             environments=self._environments,
+            files=self._environments.files,
+            quotas=self._environments.quotas,
             templates=self._templates,
             workflows=self._workflows,
             secrets=self._secrets,
@@ -262,6 +264,7 @@ class Gateway:
                 tasks.create_task(self._auth.run(), name="api key uses"),
                 tasks.create_task(self._artifacts.run(), name="artifacts"),
                 tasks.create_task(self._trail.run(), name="audit"),
+                tasks.create_task(self._environments.quotas.use.run(), name="executions of the day"),
             ]
             await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
             self._trail.note(by_service("stop_service", self._clock.now(), None, {}))

@@ -113,7 +113,7 @@ class GivenForker(AnyForker):
         while self._burial.bury_next() > 0:
             used = self._burial.add(used)
         if self._number > 1:
-            self._remember()
+            self._past.append(bytes(self._end_text))
         wire.pack_exited_into(self._end_text, 0, wire.EXITED, self._number, *ended, *used)
         calls.run((self._say_end,))
 

@@ -7,7 +7,8 @@ environment puts up the walls before anything else.
 import _signal
 import ctypes
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
 from sandgate_agent import calls, child, system, walls, wire
 from sandgate_agent.calls import Call
@@ -35,7 +36,7 @@ class Start:
         if plan is not None:
             if not request["joins"]:
                 self._calls += plan.environment(request["disk_bytes"], request["inodes"])
-            self._calls += plan.slot()
+            self._calls += plan.slot() if request["joins"] else plan.first_slot()
         limits = [(number, request[name]) for number, name in _RLIMITS if request[name] is not None]
         # The kernel counts descriptors that are on their way for the whole user, against this limit of who sends one:
         # where all sandboxes are of one user, a forker must not be bound by what its own children may open.
@@ -104,7 +105,7 @@ class AnyForker:
         kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
         self._kill_all = kill_namespace if standard else self._kill_descendants
         # How earlier children ended: those whose end a gateway may not have written down when it died.
-        self._past: List[bytes] = []
+        self._past: Deque[bytes] = deque(maxlen=_MOST_PAST)
         self._end_text = ctypes.create_string_buffer(wire.EXITED_BYTES)
         self._say_end = calls.prepare("write", control, self._end_text, wire.EXITED_BYTES)
         self._sync = sync
@@ -172,12 +173,6 @@ class AnyForker:
             self._reset(message)
         return True
 
-    def _remember(self) -> None:
-        """The end that was told last is about to be written over."""
-        self._past.append(bytes(self._end_text))
-        if len(self._past) > _MOST_PAST:
-            del self._past[0]
-
     def _resume(self, message: bytes) -> None:
         """Go on for another gateway: of what runs for the last one only that is kept which this one knows of."""
         nonce, numbers = wire.parse_resume(message)
@@ -241,7 +236,7 @@ class Forker(AnyForker):
         fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all
         bury_ended, bury_next, status, usage = burial.bury_ended, burial.bury_next, burial.status, burial.usage
         pack_end, end_text, say_end, kind = wire.pack_exited_into, self._end_text, self._say_end, wire.EXITED
-        number, held, pid, control = self._number, self._held, self._pid, self._control
+        number, held, pid, control, remember = self._number, self._held, self._pid, self._control, self._past.append
         while True:
             if not pid and not held:
                 for call in opening:
@@ -278,7 +273,7 @@ class Forker(AnyForker):
                     while bury_next() > 0:
                         used = burial.add(used)
                     if number > 1:
-                        self._remember()
+                        remember(bytes(end_text))
                     pack_end(end_text, 0, kind, number, *ended, *used)
                     if say_end() < 0:
                         raise calls.failure(say_end)

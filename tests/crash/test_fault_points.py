@@ -26,6 +26,7 @@ ELSEWHERE = {
     "servers": "only where several servers share a database; tests/e2e/test_servers_apart.py lets some die",
     "secrets": "a secret is one write",
     "audit": "entries are added in one write, and handed in again until they are there",
+    "quotas": "each is one write; executions that were not added to their day when a server dies are not counted",
     "artifacts": "what is removed is removed again; tests/crash/test_run_crashes.py has those that are kept with a run",
 }
 UNREACHED = {

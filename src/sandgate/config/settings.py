@@ -123,6 +123,15 @@ class Settings(BaseModel):
     # Environments
     max_environments: int = _setting(2000, "Live environments on this server.", ge=1, le=20_000)
     max_environments_per_user: int = _setting(1000, "Live environments of one user.", ge=1)
+    max_memory_bytes_per_user: int = _setting(
+        0, "Memory of all live environments of one user together. 0: no bound.", unit="bytes", ge=0
+    )
+    max_executions_per_day_per_user: int = _setting(
+        0, "Executions of one user a day, which begins at midnight (UTC). 0: no bound.", ge=0
+    )
+    max_executions_at_once_per_user: int = _setting(
+        512, "Executions of one user that run or wait at once, on this server.", ge=1, le=100_000
+    )
     default_environment_timeout_s: int = _setting(
         3600, "Lifetime of an environment that asks for none.", unit="s", ge=1, le=86_400
     )
@@ -301,7 +310,7 @@ class Settings(BaseModel):
         le=4_000_000_000,
     )
     spare_sandboxes: int = _setting(
-        8, "Sandboxes of each template in use that are made before they are asked for; 0 makes none.", ge=0, le=1000
+        16, "Sandboxes of each template in use that are made before they are asked for; 0 makes none.", ge=0, le=1000
     )
     most_spare_sandboxes: int = _setting(
         64, "The most of them after many were asked for at once; fewer again when it has been quiet.", ge=0, le=1000

@@ -9,10 +9,11 @@ from sandgate.core.environment import Environment
 from sandgate.core.execution import Execution, Surroundings
 from sandgate.core.files import FileEntry
 from sandgate.core.idempotency import Keep
-from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.limits import AskedLimits
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
+from sandgate.core.quota import QuotaReport, UserQuota
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.core.template import Template
 from sandgate.environments.files import Folder, OpenFile
@@ -244,4 +245,24 @@ class Templates(Protocol):
 
     def check(self, name: str) -> Template:
         """One that environments can be made from. Raises ``UnknownTemplate``, ``TemplateUnavailable``."""
+        ...
+
+
+class Quotas(Protocol):
+    """What users may use and do use. Every method raises ``StoreUnavailable``."""
+
+    async def report(self, caller: Principal) -> QuotaReport:
+        """The caller's own."""
+        ...
+
+    async def get(self, caller: Principal, user_id: UserId) -> QuotaReport:
+        """A user's. Raises ``Forbidden`` unless the caller is an admin, ``UserNotFound``."""
+        ...
+
+    async def put(self, caller: Principal, user_id: UserId, quota: UserQuota) -> QuotaReport:
+        """Set what a user may use; what is None is as the settings say. Raises ``Forbidden``, ``UserNotFound``."""
+        ...
+
+    async def delete(self, caller: Principal, user_id: UserId) -> QuotaReport:
+        """Leave everything to the settings again. Raises ``Forbidden``, ``UserNotFound``."""
         ...

@@ -2,12 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
-from sandgate.config.settings import Settings
 from sandgate.core.errors import LimitTooHigh
 from sandgate.core.limits import MIB, AskedLimits, Ceilings, Limits
-from sandgate.core.principal import Principal
 
 # As clients write them, and in how many of ours.
 _WRITTEN: Mapping[str, tuple[str, int]] = {
@@ -16,30 +13,6 @@ _WRITTEN: Mapping[str, tuple[str, int]] = {
     "processes": ("processes", 1),
     "disk_bytes": ("disk_mb", MIB),
 }
-
-
-class CeilingSource(Protocol):
-    """Knows what a user may ask for."""
-
-    async def get_ceilings(self, caller: Principal) -> Ceilings:
-        """The most that the caller may ask for. Raises ``StoreUnavailable`` where they are looked up."""
-        ...
-
-
-class ServerCeilings:
-    """The same for every user: what the settings say."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._ceilings = Ceilings(
-            memory_bytes=settings.max_environment_memory_bytes,
-            cpu_millis=settings.max_environment_cpu_millis,
-            processes=settings.max_environment_processes,
-            disk_bytes=settings.max_environment_disk_bytes,
-        )
-
-    async def get_ceilings(self, caller: Principal) -> Ceilings:  # noqa: ARG002 - those of a user come from elsewhere
-        """See :class:`CeilingSource`."""
-        return self._ceilings
 
 
 def _write(name: str, value: int) -> float:

@@ -81,7 +81,7 @@ class Lifecycle:
         """Keep an environment that an earlier process made; without a sandbox, or too old, it ends at once."""
         remaining_s = (row.expires_at - self._clock.now()).total_seconds()
         live = self._keep(row, self._clock.monotonic() + max(remaining_s, 0.0), sandbox)
-        self._quota.count(row.owner_id)
+        self._quota.count(row.owner_id, row.limits.memory_bytes)
         if remaining_s <= 0:
             self._expire(row.environment_id)
         elif sandbox is None:
@@ -200,7 +200,7 @@ class Lifecycle:
         )
         live.row = replace(live.row, status=ending.status, status_reason=ending.reason, ended_at=ended_at)
         del self._live[environment_id]
-        self._quota.give_back(live.row.owner_id)
+        self._quota.give_back(live.row.owner_id, live.row.limits.memory_bytes)
         _log.info("environment ended", environment_id=environment_id, status=ending.status.value, reason=ending.reason)
         if self._audit is not None and not ending.deleted:
             # What a caller deleted is told of with the request.

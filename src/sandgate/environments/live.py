@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sandgate.core.environment import Environment
@@ -73,6 +74,12 @@ class ActiveExecution:
         if self.journal is None:
             raise RuntimeError("the output of this execution is not for others")
         return self.journal
+
+    def on_record(self, act: Callable[[], None]) -> None:
+        """Act once the record is written, or cannot be."""
+        if self.recorded is None:
+            self.recorded = asyncio.get_running_loop().create_future()
+        self.recorded.add_done_callback(lambda _recorded: act())
 
     async def wait_for_record(self) -> Execution:
         """The record, once it is written. Raises ``StoreUnavailable`` when it could not be."""

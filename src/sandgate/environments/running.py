@@ -12,6 +12,7 @@ from sandgate.environments.journal import Offsets
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import ActiveExecution
 from sandgate.environments.lookup import Lookup
+from sandgate.environments.quotas import UserQuotas
 from sandgate.sandbox.base import Collect, Mask
 from sandgate.store.base import Store
 
@@ -23,6 +24,7 @@ class CodeRunner:
     _lifecycle: Lifecycle
     _lookup: Lookup
     _executions: Executions
+    quotas: UserQuotas
     _server_id: str
     _draining = False
 
@@ -43,7 +45,8 @@ class CodeRunner:
         self._executions.check_code(code)
         if around is not None:
             self._executions.check_around(around)
-        return await self._executions.run(live, code, timeout_s, around)
+        async with self.quotas.executing(caller.user_id):
+            return await self._executions.run(live, code, timeout_s, around)
 
     async def begin_execution(
         self,
@@ -86,7 +89,14 @@ class CodeRunner:
         self._executions.check_code(code)
         if around is not None:
             self._executions.check_around(around)
-        return await self._executions.begin(live, code, timeout_s, around, durable=durable)
+        await self.quotas.begin(caller.user_id)
+        try:
+            active = await self._executions.begin(live, code, timeout_s, around, durable=durable)
+        except BaseException:
+            self.quotas.end(caller.user_id)
+            raise
+        active.on_record(lambda: self.quotas.end(caller.user_id))
+        return active
 
     async def follow_execution(
         self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId, offsets: Offsets | None

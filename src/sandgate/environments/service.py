@@ -25,13 +25,14 @@ from sandgate.environments.access import (
 from sandgate.environments.base import Metrics, NewEnvironment, Templates
 from sandgate.environments.executions import Executions
 from sandgate.environments.files import FileService
-from sandgate.environments.granting import CeilingSource, ServerCeilings, grant
+from sandgate.environments.granting import grant
 from sandgate.environments.isolation import choose_isolation
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import Ending, not_running
 from sandgate.environments.lookup import Lookup
 from sandgate.environments.measuring import measure
 from sandgate.environments.quota import Quota
+from sandgate.environments.quotas import UserQuotas
 from sandgate.environments.running import CodeRunner
 from sandgate.environments.tasks import TaskOwner
 from sandgate.sandbox.base import Runtime, Sandbox
@@ -67,7 +68,6 @@ class EnvironmentService(CodeRunner):
         clock: Clock,
         settings: Settings,
         on_fault: Callable[[BaseException], None] | None = None,
-        ceilings: CeilingSource | None = None,
         audit: AuditSink | None = None,
         server_id: str = "server",
     ) -> None:
@@ -76,11 +76,11 @@ class EnvironmentService(CodeRunner):
         self._templates = templates
         self._clock = clock
         self._settings = settings
-        self._ceilings = ceilings or ServerCeilings(settings)
         self._draining = False
         self._server_id = server_id
         self._tasks = TaskOwner(on_fault)
         self._quota = Quota(settings)
+        self.quotas = UserQuotas(store, self._quota, clock, settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
         self._lookup = Lookup(store, self._lifecycle, server_id)
         self.files = FileService(self._lookup, self._lifecycle, settings)
@@ -148,13 +148,14 @@ class EnvironmentService(CodeRunner):
     ) -> Environment:
         """See ``Environments``."""
         check_can_write(caller)
+        allowed = await self.quotas.allowed(caller.user_id)
         self._check_not_draining()
         template = self._templates.check(wanted.template)
         isolation = choose_isolation(wanted, template, self._runtime)
         limits = template.limits
         if wanted.limits is not None:
-            limits = grant(limits, wanted.limits, await self._ceilings.get_ceilings(caller))
-        self._quota.take(caller.user_id)
+            limits = grant(limits, wanted.limits, self.quotas.ceilings(allowed))
+        self._quota.take(caller.user_id, limits.memory_bytes, allowed)
         row = self._new_row(caller, wanted, template, isolation, limits)
         # Once the row may have been written its sandbox has to follow, also when the caller goes away meanwhile.
         await self._tasks.finish(self._insert_and_launch(row, keep and keep(row)), f"insert {row.environment_id}")

@@ -8,7 +8,7 @@ from sandgate.auth.base import Authenticator, Users
 from sandgate.config.settings import Settings
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
-from sandgate.environments.base import Environments, Files, Templates
+from sandgate.environments.base import Environments, Files, Quotas, Templates
 from sandgate.http.api import Api
 from sandgate.http.audit import AuditedRequests
 from sandgate.http.boundary import Boundary
@@ -44,6 +44,7 @@ def create_app(
     users: Users,
     environments: Environments,
     files: Files,
+    quotas: Quotas,
     templates: Templates,
     workflows: Workflows,
     secrets: Secrets,
@@ -86,7 +87,7 @@ def create_app(
     add_webhook_routes(api, webhooks)
     add_hook_routes(api, webhooks, settings.webhook_max_body_bytes)
     add_auth_routes(api, authenticator)
-    add_user_routes(api, users)
+    add_user_routes(api, users, quotas)
     add_audit_routes(api, audit_rows)
     add_health_routes(api, Readiness(checks, clock), metrics)
     add_docs_routes(api)

@@ -64,6 +64,7 @@ class IdempotentRequests:
         now = self._clock.now()
         saved = await self._store.claim(claim, digest, at=now, fresh_after=now - self._retention)
         if saved is not None:
+            exchange.facts["again"] = True
             return await self._answer_again(exchange, claim, saved, digest, work)
         exchange.claimed = claim
         try:

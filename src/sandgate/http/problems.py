@@ -71,6 +71,8 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.TooManyLoginAttempts: 429,
     errors.TooManyEnvironments: 429,
     errors.TooManyExecutions: 429,
+    errors.MemoryQuotaExceeded: 429,
+    errors.ExecutionQuotaExceeded: 429,
     errors.TooManyRuns: 429,
     errors.TooManyStreams: 429,
     errors.TooManyTriggers: 429,

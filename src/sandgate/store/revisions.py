@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Engine
 
 from sandgate.core.errors import ConfigurationError
 from sandgate.store import faults
-from sandgate.store.audit_schema import metadata
 from sandgate.store.connections import Location, connector_for
+from sandgate.store.quota_schema import metadata
 
 # Every version that this code knows, oldest first; a test compares them with the files under ``migrations``.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 

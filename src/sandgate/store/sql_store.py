@@ -14,6 +14,7 @@ from sandgate.store.base import (
     EnvironmentStore,
     ExecutionStore,
     IdempotencyStore,
+    QuotaStore,
     RetentionStore,
     RunNotes,
     RunStore,
@@ -32,6 +33,7 @@ from sandgate.store.environments import SqlEnvironmentStore
 from sandgate.store.executions import SqlExecutionStore
 from sandgate.store.idempotency import SqlIdempotencyStore
 from sandgate.store.notes import SqlRunNotes
+from sandgate.store.quotas import SqlQuotaStore
 from sandgate.store.retention import SqlRetentionStore
 from sandgate.store.revisions import ensure_schema
 from sandgate.store.runs import SqlRunStore
@@ -73,6 +75,7 @@ class SqlStore:
     webhooks: WebhookStore
     servers: ServerStore
     audit: AuditStore
+    quotas: QuotaStore
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class SqlStore:
         self.webhooks = SqlWebhookStore(self._database)
         self.servers = SqlServerStore(self._database)
         self.audit = SqlAuditStore(self._database)
+        self.quotas = SqlQuotaStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.

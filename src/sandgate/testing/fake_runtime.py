@@ -1,12 +1,13 @@
 """A runtime without sandboxes: it keeps the promises of ``Runtime`` and runs what ``fake_code`` understands."""
 
 import asyncio
+import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
-from sandgate.core.execution import ExecutionRequest, Termination, Usage
+from sandgate.core.execution import ExecutionRequest, FileOperation, OutputSink, Termination, Usage
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.output_tap import OutputTap
@@ -14,6 +15,7 @@ from sandgate.core.output_watch import OutputWatch
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.testing.fake_code import Outcome, interpret
+from sandgate.testing.fake_files import run_file_worker
 
 _USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
 _QUEUE_LENGTH = 64
@@ -41,6 +43,7 @@ class FakeExecution:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[Termination] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._worker: asyncio.Future[None] | None = None
         self._started_at: float | None = None
 
     async def wait(self) -> Termination:
@@ -90,7 +93,16 @@ class FakeExecution:
         request = self._request
         return interpret(request.code, self._sandbox.spec.limits, request.data, request.around)
 
+    async def _work_on_files(self, operation: FileOperation, sink: OutputSink) -> None:
+        code = await run_file_worker(self._sandbox.folder(), operation, sink)
+        sink.close()
+        self.end(ExecutionStatus.COMPLETED if code == 0 else ExecutionStatus.FAILED, Outcome())
+
     def _go_on(self) -> None:
+        if self._request.files is not None and self._request.sink is not None:
+            self._worker = asyncio.ensure_future(self._work_on_files(self._request.files, self._request.sink))
+            self._timer = self._loop.call_later(self._request.timeout_s, self.end, ExecutionStatus.TIMED_OUT)
+            return
         outcome = self._interpret()
         if self._request.tap is not None:
             self.open_tap(self._request.tap)
@@ -126,6 +138,8 @@ class FakeExecution:
             return
         if self._timer is not None:
             self._timer.cancel()
+        if self._worker is not None:
+            self._worker.cancel()
         self._ended.set_result(self._termination(status, outcome or Outcome()))
         self._sandbox.forget(self)
 
@@ -156,6 +170,7 @@ class FakeSandbox:
         self.tagged: dict[str, FakeExecution] = {}
         self._running: set[FakeExecution] = set()
         self._queue: deque[FakeExecution] = deque()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._timer = self._lifetime(spec.lifetime_s)
 
     @property
@@ -215,6 +230,12 @@ class FakeSandbox:
         while self._queue and len(self._running) < self.spec.limits.concurrent_executions:
             self._start(self._queue.popleft())
 
+    def folder(self) -> str:
+        """Its work folder, made when it is needed."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="sandgate-fake-")
+        return self._folder.name
+
     def die(self, reason: str) -> None:
         """End it with all that runs in it; its runtime is told."""
         if self._failure is not None:
@@ -222,6 +243,8 @@ class FakeSandbox:
         self._failure = reason
         self._timer.cancel()
         self.lose_executions()
+        if self._folder is not None:
+            self._folder.cleanup()
         self.on_end(self)
 
     def lose_executions(self) -> None:

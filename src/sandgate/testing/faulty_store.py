@@ -14,6 +14,7 @@ from sandgate.store.base import (
     EnvironmentStore,
     ExecutionStore,
     IdempotencyStore,
+    QuotaStore,
     RetentionStore,
     RunChange,
     RunNotes,
@@ -46,6 +47,7 @@ PARTS = (
     "artifacts",
     "servers",
     "audit",
+    "quotas",
 )
 
 # What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
@@ -147,6 +149,9 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "servers.leave": ("servers.leave",),
     "audit.append": ("audit.append",),
     "audit.prune": ("audit.prune",),
+    "quotas.put": ("quotas.put",),
+    "quotas.delete": ("quotas.delete",),
+    "quotas.add_executions": ("quotas.add_executions",),
 }
 
 # Every other one.
@@ -201,6 +206,8 @@ READS = frozenset(
         "audit.list",
         "audit.read",
         "audit.find_head",
+        "quotas.find",
+        "quotas.count_executions",
     }
 )
 
@@ -256,6 +263,7 @@ class FaultyStore:
     secrets: SecretStore
     artifacts: ArtifactStore
     audit: AuditStore
+    quotas: QuotaStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store

@@ -153,3 +153,12 @@ async def test_unknown_executions_have_no_events(world: World) -> None:
     environment_id = await world.create_running()
     with pytest.raises(ExecutionNotFound):
         await world.service.follow_execution(world.user, environment_id, ExecutionId("exec-unknown"), None)
+
+
+async def test_it_counts_for_its_user_until_it_has_ended(world: World) -> None:
+    """As long as it runs, whether or not somebody listens, and no longer."""
+    environment_id = await world.create_running()
+    row = await world.service.begin_execution(world.user, environment_id, LOOP, None, None)
+    assert (await world.service.quotas.report(world.user)).use.executions_at_once == 1
+    await world.service.cancel_execution(world.user, environment_id, row.execution_id)
+    assert (await world.service.quotas.report(world.user)).use.executions_at_once == 0

@@ -187,11 +187,11 @@ async def test_quotas_hold_for_each_user_and_for_the_server(store: SqlStore) -> 
     await world.create_running()
     with pytest.raises(TooManyEnvironments) as caught:
         await world.create()
-    assert caught.value.details == {"limit": 2, "scope": "user"}
+    assert caught.value.details == {"limit": 2, "used": 2, "scope": "user"}
     await world.create_running(make_principal())
     with pytest.raises(TooManyEnvironments) as caught:
         await world.create(make_principal())
-    assert caught.value.details == {"limit": 3, "scope": "server"}
+    assert caught.value.details == {"limit": 3, "used": 3, "scope": "server"}
     await world.service.delete(world.user, first)
     await world.create()
     assert world.service.live_count == 3

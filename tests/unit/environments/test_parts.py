@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import ManualClock, SystemClock
-from sandgate.core.errors import TooManyEnvironments
+from sandgate.core.errors import MemoryQuotaExceeded, TooManyEnvironments
 from sandgate.core.execution import Execution
 from sandgate.core.idempotency import KeyClaim
 from sandgate.core.ids import UserId, make_environment_id, make_execution_id
 from sandgate.core.page import PageRequest
+from sandgate.core.quota import UserQuota
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.deadlines import Deadlines
 from sandgate.environments.quota import Quota
@@ -68,23 +69,25 @@ async def test_deadlines_that_are_put_off_for_ever_are_not_kept() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.booleans()), max_size=60))
 def test_a_quota_never_goes_beyond_its_limits(steps: list[tuple[str, bool]]) -> None:
     """Whatever is taken and given back, the counts are those of a simple model."""
-    quota = Quota(Settings(max_environments=5, max_environments_per_user=3))
+    quota = Quota(Settings(max_environments=5))
+    by_count, by_memory = UserQuota(environments=3), UserQuota(environments=3, memory_bytes=25)
     held: dict[str, int] = dict.fromkeys("abc", 0)
     for name, takes in steps:
         if takes:
-            fits = held[name] < 3 and sum(held.values()) < 5
+            fits = held[name] < (2 if name == "c" else 3) and sum(held.values()) < 5
             try:
-                quota.take(UserId(name))
-            except TooManyEnvironments:
+                quota.take(UserId(name), 10, by_memory if name == "c" else by_count)
+            except (TooManyEnvironments, MemoryQuotaExceeded):
                 assert not fits
             else:
                 assert fits
                 held[name] += 1
         elif held[name]:
-            quota.give_back(UserId(name))
+            quota.give_back(UserId(name), 10)
             held[name] -= 1
         assert quota.total == sum(held.values())
         assert quota.held_by(UserId(name)) == held[name]
+        assert quota.memory_of(UserId(name)) == 10 * held[name]
 
 
 async def test_a_background_task_that_fails_is_told() -> None:

@@ -145,6 +145,7 @@ async def test_no_new_work_while_stopping(world: World) -> None:
 
 async def test_an_environment_created_during_the_stop_does_not_outlive_it(world: World) -> None:
     """Its row was accepted just before; it ends like all others."""
+    await world.service.quotas.allowed(world.user.user_id)  # Kept for a second, so that the create waits for nothing.
     creating = asyncio.ensure_future(world.create())
     await asyncio.sleep(0)
     await world.service.stop()

@@ -214,6 +214,8 @@ class _App:
                 "authenticator",
                 "users",
                 "environments",
+                "files",
+                "quotas",
                 "templates",
                 "workflows",
                 "secrets",
@@ -241,7 +243,8 @@ class _App:
         self._site = site
         templates, store = FakeTemplates(), site.store
         services = (
-            auth, site.users, site.service, templates, site.workflows, site.secrets, site.artifacts, site.schedules,
+            auth, site.users, site.service, site.service.files, site.service.quotas, templates,
+            site.workflows, site.secrets, site.artifacts, site.schedules,
             site.webhooks, store.idempotency, site.trail, store.audit, site.clock,
         )  # fmt: skip
         for part, service in zip(self._parts.values(), services, strict=True):

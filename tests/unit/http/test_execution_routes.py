@@ -163,7 +163,7 @@ async def test_executions_are_listed_and_got(site: Site) -> None:
     assert (await site.get(other)).json()["error"]["code"] == "EXECUTION_NOT_FOUND"
 
 
-async def _start(site: Site, path: str) -> "tuple[asyncio.Future[Any], str]":
+async def start(site: Site, path: str) -> "tuple[asyncio.Future[Any], str]":
     """A request that runs for ever, and the id of its execution."""
     request = asyncio.ensure_future(site.post(f"{path}/execute", {"code": "while True: pass"}))
     async with asyncio.timeout(5):
@@ -177,7 +177,7 @@ async def _start(site: Site, path: str) -> "tuple[asyncio.Future[Any], str]":
 async def test_a_running_execution_is_seen_and_cancelled(site: Site) -> None:
     """The cancel and the execute answer the same record."""
     path = f"{ENVIRONMENTS}/{await site.create_environment()}"
-    request, execution_id = await _start(site, path)
+    request, execution_id = await start(site, path)
     running = (await site.get(f"{path}/executions/{execution_id}")).json()
     assert (running["status"], running["finished_at"], running["usage"]) == ("running", None, None)
     cancelled = await site.post(f"{path}/executions/{execution_id}/cancel")

@@ -88,6 +88,18 @@ class TooManyEnvironments(TooManyRequests):
     code = "TOO_MANY_ENVIRONMENTS"
 
 
+class MemoryQuotaExceeded(TooManyRequests):
+    """The user's live environments would have more memory than allowed; ``details`` has limit, used and asked."""
+
+    code = "MEMORY_QUOTA_EXCEEDED"
+
+
+class ExecutionQuotaExceeded(TooManyRequests):
+    """The user runs, or has run today, as many executions as allowed; ``details`` has limit, used and ``scope``."""
+
+    code = "EXECUTION_QUOTA_EXCEEDED"
+
+
 class TooManyExecutions(TooManyRequests):
     """The environment runs and queues as many executions as the setting allows."""
 

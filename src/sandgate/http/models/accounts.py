@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from sandgate.core.principal import ApiKey, Principal, Role, User
+from sandgate.core.quota import QuotaReport
 from sandgate.http.models.parts import Cursor, with_example
+from sandgate.http.models.quotas import QUOTA_EXAMPLE, QuotaParts
 
 _USER_ID = "user-06evrhwp4g000e8v0zrc4v1m6h"
 _KEY_ID = "key-06evrhwzr0000c9kq9nb4dj8yt"
@@ -139,17 +141,21 @@ class UserDeletedAnswer(BaseModel):
 
 
 class MeAnswer(BaseModel):
-    """Who the credential belongs to."""
+    """Who the credential belongs to, what that user may use, and how much of it is used."""
 
-    model_config = with_example({"user_id": _USER_ID, "username": "alice", "role": "user", "credential": "token"})
+    model_config = with_example(
+        {"user_id": _USER_ID, "username": "alice", "role": "user", "credential": "token", "quota": QUOTA_EXAMPLE}
+    )
 
     user_id: str
     username: str
     role: Role
     credential: Annotated[Literal["token", "api_key"], Field(description="What the request came with.")]
+    quota: QuotaParts
 
     @classmethod
-    def of(cls, caller: Principal) -> "MeAnswer":
+    def of(cls, caller: Principal, report: QuotaReport) -> "MeAnswer":
         """From the caller."""
         kind: Literal["token", "api_key"] = "token" if caller.api_key_id is None else "api_key"
-        return cls(user_id=caller.user_id, username=caller.name, role=caller.role, credential=kind)
+        quota = QuotaParts.of(report)
+        return cls(user_id=caller.user_id, username=caller.name, role=caller.role, credential=kind, quota=quota)

@@ -29,8 +29,8 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Comes last, because what comes later is checked first.
-_WHOLE = BeforeValidator(_whole)
+#: Comes last, because what comes later is checked first.
+Whole = BeforeValidator(_whole)
 
 
 class Change(BaseModel):
@@ -72,7 +72,7 @@ def _change_example(*examples: dict[str, Any]) -> ConfigDict:
 EnvironmentName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$", description="Needs not be unique.", examples=["test-env"])
 ]
-Lifetime = Annotated[int, Field(ge=1, le=86_400, description="Lifetime in seconds, counted from now."), _WHOLE]
+Lifetime = Annotated[int, Field(ge=1, le=86_400, description="Lifetime in seconds, counted from now."), Whole]
 NewPassword = Annotated[
     str, Field(min_length=SHORTEST_PASSWORD, max_length=LONGEST_PASSWORD, json_schema_extra={"format": "password"})
 ]
@@ -94,10 +94,10 @@ class LimitsWanted(BaseModel):
 
     model_config = example({"memory_mb": 256, "cpu": 0.5})
 
-    memory_mb: Annotated[int, Field(ge=32, le=1 << 20), _WHOLE] | None = None
+    memory_mb: Annotated[int, Field(ge=32, le=1 << 20), Whole] | None = None
     cpu: Annotated[float, Field(ge=0.05, le=1024, description="In cores.")] | None = None
-    processes: Annotated[int, Field(ge=8, le=32_768), _WHOLE] | None = None
-    disk_mb: Annotated[int, Field(ge=1, le=1 << 20), _WHOLE] | None = None
+    processes: Annotated[int, Field(ge=8, le=32_768), Whole] | None = None
+    disk_mb: Annotated[int, Field(ge=1, le=1 << 20), Whole] | None = None
 
     def asked(self) -> AskedLimits:
         """For the use case."""
@@ -296,7 +296,7 @@ class CreateApiKey(BaseModel):
     expires_in: Annotated[
         int | None,
         Field(ge=1, le=10 * 365 * 86_400, description="Seconds from now; by default it does not expire."),
-        _WHOLE,
+        Whole,
     ] = None
 
 

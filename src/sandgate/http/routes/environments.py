@@ -43,6 +43,7 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
             errors.IsolationUnavailable,
             errors.LimitTooHigh,
             errors.TooManyEnvironments,
+            errors.MemoryQuotaExceeded,
             errors.ServiceDraining,
         ),
     )

@@ -55,6 +55,7 @@ def _add_execute(api: Api, environments: Environments, streams: Streams) -> None
             errors.TooManyExecutionFiles,
             errors.TooManyExecutions,
             errors.TooManyStreams,
+            errors.ExecutionQuotaExceeded,
             errors.ServiceDraining,
         ),
         extra={"responses": {"200": {"content": _STREAM_CONTENT}}},

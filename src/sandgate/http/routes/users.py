@@ -7,29 +7,55 @@ from starlette.requests import Request
 
 from sandgate.auth.base import Users
 from sandgate.core import errors
+from sandgate.environments.base import Quotas
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.idempotency import keeper
 from sandgate.http.models.accounts import MeAnswer, UserAnswer, UserDeletedAnswer, UsersAnswer
+from sandgate.http.models.quotas import QuotaAnswer, QuotaParts, SetQuota
 from sandgate.http.models.requests import CreateUser, UpdateUser
 from sandgate.http.pagination import PageQuery, next_cursor
 from sandgate.http.paths import UserPath
 
 _USERS = "/api/v1/users"
 _USER = f"{_USERS}/{{user_id}}"
+_QUOTA = f"{_USER}/quota"
 _TAG = "users"
 
 # Passwords are hashed a few at a time, on purpose slowly.
 _HASHING = (errors.TooManyRequests, errors.ServiceDraining)
 
 
-def add_user_routes(api: Api, users: Users) -> None:
+def add_user_routes(api: Api, users: Users, quotas: Quotas) -> None:
     """Declare the operations."""
+    _add_account_routes(api, users)
+    _add_quota_routes(api, quotas)
 
     @api.operation("GET", "/api/v1/me", tag=_TAG)
     async def get_me(caller: Caller) -> MeAnswer:
-        """Who the credential belongs to."""
-        return MeAnswer.of(caller)
+        """Who the credential belongs to, and what that user may use and uses."""
+        return MeAnswer.of(caller, await quotas.report(caller))
+
+
+def _add_quota_routes(api: Api, quotas: Quotas) -> None:
+    @api.operation("GET", _QUOTA, tag=_TAG, errors=(errors.Forbidden, errors.UserNotFound))
+    async def get_quota(caller: Caller, user_id: UserPath) -> QuotaAnswer:
+        """What a user may use, and uses."""
+        return QuotaAnswer(user_id=user_id, quota=QuotaParts.of(await quotas.get(caller, user_id)))
+
+    @api.operation("PUT", _QUOTA, tag=_TAG, errors=(errors.Forbidden, errors.UserNotFound))
+    async def put_quota(caller: Caller, user_id: UserPath, body: SetQuota) -> QuotaAnswer:
+        """Set what a user may use. It holds for what is asked for from now on; what there is stays."""
+        report = await quotas.put(caller, user_id, body.wanted())
+        return QuotaAnswer(user_id=user_id, quota=QuotaParts.of(report))
+
+    @api.operation("DELETE", _QUOTA, tag=_TAG, errors=(errors.Forbidden, errors.UserNotFound))
+    async def delete_quota(caller: Caller, user_id: UserPath) -> QuotaAnswer:
+        """Leave what a user may use to the server's settings again."""
+        return QuotaAnswer(user_id=user_id, quota=QuotaParts.of(await quotas.delete(caller, user_id)))
+
+
+def _add_account_routes(api: Api, users: Users) -> None:
 
     @api.operation(
         "POST",

@@ -12,6 +12,7 @@ from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile,
 from sandgate.store.base.audit import AuditFilter, AuditStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
 from sandgate.store.base.idempotency import IdempotencyStore, SavedAnswer
+from sandgate.store.base.quotas import QuotaStore
 from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.servers import Remains, ServerStore
@@ -35,6 +36,7 @@ __all__ = [
     "PackFolder",
     "PackSink",
     "PackedFile",
+    "QuotaStore",
     "Remains",
     "RetentionStore",
     "RunChange",
@@ -73,6 +75,7 @@ class Store(Protocol):
     webhooks: WebhookStore
     servers: ServerStore
     audit: AuditStore
+    quotas: QuotaStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""

@@ -1,0 +1,113 @@
+"""How many executions each user has run today and runs now."""
+
+import asyncio
+from collections import Counter
+from datetime import date, datetime, time, timedelta
+
+from sandgate.auth.fresh import FreshCache
+from sandgate.core.clock import Clock
+from sandgate.core.errors import ExecutionQuotaExceeded, StoreUnavailable
+from sandgate.core.ids import UserId
+from sandgate.core.quota import UserQuota
+from sandgate.store.base import QuotaStore
+from sandgate.telemetry.log import get_logger
+
+# What other servers have added is seen within this time, and what is not added yet is lost with the process.
+_ADD_EVERY_S = 5.0
+_MOST_HELD = 10_000
+
+_log = get_logger(__name__)
+
+
+class ExecutionUse:
+    """Counts executions in memory and adds them to their day in the database every few seconds, while ``run`` runs."""
+
+    def __init__(self, store: QuotaStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._at_once: Counter[UserId] = Counter()
+        self._day = clock.now().date()
+        self._new: Counter[UserId] = Counter()
+        self._adding: Counter[UserId] = Counter()
+        self._before: FreshCache[tuple[UserId, date], int] = FreshCache(clock, max_age_s=_ADD_EVERY_S, most=_MOST_HELD)
+
+    def at_once(self, user_id: UserId) -> int:
+        """How many run or wait now."""
+        return self._at_once[user_id]
+
+    async def today(self, user_id: UserId) -> int:
+        """How many there were since midnight (UTC). Raises ``StoreUnavailable``."""
+        self._turn_day()
+        before = await self._before.get((user_id, self._day), self._load)
+        return before + self._new[user_id] + self._adding[user_id]
+
+    async def begin(self, user_id: UserId, allowed: UserQuota) -> None:
+        """Count one more. Raises ``ExecutionQuotaExceeded``, with nothing counted, and ``StoreUnavailable``.
+
+        ``end`` has to follow.
+        """
+        if allowed.executions_per_day is not None:
+            used = await self.today(user_id)
+            if used >= allowed.executions_per_day:
+                raise self._refuse_day(used, allowed.executions_per_day)
+        running = self._at_once[user_id]
+        if allowed.executions_at_once is not None and running >= allowed.executions_at_once:
+            raise ExecutionQuotaExceeded(
+                f"You run {running} executions at once, and {allowed.executions_at_once} is the most allowed; wait "
+                "until one has ended",
+                {"limit": allowed.executions_at_once, "used": running, "scope": "at_once"},
+            )
+        self._turn_day()
+        self._at_once[user_id] = running + 1
+        self._new[user_id] += 1
+
+    def end(self, user_id: UserId) -> None:
+        """Count one less that runs."""
+        self._at_once[user_id] -= 1
+        if not self._at_once[user_id]:
+            del self._at_once[user_id]
+
+    async def run(self) -> None:
+        """Add what is new every few seconds until cancelled, and once more then."""
+        try:
+            while True:
+                await asyncio.sleep(_ADD_EVERY_S)
+                await self.add()
+        finally:
+            await self.add()
+
+    async def add(self) -> None:
+        """Add what is new to its day; what cannot be written is added the next time."""
+        self._turn_day()
+        if not self._new or self._adding:
+            return
+        day, self._adding, self._new = self._day, self._new, Counter()
+        try:
+            await self._store.add_executions(day, self._adding)
+        except StoreUnavailable as fault:
+            _log.warning("executions not counted yet", reason=fault.message)
+            if day == self._day:
+                self._new.update(self._adding)
+        finally:
+            added, self._adding = self._adding, Counter()
+            for user_id in added:
+                self._before.drop((user_id, day))
+
+    async def _load(self, key: tuple[UserId, date]) -> int:
+        return await self._store.count_executions(*key)
+
+    def _turn_day(self) -> None:
+        today = self._clock.now().date()
+        if today != self._day:
+            # The few that were not written yet are of a day that is over.
+            self._day, self._new = today, Counter()
+
+    def _refuse_day(self, used: int, limit: int) -> ExecutionQuotaExceeded:
+        now = self._clock.now()
+        midnight = datetime.combine(now.date() + timedelta(days=1), time.min, tzinfo=now.tzinfo)
+        return ExecutionQuotaExceeded(
+            f"You have run {used} executions today, and {limit} a day is the most allowed; the next day begins at "
+            "midnight (UTC)",
+            {"limit": limit, "used": used, "scope": "day"},
+            retry_after_s=(midnight - now).total_seconds(),
+        )
