@@ -130,7 +130,8 @@ class _NewFile:
     def put(self, target: str, overwrite: bool) -> None:
         """Give it its name: in one step, whatever was there."""
         if not self._has_name:
-            os.link("/proc/self/fd/{}".format(self.descriptor), self._name, follow_symlinks=True)
+            # With a folder, which the whole path makes nothing of, links are followed; without one they are not.
+            os.link("/proc/self/fd/{}".format(self.descriptor), self._name, src_dir_fd=0, follow_symlinks=True)
             self._has_name = True
         if overwrite:
             os.rename(self._name, target)
@@ -194,9 +195,10 @@ def _list(path: str, after: str, limit: int) -> Answer:
     names.sort()
     entries = []
     for name in names[:limit]:
-        status = _find_status(os.path.join(path, name))
+        whole = name if path == "." else os.path.join(path, name)
+        status = _find_status(whole)
         if status is not None:
-            entries.append(_describe(os.path.join(path, name), status))
+            entries.append(_describe(whole, status))
     return {"entries": entries, "last": names[limit - 1] if len(names) > limit else None}
 
 

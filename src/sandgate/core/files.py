@@ -86,7 +86,10 @@ def parse_answer(text: bytes) -> Mapping[str, Any]:
 
 def _error(answer: Mapping[str, Any]) -> SandgateError:
     kind = _ERRORS.get(str(answer["error"])[:32], FilesUnavailable)
-    path = str(answer.get("path", "")).encode("utf-8", "replace").decode("utf-8")[:LONGEST_PATH_BYTES]
+    try:
+        path = show_path(encode_path(str(answer.get("path", ""))))[:LONGEST_PATH_BYTES]
+    except UnicodeEncodeError:
+        path = ""
     why = str(answer.get("message", "")).encode("utf-8", "replace").decode("utf-8")[:200]
     return kind(f"{path!r} in the environment: {why}", {"path": path})
 

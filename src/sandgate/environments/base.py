@@ -224,8 +224,11 @@ class Files(Protocol):
         *,
         overwrite: bool,
         mode: int | None,
+        size_bytes: int = 0,
     ) -> FileEntry:
         """Write a file in one step: until all of it is there, what was there stays.
+
+        ``size_bytes`` is how long it will be, if that is known: what cannot fit is refused before it is sent.
 
         Raises ``FileConflict``, ``FileTooLarge``, ``DiskFull``.
         """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandgate.config.settings import Settings
-from sandgate.core.errors import FilesUnavailable, FileTooLarge, PathInvalid, SandboxFailed
+from sandgate.core.errors import DiskFull, FilesUnavailable, FileTooLarge, PathInvalid, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, FileOperation, InputSource
 from sandgate.core.files import (
     LONGEST_PATH_BYTES,
@@ -79,6 +79,7 @@ class Channel:
         """Nobody reads on: what still runs of it is killed."""
         self._execution.cancel()
         self._closing.cancel()
+        self._intake.close()
 
     async def _describe_end(self) -> str:
         ended = await self._execution.wait()
@@ -193,6 +194,7 @@ class FileService:
         *,
         overwrite: bool,
         mode: int | None,
+        size_bytes: int = 0,
     ) -> FileEntry:
         """Write a file in one step: until all of it is there, what was there stays.
 
@@ -200,6 +202,11 @@ class FileService:
         """
         _check_path(path)
         live = await self._lookup.get_live(caller, environment_id)
+        if size_bytes > self._settings.max_file_bytes:
+            raise self._too_large(path)
+        if size_bytes > live.row.limits.disk_bytes:
+            limit = live.row.limits.disk_bytes
+            raise DiskFull(f"The disk of the environment has {limit} bytes in all", {"limit_bytes": limit})
         outlet = Outlet()
         arguments = {"path": path, "overwrite": overwrite, "mode": mode}
         channel = await self._begin(live, "write", arguments, outlet, self._settings.file_transfer_timeout_s)

@@ -101,6 +101,8 @@ class FakeExecution:
     def _go_on(self) -> None:
         if self._request.files is not None and self._request.sink is not None:
             self._worker = asyncio.ensure_future(self._work_on_files(self._request.files, self._request.sink))
+            self._sandbox.workers.add(self._worker)
+            self._worker.add_done_callback(self._sandbox.workers.discard)
             self._timer = self._loop.call_later(self._request.timeout_s, self.end, ExecutionStatus.TIMED_OUT)
             return
         outcome = self._interpret()
@@ -171,6 +173,8 @@ class FakeSandbox:
         self._running: set[FakeExecution] = set()
         self._queue: deque[FakeExecution] = deque()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        # Processes of this machine, which have to be waited for.
+        self.workers: set[asyncio.Future[None]] = set()
         self._timer = self._lifetime(spec.lifetime_s)
 
     @property
@@ -389,6 +393,7 @@ class FakeRuntime:
         sandbox = self.sandboxes.pop(environment_id, None)
         if sandbox is not None:
             sandbox.die("destroyed")
+            await asyncio.gather(*sandbox.workers, return_exceptions=True)
 
     async def check(self) -> None:
         """See ``Runtime``."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Path, Query
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -33,7 +34,7 @@ from sandgate.http.models.files import (
 from sandgate.http.paths import EnvironmentPath
 
 _ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
-_FILE = f"{_ENVIRONMENT}/files/{{path:path}}"
+_FILE = f"{_ENVIRONMENT}/files/{{path:bytes}}"
 _TAG = "files"
 _MARK = b"/files/"
 _REFUSALS = (
@@ -58,6 +59,23 @@ _CONTENT: dict[str, Any] = {
     },
 }
 _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _OCTETS}}
+
+
+class _AnyPath(Convertor[str]):
+    """The rest of an address, with line ends in it, too."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("bytes", _AnyPath())
 
 PathPart = Annotated[str, Path(examples=["data/a.csv"])]
 
@@ -104,8 +122,15 @@ def _add_content_routes(api: Api, files: Files) -> None:
         """Upload a file: the body, whatever its type. Folders on the way are made; a file is replaced in one step."""
         body = stream_body(request.scope, request.receive)
         mode = None if query.mode is None else int(query.mode, 8)
+        declared = exchange_of(request.scope).headers.get(b"content-length", b"0")
         written = await files.write(
-            caller, environment_id, _path_of(request), body, overwrite=query.overwrite, mode=mode
+            caller,
+            environment_id,
+            _path_of(request),
+            body,
+            overwrite=query.overwrite,
+            mode=mode,
+            size_bytes=int(declared),
         )
         return FileAnswer.of(written)
 
