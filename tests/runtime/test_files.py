@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ async def test_no_path_leads_out(standard: Bench, tmp_path: Path) -> None:
             await read(sandbox, path)
     assert b"nologin" in await read(sandbox, "to-root/etc/passwd")
     assert await read(sandbox, "odd \udcff\nname") == b"odd"
-    refusals = {
+    refusals: dict[str, Any] = {
         "fifo": FileConflict,
         "/dev/zero": FileConflict,
         "/proc/kcore": (FileConflict, FileForbidden, FileMissing),

@@ -49,7 +49,6 @@ _TITLES = {
     429: "Too many; `Retry-After` says when to ask again.",
     431: "The head of the request is too large.",
     500: "A bug; the log has the cause under the request id.",
-    507: "The disk of the environment is full.",
     503: "Something below is away; `Retry-After` says when to ask again.",
 }
 

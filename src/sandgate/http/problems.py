@@ -58,7 +58,7 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.PayloadTooLarge: 413,
     errors.CodeTooLarge: 413,
     errors.FileTooLarge: 413,
-    errors.DiskFull: 507,
+    errors.DiskFull: 413,
     errors.FilesUnavailable: 503,
     errors.FileMissing: 404,
     errors.FileConflict: 409,

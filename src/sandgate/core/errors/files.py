@@ -34,7 +34,7 @@ class FileTooLarge(PayloadTooLarge):
     code = "FILE_TOO_LARGE"
 
 
-class DiskFull(RequestRefused):
+class DiskFull(PayloadTooLarge):
     """The environment's disk has no room left; nothing was changed."""
 
     code = "DISK_FULL"

@@ -31,6 +31,7 @@ from sandgate.http.models.files import (
     TransferFile,
     WriteFile,
 )
+from sandgate.http.operation import Audit
 from sandgate.http.paths import EnvironmentPath
 
 _ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
@@ -136,7 +137,7 @@ def _add_content_routes(api: Api, files: Files) -> None:
 
 
 def _add_delete_route(api: Api, files: Files) -> None:
-    @api.operation("DELETE", _FILE, tag=_TAG, errors=_CHANGES)
+    @api.operation("DELETE", _FILE, tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
     async def delete_file(
         caller: Caller,
         environment_id: EnvironmentPath,
@@ -167,19 +168,19 @@ def _add_looking_routes(api: Api, files: Files) -> None:
 
 
 def _add_changing_routes(api: Api, files: Files) -> None:
-    @api.operation("POST", f"{_ENVIRONMENT}/folders", tag=_TAG, errors=_CHANGES)
+    @api.operation("POST", f"{_ENVIRONMENT}/folders", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
     async def make_folder(caller: Caller, environment_id: EnvironmentPath, body: MakeFolder) -> FileAnswer:
         """Make a folder and those on the way to it; one that is there is as good."""
         return FileAnswer.of(await files.make_folder(caller, environment_id, body.path))
 
-    @api.operation("POST", f"{_ENVIRONMENT}/move", tag=_TAG, errors=_CHANGES)
+    @api.operation("POST", f"{_ENVIRONMENT}/move", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
     async def move_file(caller: Caller, environment_id: EnvironmentPath, body: TransferFile) -> FileAnswer:
         """Move a file or a tree, or give it another name."""
         return FileAnswer.of(
             await files.transfer(caller, environment_id, "move", body.source, body.target, overwrite=body.overwrite)
         )
 
-    @api.operation("POST", f"{_ENVIRONMENT}/copy", tag=_TAG, errors=_CHANGES)
+    @api.operation("POST", f"{_ENVIRONMENT}/copy", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
     async def copy_file(caller: Caller, environment_id: EnvironmentPath, body: TransferFile) -> FileAnswer:
         """Copy a file or a tree; links are copied as links."""
         return FileAnswer.of(
