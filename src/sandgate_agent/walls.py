@@ -94,12 +94,11 @@ def tree(setup: Dict[str, Any]) -> List[Call]:
     made = [calls.prepare("mkdir", "{}/{}".format(_ROOT, folder).encode(), 0o755) for folder in folders]
     for link, target in setup["links"].items():
         made.append(calls.prepare("symlink", target.encode(), (_ROOT + link).encode()))
-    for folder in (HOME, WORKSPACE):
-        made.append(calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755))
-        made.append(calls.prepare("chown", (_ROOT + folder).encode(), USER_ID, USER_ID))
-    for folder in _OPEN_FOLDERS:
-        made.append(calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755))
-        made.append(calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777))
+    # One on the way to an interpreter is there already.
+    missing = [folder for folder in (HOME, WORKSPACE, *_OPEN_FOLDERS) if folder.strip("/") not in folders]
+    made += [calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755) for folder in missing]
+    made += [calls.prepare("chown", (_ROOT + folder).encode(), USER_ID, USER_ID) for folder in (HOME, WORKSPACE)]
+    made += [calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777) for folder in _OPEN_FOLDERS]
     return made
 
 

@@ -38,19 +38,30 @@ class Tidier(Protocol):
         ...
 
 
-async def tidy(execute: Callable[[ExecutionRequest], Tidier], request: ExecutionRequest, ended: Termination) -> None:
-    """Remove the files of an execution that did not get to do so; ``execute`` runs code where it ran.
+Execute = Callable[[ExecutionRequest], Tidier]
+"""Runs code where an execution ran."""
 
-    It may take a few seconds, and may be in vain.
-    """
-    data = request.data
-    if ended.is_tidy or data is None:
-        return
-    code = _CODE.format(folder=data.folder, whole=ended.status in _WORTHLESS)
+
+def removal_of(folder: str, *, whole: bool = True) -> ExecutionRequest:
+    """What removes the files of a step by the name of their folder; the ``whole`` folder, too, if there is one."""
+    return ExecutionRequest(_CODE.format(folder=folder, whole=whole), _LIMIT_S)
+
+
+async def remove(execute: Execute, request: ExecutionRequest) -> None:
+    """Remove files. It may take a few seconds, and may be in vain."""
     with suppress(MechanismFault, RequestRefused):
-        execution = execute(ExecutionRequest(code, _LIMIT_S))
+        execution = execute(request)
         try:
             async with asyncio.timeout(_LIMIT_S):
                 await execution.wait()
         except TimeoutError:
             execution.cancel()
+
+
+async def tidy(execute: Execute, request: ExecutionRequest, ended: Termination) -> None:
+    """Remove the files of an execution that did not get to do so, but what may be collected.
+
+    It may take a few seconds, and may be in vain.
+    """
+    if not ended.is_tidy and request.data is not None:
+        await remove(execute, removal_of(request.data.folder, whole=ended.status in _WORTHLESS))

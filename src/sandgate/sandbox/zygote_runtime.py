@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from sandgate.core.errors import LauncherUnavailable, SandboxFailed
+from sandgate.core.attempt_tag import parse_tag
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
+from sandgate.core.tidying import removal_of
 from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.sandbox.execution import WaitingChild
 from sandgate.sandbox.given_slot import GivenSlot
@@ -240,6 +242,8 @@ class ZygoteRuntime:
                 await self._end(link.environment_id)
             elif link is not None:
                 link.drop(tag)
+                with suppress(SandboxFailed, TooManyExecutions):
+                    link.execute(removal_of(parse_tag(tag).folder))
         if self._keeping is not None:
             self._keeping.sweep(self._links)
 

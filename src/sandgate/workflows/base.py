@@ -25,7 +25,12 @@ RunInsert = Callable[[RunChange, float], Awaitable[bool]]
 
 
 class Place(Protocol):
-    """Where the code of an attempt runs."""
+    """Where the code of an attempt runs. ``goes_on``: more may run there after it."""
+
+    @property
+    def goes_on(self) -> bool:
+        """See above."""
+        ...
 
     async def execute(
         self,

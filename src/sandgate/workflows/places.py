@@ -78,6 +78,7 @@ def attempt_name(row: StepRun) -> str:
 class _Own:
     sandboxes: StepSandboxes
     attempt: str
+    goes_on = False
 
     async def execute(
         self,
@@ -118,6 +119,7 @@ class _Named:
     owner_id: UserId
     environment_id: EnvironmentId
     mask: Mask | None
+    goes_on = True
 
     async def execute(
         self,
@@ -141,6 +143,7 @@ class _Shared:
     run_id: RunId
     template: str | None
     was_used: bool
+    goes_on = True
 
     async def execute(
         self,

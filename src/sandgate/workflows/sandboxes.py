@@ -52,6 +52,7 @@ class RuntimeStepSandboxes:
         self._unsettled: dict[str, EnvironmentId] = {}
         self._shared: dict[str, str] = {}
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
+        self._forgetting: dict[asyncio.Future[Sandbox], asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def template_names(self) -> Sequence[str]:
@@ -68,7 +69,8 @@ class RuntimeStepSandboxes:
         # Whoever takes it meets its failure; one that nobody takes is nobody's failure.
         making.add_done_callback(lambda task: task.cancelled() or task.exception())
         waiting.append(making)
-        asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
+        later = asyncio.get_running_loop().call_later
+        self._forgetting[making] = later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
     async def execute(
         self,
@@ -161,6 +163,10 @@ class RuntimeStepSandboxes:
     async def _take(self, name: str) -> Sandbox:
         waiting = self._expected.get(name)
         making = waiting.popleft() if waiting else asyncio.ensure_future(self._make(name))
+        forgetting = self._forgetting.pop(making, None)
+        if forgetting is not None:
+            # A timer that runs holds the sandbox, and all that it has, for long after its end.
+            forgetting.cancel()
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -186,6 +192,7 @@ class RuntimeStepSandboxes:
             await asyncio.sleep(_LAUNCHER_PAUSE_S)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
+        self._forgetting.pop(making, None)
         if making in waiting:
             waiting.remove(making)
             self._spawn(self._discard(making), "discard a sandbox")
