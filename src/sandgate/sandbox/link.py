@@ -6,6 +6,7 @@ more; the sandbox ends with its first slot.
 
 import asyncio
 import itertools
+import os
 import socket
 import time
 from collections import deque
@@ -18,10 +19,12 @@ from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.sandbox.base import SandboxUsage
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.given_slot import GivenSlot
 from sandgate.sandbox.kept_output import Keeping, Spool
 from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
 from sandgate.sandbox.left_behind import LeftBehind, LeftSlot
 from sandgate.sandbox.slot import Slot
+from sandgate_agent import wire
 
 QUEUE_LIMIT = 256
 _IDLE_SLOT_S = 10.0
@@ -93,6 +96,16 @@ class SandboxLink:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         return self._failure
 
+    def take_up(self, ends: list[int]) -> None:
+        """A child was asked for before this gateway knew of the sandbox: these are its ends, if there are any."""
+        try:
+            if ends and isinstance(self._first, GivenSlot):
+                self._first.take_up(ends)
+        except wire.WireError as error:
+            for end in ends:
+                os.close(end)
+            self.fail(f"its first child cannot be reached: {error}")
+
     async def adopt(self, left: Mapping[int, LeftSlot] = MappingProxyType({})) -> None:
         """Make the sandbox forget what it ran for an earlier gateway, but what was left to be taken up.
 
@@ -117,7 +130,7 @@ class SandboxLink:
     def _slot_of(self, left: LeftSlot) -> Slot:
         if left.control is None:
             return self._first
-        slot = Slot(left.control, self._on_ready, self._on_slot_lost, left.place)
+        slot = self._slot_type(left.control, self._on_ready, self._on_slot_lost, left.place)
         self._slots.append(slot)
         return slot
 
