@@ -139,8 +139,8 @@ class _Plan(walls.Plan):
     same files, and the ``/proc`` of its own processes.
     """
 
-    # gVisor's kernel is nobody else's, and changes neither.
-    LIMITS_OF_USER = ()
+    # It counts none of these, and lets nobody set them.
+    OF_USER = ()
 
     def __init__(self, setup: Dict[str, Any]) -> None:
         self._lowers = setup["lowers"]

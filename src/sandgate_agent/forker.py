@@ -43,7 +43,7 @@ class Start:
         self.of_children = [limit for limit in limits if limit[0] == _OPEN_FILES and plan is None]
         self._calls += [system.prepare_limit(*limit) for limit in limits if limit not in self.of_children]
         if plan is not None:
-            self._calls += [system.prepare_limit(*limit) for limit in plan.LIMITS_OF_USER]
+            self._calls += [system.prepare_limit(*limit) for limit in plan.OF_USER]
         self._calls += _confinement(plan is not None)
         if self._folder is not None:
             self._calls.append(landlock.Fence(self._folder).put_up)

@@ -59,7 +59,8 @@ class Plan:
     """
 
     # Signals that wait, and bytes of message queues: what an environment may have of what is counted for a user.
-    LIMITS_OF_USER: Tuple[Tuple[int, int], ...] = ((11, 8192), (12, 262_144))
+    # Source of the numbers: include/uapi/asm-generic/resource.h
+    OF_USER: Tuple[Tuple[int, int], ...] = ((11, 8192), (12, 262_144))
 
     def __init__(self, setup: Dict[str, Any]) -> None:
         """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target)."""

@@ -83,8 +83,9 @@ class Load:
         if "approval" in started:
             self.client.approve(started["approval"])
         for kind, run_id in started.items():
-            status = self.client.until_over(run_id)["status"]
-            assert status == (EXPECTED | EXPECTED_SLOW)[kind], f"{run_id}, a {kind}, is {status}"
+            run = self.client.until_over(run_id)
+            status = run["status"]
+            assert status == (EXPECTED | EXPECTED_SLOW)[kind], f"{run_id}, a {kind}, is {status}: {run['error']}"
             self.ended[kind] += 1
 
 

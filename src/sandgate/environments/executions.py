@@ -49,6 +49,18 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+# Bytes of output; masking more of it takes long enough to be left to another thread.
+_MUCH_OUTPUT = 16_384
+
+
+async def _masked(termination: Termination, mask: Mask | None) -> Termination:
+    if mask is None:
+        return termination
+    if len(termination.stdout) + len(termination.stderr) <= _MUCH_OUTPUT:
+        return mask(termination)
+    return await asyncio.to_thread(mask, termination)
+
+
 class Executions:
     """The executions of this process, from the moment they are handed to a sandbox until they are recorded."""
 
@@ -267,7 +279,7 @@ class Executions:
         termination = await active.handle.wait()
         if active.journal is not None:
             active.journal.end()
-        ended = self._describe(active.row, termination if active.mask is None else active.mask(termination))
+        ended = self._describe(active.row, await _masked(termination, active.mask))
         try:
             await self._store.finish(ended)
         except MechanismFault as fault:

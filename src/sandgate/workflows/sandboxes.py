@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandgate.core.attempt_tag import AttemptTag, parse_tag
+from sandgate.core.attempt_tag import AttemptTag, is_of_run, parse_tag
 from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
-from sandgate.core.ids import EnvironmentId, ExecutionId, make_environment_id
+from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, make_environment_id
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
 from sandgate.sandbox.base import Collect, Resumed, Runtime, Sandbox, SandboxSpec
@@ -52,6 +52,7 @@ class RuntimeStepSandboxes:
         self._unsettled: dict[str, EnvironmentId] = {}
         self._shared: dict[str, str] = {}
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
+        self._forgetting: dict[asyncio.Future[Sandbox], asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def template_names(self) -> Sequence[str]:
@@ -68,7 +69,8 @@ class RuntimeStepSandboxes:
         # Whoever takes it meets its failure; one that nobody takes is nobody's failure.
         making.add_done_callback(lambda task: task.cancelled() or task.exception())
         waiting.append(making)
-        asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
+        later = asyncio.get_running_loop().call_later
+        self._forgetting[making] = later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
     async def execute(
         self,
@@ -137,6 +139,15 @@ class RuntimeStepSandboxes:
             # It was given up before it was taken up.
             self._spawn(self.discard(kept.keys() - {attempt}), f"discard {attempt}")
 
+    def release(self, run_id: RunId) -> None:
+        """See ``StepSandboxes``."""
+        for attempt in [attempt for attempt in self._shared if is_of_run(attempt, run_id)]:
+            self._runtime.let_go(self._shared.pop(attempt))
+        kept = self.kept()
+        others = {attempt for attempt in kept if not is_of_run(attempt, run_id)}
+        if len(others) < len(kept):
+            self._spawn(self.discard(others), f"discard what was left of {run_id}")
+
     async def hold(self) -> None:
         """See ``StepSandboxes``."""
         self._runtime.hold()
@@ -161,6 +172,10 @@ class RuntimeStepSandboxes:
     async def _take(self, name: str) -> Sandbox:
         waiting = self._expected.get(name)
         making = waiting.popleft() if waiting else asyncio.ensure_future(self._make(name))
+        forgetting = self._forgetting.pop(making, None)
+        if forgetting is not None:
+            # A timer that runs holds the sandbox, and all that it has, for long after its end.
+            forgetting.cancel()
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -186,6 +201,7 @@ class RuntimeStepSandboxes:
             await asyncio.sleep(_LAUNCHER_PAUSE_S)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
+        self._forgetting.pop(making, None)
         if making in waiting:
             waiting.remove(making)
             self._spawn(self._discard(making), "discard a sandbox")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from sandgate.core.attempt_tag import is_of_run
 from sandgate.core.errors import ExpressionError, SecretUnreadable, StoreUnavailable
 from sandgate.core.ids import RunId
 from sandgate.core.run import StepKey, StepResult, StepRun
@@ -18,6 +19,7 @@ from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.fair_slots import FairSlots
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.maskers import Maskers
 from sandgate.workflows.masking import Masker
 from sandgate.workflows.places import Places, attempt_name
 from sandgate.workflows.requests import HttpSteps
@@ -45,6 +47,7 @@ class StepWork:
         self._workspaces = workspaces
         self._places = Places(sandboxes, workspaces, environments)
         self._secrets = secrets
+        self._maskers = Maskers()
         self._collecting = collecting
         # What attempts left where more is to run, until it is kept for good.
         self._leftovers: dict[str, Leftovers] = {}
@@ -107,7 +110,8 @@ class StepWork:
     def release(self, run_id: RunId) -> None:
         """The run is over, or another process's."""
         self._places.release(run_id)
-        for attempt in [attempt for attempt in self._leftovers if attempt.startswith(f"{run_id}|")]:
+        self._sandboxes.release(run_id)
+        for attempt in [attempt for attempt in self._leftovers if is_of_run(attempt, run_id)]:
             del self._leftovers[attempt]
 
     async def hold(self) -> None:
@@ -127,7 +131,7 @@ class StepWork:
         masker = Masker()
         try:
             secrets = await self._open_secrets(live)
-            masker = Masker(secrets.values())
+            masker = await self._maskers.get(secrets.values())
             context = attempt_context(live.graph, live.state(), row, secrets)
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)
@@ -137,7 +141,7 @@ class StepWork:
         masker = Masker()
         try:
             secrets = await self._open_secrets(live)
-            masker = Masker(secrets.values())
+            masker = await self._maskers.get(secrets.values())
             data = prepare(live.graph, live.state(), row, secrets)
             kept = self._sandboxes.kept().get(attempt_name(row))
             if kept is not None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import sandgate_agent
+from sandgate.sandbox import apparmor
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate_agent import calls, system
 
@@ -172,6 +173,8 @@ def _lift_shared_limits() -> None:
 
 def _start_standard(config: LauncherConfig, template: TemplateConfig, host_id: int) -> None:
     os.umask(0o022)
+    if apparmor.is_restricted():
+        apparmor.enter_at_exec()
     _lift_shared_limits()
     _build(config.run_folder / "jail", template)
     os.setgroups([])

@@ -29,7 +29,7 @@ from sandgate.sandbox.launcher.sandbox import can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
 from sandgate.sandbox.launcher.workshop import Workshop
 from sandgate.sandbox.launcher.zygote import Zygote
-from sandgate.sandbox.seccomp import build_filter
+from sandgate.sandbox.seccomp import build_filter, find_filter
 from sandgate_agent import system
 
 _NO_SANDBOX = "there is no such sandbox"
@@ -38,15 +38,6 @@ _NO_SANDBOX = "there is no such sandbox"
 def log(text: str) -> None:
     """One line for the server's log."""
     sys.stderr.write(f"launcher: {text}\n")
-
-
-def _find_filter() -> bytes | None:
-    """The filter for plain processes, which do without where it cannot be made."""
-    try:
-        return build_filter()
-    except MechanismFault as fault:
-        log(f"plain processes run without a filter of system calls: {fault.message}")
-        return None
 
 
 class Launcher:
@@ -75,7 +66,7 @@ class Launcher:
             reclaim.remove_groups(self._tree)
             filter_program = build_filter()
         else:
-            filter_program = _find_filter()
+            filter_program = find_filter()
             system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
         self._workshop = Workshop(
             self._config, self._reactor, self._tree, filter_program,
@@ -266,7 +257,7 @@ class Launcher:
             spare.environment_id = request.environment_id
             self._sandboxes[request.environment_id] = spare
             spare.extend(request.lifetime_s)
-            return self._answer(number, {}, [spare.control])
+            return self._hand_over(number, spare)
         try:
             sandbox = self._make(request.isolation, request.template, request.limits, request.environment_id)
         except (OSError, MechanismFault) as error:
@@ -366,7 +357,14 @@ class Launcher:
             # The gateway that asked is gone, and no later one knows of it.
             sandbox.kill("nobody waits for it")
             return
-        self._answer(number, {}, [sandbox.control])
+        self._hand_over(number, sandbox)
+
+    def _hand_over(self, number: int, sandbox: Life) -> None:
+        """Answer who asked for a new sandbox."""
+        offered = sandbox.take_offer()
+        self._answer(number, {}, [sandbox.control, *offered])
+        for descriptor in offered:
+            os.close(descriptor)
 
     def _on_gone(self, sandbox: Life) -> None:
         self._all.discard(sandbox)
