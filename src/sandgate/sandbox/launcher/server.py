@@ -64,7 +64,7 @@ class Launcher:
                 self._tree = Tree(find_hierarchies(mounts.read()), self._config.tree_name)
             self._tree.make()
             reclaim.remove_groups(self._tree)
-            filter_program = build_filter()
+            filter_program: bytes | None = build_filter()
         else:
             filter_program = find_filter()
             system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
