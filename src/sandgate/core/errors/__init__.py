@@ -69,6 +69,7 @@ from sandgate.core.errors.requests import (
     MethodNotAllowed,
     PayloadTooLarge,
     RequestTimeout,
+    TooManyRequestsAtOnce,
     TooManyStreams,
     UnsupportedMediaType,
 )
@@ -151,6 +152,7 @@ __all__ = [
     "TooManyExecutions",
     "TooManyLoginAttempts",
     "TooManyRequests",
+    "TooManyRequestsAtOnce",
     "TooManyRuns",
     "TooManySecrets",
     "TooManyStreams",
