@@ -18,6 +18,7 @@ from bench import (
     p11_lists,
     p11_runs,
     p12_start,
+    p13_stream,
 )
 from bench.client import UnexpectedAnswer
 from bench.context import Bench, say
@@ -39,6 +40,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "p11": p11_lists.measure,
     "p11-runs": p11_runs.measure,
     "p12": p12_start.measure,
+    "p13": p13_stream.measure,
 }
 
 

@@ -44,7 +44,7 @@ from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.requests import Egress, HttpSteps
-from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.sandboxes import UNHELD_LEASES, RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.secrets import SecretService
 from sandgate.workflows.service import WorkflowService
@@ -115,14 +115,19 @@ class Gateway:
         self._derived = DerivedSecrets(keys_folder(settings))
         self._derived.open()
         self._trail = AuditTrail(store.audit, audit_chain(self._derived.derive), store.users.find_by_name, clock)
-        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool")
+        unheld_s = UNHELD_LEASES * settings.run_lease_s
+        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool", tagged_s=unheld_s)
         self._owner = f"{socket.gethostname()}-{state_name(settings)}"
         self._environments = self._make_environments()
         self._membership = Membership(
             store.servers, clock, self._owner, settings.server_lease_s, self._environments.end_buried
         )
         sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
-        self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s)
+        self._workspaces = Workspaces(
+            sandboxes,
+            settings.workspace_idle_s,
+            unheld_s=unheld_s if settings.database_url.get_secret_value() else None,
+        )
         self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
         self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
         files = ArtifactFiles(artifacts_folder(settings))
@@ -208,6 +213,7 @@ class Gateway:
         expected = self._workspaces.expected(held, self._settings.limits())
         self._workspaces.adopt(await self._environments.start(expected))
         await self._workflows.start_engine()
+        await self._environments.lose_rest()
         self._ticker.start()
         gc.collect()
         gc.freeze()

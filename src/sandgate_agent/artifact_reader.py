@@ -58,10 +58,6 @@ class _Archive:
             raise _Refused("$SANDGATE_ARTIFACTS is not a folder any more")
         for path in self._walk():
             self._write_file(path)
-            # In an environment that goes on, nothing of it stays.
-            os.unlink(self._folder + path)
-        for folder in reversed(self._folders):
-            os.rmdir(self._folder + folder)
         _write_all(_HEAD.pack(b"Z", self._count))
 
     def _walk(self) -> Iterator[bytes]:
@@ -111,7 +107,10 @@ class _Archive:
 
 
 def write_archive(name: str, most_files: int, most_file_bytes: int) -> None:
-    """Write the archive of the folder ``name``, where temporary files are, and remove what was written."""
+    """Write the archive of the folder ``name``, where temporary files are.
+
+    What was written stays: the host may be killed before it has written down that it has it, and asks again.
+    """
     folder = os.fsencode("{}/{}".format(os.environ.get("TMPDIR", "/tmp"), name))
     try:
         _Archive(folder, most_files, most_file_bytes).write()

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 import types
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from sandgate_agent import calls, spawning, step_files, surroundings, system, tracebacks, walls, wire
 from sandgate_agent.calls import Call
@@ -23,6 +23,8 @@ FILENAME = "<code>"
 _CHANNEL = 63
 _BROKEN = 70
 _temporary = "/tmp"
+# A library's function is looked up at its first call, which no rehearsal can make of this one.
+_exit: Callable[[int], int] = calls.prepare("_exit")  # type: ignore[assignment]
 _NAME = os.path.basename(sys.executable)
 _USER_PACKAGES = getattr(sys.modules.get("site"), "USER_SITE", None)
 
@@ -310,7 +312,7 @@ def _finish(code: int, run: "Optional[_Run]") -> None:
         if run is not None:
             run.tell_files()
     finally:
-        os._exit(code)
+        _exit(code)
 
 
 def _clear() -> None:

@@ -112,6 +112,8 @@ class GivenForker(AnyForker):
         self._kill_all()
         while self._burial.bury_next() > 0:
             used = self._burial.add(used)
+        if self._number > 1:
+            self._past.append(bytes(self._end_text))
         wire.pack_exited_into(self._end_text, 0, wire.EXITED, self._number, *ended, *used)
         calls.run((self._say_end,))
 
@@ -122,9 +124,12 @@ class GivenForker(AnyForker):
             self._ends.take(given)
             return True
         close_all(given)
-        if message[:1] == wire.RESET:
+        if message[:1] in (wire.RESET, wire.RESUME):
             self._ends.drop()
-        return self._obey(message)
+        goes_on = self._obey(message)
+        # Nothing is made that was not asked for.
+        self._held = False
+        return goes_on
 
 
 class _Plan(walls.Plan):

@@ -7,7 +7,8 @@ environment puts up the walls before anything else.
 import _signal
 import ctypes
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
 from sandgate_agent import calls, child, system, walls, wire
 from sandgate_agent.calls import Call
@@ -21,6 +22,10 @@ _ETOOMANYREFS = 109
 # Source: include/uapi/asm-generic/resource.h
 _RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
 _OPEN_FILES = 7
+# Signals that wait, and bytes of message queues: what an environment may have of what is counted for a user.
+_OF_USER = ((11, 8192), (12, 262_144))
+# How many ends are remembered beside the last one.
+_MOST_PAST = 256
 
 
 class Start:
@@ -33,12 +38,14 @@ class Start:
         if plan is not None:
             if not request["joins"]:
                 self._calls += plan.environment(request["disk_bytes"], request["inodes"])
-            self._calls += plan.slot()
+            self._calls += plan.slot() if request["joins"] else plan.first_slot()
         limits = [(number, request[name]) for number, name in _RLIMITS if request[name] is not None]
         # The kernel counts descriptors that are on their way for the whole user, against this limit of who sends one:
         # where all sandboxes are of one user, a forker must not be bound by what its own children may open.
         self.of_children = [limit for limit in limits if limit[0] == _OPEN_FILES and plan is None]
         self._calls += [system.prepare_limit(*limit) for limit in limits if limit not in self.of_children]
+        if plan is not None:
+            self._calls += [system.prepare_limit(*limit) for limit in _OF_USER]
         self._calls += _confinement(plan is not None)
         if filter_ is not None:
             self._calls.append(filter_.install)
@@ -101,6 +108,8 @@ class AnyForker:
         # step that no fork can slip through; a failure means that there was nobody.
         kill_namespace = calls.prepare("kill", -1, int(_signal.SIGKILL))
         self._kill_all = kill_namespace if standard else self._kill_descendants
+        # How earlier children ended: those whose end a gateway may not have written down when it died.
+        self._past: Deque[bytes] = deque(maxlen=_MOST_PAST)
         self._end_text = ctypes.create_string_buffer(wire.EXITED_BYTES)
         self._say_end = calls.prepare("write", control, self._end_text, wire.EXITED_BYTES)
         self._sync = sync
@@ -153,6 +162,9 @@ class AnyForker:
         """Do what the gateway says; False when it is gone."""
         if not message:
             return False
+        if message[:1] == wire.RESUME:
+            self._resume(message)
+            return True
         kind, number = wire.parse_numbered(message)
         # A kill that crossed the message of the child's end on its way must not hit the next child.
         if kind == wire.KILL and number == self._number:
@@ -161,22 +173,37 @@ class AnyForker:
             self._held = True
         elif kind == wire.NEXT:
             self._held = False
-        elif kind == wire.RESUME:
-            os.write(self._control, message)
-            if self._number and not self._pid:
-                calls.run((self._say_end,))
         elif kind == wire.RESET:
             self._reset(message)
         return True
 
-    def _reset(self, message: bytes) -> None:
-        """Start afresh for another gateway: what runs for the last one is killed, without a word about it."""
+    def _resume(self, message: bytes) -> None:
+        """Go on for another gateway: of what runs for the last one only that is kept which this one knows of."""
+        nonce, numbers = wire.parse_resume(message)
+        if self._pid and self._number not in numbers:
+            self._kill_child()
+        self._held = True
+        texts = [text for text in (*self._past, bytes(self._end_text)) if text[:1] == wire.EXITED]
+        ends = {wire.parse_exited(text).number: text for text in texts}
+        os.write(
+            self._control,
+            wire.pack_resumed(nonce, self._number, [ends[number] for number in numbers if number in ends]),
+        )
+
+    def _kill_child(self) -> None:
+        """Without a word about it."""
         self._kill_all()
         while self._burial.bury_next() > 0:
             pass
         self._pid = 0
+
+    def _reset(self, message: bytes) -> None:
+        """Start afresh for another gateway: what runs for the last one is killed."""
+        self._kill_child()
         self._held = False
         self._number = 0
+        self._past.clear()
+        ctypes.memset(self._end_text, 0, wire.EXITED_BYTES)
         os.write(self._control, message)
 
 
@@ -213,7 +240,7 @@ class Forker(AnyForker):
         fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all
         bury_ended, bury_next, status, usage = burial.bury_ended, burial.bury_next, burial.status, burial.usage
         pack_end, end_text, say_end, kind = wire.pack_exited_into, self._end_text, self._say_end, wire.EXITED
-        number, held, pid, control = self._number, self._held, self._pid, self._control
+        number, held, pid, control, remember = self._number, self._held, self._pid, self._control, self._past.append
         while True:
             if not pid and not held:
                 for call in opening:
@@ -249,6 +276,8 @@ class Forker(AnyForker):
                     kill_all()
                     while bury_next() > 0:
                         used = burial.add(used)
+                    if number > 1:
+                        remember(bytes(end_text))
                     pack_end(end_text, 0, kind, number, *ended, *used)
                     if say_end() < 0:
                         raise calls.failure(say_end)

@@ -9,6 +9,7 @@ what it needs of the standard library first, fills those gaps, and only then mak
 import _signal  # noqa: F401
 import _thread  # noqa: F401
 import atexit  # noqa: F401
+import collections  # noqa: F401
 import ctypes  # noqa: F401
 import functools  # noqa: F401
 import gc

@@ -61,7 +61,10 @@ class Plan:
     def __init__(self, setup: Dict[str, Any]) -> None:
         """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target)."""
         self._build = [*tree(setup), *_mounts(setup["lowers"]), *_moving_in()]
-        self._slot = _slot_mounts()
+        masks = _masks()
+        self._slot = [_proc("/proc"), *masks]
+        # The one that is there shows the processes of the first slot; masks must not lie on it itself.
+        self._first_slot = [system.prepare_mount("/proc", "/proc", "", system.MS_BIND), *masks]
 
     def environment(self, disk_bytes: int, inodes: int) -> List[Call]:
         """Build the file system, the host name and the loopback device of an environment and move into it."""
@@ -73,6 +76,10 @@ class Plan:
             system.prepare_mount("sandgate", _ROOT, "tmpfs", SAFE, options),
             *self._build,
         ]
+
+    def first_slot(self) -> List[Call]:
+        """What :meth:`slot` does, in the process namespace that the environment was made in."""
+        return self._first_slot
 
     def slot(self) -> List[Call]:
         """Show a slot the processes of its own namespace, and of them those of its own user only."""
@@ -87,12 +94,11 @@ def tree(setup: Dict[str, Any]) -> List[Call]:
     made = [calls.prepare("mkdir", "{}/{}".format(_ROOT, folder).encode(), 0o755) for folder in folders]
     for link, target in setup["links"].items():
         made.append(calls.prepare("symlink", target.encode(), (_ROOT + link).encode()))
-    for folder in (HOME, WORKSPACE):
-        made.append(calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755))
-        made.append(calls.prepare("chown", (_ROOT + folder).encode(), USER_ID, USER_ID))
-    for folder in _OPEN_FOLDERS:
-        made.append(calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755))
-        made.append(calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777))
+    # One on the way to an interpreter is there already.
+    missing = [folder for folder in (HOME, WORKSPACE, *_OPEN_FOLDERS) if folder.strip("/") not in folders]
+    made += [calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755) for folder in missing]
+    made += [calls.prepare("chown", (_ROOT + folder).encode(), USER_ID, USER_ID) for folder in (HOME, WORKSPACE)]
+    made += [calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777) for folder in _OPEN_FOLDERS]
     return made
 
 
@@ -120,7 +126,7 @@ def _mounts(lowers: List[str]) -> List[Call]:
             system.MS_NOSUID | system.MS_NOEXEC,
             "newinstance,ptmxmode=0666,mode=620,max=64",
         ),
-        system.prepare_mount("proc", _ROOT + "/proc", "proc", PROC),
+        _proc(_ROOT + "/proc"),
     ]
 
 
@@ -139,9 +145,14 @@ def _moving_in() -> List[Call]:
     ]
 
 
-def _slot_mounts() -> List[Call]:
-    """A slot's own view of its processes."""
-    mounts = [system.prepare_mount("proc", "/proc", "proc", PROC, "hidepid=2")]
+def _proc(folder: str) -> Call:
+    """Of its own processes each user sees only his own."""
+    return system.prepare_mount("proc", folder, "proc", PROC, "hidepid=2")
+
+
+def _masks() -> List[Call]:
+    """What is not for a slot on a ``/proc`` that lies over a whole one, and where it begins."""
+    mounts = []
     for source, names in (("/dev/null", _HIDDEN_FILES), ("/var/empty", _HIDDEN_FOLDERS)):
         there = [name for name in names if os.path.lexists("/proc/" + name)]
         mounts += [system.prepare_mount(source, "/proc/" + name, "", system.MS_BIND) for name in there]

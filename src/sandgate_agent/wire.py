@@ -16,7 +16,7 @@ Channels
 
 import json
 import struct
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 GO = b"G"
 READY = b"R"
@@ -47,7 +47,7 @@ SETUP_LIMIT = 64 * 1024
 
 KILL = b"K"
 RESET = b"A"
-# Say again how the last child ended, if it has.
+# Of what runs keep only the children of these numbers, and say again how those of them ended that have.
 RESUME = b"U"
 # Fork no next child until told to; fork it.
 HOLD = b"H"
@@ -112,6 +112,43 @@ def parse_exited(message: bytes) -> Exited:
     return exited
 
 
+# How many children one message asks for: the answer has to fit a datagram, with the ends of all.
+MOST_RESUMED = 64
+_NUMBER = struct.Struct("!Q")
+
+
+def pack_resume(nonce: int, numbers: Sequence[int]) -> bytes:
+    """The message of a gateway that takes up the children of these numbers; see ``RESUME``."""
+    return pack_numbered(RESUME, nonce) + b"".join(map(_NUMBER.pack, numbers))
+
+
+def parse_resume(message: bytes) -> Tuple[int, List[int]]:
+    """The nonce and the numbers."""
+    nonce = parse_numbered(message[:NUMBERED_BYTES])[1]
+    try:
+        return nonce, [number for (number,) in _NUMBER.iter_unpack(message[NUMBERED_BYTES:])]
+    except struct.error as error:
+        raise WireError("expected numbers: {}".format(error)) from None
+
+
+def pack_resumed(nonce: int, number: int, ends: Sequence[bytes]) -> bytes:
+    """The answer: the number of the last child that was made, and the messages of those that have ended."""
+    return pack_numbered(RESUME, nonce) + _NUMBER.pack(number) + b"".join(ends)
+
+
+def parse_resumed(message: bytes) -> Tuple[int, List[Exited]]:
+    """The number and the ends."""
+    try:
+        (number,) = _NUMBER.unpack_from(message, NUMBERED_BYTES)
+    except struct.error as error:
+        raise WireError("expected a number: {}".format(error)) from None
+    if number > _LARGEST:
+        raise WireError("no slot has had so many children")
+    rest = message[NUMBERED_BYTES + _NUMBER.size :]
+    parts = [rest[start : start + _EXITED.size] for start in range(0, len(rest), _EXITED.size)]
+    return number, [parse_exited(part) for part in parts]
+
+
 def pack_code(code: bytes, options: Optional[Dict[str, Any]] = None) -> bytes:
     """What a child is given: options as JSON, and the code in UTF-8; behind it what ``options["around"]`` measures."""
     extra = json.dumps(options).encode() if options else b""
@@ -160,12 +197,12 @@ LEFT_FILES = b"\x01"
 LEFT_NOTHING = b"\x02"
 
 
-def split_ending(message: bytes) -> Tuple[bytes, bool]:
-    """What the child said before its last word, and whether it left files; one without a last word may have."""
+def split_ending(message: bytes) -> Tuple[bytes, Optional[bool]]:
+    """What the child said before its last word, and whether it left files; None when it did not get to say so."""
     ending = message[-1:]
     if ending in (LEFT_FILES, LEFT_NOTHING):
         return message[:-1], ending == LEFT_FILES
-    return message, True
+    return message, None
 
 
 # The longest that a child may have to say.

@@ -12,12 +12,14 @@ import os
 import sys
 from typing import Any, Dict, List
 
-from sandgate_agent import calls, child, forker, system, walls, wire
+from sandgate_agent import calls, child, forker, heap, system, walls, wire
 from sandgate_agent.messages import Letter, close_all
 
 _MOST_DESCRIPTORS = 8
 # Requests differ in their limits only, and most have the template's.
 _MOST_PREPARED = 16
+# What the first of them are prepared with lies on pages of its own.
+_LAID_OUT = 2
 
 
 def preload(names: List[str]) -> None:
@@ -62,6 +64,8 @@ class Zygote:
         if start is None:
             if len(self._starts) >= _MOST_PREPARED:
                 self._starts.clear()
+            if len(self._starts) < _LAID_OUT:
+                heap.begin_fresh_pages()
             start = self._starts[words] = forker.Start(json.loads(words), self._plan, self._filter)
         return start
 

@@ -1,20 +1,52 @@
 """``sandgate serve`` with a store that breaks on demand: ``python -m tests.crash.faulty_server serve``.
 
-The variable ``FAULT_FILE`` names the file in which the test writes what is to go wrong next; see ``FileFaults``.
-Nothing of the product reads it.
+The variable ``FAULT_FILE`` names the file in which the test writes what is to go wrong next; see ``FileFaults``. With
+``CLOCK_SKEW_S`` its wall clock is wrong by so many seconds. Nothing of the product reads either.
 """
 
 import os
+import signal
 import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sandgate import assembly
 from sandgate.cli import main, supervisor
 from sandgate.config.settings import Settings
+from sandgate.core.clock import SystemClock
+from sandgate.store.artifact_files import ArtifactFiles, PackWriter
 from sandgate.testing.faults import FileFaults
 from sandgate.testing.faulty_store import FaultyStore
 
 FAULT_FILE = "FAULT_FILE"
+CLOCK_SKEW = "CLOCK_SKEW_S"
+
+
+class SkewedClock(SystemClock):
+    """A wall clock that somebody has set wrong."""
+
+    def now(self) -> datetime:
+        """See ``Clock``."""
+        return super().now() + timedelta(seconds=float(os.environ.get(CLOCK_SKEW, "0")))
+
+
+def kill_around(owner: type, method: str, point: str, faults: FileFaults) -> None:
+    """Let a method that threads call have two points, at which the process may be killed."""
+    do: Callable[..., Any] = getattr(owner, method)
+
+    def die(where: str) -> None:
+        if faults.take(f"{point}.{where}") is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def doing(*arguments: Any) -> Any:
+        die("before")
+        answer = do(*arguments)
+        die("after")
+        return answer
+
+    setattr(owner, method, doing)
 
 
 def run() -> None:
@@ -25,6 +57,10 @@ def run() -> None:
         return FaultyStore(make_store(settings, checkpoint=checkpoint), faults)
 
     assembly.make_store = make_faulty_store  # type: ignore[assignment]
+    assembly.SystemClock = SkewedClock  # type: ignore[attr-defined]
+    kill_around(ArtifactFiles, "create", "packs.create", faults)
+    kill_around(PackWriter, "write", "packs.write", faults)
+    kill_around(PackWriter, "finish", "packs.finish", faults)
     supervisor._MOST_QUICK_DEATHS = sys.maxsize
     main.main()
 

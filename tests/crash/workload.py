@@ -55,6 +55,24 @@ EXPECTED = {
     "nap": "succeeded", "cancel": "cancelled", "late": "timed_out",
 }  # fmt: skip
 
+# What takes a while, so that kills hit it while it runs: in the workspace of a run, and with files left behind.
+_SOON = "import os, time\ntime.sleep(0.4)\n"
+_LEAVE = "for n in range(5): open(os.environ['SANDGATE_ARTIFACTS'] + f'/{n}', 'w').write('x' * 100_000)\n"
+SLOW_DEFINITIONS: Mapping[str, dict[str, Any]] = {
+    "workspace": {
+        "workspace": "run",
+        "steps": [
+            step("write", "open('f', 'w').write('x')"),
+            step(
+                "each", f"{_SOON}outputs['y'] = inputs['x']", foreach=[1, 2, 3], config={"inputs": {"x": "${{ item }}"}}
+            ),
+            step("beside", f"{_SOON}{_LEAVE}", needs=["write"]),
+            step("read", "import os\nprint(os.path.exists('f'))", needs=["each", "beside"]),
+        ],
+    },
+    "artifacts": {"steps": [step("leave", f"{_SOON}{_LEAVE}"), step("after")]},
+}
+EXPECTED_SLOW = {"workspace": "succeeded", "artifacts": "succeeded"}
 
 # What is started by others.
 _HOOKED = {"inputs": {"event": {"type": "object", "default": {}}}, "steps": [step("look")]}
@@ -62,7 +80,8 @@ _HOOKED = {"inputs": {"event": {"type": "object", "default": {}}}, "steps": [ste
 
 def definition_of(kind: str) -> dict[str, Any]:
     """A definition as it is sent."""
-    return {"name": kind, **(_HOOKED if kind == "hooked" else DEFINITIONS[kind])}
+    known = {"hooked": _HOOKED, **DEFINITIONS, **SLOW_DEFINITIONS}
+    return {"name": kind, **known[kind]}
 
 
 class KeyedConnection(Connection):

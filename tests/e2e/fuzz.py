@@ -88,7 +88,8 @@ class Fuzzer:
 
     def operations(self) -> list[Any]:
         """All of the document, in an order of the seed's."""
-        found = [result.ok() for result in self._schema.get_all_operations()]
+        results: list[Any] = list(self._schema.get_all_operations())
+        found = [result.ok() for result in results]
         self._random.shuffle(found)
         return found
 
@@ -113,7 +114,7 @@ class Fuzzer:
             suppress_health_check=list(HealthCheck),
         )
         @given(operation.as_strategy(generation_mode=mode))
-        def ask(case: Case) -> None:
+        def ask(case: Case[Any]) -> None:
             if self._until_fresh <= 0:
                 self._things.renew()
                 self._until_fresh = _FRESH_EVERY
@@ -130,7 +131,7 @@ class Fuzzer:
             if type(error).__name__ not in ("Unsatisfiable", "UnsatisfiedAssumption"):
                 raise
 
-    def _ask(self, case: Case, name: str) -> None:
+    def _ask(self, case: Case[Any], name: str) -> None:
         self._fill_in(case)
         credential = self._things.credential(case, self._random)
         started = time.monotonic()
@@ -160,7 +161,7 @@ class Fuzzer:
         if answer.status_code == 401 and credential:
             self._things.log_in()
 
-    def _fill_in(self, case: Case) -> None:
+    def _fill_in(self, case: Case[Any]) -> None:
         """Mostly ask about what is there, and never wait for long."""
         if case.path_parameters:
             known: Mapping[str, Any] = self._things.known

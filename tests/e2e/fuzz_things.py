@@ -31,7 +31,7 @@ class Things:
         self._ask("POST", "/api/v1/users", {"username": "fuzzer", "password": _PASSWORD, "role": "admin"})
         self.log_in()
 
-    def credential(self, case: Case, chance: random.Random) -> dict[str, str]:
+    def credential(self, case: Case[Any], chance: random.Random) -> dict[str, str]:
         """A header that is good; now and then none, so that a request has the one that was made up for it."""
         if chance.random() < 0.05:
             return {}

@@ -21,6 +21,9 @@ def test_the_guide_to_the_api_can_be_followed(server: Server, tmp_path: Path) ->
     assert executions[1]["stdout"] == "['--fast'] test a line from a file\n"
     assert executions[0]["stdout"] == "Hello, World!\n"
     assert executions[2]["error"]["name"] == "ValueError"
+    streams = [answer["events"] for answer in answers if "events" in answer]
+    assert [text.count("event: started") for text in streams] == [1, 0]
+    assert [text.count("event: finished") for text in streams] == [1, 1]
     assert answers[-1] == {"status": "revoked"}
 
 

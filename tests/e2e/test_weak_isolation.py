@@ -1,6 +1,8 @@
 """Where the walls cannot be put up: refused, unless allowed, and then said aloud."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.sandgate_server import ENVIRONMENTS, Server, command, create, delete, execute, free_port
+from bench.sandgate_server import ENVIRONMENTS, Server, command, create, delete, execute, free_port, make_folder
 from sandgate.cli.privileges import find_closed
 from sandgate.sandbox.probe import probe
 
 LIMIT_S = 30
+PROCESS = {"SANDGATE_ALLOW_WEAK_ISOLATION": "1", "SANDGATE_ISOLATION": "process"}
+# Interpreters in the home of root could not be read by another user.
+SYSTEM_PYTHON = ("env", "HOME=/nonexistent", "PYENV_ROOT=/nonexistent", "UV_PYTHON_INSTALL_DIR=/nonexistent")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,15 +36,36 @@ def weak() -> Iterator[Server]:
         yield running
 
 
+def _skip_where_only_root_can_read() -> None:
+    if find_closed([Path(sys.prefix), Path(sys.base_prefix), ROOT]):
+        pytest.skip("this checkout or its Python is in a folder that only root can enter")
+
+
+@pytest.mark.needs_root
+def test_a_server_of_an_ordinary_user_keeps_what_it_holds() -> None:
+    """Code that runs as the same user cannot look into the gateway, and no process leaves an image when it dies."""
+    _skip_where_only_root_can_read()
+    folder = make_folder()
+    os.chown(folder, 65534, 65534)
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *SYSTEM_PYTHON)
+    with Server(PROCESS, folder, prefix=user) as running, running.connect() as connection:
+        made = create(connection, "python")
+        processes = running.listeners()
+        names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in processes}
+        (gateway,) = (pid for pid, name in names.items() if name == "sg-gateway")
+        asked = {"code": f"import os\nprint(os.getuid())\nopen('/proc/{gateway}/environ', 'rb').read()"}
+        answer = connection.expect(200, "POST", f"{ENVIRONMENTS}/{made}/execute", asked)
+        limits = [Path(f"/proc/{pid}/limits").read_text() for pid in processes]
+    shutil.rmtree(folder)
+    assert (answer["stdout"], answer["error"]["name"]) == ("65534\n", "PermissionError")
+    assert all(re.search(r"^Max core file size +1 +1 ", each, re.MULTILINE) for each in limits)
+
+
 @pytest.mark.needs_root
 def test_code_of_a_server_of_root_runs_as_another_user() -> None:
     """Gateway and launcher give up root for a user each, find each other all the same, and code runs as the second."""
-    if find_closed([Path(sys.prefix), Path(sys.base_prefix), ROOT]):
-        pytest.skip("this checkout or its Python is in a folder that only root can enter")
-    settings = {"SANDGATE_ALLOW_WEAK_ISOLATION": "1", "SANDGATE_ISOLATION": "process"}
-    # Interpreters in the home of root would keep the code root's too.
-    elsewhere = ("env", "HOME=/nonexistent", "PYENV_ROOT=/nonexistent", "UV_PYTHON_INSTALL_DIR=/nonexistent")
-    with Server(settings, prefix=elsewhere) as running, running.connect() as connection:
+    _skip_where_only_root_can_read()
+    with Server(PROCESS, prefix=SYSTEM_PYTHON) as running, running.connect() as connection:
         made = create(connection, "python")
         asked = {"code": "import os\nprint(os.getresuid(), os.getgroups())"}
         answer = connection.expect(200, "POST", f"{ENVIRONMENTS}/{made}/execute", asked)

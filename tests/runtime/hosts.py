@@ -97,12 +97,11 @@ class LauncherHost:
 def descendants(root: int) -> dict[int, tuple[str, int]]:
     """The processes below one, with name and parent, by what ``/proc`` says now."""
     parents, names = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
-            left, _, right = stat.read_text(errors="replace").rpartition(")")
+            left, _, right = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")
         except OSError:
             continue
-        pid = int(stat.parent.name)
         parents[pid], names[pid] = int(right.split()[1]), left.partition("(")[2]
     found = [root]
     for parent in found:

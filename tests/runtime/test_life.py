@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -292,7 +292,9 @@ async def test_strangers_at_the_launchers_door(bench: Bench) -> None:
             stranger.connect(str(bench.host.config.socket_path))
             stranger.send(message)
             stranger.settimeout(5)
-            assert stranger.recv(100) == b""
+            # Some kernels say that what was sent has not been read.
+            with suppress(ConnectionResetError):
+                assert stranger.recv(100) == b""
     bench.runtime = bench.host.runtime()
     await bench.runtime.start(bench.on_end)
     (sandbox,) = await bench.runtime.adopt({sandbox.environment_id: Limits()})

@@ -101,7 +101,7 @@ async def test_nothing_of_a_step_stays_in_a_shared_environment(bench: Bench) -> 
 def test_the_last_word_is_told_from_what_was_said_before() -> None:
     """A report never ends like it, and a child that does not come to it may have left files."""
     report = wire.pack_report("Error", "\x01", "\x02")
-    assert wire.split_ending(report) == (report, True)
+    assert wire.split_ending(report) == (report, None)
     assert wire.split_ending(report + wire.LEFT_NOTHING) == (report, False)
     assert wire.split_ending(report + wire.LEFT_FILES) == (report, True)
-    assert wire.split_ending(b"") == (b"", True)
+    assert wire.split_ending(b"") == (b"", None)

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -266,6 +267,8 @@ class _Server:
         system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return 1
+        # It holds keys: nobody else of its user may look into it.
+        system.prctl(system.PR_SET_DUMPABLE, 0)
         system.set_process_name("sg-gateway")
         # Heavy, and of no use to the supervisor.
         from sandgate.assembly import run_gateway
@@ -291,6 +294,9 @@ def run(settings: Settings) -> int:
     }
     settings = settings.model_copy(update=paths)
     isolation = choose_isolation(settings)
+    # What dies leaves no image of its memory behind; 0 would still hand one to a program that collects them.
+    # Source: core(5), do_coredump() in fs/coredump.c.
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     if isolation is Isolation.PROCESS:
         sys.stderr.write(_BANNER)
         sys.stderr.flush()

@@ -245,6 +245,20 @@ class Settings(BaseModel):
     # Event streams
     max_streams: int = _setting(500, "Event streams that are open at once, on this server.", ge=1, le=100_000)
     max_streams_per_user: int = _setting(50, "Event streams that one user has open at once, on this server.", ge=1)
+    max_streamed_output_bytes: int = _setting(
+        1024**3,
+        "Output of a streamed or detached execution, of each stream and beyond the kept part, before it is ended with "
+        "`output_limit`.",
+        unit="bytes",
+        ge=1024**2,
+    )
+    stream_window_bytes: int = _setting(
+        1024**2,
+        "How much of the newest output beyond the kept part is held for those who follow an execution.",
+        unit="bytes",
+        ge=65_536,
+        le=64 * 1024**2,
+    )
     stream_heartbeat_s: float = _setting(
         15.0, "How often an event stream without events says that it is alive.", unit="s", ge=0.1, le=3600
     )
@@ -312,7 +326,7 @@ class Settings(BaseModel):
         le=4_000_000_000,
     )
     spare_sandboxes: int = _setting(
-        8, "Sandboxes of each template in use that are made before they are asked for; 0 makes none.", ge=0, le=1000
+        16, "Sandboxes of each template in use that are made before they are asked for; 0 makes none.", ge=0, le=1000
     )
     most_spare_sandboxes: int = _setting(
         64, "The most of them after many were asked for at once; fewer again when it has been quiet.", ge=0, le=1000

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.output_tap import OutputTap
+from sandgate.core.output_watch import OutputWatch
 from sandgate.core.states import ExecutionStatus
 
 
@@ -29,6 +30,9 @@ class Usage:
 
     cpu_ms: int
     peak_memory_bytes: int
+
+
+OUTPUT_STREAMS = ("stdout", "stderr")
 
 
 def _make_folder_name() -> str:
@@ -95,7 +99,8 @@ class ExecutionRequest:
     the sandbox is about to be ended, so that nothing need be got ready for another one. With ``tap`` the output can be
     seen while it is written. With ``tag`` a later gateway may take the execution up if this one dies: see
     ``Runtime.resume``. With ``sink`` stdout goes there, without a cap of its own. With ``around`` the code finds more
-    than the environment; what of it cannot be laid out, as a folder that is not there, is an error of the code.
+    than the environment; what of it cannot be laid out, as a folder that is not there, is an error of the code. With
+    ``watch`` somebody sees all output as it is written; not together with ``tag`` or ``sink``.
     """
 
     code: str
@@ -106,6 +111,7 @@ class ExecutionRequest:
     tap: OutputTap | None = None
     sink: OutputSink | None = None
     around: Surroundings | None = None
+    watch: OutputWatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,8 @@ class Termination:
 
     ``exit_code`` is the process's exit code, 128 + N when signal N ended it, None when the service ended it.
     ``outputs`` is what the code of a step left, as it wrote it: at most 256 KiB that ought to be JSON.
-    ``left_files`` is False when the code of a step says that it left no files.
+    ``left_files`` is False when the code of a step says that it left no files. ``is_tidy`` is False when it had files
+    of its own and did not get to remove them.
     """
 
     status: ExecutionStatus
@@ -128,6 +135,7 @@ class Termination:
     usage: Usage
     outputs: bytes | None = None
     left_files: bool = False
+    is_tidy: bool = True
 
 
 @dataclass(frozen=True, slots=True)

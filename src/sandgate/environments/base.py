@@ -15,6 +15,8 @@ from sandgate.core.principal import Principal
 from sandgate.core.quota import QuotaReport, UserQuota
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.core.template import Template
+from sandgate.environments.following import Events
+from sandgate.environments.journal import Offsets
 from sandgate.sandbox.base import SandboxUsage
 
 
@@ -108,6 +110,46 @@ class Environments(Protocol):
         Cancelling the coroutine (a client that went away) cancels the execution. Raises ``CodeTooLarge``,
         ``ExecutionInputTooLarge``, ``TooManyExecutionFiles``, ``EnvironmentNotRunning``, ``TooManyExecutions``,
         ``ServiceDraining``.
+        """
+        ...
+
+    async def begin_execution(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+    ) -> Execution:
+        """Let code run whether or not anybody waits; answers its record, durable, in status ``running``.
+
+        Raises what :meth:`execute` does.
+        """
+        ...
+
+    async def stream_execution(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+        *,
+        detach: bool,
+    ) -> Events:
+        """Run code and tell its events as they happen, as fast as they are asked for: the code waits for who reads.
+
+        Closing the events before the last one cancels the execution, or lets it go on with ``detach``. Raises what
+        :meth:`execute` does.
+        """
+        ...
+
+    async def follow_execution(
+        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId, offsets: Offsets | None
+    ) -> Events:
+        """The events of an execution after what was read of its output, or all; those that there will be, too.
+
+        What a step of a workflow writes is told when it has ended. Raises ``ExecutionNotFound``.
         """
         ...
 

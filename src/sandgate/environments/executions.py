@@ -2,9 +2,11 @@
 
 import asyncio
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 from sandgate.config.settings import Settings
+from sandgate.core.attempt_tag import parse_tag
 from sandgate.core.clock import Clock
 from sandgate.core.errors import (
     CodeTooLarge,
@@ -15,11 +17,14 @@ from sandgate.core.errors import (
 )
 from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.ids import ExecutionId, make_execution_id
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus
+from sandgate.core.tidying import tidy
+from sandgate.environments.journal import OutputJournal
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import ActiveExecution, LiveEnvironment
 from sandgate.environments.tasks import TaskOwner
-from sandgate.sandbox.base import Collect, Mask
+from sandgate.sandbox.base import Collect, Mask, Resumed, Runtime
 from sandgate.store.base import ExecutionStore
 from sandgate.telemetry.log import get_logger
 
@@ -44,16 +49,36 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+# Bytes of output; masking more of it takes long enough to be left to another thread.
+_MUCH_OUTPUT = 16_384
+
+
+async def _masked(termination: Termination, mask: Mask | None) -> Termination:
+    if mask is None:
+        return termination
+    if len(termination.stdout) + len(termination.stderr) <= _MUCH_OUTPUT:
+        return mask(termination)
+    return await asyncio.to_thread(mask, termination)
+
+
 class Executions:
     """The executions of this process, from the moment they are handed to a sandbox until they are recorded."""
 
     def __init__(
-        self, store: ExecutionStore, lifecycle: Lifecycle, clock: Clock, settings: Settings, tasks: TaskOwner
+        self,
+        store: ExecutionStore,
+        runtime: Runtime,
+        lifecycle: Lifecycle,
+        clock: Clock,
+        settings: Settings,
+        tasks: TaskOwner,
     ) -> None:
         self._store = store
+        self._runtime = runtime
         self._lifecycle = lifecycle
         self._clock = clock
         self._tasks = tasks
+        self._settings = settings
         self._most_code_bytes = settings.max_code_bytes
         self._default_timeout_s = settings.default_execution_timeout_s
         self._most_input_bytes = settings.max_execution_input_bytes
@@ -84,9 +109,9 @@ class Executions:
         self, live: LiveEnvironment, code: str, timeout_s: float | None, around: Surroundings | None = None
     ) -> Execution:
         """Run code to its end and answer the durable record; see ``Environments.execute``."""
-        active = await self._start(
-            live, ExecutionRequest(code, self._default_timeout_s if timeout_s is None else timeout_s, around=around)
-        )
+        tap = OutputTap()
+        timeout_s = self._default_timeout_s if timeout_s is None else timeout_s
+        active = await self._start(live, ExecutionRequest(code, timeout_s, around=around, tap=tap), tap=tap)
         note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
         try:
             return await self._conclude(live, active)
@@ -97,12 +122,54 @@ class Executions:
         finally:
             note.cancel()
 
+    async def begin(
+        self,
+        live: LiveEnvironment,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None,
+        *,
+        durable: bool,
+    ) -> ActiveExecution:
+        """Let code begin to run, whoever waits for it, and let its output be seen. ``durable``: its row is written.
+
+        Raises ``StoreUnavailable``, and then it is cancelled.
+        """
+        limits, settings = live.row.limits, self._settings
+        journal = OutputJournal(limits.output_bytes, settings.stream_window_bytes, settings.max_streamed_output_bytes)
+        request = ExecutionRequest(
+            code, self._default_timeout_s if timeout_s is None else timeout_s, around=around, watch=journal
+        )
+        active = await self._start(live, request, journal=journal)
+        # Made now, because what fails later has to be heard by whoever asks later.
+        active.recorded = asyncio.get_running_loop().create_future()
+        note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
+        self._tasks.spawn(self._conclude_followed(live, active, note), f"conclude {active.row.execution_id}")
+        if durable:
+            note.cancel()
+            try:
+                await self._store.insert_running(active.row)
+            except BaseException:
+                active.handle.cancel()
+                raise
+        return active
+
+    async def _conclude_followed(
+        self, live: LiveEnvironment, active: ActiveExecution, note: asyncio.TimerHandle
+    ) -> None:
+        await self._conclude_alone(live, active)
+        note.cancel()
+        if active.recorded is not None and active.recorded.done():
+            # It has been looked at, whether or not somebody will come.
+            active.recorded.exception()
+
     async def run_step(
         self, live: LiveEnvironment, request: ExecutionRequest, mask: Mask | None, collect: Collect | None
     ) -> Termination:
         """Run the code of a workflow's step and answer how it ended; it is recorded as other executions are.
 
-        The record is what ``mask`` says. What the step left is collected when it is written.
+        What an earlier process began with the request's tag goes on, and so does its record, which is what
+        ``mask`` says. What the step left is collected when it is written.
 
         When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more.
         """
@@ -114,27 +181,57 @@ class Executions:
         except asyncio.CancelledError:
             active.handle.cancel()
             await asyncio.shield(concluding)
+            await tidy(active.sandbox.execute, request, await active.handle.wait())
             raise
         finally:
             note.cancel()
         ended = await active.handle.wait()
         if collect is not None:
             await collect(active.sandbox.execute, ended)
+        await tidy(active.sandbox.execute, request, ended)
         return ended
 
     async def _start(
-        self, live: LiveEnvironment, request: ExecutionRequest, mask: Mask | None = None
+        self,
+        live: LiveEnvironment,
+        request: ExecutionRequest,
+        mask: Mask | None = None,
+        journal: OutputJournal | None = None,
+        tap: OutputTap | None = None,
     ) -> ActiveExecution:
         sandbox = live.get_sandbox() or await live.wait_for_sandbox()
         try:
-            handle = sandbox.execute(request)
+            resumed = await self._resume(live, request)
+            handle = sandbox.execute(request) if resumed is None else resumed.execution
         except SandboxFailed as fault:
             # The sandbox is gone, but the runtime's word of it is still on its way.
             self._lifecycle.sandbox_ended(live.environment_id, sandbox.failure or fault.message)
             raise live.refusal() from fault
-        active = ActiveExecution(self._begin(live, request), handle, sandbox, mask)
+        age_s = 0.0 if resumed is None else resumed.age_s
+        active = ActiveExecution(self._begin(live, request, age_s), handle, sandbox, mask, journal, tap)
         live.add(active)
         return active
+
+    async def _resume(self, live: LiveEnvironment, request: ExecutionRequest) -> Resumed | None:
+        """Take up what an earlier process began; None when it began nothing with this tag. Raises ``SandboxFailed``."""
+        if request.tag is None or request.tag not in self._runtime.kept():
+            return None
+        resumed = await self._runtime.resume(request, live.row.limits)
+        if resumed is None:
+            # It must not begin again as the same attempt.
+            raise SandboxFailed("The sandbox ended while the process that ran the step was gone")
+        return resumed
+
+    async def lose_rest(self, environments: Iterable[LiveEnvironment], server_id: str | None) -> Sequence[ExecutionId]:
+        """Mark as lost what an earlier process ran and that nobody has taken up or can. Raises ``StoreUnavailable``.
+
+        ``server_id`` is the process's where there are others.
+        """
+        known = {execution_id for live in environments for execution_id in live.running}
+        for tag in map(parse_tag, self._runtime.kept()):
+            if tag.execution_id is not None:
+                known.add(tag.execution_id)
+        return await self._store.mark_lost(self._clock.now(), known, server_id=server_id)
 
     def find_active(self, live: LiveEnvironment, execution_id: ExecutionId) -> ActiveExecution | None:
         """An execution that is not recorded yet."""
@@ -143,9 +240,7 @@ class Executions:
     async def cancel(self, active: ActiveExecution) -> Execution:
         """Kill it and answer its record."""
         active.handle.cancel()
-        if active.recorded is None:
-            active.recorded = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(active.recorded)
+        return await active.wait_for_record()
 
     async def drain(self, environments: Iterable[LiveEnvironment], grace_s: float) -> None:
         """Wait for what runs, then cancel the rest."""
@@ -158,14 +253,15 @@ class Executions:
         for live in environments:
             live.cancel_all()
 
-    def _begin(self, live: LiveEnvironment, request: ExecutionRequest) -> Execution:
+    def _begin(self, live: LiveEnvironment, request: ExecutionRequest, age_s: float) -> Execution:
+        execution_id = None if request.tag is None else parse_tag(request.tag).execution_id
         return Execution(
-            execution_id=make_execution_id(),
+            execution_id=execution_id or make_execution_id(),
             environment_id=live.row.environment_id,
             owner_id=live.row.owner_id,
             status=ExecutionStatus.RUNNING,
             timeout_s=request.timeout_s,
-            started_at=self._clock.now(),
+            started_at=self._clock.now() - timedelta(seconds=age_s),
         )
 
     def _note_running(self, active: ActiveExecution) -> None:
@@ -181,7 +277,9 @@ class Executions:
     async def _conclude(self, live: LiveEnvironment, active: ActiveExecution) -> Execution:
         """Wait for the end and record it. Raises ``StoreUnavailable``; the record is then written later."""
         termination = await active.handle.wait()
-        ended = self._describe(active.row, termination if active.mask is None else active.mask(termination))
+        if active.journal is not None:
+            active.journal.end()
+        ended = self._describe(active.row, await _masked(termination, active.mask))
         try:
             await self._store.finish(ended)
         except MechanismFault as fault:

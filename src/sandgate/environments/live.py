@@ -1,13 +1,17 @@
 """What the service keeps in memory of a live environment, so that executing needs no database."""
 
 import asyncio
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sandgate.core.environment import Environment
 from sandgate.core.errors import EnvironmentNotRunning
 from sandgate.core.execution import Execution
 from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import EnvironmentStatus
+from sandgate.environments.journal import OutputJournal
 from sandgate.sandbox.base import Mask, RunningExecution, Sandbox
 
 
@@ -32,15 +36,56 @@ def not_running(environment_id: EnvironmentId, status: EnvironmentStatus, reason
 class ActiveExecution:
     """An execution that has not been recorded as ended yet."""
 
-    __slots__ = ("handle", "mask", "recorded", "row", "sandbox")
+    __slots__ = ("handle", "journal", "mask", "recorded", "row", "sandbox", "tap")
 
-    def __init__(self, row: Execution, handle: RunningExecution, sandbox: Sandbox, mask: Mask | None = None) -> None:
+    def __init__(
+        self,
+        row: Execution,
+        handle: RunningExecution,
+        sandbox: Sandbox,
+        mask: Mask | None = None,
+        journal: OutputJournal | None = None,
+        tap: OutputTap | None = None,
+    ) -> None:
         self.row = row
         self.handle = handle
         self.sandbox = sandbox
         self.mask = mask
+        # What others may see of its output while it runs: all, or what is kept of it, or nothing.
+        self.journal = journal
+        self.tap = tap
         # Made when somebody wants to wait for the record, which is rare.
         self.recorded: asyncio.Future[Execution] | None = None
+
+    @property
+    def can_be_seen(self) -> bool:
+        """Whether its output may be shown while it runs."""
+        return self.journal is not None or self.tap is not None
+
+    def open_journal(self) -> OutputJournal:
+        """What it writes, for those who may see it: of an execution that somebody else waits for, what is kept."""
+        if self.recorded is None:
+            # Made before the end, which looks for it.
+            self.recorded = asyncio.get_running_loop().create_future()
+        if self.journal is None and self.tap is not None:
+            self.journal = journal = OutputJournal(sys.maxsize, 0, 0)
+            journal.begin()
+            self.tap.listen(journal.add)
+        if self.journal is None:
+            raise RuntimeError("the output of this execution is not for others")
+        return self.journal
+
+    def on_record(self, act: Callable[[], None]) -> None:
+        """Act once the record is written, or cannot be."""
+        if self.recorded is None:
+            self.recorded = asyncio.get_running_loop().create_future()
+        self.recorded.add_done_callback(lambda _recorded: act())
+
+    async def wait_for_record(self) -> Execution:
+        """The record, once it is written. Raises ``StoreUnavailable`` when it could not be."""
+        if self.recorded is None:
+            self.recorded = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self.recorded)
 
 
 class LiveEnvironment:

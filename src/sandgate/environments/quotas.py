@@ -60,11 +60,19 @@ class UserQuotas:
         """Counts an execution of the user for as long as the block lasts. Raises ``ExecutionQuotaExceeded``,
         ``StoreUnavailable``.
         """
-        await self.use.begin(user_id, await self.allowed(user_id))
+        await self.begin(user_id)
         try:
             yield
         finally:
-            self.use.end(user_id)
+            self.end(user_id)
+
+    async def begin(self, user_id: UserId) -> None:
+        """Count an execution until :meth:`end`. Raises ``ExecutionQuotaExceeded``, ``StoreUnavailable``."""
+        await self.use.begin(user_id, await self.allowed(user_id))
+
+    def end(self, user_id: UserId) -> None:
+        """An execution that was counted has ended."""
+        self.use.end(user_id)
 
     async def report(self, caller: Principal) -> QuotaReport:
         """See :class:`sandgate.environments.base.Quotas`."""

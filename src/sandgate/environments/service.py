@@ -8,17 +8,11 @@ from sandgate.config.settings import Settings
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
-from sandgate.core.errors import (
-    ExecutionNotFound,
-    ExecutionNotRunning,
-    ServiceDraining,
-)
-from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
 from sandgate.core.idempotency import Keep, KeptAnswer
-from sandgate.core.ids import EnvironmentId, ExecutionId, UserId, make_environment_id
+from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.page import Page, PageRequest
-from sandgate.core.principal import Principal, Role
+from sandgate.core.principal import Principal
 from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus, Isolation
 from sandgate.core.template import Template
 from sandgate.environments.access import (
@@ -33,12 +27,14 @@ from sandgate.environments.executions import Executions
 from sandgate.environments.granting import grant
 from sandgate.environments.isolation import choose_isolation
 from sandgate.environments.lifecycle import Lifecycle
-from sandgate.environments.live import Ending, LiveEnvironment, not_running
+from sandgate.environments.live import Ending, not_running
+from sandgate.environments.lookup import Lookup
 from sandgate.environments.measuring import measure
 from sandgate.environments.quota import Quota
 from sandgate.environments.quotas import UserQuotas
+from sandgate.environments.running import CodeRunner
 from sandgate.environments.tasks import TaskOwner
-from sandgate.sandbox.base import Collect, Mask, Runtime, Sandbox
+from sandgate.sandbox.base import Runtime, Sandbox
 from sandgate.store.base import EnvironmentFilter, Store
 from sandgate.telemetry.log import get_logger
 
@@ -55,7 +51,7 @@ _DELETABLE = frozenset({EnvironmentStatus.FAILED, EnvironmentStatus.EXPIRED, Env
 _log = get_logger(__name__)
 
 
-class EnvironmentService:
+class EnvironmentService(CodeRunner):
     """``Environments`` on a store and a runtime. One process has one of it, on one event loop.
 
     ``start`` comes first and ``stop`` last. ``on_fault`` is told of a bug in a background task, ``audit`` of
@@ -85,7 +81,8 @@ class EnvironmentService:
         self._quota = Quota(settings)
         self.quotas = UserQuotas(store, self._quota, clock, settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
-        self._executions = Executions(store.executions, self._lifecycle, clock, settings, self._tasks)
+        self._lookup = Lookup(store, self._lifecycle, server_id)
+        self._executions = Executions(store.executions, runtime, self._lifecycle, clock, settings, self._tasks)
 
     @property
     def live_count(self) -> int:
@@ -109,13 +106,18 @@ class EnvironmentService:
         found = {sandbox.environment_id: sandbox for sandbox in sandboxes}
         for row in rows:
             self._lifecycle.adopt(row, found.get(row.environment_id))
-        lost = await self._store.executions.mark_lost(self._clock.now(), server_id=own)
+        lost = await self._executions.lose_rest(self._lifecycle.all(), own)
         released = await self._store.idempotency.release_unanswered(own)
         _log.info(
             "environments adopted", rows=len(rows), sandboxes=len(found), executions_lost=len(lost), keys=released
         )
         adopted = {row.environment_id for row in rows}
         return [sandbox for name, sandbox in found.items() if name not in adopted]
+
+    async def lose_rest(self) -> None:
+        """What an earlier process left has been taken up by now, or never will be. Raises ``StoreUnavailable``."""
+        own = self._server_id if self._store.servers.is_shared else None
+        await self._executions.lose_rest(self._lifecycle.all(), own)
 
     async def stop(self) -> None:
         """Take no new work, let executions end within the grace, then end everything and stop the runtime."""
@@ -160,7 +162,7 @@ class EnvironmentService:
     async def get(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
-        row = live.row if live is not None else await self._find_row(environment_id)
+        row = live.row if live is not None else await self._lookup.find_row(environment_id)
         check_can_see(caller, row)
         return row
 
@@ -190,7 +192,7 @@ class EnvironmentService:
             name=name,
         )
         rows = await self._store.environments.list(wanted, page)
-        return replace(rows, items=tuple(map(self._newest, rows.items)))
+        return replace(rows, items=tuple(map(self._lookup.newest, rows.items)))
 
     async def update(
         self,
@@ -202,7 +204,7 @@ class EnvironmentService:
         timeout_s: int | None = None,
     ) -> Environment:
         """See ``Environments``. Several changes of one environment are made one after the other."""
-        live = await self._get_live(caller, environment_id)
+        live = await self._lookup.get_live(caller, environment_id)
         async with live.changing:
             if timeout_s is not None:
                 # The wall comes first: an environment must never outlive what its sandbox is allowed.
@@ -232,93 +234,10 @@ class EnvironmentService:
             ending = await self._lifecycle.wait_for_end(live, _DELETED)
             if ending.deleted:
                 return live.row
-        row = await self._find_row(environment_id)
+        row = await self._lookup.find_row(environment_id)
         check_can_change(caller, row)
         check_is_here(row, self._server_id)
         return await self._hide(row)
-
-    async def execute(
-        self,
-        caller: Principal,
-        environment_id: EnvironmentId,
-        code: str,
-        timeout_s: float | None,
-        around: Surroundings | None = None,
-    ) -> Execution:
-        """See ``Environments``."""
-        live = self._lifecycle.find(environment_id)
-        if live is None:
-            live = await self._get_live(caller, environment_id)
-        check_can_change(caller, live.row)
-        self._check_not_draining()
-        self._executions.check_code(code)
-        if around is not None:
-            self._executions.check_around(around)
-        async with self.quotas.executing(caller.user_id):
-            return await self._executions.run(live, code, timeout_s, around)
-
-    async def execute_step(
-        self,
-        owner_id: UserId,
-        environment_id: EnvironmentId,
-        request: ExecutionRequest,
-        mask: Mask | None = None,
-        collect: Collect | None = None,
-    ) -> Termination:
-        """Run the code of a workflow's step in an environment of the workflow's owner.
-
-        Its record is what ``mask`` says; ``collect`` is awaited when it has ended.
-
-        When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
-        ``EnvironmentNotFound``, also for another user's, ``EnvironmentNotRunning``, ``TooManyExecutions``,
-        ``ServiceDraining``.
-        """
-        owner = Principal(owner_id, "", Role.USER)
-        live = await self._get_live(owner, environment_id)
-        self._check_not_draining()
-        return await self._executions.run_step(live, request, mask, collect)
-
-    async def get_execution(
-        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
-    ) -> Execution:
-        """See ``Environments``."""
-        live = self._lifecycle.find(environment_id)
-        if live is not None:
-            check_can_see(caller, live.row)
-            active = self._executions.find_active(live, execution_id)
-            if active is not None:
-                return active.row
-        else:
-            check_can_see(caller, await self._find_row(environment_id))
-        return await self._find_execution(environment_id, execution_id)
-
-    async def list_executions(
-        self, caller: Principal, environment_id: EnvironmentId, page: PageRequest
-    ) -> Page[Execution]:
-        """See ``Environments``. An execution that began just now may be missing until it has a row."""
-        await self.get(caller, environment_id)
-        return await self._store.executions.list(environment_id, page)
-
-    async def cancel_execution(
-        self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
-    ) -> Execution:
-        """See ``Environments``."""
-        live = self._lifecycle.find(environment_id)
-        row = live.row if live is not None else await self._find_row(environment_id)
-        check_can_change(caller, row)
-        if live is None:
-            check_is_here(row, self._server_id)
-        active = self._executions.find_active(live, execution_id) if live is not None else None
-        if active is not None:
-            return await self._executions.cancel(active)
-        found = await self._find_execution(environment_id, execution_id)
-        raise ExecutionNotRunning(
-            f"Execution {execution_id} has ended already ({found.status})", {"status": found.status.value}
-        )
-
-    def _check_not_draining(self) -> None:
-        if self._draining:
-            raise ServiceDraining("The service is stopping and takes no new work; ask again when it is back")
 
     def _new_row(
         self, caller: Principal, wanted: NewEnvironment, template: Template, isolation: Isolation, limits: Limits
@@ -355,28 +274,6 @@ class EnvironmentService:
             self._lifecycle.end(live, _STOPPED)
         _log.info("environment created", environment_id=row.environment_id, template=row.template)
 
-    def _newest(self, row: Environment) -> Environment:
-        """What memory holds of it, which is ahead of the database by the write of ``running``."""
-        live = self._lifecycle.find(row.environment_id)
-        return row if live is None else live.row
-
-    async def _find_row(self, environment_id: EnvironmentId) -> Environment:
-        row = await self._store.environments.find(environment_id)
-        if row is None:
-            raise environment_not_found(environment_id)
-        return row
-
-    async def _get_live(self, caller: Principal, environment_id: EnvironmentId) -> LiveEnvironment:
-        """A live environment that the caller may change. Raises ``EnvironmentNotRunning`` for one that has ended."""
-        live = self._lifecycle.find(environment_id)
-        if live is None:
-            row = await self._find_row(environment_id)
-            check_can_change(caller, row)
-            check_is_here(row, self._server_id)
-            raise not_running(environment_id, row.status, row.status_reason)
-        check_can_change(caller, live.row)
-        return live
-
     async def _hide(self, row: Environment) -> Environment:
         """Delete what has ended already."""
         now = self._clock.now()
@@ -386,9 +283,3 @@ class EnvironmentService:
         if not hidden:
             raise environment_not_found(row.environment_id)
         return replace(row, status=EnvironmentStatus.TERMINATED, deleted_at=now)
-
-    async def _find_execution(self, environment_id: EnvironmentId, execution_id: ExecutionId) -> Execution:
-        row = await self._store.executions.find(execution_id)
-        if row is None or row.environment_id != environment_id:
-            raise ExecutionNotFound(f"Environment {environment_id} has no execution {execution_id}")
-        return row

@@ -75,7 +75,7 @@ def create_app(
     metrics.add_gauge("sandgate_streams_open", "Event streams that are open.", lambda: streams.open_count)
     for name, (help_text, read) in (gauges or {}).items():
         metrics.add_gauge(name, help_text, read)
-    add_execution_routes(api, environments)
+    add_execution_routes(api, environments, streams)
     add_environment_routes(api, environments)
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)

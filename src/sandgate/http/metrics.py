@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 # Seconds; an execution is meant to take a few milliseconds, and may take an hour.
@@ -15,6 +15,8 @@ class HttpMetrics:
     """Counts and times requests by operation and status, beside figures that others bring."""
 
     def __init__(self) -> None:
+        # When each series began is one more series for each, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library gives it no types
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "sandgate_http_requests",

@@ -169,6 +169,8 @@ class Operation(APIRoute):
         else:
             result = await self.endpoint(**arguments)
             if isinstance(result, EventStream):
+                if exchange.changes:
+                    await self._gate.audit.tell_done(exchange, 200, often=self._audit is Audit.OFTEN)
                 await result.serve(scope, receive, send, lambda: authenticate(exchange, self._gate.authenticator))
                 return
             answer = self._render(result, exchange)
@@ -265,7 +267,9 @@ class Operation(APIRoute):
 def _answer_model(endpoint: Endpoint) -> type[BaseModel] | None:
     """The model of what an endpoint answers, None where it makes the answer itself."""
     annotation = inspect.signature(endpoint).return_annotation
-    return annotation if inspect.isclass(annotation) and issubclass(annotation, BaseModel) else None
+    # One that can also stream has a union.
+    kinds = get_args(annotation) or (annotation,)
+    return next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
 
 
 def _holds_list(annotation: Any) -> bool:

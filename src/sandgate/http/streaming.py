@@ -5,11 +5,12 @@ client that reads nothing at all is cut off by the connection (see ``polite_tran
 """
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -36,6 +37,15 @@ STREAM_DOCUMENT: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"type": "
 """The part of an operation's document that says what its streams are; to be given an example."""
 
 
+LAST_EVENT_ID_PARAMETER: dict[str, Any] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": "The `id` of the last event that was read; the stream goes on after it.",
+    "schema": {"type": "string"},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
     """One event. ``event_id`` is what the client sends back to go on after it; one line, as ``name`` is."""
@@ -53,7 +63,17 @@ class ServerEvent:
 Check = Callable[[], Awaitable[object]]
 """Raises ``NotAuthenticated`` when the caller would not be let in any more."""
 
-Events = AsyncGenerator[Sequence[ServerEvent], None]
+
+class Events(Protocol):
+    """Batches of events; ``aclose`` comes last, also when none was asked for."""
+
+    def __anext__(self) -> Awaitable[Sequence[ServerEvent]]:
+        """What comes next. Raises ``StopAsyncIteration``."""
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Nobody reads on."""
+        ...
 
 
 class Streams:
@@ -74,6 +94,17 @@ class Streams:
     @contextmanager
     def opened(self, user_id: UserId) -> Iterator[None]:
         """Count one more for as long as it is open. Raises ``TooManyStreams``."""
+        self.check_room(user_id)
+        self._open[user_id] += 1
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]
+
+    def check_room(self, user_id: UserId) -> None:
+        """Raises ``TooManyStreams`` when there is no room for one more."""
         if self._open[user_id] >= self._most_per_user:
             raise TooManyStreams(
                 f"You have {self._most_per_user} event streams open, the most allowed; close one",
@@ -85,22 +116,17 @@ class Streams:
                 {"limit": self._most},
                 retry_after_s=5,
             )
-        self._open[user_id] += 1
-        try:
-            yield
-        finally:
-            self._open[user_id] -= 1
-            if not self._open[user_id]:
-                del self._open[user_id]
 
 
 class EventStream:
     """An answer that sends ``events`` until they end, its lifetime or its credential is over, or the client goes away.
 
-    A client whose stream ends without a last event asks again.
+    A client whose stream ends without a last event asks again. With ``is_bounded`` there is no lifetime, because the
+    events end by themselves in good time.
     """
 
-    def __init__(self, streams: Streams, user_id: UserId, events: Events) -> None:
+    def __init__(self, streams: Streams, user_id: UserId, events: Events, *, is_bounded: bool = False) -> None:
+        self._lifetime_s = math.inf if is_bounded else streams.lifetime_s
         self._streams = streams
         self._user_id = user_id
         self._events = events
@@ -119,7 +145,7 @@ class EventStream:
 
     async def _send_all(self, send: Send, check: Check | None) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._streams.lifetime_s
+        deadline = loop.time() + self._lifetime_s
         check_every_s = min(_LONGEST_UNCHECKED_S, self._streams.heartbeat_s)
         checked_at = loop.time()
         await _send_part(send, _RETRY)
@@ -161,7 +187,7 @@ async def _is_still_let_in(check: Check) -> bool:
 async def _next(events: Events) -> Sequence[ServerEvent]:
     """The next batch; empty at the end."""
     try:
-        return await anext(events)
+        return await events.__anext__()
     except StopAsyncIteration:
         return ()
 

@@ -99,10 +99,11 @@ class Sandbox(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """An execution of an earlier gateway that was taken up, and its sandbox."""
+    """An execution of an earlier gateway that was taken up, its sandbox, and how long ago it began."""
 
     sandbox: Sandbox
     execution: RunningExecution
+    age_s: float = 0.0
 
 
 class Runtime(Protocol):
@@ -129,8 +130,8 @@ class Runtime(Protocol):
         """Take over the sandboxes that an earlier gateway left running.
 
         What an earlier gateway was running in them is killed, because its answer has nobody to go to; but an
-        execution with a tag goes on in its sandbox until :meth:`resume` or :meth:`discard` decides. All other
-        sandboxes that are not expected are ended.
+        execution with a tag goes on in its sandbox, expected or not, until :meth:`resume` or :meth:`discard` decides.
+        All other sandboxes that are not expected are ended.
         """
         ...
 
@@ -141,13 +142,27 @@ class Runtime(Protocol):
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
         """Take up the execution with the request's tag, as if this gateway had begun it; None when there is none.
 
-        Its time limit counts from its true beginning. The sandbox is the caller's from then on, as after
-        :meth:`create`.
+        Its time limit counts from its true beginning. A sandbox that was not expected is the caller's from then on, as
+        after :meth:`create`.
         """
         ...
 
     async def discard(self, but: Collection[str] = ()) -> None:
-        """End every sandbox whose tagged execution was not taken up, but those with these tags."""
+        """End every tagged execution that was not taken up, but those with these tags.
+
+        With it goes its sandbox, if that was not expected when it was adopted.
+        """
+        ...
+
+    def let_go(self, tag: str) -> None:
+        """What the execution with this tag came to is known: no later gateway is to take it up.
+
+        Needed only where more is to run in its sandbox. One that is not known is no error.
+        """
+        ...
+
+    def hold(self) -> None:
+        """Say that this gateway lives: executions with a tag end when nobody says so for a while."""
         ...
 
     async def create(self, spec: SandboxSpec) -> Sandbox:

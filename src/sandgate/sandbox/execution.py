@@ -1,16 +1,22 @@
 """One execution, as the gateway sees it: it holds the deadline, the caps and the word on how it ended."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
+import sys
+import termios
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, Usage
+from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
+from sandgate.sandbox.endings import error_of, exit_code_of, usage_of
 from sandgate.sandbox.kept_output import Spool
 from sandgate.sandbox.output import OutputStream
 from sandgate.sandbox.payload import make_payload
@@ -70,7 +76,8 @@ class ZygoteExecution:
         self._has_data = request.data is not None
         self._tap = request.tap
         self._sink = request.sink
-        self._left_files = True
+        self._watcher = request.watch
+        self._left_files: bool | None = None
         self._answer = b""
         self._outputs: bytes | None = None
         self._timeout_s = request.timeout_s
@@ -96,6 +103,11 @@ class ZygoteExecution:
     def cancel(self) -> None:
         """See :class:`sandgate.sandbox.base.RunningExecution`."""
         self._end(ExecutionStatus.CANCELLED)
+
+    @property
+    def age_s(self) -> float:
+        """How long ago it began."""
+        return time.perf_counter() - self._started
 
     @property
     def ended(self) -> bool:
@@ -134,12 +146,29 @@ class ZygoteExecution:
         if keep is not None:
             keep()
 
-    def resume(self, child: WaitingChild, age_s: float, kill: Callable[[], None]) -> None:
-        """Go on with a child that an earlier gateway gave its code so many seconds ago."""
-        self._payload = b""
+    def resume(
+        self, child: WaitingChild, age_s: float, kill: Callable[[], None], kills_before: int, *, has_ended: bool
+    ) -> None:
+        """Go on with a child that an earlier gateway was to give its code so many seconds ago."""
+        self._kills_before = kills_before
         self._take(child, kill, age_s)
         if self._spool is not None:
             self._spool.recover()
+        if not has_ended and len(self._payload) <= _SENT_AT_ONCE_BYTES:
+            self._send_again()
+        self._payload = b""
+
+    def _send_again(self) -> None:
+        """Whoever was killed between the two may have had the child kept and not given it its code.
+
+        A child that has its code reads no more, and looks at nothing that comes after it.
+        """
+        assert self._child is not None  # noqa: S101 - just taken
+        channel = self._child.channel
+        with suppress(OSError):
+            unread = fcntl.ioctl(channel.fileno(), termios.TIOCOUTQ, bytes(4))
+            if not int.from_bytes(unread, sys.byteorder):
+                channel.send(self._payload, socket.MSG_DONTWAIT)
 
     def _take(self, child: WaitingChild, kill: Callable[[], None], age_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -154,14 +183,19 @@ class ZygoteExecution:
         self._started = time.perf_counter() - age_s
         self._timers = [
             loop.call_later(max(0.0, self._timeout_s - age_s), self._end, ExecutionStatus.TIMED_OUT),
-            loop.call_later(_WATCH_AFTER_S, self._watch),
+            loop.call_later(_WATCH_AFTER_S if self._watcher is None else 0.0, self._watch),
         ]
+        if self._watcher is not None:
+            self._watcher.begin()
 
     def _stream(self, name: str, descriptor: int) -> OutputStream:
         keep, drop = self._limits.output_bytes, self._limits.drained_output_bytes
         if self._spool is None:
             sink = self._sink if name == "stdout" else None
-            return OutputStream(descriptor, keep, drop, self._on_flood, sink)
+            if self._watcher is None:
+                return OutputStream(descriptor, keep, drop, self._on_flood, sink)
+            take = partial(self._watcher.put, name)
+            return OutputStream(descriptor, keep, self._watcher.most_bytes, self._on_flood, sink, take)
         return self._spool.stream(name, descriptor, keep, drop, self._on_flood)
 
     def _send(self) -> None:
@@ -234,6 +268,11 @@ class ZygoteExecution:
         """The kill is on its way and the answer is due."""
         if not self.ended:
             self._resolve(None, self._close())
+
+    def lose(self) -> None:
+        """Its end, which is on the way, is not its own doing."""
+        if self._cause is None and not self.ended:
+            self._cause = ExecutionStatus.LOST
 
     def end_for_memory(self) -> None:
         """Kill it and everything that it started, because its sandbox uses too much memory."""
@@ -308,7 +347,7 @@ class ZygoteExecution:
     def _resolve(self, exited: wire.Exited | None, report: "tuple[str, str, str] | None") -> None:
         self._timers_off()
         started = self._started > 0
-        exit_code = _exit_code(exited) if exited is not None and self._cause is None else None
+        exit_code = exit_code_of(exited) if exited is not None and self._cause is None else None
         if self._cause is not None:
             status = self._cause
         else:
@@ -320,11 +359,12 @@ class ZygoteExecution:
             stderr=self._stderr.kept() if started else b"",
             stdout_truncated=started and self._stdout.truncated,
             stderr_truncated=started and self._stderr.truncated,
-            error=_error(exited, exit_code, report) if status is ExecutionStatus.FAILED else None,
+            error=error_of(exited, exit_code, report) if status is ExecutionStatus.FAILED else None,
             duration_s=time.perf_counter() - self._started if started else 0.0,
-            usage=_usage(exited),
+            usage=usage_of(exited),
             outputs=self._outputs if status is ExecutionStatus.COMPLETED else None,
-            left_files=started and self._has_data and self._left_files,
+            left_files=started and self._has_data and self._left_files is not False,
+            is_tidy=not (started and self._has_data) or self._left_files is not None,
         )
         if not self._result.done():
             self._result.set_result(termination)
@@ -338,30 +378,3 @@ def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":
         return wire.parse_report(channel.recv(wire.REPORT_LIMIT + 1, socket.MSG_DONTWAIT))
     except OSError:
         return None
-
-
-def _exit_code(exited: wire.Exited) -> int:
-    """As a shell counts: the code, or 128 and the signal."""
-    if os.WIFSIGNALED(exited.wait_status):
-        return 128 + os.WTERMSIG(exited.wait_status)
-    return os.WEXITSTATUS(exited.wait_status)
-
-
-def _usage(exited: wire.Exited | None) -> Usage:
-    if exited is None:
-        return Usage(cpu_ms=0, peak_memory_bytes=0)
-    return Usage(cpu_ms=round((exited.user_us + exited.system_us) / 1000), peak_memory_bytes=exited.peak_memory_bytes)
-
-
-def _error(exited: wire.Exited | None, exit_code: int | None, report: "tuple[str, str, str] | None") -> ErrorReport:
-    """What went wrong: the child's own report, or what its end shows."""
-    if exited is not None and os.WIFSIGNALED(exited.wait_status):
-        number = os.WTERMSIG(exited.wait_status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return ErrorReport("Signal", f"ended by {name}", "")
-    if report is not None:
-        return ErrorReport(*report)
-    return ErrorReport("NonZeroExit", f"exit code {exit_code}", "")

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sandgate.sandbox import descriptors
-from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
-from sandgate.sandbox.slot import Slot, without_rights
+from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.slot import Running, Slot, without_rights
 from sandgate_agent import wire
 
 _RETRY_S = 0.02
@@ -19,9 +19,9 @@ class GivenSlot(Slot):
     """See :class:`Slot`. The next child is asked for from here, so that nothing has to be held back inside."""
 
     def __init__(
-        self, control: socket.socket, on_ready: Callable[[Slot], None], on_lost: Callable[[Slot], None]
+        self, control: socket.socket, on_ready: Callable[[Slot], None], on_lost: Callable[[Slot], None], place: int = 0
     ) -> None:
-        super().__init__(control, on_ready, on_lost)
+        super().__init__(control, on_ready, on_lost, place)
         self._offered: tuple[socket.socket, int, int] | None = None
         self._losing: asyncio.TimerHandle | None = None
         # A slot that is adopted, or resumed, is told that first.
@@ -84,10 +84,10 @@ class GivenSlot(Slot):
         await super().reset(limit_s)
         self._offer()
 
-    async def resume(self, execution: ZygoteExecution, child: WaitingChild, limit_s: float) -> None:
+    async def resume(self, left: Mapping[int, Running], limit_s: float) -> None:
         """See :class:`Slot`."""
         self._drop()
-        await super().resume(execution, child, limit_s)
+        await super().resume(left, limit_s)
 
     def _drop(self) -> None:
         if self._offered is not None:

@@ -6,6 +6,7 @@ of the kernel's, so that no kill can hit between the two.
 
 import ctypes
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -55,18 +56,18 @@ class Keeping:
             self._open_pipe()
         return b"".join(parts)
 
-    def path(self, environment_id: str, name: str) -> Path:
+    def path(self, environment_id: str, tag: str, name: str) -> Path:
         """Where the file of one stream is."""
-        return self._folder / f"{environment_id}.{name}"
+        return self._folder / f"{environment_id}.{_short(tag)}.{name}"
 
     def open(self, path: Path) -> int:
         """Open a file, which is made when it is not there."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
-    def forget(self, environment_id: str) -> None:
-        """Remove the files of an environment."""
-        for path in self._folder.glob(f"{environment_id}.*"):
+    def forget(self, environment_id: str, tag: str = "") -> None:
+        """Remove the files of an environment, or of one execution in it."""
+        for path in self._folder.glob(f"{environment_id}.{_short(tag)}.*" if tag else f"{environment_id}.*"):
             path.unlink(missing_ok=True)
 
     def sweep(self, live: Collection[str]) -> None:
@@ -79,6 +80,11 @@ class Keeping:
         """Let go of the pipe."""
         os.close(self._out)
         os.close(self._in)
+
+
+def _short(tag: str) -> str:
+    """What no other tag is shortened to, and a file can be called."""
+    return hashlib.blake2b(tag.encode(), digest_size=12).hexdigest()
 
 
 class KeptOutputStream(OutputStream):
@@ -236,18 +242,19 @@ class KeptOutputStream(OutputStream):
 
 
 class Spool:
-    """Makes the streams of an environment's execution that a later gateway may take up."""
+    """Makes the streams of an environment's execution that a later gateway may take up by its tag."""
 
-    def __init__(self, keeping: Keeping, environment_id: str) -> None:
+    def __init__(self, keeping: Keeping, environment_id: str, tag: str) -> None:
         self._keeping = keeping
         self._environment_id = environment_id
+        self._tag = tag
         self._streams: list[KeptOutputStream] = []
 
     def stream(
         self, name: str, descriptor: int, keep_bytes: int, drop_bytes: int, on_flood: Callable[[], None]
     ) -> KeptOutputStream:
         """The stream of this name."""
-        path = self._keeping.path(self._environment_id, name)
+        path = self._keeping.path(self._environment_id, self._tag, name)
         made = KeptOutputStream(descriptor, keep_bytes, drop_bytes, on_flood, keeping=self._keeping, path=path)
         self._streams.append(made)
         return made
@@ -260,4 +267,4 @@ class Spool:
     def forget(self) -> None:
         """Remove the files, if there are any: nobody will take the execution up any more."""
         if any(stream.is_moved for stream in self._streams):
-            self._keeping.forget(self._environment_id)
+            self._keeping.forget(self._environment_id, self._tag)

@@ -5,10 +5,12 @@ more; the sandbox ends with its first slot.
 """
 
 import asyncio
+import itertools
 import socket
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from types import MappingProxyType
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest
@@ -18,6 +20,7 @@ from sandgate.sandbox.base import SandboxUsage
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
 from sandgate.sandbox.kept_output import Keeping, Spool
 from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
+from sandgate.sandbox.left_behind import LeftBehind, LeftSlot
 from sandgate.sandbox.slot import Slot
 
 QUEUE_LIMIT = 256
@@ -35,8 +38,9 @@ class SandboxLink:
     """See :class:`sandgate.sandbox.base.Sandbox`.
 
     ``add_slot()`` makes another slot and answers its control socket, ``usage()`` answers what this sandbox uses,
-    ``extend(seconds)`` moves its end, ``keep(tag, child)`` has a child's ends kept for a later gateway, ``is_busy()``
-    tells whether the machine has more urgent things to do than to make a child that nobody has asked for yet.
+    ``extend(seconds)`` moves its end, ``keep(tag, child, slot, kills)`` has a child's ends kept for a later gateway,
+    ``let_go(tag)`` no longer, ``is_busy()`` tells whether the machine has more urgent things to do than to make a child
+    that nobody has asked for yet.
     """
 
     def __init__(
@@ -48,7 +52,8 @@ class SandboxLink:
         add_slot: Callable[[], Awaitable[socket.socket]],
         usage: Callable[[], Awaitable[SandboxUsage]],
         extend: Callable[[float], Awaitable[None]],
-        keep: Callable[[str, WaitingChild], None] = lambda _tag, _child: None,
+        keep: Callable[[str, WaitingChild, Slot, int], None] = lambda _tag, _child, _slot, _kills: None,
+        let_go: Callable[[str], None] = lambda _tag: None,
         keeping: Keeping | None = None,
         is_busy: Callable[[], bool] = lambda: False,
         slot_type: type[Slot] = Slot,
@@ -59,13 +64,17 @@ class SandboxLink:
         self._usage = usage
         self._extend = extend
         self._keep = keep
+        self._let_go = let_go
         self._keeping = keeping
-        self._kept_execution: ZygoteExecution | None = None
+        # What a later gateway may take up, and what an earlier one has left, with its slot; both by tag.
+        self._tagged: dict[str, ZygoteExecution] = {}
+        self._left: dict[str, tuple[LeftBehind, Slot]] = {}
         self._is_busy = is_busy
         self._holding: asyncio.TimerHandle | None = None
         self._slot_type = slot_type
         self._first = slot_type(control, self._on_ready, self._on_slot_lost)
         self._slots = [self._first]
+        self._places = itertools.count(1)
         self._waiting: deque[ZygoteExecution] = deque()
         self._adding: set[asyncio.Task[None]] = set()
         self._kills = 0
@@ -84,16 +93,72 @@ class SandboxLink:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         return self._failure
 
-    async def adopt(self) -> None:
-        """Make the sandbox forget what it ran for an earlier gateway. Raises ``SandboxFailed``."""
-        await self._first.reset(_ADOPT_LIMIT_S)
+    async def adopt(self, left: Mapping[int, LeftSlot] = MappingProxyType({})) -> None:
+        """Make the sandbox forget what it ran for an earlier gateway, but what was left to be taken up.
 
-    async def resume(self, request: ExecutionRequest, child: WaitingChild, age_s: float) -> ZygoteExecution:
-        """Go on with what an earlier gateway ran in the first slot. Raises ``SandboxFailed``."""
+        Raises ``SandboxFailed``.
+        """
+        self._places = itertools.count(max(left, default=0) + 1)
+        slots = {place: self._slot_of(found) for place, found in left.items()}
+        for place, found in left.items():
+            self._left |= {execution.tag: (execution, slots[place]) for execution in found.executions}
+        if 0 not in left:
+            await self._first.reset(_ADOPT_LIMIT_S)
+        for place, found in left.items():
+            try:
+                executions = {execution.number: execution for execution in found.executions}
+                await slots[place].resume(executions, _ADOPT_LIMIT_S)
+            except SandboxFailed:
+                if place == 0:
+                    raise
+                slots[place].close()
+        await self._was_out_of_memory(0)
+
+    def _slot_of(self, left: LeftSlot) -> Slot:
+        if left.control is None:
+            return self._first
+        slot = Slot(left.control, self._on_ready, self._on_slot_lost, left.place)
+        self._slots.append(slot)
+        return slot
+
+    @property
+    def left(self) -> Collection[str]:
+        """The tags of what an earlier gateway has left."""
+        return self._left.keys()
+
+    def resume(self, request: ExecutionRequest, limits: Limits) -> ZygoteExecution | None:
+        """Go on with what an earlier gateway began under the request's tag; None when there is nothing."""
+        left, slot = self._left.pop(request.tag or "", (None, self._first))
+        if left is None:
+            return None
+        self._limits = limits
         execution = self._make_execution(request)
-        execution.resume(child, age_s, lambda: self._first.kill(child.number))
-        await self._first.resume(execution, child, _ADOPT_LIMIT_S)
+        if len(self._slots) > 1 or self._left:
+            execution.share()
+        left.take_up(execution, lambda: slot.kill(left.number))
         return execution
+
+    def drop(self, tag: str) -> None:
+        """End what an earlier gateway left under this tag, for which nobody asks."""
+        left, slot = self._left.pop(tag, (None, self._first))
+        if left is not None:
+            slot.kill(left.number)
+            left.close()
+            self.let_go(tag)
+            if self._keeping is not None:
+                self._keeping.forget(self._environment_id, tag)
+
+    def lose(self, tag: str) -> None:
+        """The launcher has killed the execution with this tag."""
+        if tag in self._tagged:
+            self._tagged[tag].lose()
+
+    def let_go(self, tag: str) -> None:
+        """What an execution came to is known: no later gateway need take it up."""
+        self._let_go(tag)
+        execution = self._tagged.pop(tag, None)
+        if execution is not None:
+            execution.forget()
 
     def execute(self, request: ExecutionRequest) -> ZygoteExecution:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
@@ -116,10 +181,12 @@ class SandboxLink:
         return execution
 
     def _make_execution(self, request: ExecutionRequest) -> ZygoteExecution:
-        spool = None if self._keeping is None or request.tag is None else Spool(self._keeping, self._environment_id)
+        tag, spool = request.tag, None
+        if tag is not None and self._keeping is not None:
+            spool = Spool(self._keeping, self._environment_id, tag)
         execution = ZygoteExecution(request, self._limits, self._was_out_of_memory, spool)
-        if spool is not None:
-            self._kept_execution = execution
+        if tag is not None:
+            self._tagged[tag] = execution
         return execution
 
     async def extend(self, lifetime_s: float) -> None:
@@ -161,7 +228,7 @@ class SandboxLink:
             if self._failure is not None:
                 control.close()
                 return
-            self._slots.append(self._slot_type(control, self._on_ready, self._on_slot_lost))
+            self._slots.append(self._slot_type(control, self._on_ready, self._on_slot_lost, next(self._places)))
             return
 
     def _start(self, slot: Slot, execution: ZygoteExecution) -> None:
@@ -170,7 +237,7 @@ class SandboxLink:
             each.share()
         busy = self._is_busy()
         tag = execution.tag
-        keep = None if tag is None else lambda child: self._keep(tag, child)
+        keep = None if tag is None else lambda child: self._keep(tag, child, slot, self._kills)
         slot.start(execution, self._kills, hold=busy or execution.is_last, keep=keep)
         if busy and not execution.is_last and self._holding is None:
             self._hold(_MOST_HOLDS)
@@ -254,7 +321,17 @@ class SandboxLink:
         while self._waiting:
             self._waiting.popleft().on_lost()
 
-    def forget(self) -> None:
-        """The sandbox is ended for good: nobody will take up what it ran."""
-        if self._kept_execution is not None:
-            self._kept_execution.forget()
+    def forget(self) -> Collection[str]:
+        """The sandbox is ended for good: nobody will take up what it ran; answers under which tags it did."""
+        tags = [*self._tagged, *self._left]
+        for execution in self._tagged.values():
+            execution.forget()
+        self._tagged.clear()
+        self.leave()
+        return tags
+
+    def leave(self) -> None:
+        """What an earlier gateway left is for a later one."""
+        for left, _slot in self._left.values():
+            left.close()
+        self._left.clear()

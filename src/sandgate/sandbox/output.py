@@ -16,8 +16,15 @@ _DROP_PAUSE_S = 0.001
 LARGEST_PIPE_BYTES = 1 << 20
 
 
+Take = Callable[[bytes, Callable[[], None]], bool]
+"""See ``OutputSink.put``."""
+
+
 class OutputStream:
-    """One pipe of an execution; owns its descriptor, which does not block. With ``sink`` nothing is kept here."""
+    """One pipe of an execution; owns its descriptor, which does not block.
+
+    With ``sink`` nothing is kept here; ``take`` is told of everything beside what is kept, and answers like a sink.
+    """
 
     def __init__(
         self,
@@ -26,12 +33,14 @@ class OutputStream:
         drop_bytes: int,
         on_flood: Callable[[], None],
         sink: OutputSink | None = None,
+        take: Take | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._keep_bytes = keep_bytes
         self._drop_bytes = drop_bytes
         self._on_flood = on_flood
         self._sink = sink
+        self._take_all = take
         self._has_room = True
         self._parts: list[bytes] = []
         self._kept_bytes = 0
@@ -53,6 +62,7 @@ class OutputStream:
         """Read as it is written, from now on."""
         if self._open and not self._watched:
             self._watched = True
+            self._has_room = True
             asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
 
     def _unwatch(self) -> None:
@@ -70,6 +80,8 @@ class OutputStream:
             self._has_room = not data or self._sink.put(data, self.watch)
             return len(data)
         self._take(data)
+        if self._take_all is not None and data:
+            self._has_room = self._take_all(data, self.watch)
         return len(data)
 
     def _take(self, data: bytes) -> None:
@@ -94,7 +106,7 @@ class OutputStream:
         elif self._is_flooded:
             self._unwatch()
             self._on_flood()
-        elif self._dropped_bytes:
+        elif self._dropped_bytes and self._take_all is None:
             self._rest(_DROP_PAUSE_S)
         elif length < _DRIBBLE_BYTES:
             self._rest(_PAUSE_S)

@@ -12,12 +12,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandgate.core.errors import MechanismFault
 from sandgate.core.states import Isolation
+from sandgate.sandbox import apparmor
 from sandgate.sandbox.interpreters import find_interpreters
 
 _DEADLINE_S = 10.0
@@ -85,7 +87,6 @@ class _Wanted:
     mend: str
 
 
-_USER_NAMESPACES = "walls that user code cannot take down"
 _TRIED: Mapping[str, _Wanted] = {
     "root_namespaces": _Wanted("jails of zygotes", _WALLED, _PRIVILEGED),
     "host_ids": _Wanted(
@@ -93,7 +94,9 @@ _TRIED: Mapping[str, _Wanted] = {
         _WALLED,
         "set SANDGATE_HOST_ID_BASE to ids that this container has (cat /proc/self/uid_map)",
     ),
-    "user_namespaces": _Wanted(_USER_NAMESPACES, _WALLED, _PRIVILEGED),
+    "user_namespaces": _Wanted(
+        "walls that user code cannot take down", _WALLED, f"{_PRIVILEGED}; in a chroot none can be made"
+    ),
     "namespaces": _Wanted("separate files, processes, network and names", _WALLED, _PRIVILEGED),
     "overlayfs": _Wanted("read-only templates without shared locks", _WALLED, "modprobe overlay"),
     "proc": _Wanted("a /proc of each sandbox's own", _WALLED, _PRIVILEGED),
@@ -112,12 +115,17 @@ _TRIED: Mapping[str, _Wanted] = {
         "keeping files from code in the process class", _NEITHER, "boot with lsm=landlock on Linux 5.13 or newer"
     ),
 }
-#: Settings of the kernel that forbid user namespaces, and the value that does.
+#: Settings of the kernel that forbid user namespaces or life in them, and the value that does.
 _FORBIDDING: Mapping[str, tuple[str, str]] = {
     "user/max_user_namespaces": ("0", "sysctl -w user.max_user_namespaces=65536"),
     "kernel/unprivileged_userns_clone": ("0", "sysctl -w kernel.unprivileged_userns_clone=1"),
-    "kernel/apparmor_restrict_unprivileged_userns": ("1", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
+    "kernel/apparmor_restrict_unprivileged_userns": (
+        "1",
+        "apt-get install apparmor, with which root allows them to zygotes alone; or for every program: "
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
 }
+_FORBIDDEN = ("user_namespaces", "namespaces")
 
 
 def probe(
@@ -135,10 +143,33 @@ def probe(
 def _try_in_process(host_id: int, deadline_s: float) -> Mapping[str, tuple[bool, str]]:
     """What the other process says, as far as it comes by the deadline: (ok, found) by ability."""
     name = f"sandgate-probe-{secrets.token_hex(6)}"
+    with _profile(name) as profile:
+        return _run(name, [str(host_id), *profile], deadline_s)
+
+
+@contextmanager
+def _profile(name: str) -> Iterator[Sequence[str]]:
+    """A profile of AppArmor such as zygotes are under, where they need one and it can be had."""
+    if os.geteuid() != 0 or not apparmor.is_restricted():
+        yield []
+        return
+    try:
+        apparmor.load(name)
+    except MechanismFault:
+        yield []
+        return
+    try:
+        yield [name]
+    finally:
+        with suppress(MechanismFault):
+            apparmor.unload(name)
+
+
+def _run(name: str, arguments: Sequence[str], deadline_s: float) -> Mapping[str, tuple[bool, str]]:
     script = str(Path(__file__).with_name("probe_process.py"))
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and file
-            [sys.executable, "-I", "-S", script, name, str(host_id)],
+            [sys.executable, "-I", "-S", script, name, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -186,7 +217,7 @@ def _find_mend(name: str, wanted: _Wanted) -> str:
     """What brings an ability that is lacking."""
     if os.geteuid() != 0 and (name.startswith("cgroup_") or name in ("root_namespaces", "host_ids")):
         return "run as root"
-    if wanted.needed_for == _USER_NAMESPACES:
+    if name in _FORBIDDEN:
         for path, (value, command) in _FORBIDDING.items():
             if _read(Path("/proc/sys") / path).strip() == value:
                 return command

@@ -1,8 +1,9 @@
 """Tries what sandboxes need, in a process of its own: run as a script by :mod:`sandgate.sandbox.probe`.
 
-Standard library only, and no other module of sandgate: it is started as ``python -I -S probe_process.py NAME ID``. Each
-finding is a line of JSON on standard output, written as soon as it is known, so that a step that hangs hides nothing
-that came before. All that it mounts is in namespaces that end with it, and it removes the control groups that it makes.
+Standard library only, and no other module of sandgate: it is started as ``python -I -S probe_process.py NAME ID
+[PROFILE]``. Each finding is a line of JSON on standard output, written as soon as it is known, so that a step that
+hangs hides nothing that came before. All that it mounts is in namespaces that end with it, and it removes the control
+groups that it makes.
 
 The walls are tried as the product puts them up: root makes a mount and a process namespace with a ``/proc`` of its own,
 becomes an unprivileged user, and that one makes the user namespace and everything inside it.
@@ -230,13 +231,21 @@ def _try_namespaces() -> None:
         raise OSError(0, "no life inside")
 
 
-def _enter_user_namespace(asks: int, answers: int, host_id: int | None) -> None:
+def _enter_profile(profile: str) -> None:
+    """Where AppArmor limits user namespaces, what makes them is under a profile that allows them."""
+    if profile:
+        with open("/proc/thread-self/attr/apparmor/current", "w") as attribute:
+            attribute.write(f"changeprofile {profile}")
+
+
+def _enter_user_namespace(asks: int, answers: int, host_id: int | None, profile: str) -> None:
     """In the child: make the namespace, have it mapped from outside, go on inside."""
     if host_id is not None:
         with _finding("root_namespaces", "root can make mount and process namespaces"):
             _unshare(_CLONE_NEWNS, "unshare")
             _mount("", "/", "", _MS_REC | _MS_PRIVATE)
             _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+        _enter_profile(profile)
         _leave_root(host_id)
     with _finding("user_namespaces", "an unprivileged user can make a user namespace"):
         _unshare(_CLONE_NEWUSER, "unshare")
@@ -247,7 +256,7 @@ def _enter_user_namespace(asks: int, answers: int, host_id: int | None) -> None:
     _try_namespaces()
 
 
-def _try_walls(host_id: int | None) -> None:
+def _try_walls(host_id: int | None, profile: str) -> None:
     """Everything that needs a user namespace; this process stays outside and maps it. None: without root."""
     if host_id is not None:
         try:
@@ -261,7 +270,7 @@ def _try_walls(host_id: int | None) -> None:
     def child() -> None:
         os.close(asked)
         os.close(answer)
-        _enter_user_namespace(asks, answers, host_id)
+        _enter_user_namespace(asks, answers, host_id, profile)
 
     pid = _in_child(child)
     os.close(asks)
@@ -274,15 +283,18 @@ def _try_walls(host_id: int | None) -> None:
         _wait(pid)
 
 
-def main(name: str, host_id: int) -> int:
-    """Try everything; ``name`` is what control groups that are made for it are called, ``host_id`` an unused user."""
+def main(name: str, host_id: int, profile: str = "") -> int:
+    """Try everything; ``name`` is what control groups that are made for it are called, ``host_id`` an unused user.
+
+    ``profile`` is one of AppArmor, for processes that make user namespaces.
+    """
     _try_libseccomp()
     _try_landlock()
     _wait(_in_child(_try_filter))
     _try_control_groups(name)
-    _wait(_in_child(lambda: _try_walls(host_id if os.geteuid() == 0 else None)))
+    _wait(_in_child(lambda: _try_walls(host_id if os.geteuid() == 0 else None, profile)))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1], int(sys.argv[2])))
+    raise SystemExit(main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

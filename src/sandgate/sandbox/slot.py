@@ -5,8 +5,9 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from sandgate.core.errors import SandboxFailed
 from sandgate.sandbox import descriptors
@@ -19,21 +20,50 @@ _READS_AT_ONCE = 8
 _SO_PASSRIGHTS = 83
 
 
+class Running(Protocol):
+    """What a slot tells of its child."""
+
+    def share(self) -> None:
+        """Another one runs in the sandbox during this one."""
+        ...
+
+    def end_for_memory(self) -> None:
+        """Kill it, because its sandbox uses too much memory."""
+        ...
+
+    def on_exited(self, exited: wire.Exited) -> None:
+        """The child is dead, and all that it started."""
+        ...
+
+    def on_lost(self) -> None:
+        """The slot is gone."""
+        ...
+
+
 class Slot:
-    """Owns the control socket of a forker. ``on_ready`` when a child waits, ``on_lost`` once, when it is gone."""
+    """Owns the control socket of a forker. ``on_ready`` when a child waits, ``on_lost`` once, when it is gone.
+
+    ``place`` is its number in the sandbox, which later gateways call it by, too.
+    """
 
     def __init__(
-        self, control: socket.socket, on_ready: Callable[["Slot"], None], on_lost: Callable[["Slot"], None]
+        self,
+        control: socket.socket,
+        on_ready: Callable[["Slot"], None],
+        on_lost: Callable[["Slot"], None],
+        place: int = 0,
     ) -> None:
         control.setblocking(False)
+        self.place = place
         self._control = control
         self._on_ready = on_ready
         self._on_lost = on_lost
         self._child: WaitingChild | None = None
-        self._running: ZygoteExecution | None = None
+        self._running: Running | None = None
         self._number = 0
         self._held = False
         self._reset: asyncio.Future[None] | None = None
+        self._left: dict[int, Running] = {}
         self.idle_since = 0.0
         asyncio.get_running_loop().add_reader(control.fileno(), self._on_readable)
 
@@ -43,9 +73,14 @@ class Slot:
         return self._child is not None
 
     @property
-    def running(self) -> ZygoteExecution | None:
+    def running(self) -> Running | None:
         """The execution that has its child."""
         return self._running
+
+    @property
+    def control(self) -> int:
+        """Its socket."""
+        return self._control.fileno()
 
     def start(
         self,
@@ -77,21 +112,23 @@ class Slot:
         """Make a slot that an earlier gateway had forget what it ran. Raises ``SandboxFailed``."""
         self._number = 0
         self._held = False
-        await self._ask_anew(wire.RESET, limit_s)
+        await self._ask_anew(wire.pack_numbered(wire.RESET, time.monotonic_ns()), limit_s)
 
-    async def resume(self, execution: ZygoteExecution, child: WaitingChild, limit_s: float) -> None:
-        """Go on with what an earlier gateway ran as its last in this slot. Raises ``SandboxFailed``."""
-        self._number = child.number
-        self._held = True
-        self._running = execution
-        await self._ask_anew(wire.RESUME, limit_s)
+    async def resume(self, left: Mapping[int, Running], limit_s: float) -> None:
+        """Go on with what an earlier gateway ran under these numbers; those that have ended are told so.
 
-    async def _ask_anew(self, kind: bytes, limit_s: float) -> None:
+        Whatever else runs is killed. Raises ``SandboxFailed``.
+        """
+        self._left = dict(left)
+        newest = sorted(left)[-wire.MOST_RESUMED :]
+        await self._ask_anew(wire.pack_resume(time.monotonic_ns(), newest), limit_s)
+
+    async def _ask_anew(self, message: bytes, limit_s: float) -> None:
         """Skip what was said to an earlier gateway, up to the answer to this."""
         self._reset = asyncio.get_running_loop().create_future()
-        self._awaited = wire.pack_numbered(kind, time.monotonic_ns())
+        self._awaited = message[: wire.NUMBERED_BYTES]
         try:
-            self._control.send(self._awaited)
+            self._control.send(message)
             async with asyncio.timeout(limit_s):
                 await self._reset
         except (OSError, TimeoutError):
@@ -173,8 +210,23 @@ class Slot:
         """Skip whatever was said to the earlier gateway."""
         for descriptor in received:
             os.close(descriptor)
-        if message == self._awaited and self._reset is not None:
-            self._reset.set_result(None)
+        if message[: wire.NUMBERED_BYTES] != self._awaited or self._reset is None:
+            return
+        if message[:1] == wire.RESUME:
+            self._on_resumed(*wire.parse_resumed(message))
+        self._reset.set_result(None)
+
+    def _on_resumed(self, number: int, ends: Sequence[wire.Exited]) -> None:
+        """Whoever is neither among the ends nor the one that runs has been forgotten inside."""
+        self._number = number
+        self._held = True
+        for exited in ends:
+            running = self._left.pop(exited.number, None)
+            if running is not None:
+                running.on_exited(exited)
+        self._running = self._left.pop(number, None)
+        for lost in self._left.values():
+            lost.on_lost()
 
     def _lose(self) -> None:
         if self.close():

@@ -3,60 +3,61 @@
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from sandgate.core.errors import LauncherUnavailable, SandboxFailed
+from sandgate.core.attempt_tag import parse_tag
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
+from sandgate.core.tidying import removal_of
 from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.sandbox.execution import WaitingChild
 from sandgate.sandbox.given_slot import GivenSlot
 from sandgate.sandbox.kept_output import Keeping
 from sandgate.sandbox.launcher.client import Answer, LauncherClient
 from sandgate.sandbox.launcher.protocol import PROTOCOL_VERSION
+from sandgate.sandbox.left_behind import LeftSlot, read_left
 from sandgate.sandbox.link import SandboxLink
-from sandgate.sandbox.slot import Slot, open_child
-from sandgate_agent import wire
+from sandgate.sandbox.slot import Slot
 
 _ASK_LIMIT_S = 5.0
 _CREATE_LIMIT_S = 45.0
 _DESTROY_LIMIT_S = 30.0
 _CONNECT_LIMIT_S = 10.0
 _CONNECT_PAUSE_S = 0.02
+_TAGGED_S = 20.0
 UNNOTICED = "it ended while the launcher was out of reach"
 LAUNCHER_DIED = "the launcher died and took its sandboxes along"
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """An execution of an earlier gateway, and when it began on this process's monotonic clock."""
-
-    environment_id: EnvironmentId
-    answer: Answer
-    child: int
-    since: float
 
 
 class ZygoteRuntime:
     """See :class:`sandgate.sandbox.base.Runtime`. Reconnects by itself when the launcher was started again."""
 
-    def __init__(self, isolation: Isolation, socket_path: Path, spool: Path | None = None) -> None:
-        """``spool`` is the folder for output of executions with a tag; None: they may lose what was read of it."""
+    def __init__(
+        self, isolation: Isolation, socket_path: Path, spool: Path | None = None, *, tagged_s: float = _TAGGED_S
+    ) -> None:
+        """``spool`` is the folder for output of executions with a tag; None: they may lose what was read of it.
+
+        Executions with a tag end when nobody says ``hold`` for ``tagged_s``.
+        """
         self._isolation = isolation
+        self._tagged_s = tagged_s
         self._isolations: tuple[Isolation, ...] = (isolation,)
         self._keeping = None if spool is None else Keeping(spool)
         self._socket_path = socket_path
         self._links: dict[EnvironmentId, SandboxLink] = {}
         self._doubtful: set[EnvironmentId] = set()
         self._creating = 0
-        # By tag: executions of an earlier gateway that can be taken up.
-        self._kept: dict[str, _Kept] = {}
+        # What can be taken up: by a later gateway; by this one, from an earlier one; and the sandboxes of the latter
+        # that are nobody's else.
+        self._by_tag: dict[str, SandboxLink] = {}
+        self._left: set[str] = set()
+        self._unclaimed: set[EnvironmentId] = set()
         self._client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
@@ -133,13 +134,27 @@ class ZygoteRuntime:
             await self._client.request("destroy", limit_s=_DESTROY_LIMIT_S, environment_id=environment_id)
             self._doubtful.discard(environment_id)
 
-    def _on_ended(self, name: str, reason: str) -> None:
+    def _on_ended(self, name: str, reason: str, tag: str | None = None) -> None:
+        """The launcher ended a sandbox, or what it kept of it by a tag."""
         environment_id = EnvironmentId(name)
+        if tag is not None:
+            if environment_id in self._links:
+                self._links[environment_id].lose(tag)
+            return
         link = self._links.pop(environment_id, None)
         if link is not None:
-            link.fail(reason)
-            link.forget()
+            self._forget(link, reason)
             self._on_end(environment_id, reason)
+
+    def _forget(self, link: SandboxLink, reason: str) -> None:
+        """It has ended for good."""
+        link.fail(reason)
+        for tag in link.forget():
+            self._forget_tag(tag, link)
+
+    def _forget_tag(self, tag: str, link: SandboxLink) -> None:
+        if self._by_tag.get(tag) is link:
+            del self._by_tag[tag]
 
     def _on_memory(self, name: str) -> None:
         link = self._links.get(EnvironmentId(name))
@@ -152,31 +167,36 @@ class ZygoteRuntime:
 
     async def adopt(self, expected: Mapping[EnvironmentId, Limits]) -> Sequence[SandboxLink]:
         """See :class:`sandgate.sandbox.base.Runtime`."""
-        adopted = []
-        for environment_id in await self._list():
-            answer = await self._ask_to_adopt(environment_id)
-            limits = expected.get(environment_id)
-            link = None
-            if answer is not None and self._note_kept(environment_id, answer):
-                continue
-            if answer is not None and limits is not None and "kept" not in answer.values:
-                link = await self._adopt_one(environment_id, limits, answer)
-            elif answer is not None:
-                _close_all(answer.descriptors)
-            if link is None:
-                await self.destroy(environment_id)
-            else:
-                adopted.append(link)
-        return adopted
+        names = await self._list()
+        adopted = [await self._adopt(name, expected.get(name)) for name in names]
+        return [link for link in adopted if link is not None]
 
-    def _note_kept(self, environment_id: EnvironmentId, answer: Answer) -> bool:
-        """Remember an execution that can be taken up, if there is one; of two with one tag only the first can be."""
-        facts = answer.values.get("kept")
-        if facts is None or facts["tag"] in self._kept:
-            return False
-        since = time.monotonic() - facts["age_s"]
-        self._kept[facts["tag"]] = _Kept(environment_id, answer, facts["child"], since)
-        return True
+    async def _adopt(self, environment_id: EnvironmentId, limits: Limits | None) -> SandboxLink | None:
+        """A sandbox that was expected, if it is well; one that is kept for what was left in it is none yet."""
+        answer = await self._ask_to_adopt(environment_id)
+        left = {} if answer is None else read_left(answer)
+        link = None
+        if answer is not None and (limits is not None or left):
+            link = await self._adopt_one(environment_id, limits or Limits(), answer, left)
+        elif answer is not None:
+            _close_all(answer.descriptors)
+        if link is not None and (self._note_left(link, left) or limits is not None):
+            if limits is not None:
+                return link
+            self._unclaimed.add(environment_id)
+            return None
+        await self.destroy(environment_id)
+        return None
+
+    def _note_left(self, link: SandboxLink, left: Mapping[int, LeftSlot]) -> bool:
+        """Remember what can be taken up; of two with one tag only the first can be. False when nothing can be."""
+        tags = {execution.tag for slot in left.values() for execution in slot.executions}
+        for tag in tags & self._by_tag.keys():
+            link.drop(tag)
+        fresh = tags - self._by_tag.keys()
+        self._by_tag |= dict.fromkeys(fresh, link)
+        self._left |= fresh
+        return bool(fresh)
 
     async def _ask_to_adopt(self, environment_id: EnvironmentId) -> Answer | None:
         try:
@@ -184,53 +204,66 @@ class ZygoteRuntime:
         except SandboxFailed:
             return None
 
-    async def _adopt_one(self, environment_id: EnvironmentId, limits: Limits, answer: Answer) -> SandboxLink | None:
-        link = self._link(environment_id, limits, answer)
+    async def _adopt_one(
+        self, environment_id: EnvironmentId, limits: Limits, answer: Answer, left: Mapping[int, LeftSlot]
+    ) -> SandboxLink | None:
+        link = self._link(environment_id, limits, answer, Isolation(answer.parts[0]["isolation"]))
         try:
-            await link.adopt()
+            await link.adopt(left)
         except SandboxFailed as error:
             self._links.pop(environment_id, None)
-            link.fail(error.message)
+            self._forget(link, error.message)
             return None
         return link
 
     def kept(self) -> Collection[str]:
         """See :class:`sandgate.sandbox.base.Runtime`."""
-        return frozenset(self._kept)
+        return frozenset(self._left)
 
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
-        kept = self._kept.pop(request.tag or "", None)
-        if kept is None:
+        tag = request.tag or ""
+        if tag not in self._left:
             return None
-        ends = kept.answer.descriptors
-        try:
-            child = open_child(kept.child, ends[1:])
-        except wire.WireError:
-            _close_all(ends)
-            await self.destroy(kept.environment_id)
+        self._left.discard(tag)
+        link = self._by_tag.get(tag)
+        execution = None if link is None else link.resume(request, limits)
+        if link is None or execution is None:
             return None
-        del ends[1:]
-        link = self._link(kept.environment_id, limits, kept.answer)
-        try:
-            return Resumed(link, await link.resume(request, child, time.monotonic() - kept.since))
-        except SandboxFailed as error:
-            link.fail(error.message)
-            await self.destroy(kept.environment_id)
-            return None
+        self._unclaimed.discard(link.environment_id)
+        return Resumed(link, execution, execution.age_s)
 
     async def discard(self, but: Collection[str] = ()) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
-        for tag in [tag for tag in self._kept if tag not in but]:
-            kept = self._kept.pop(tag)
-            _close_all(kept.answer.descriptors)
-            try:
-                await self.destroy(kept.environment_id)
-            except LauncherUnavailable:
-                # It is ended when the launcher is there again.
-                self._doubtful.add(kept.environment_id)
+        for tag in [tag for tag in self._left if tag not in but]:
+            self._left.discard(tag)
+            link = self._by_tag.get(tag)
+            if link is not None and link.environment_id in self._unclaimed:
+                await self._end(link.environment_id)
+            elif link is not None:
+                link.drop(tag)
+                with suppress(SandboxFailed, TooManyExecutions):
+                    link.execute(removal_of(parse_tag(tag).folder))
         if self._keeping is not None:
-            self._keeping.sweep({*self._links, *(kept.environment_id for kept in self._kept.values())})
+            self._keeping.sweep(self._links)
+
+    async def _end(self, environment_id: EnvironmentId) -> None:
+        """End a sandbox; without a launcher as soon as there is one again."""
+        self._unclaimed.discard(environment_id)
+        try:
+            await self.destroy(environment_id)
+        except LauncherUnavailable:
+            self._doubtful.add(environment_id)
+
+    def let_go(self, tag: str) -> None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        link = self._by_tag.get(tag)
+        if link is not None:
+            link.let_go(tag)
+
+    def hold(self) -> None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        self._client.notify("hold", [], lifetime_s=self._tagged_s)
 
     def _link(
         self, environment_id: EnvironmentId, limits: Limits, answer: Answer, isolation: Isolation | None = None
@@ -249,15 +282,26 @@ class ZygoteRuntime:
                 "extend", limit_s=_ASK_LIMIT_S, environment_id=environment_id, lifetime_s=lifetime_s
             )
 
-        def keep(tag: str, child: WaitingChild) -> None:
+        def keep(tag: str, child: WaitingChild, slot: Slot, kills: int) -> None:
             ends = [child.channel.fileno(), child.stdout, child.stderr]
-            self._client.notify("keep", ends, environment_id=environment_id, tag=tag, child=child.number)
+            if slot.place:
+                ends.append(slot.control)
+            self._by_tag[tag] = link
+            self._client.notify(
+                "keep", ends, environment_id=environment_id, tag=tag, slot=slot.place, child=child.number, kills=kills,
+                lifetime_s=self._tagged_s,
+            )  # fmt: skip
+
+        def let_go(tag: str) -> None:
+            self._forget_tag(tag, link)
+            self._client.notify("let_go", [], environment_id=environment_id, tag=tag)
 
         control = _only_socket(answer)
         contained = Isolation(isolation or answer.values["isolation"]) is Isolation.GVISOR
         link = SandboxLink(
             environment_id, control, limits,
-            add_slot=add_slot, usage=usage, extend=extend, keep=keep, keeping=self._keeping,
+            add_slot=add_slot, usage=usage, extend=extend, keep=keep, let_go=let_go,
+            keeping=self._keeping,
             is_busy=lambda: self._creating > 0, slot_type=GivenSlot if contained else Slot,
         )  # fmt: skip
         self._links[environment_id] = link
@@ -304,8 +348,7 @@ class ZygoteRuntime:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         link = self._links.pop(environment_id, None)
         if link is not None:
-            link.fail("it was ended")
-            link.forget()
+            self._forget(link, "it was ended")
         await self._client.request("destroy", limit_s=_DESTROY_LIMIT_S, environment_id=environment_id)
 
     async def check(self) -> None:
@@ -319,14 +362,13 @@ class ZygoteRuntime:
             self._reconnecting.cancel()
         for link in list(self._links.values()):
             link.fail("the service was stopped")
+            link.leave()
         if not keep_sandboxes:
             # Without a launcher there is nothing left to end.
             with suppress(LauncherUnavailable):
                 await self._client.request("shutdown", limit_s=_DESTROY_LIMIT_S)
         self._links.clear()
-        for kept in self._kept.values():
-            _close_all(kept.answer.descriptors)
-        self._kept.clear()
+        self._left.clear()
         self._client.close()
         if self._keeping is not None:
             self._keeping.close()

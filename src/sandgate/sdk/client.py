@@ -15,7 +15,7 @@ import httpx
 from sandgate.sdk.answers import AnswerModel, IssuedKey, Me, Plan, Run, RunView, Token, Workflow
 from sandgate.sdk.environments import EnvironmentCalls
 from sandgate.sdk.errors import UnexpectedAnswer
-from sandgate.sdk.events import EventParser, ServerEvent
+from sandgate.sdk.events import ServerEvent
 from sandgate.sdk.reading import quote_part, read_answer
 from sandgate.sdk.transport import Asked, Json, RetryPolicy, Transport
 
@@ -182,13 +182,7 @@ class Client(EnvironmentCalls):
         A connection that breaks, or on which nothing comes for ``silence_s``, raises ``ServerUnreachable``; call again
         with the id of the last event to go on. Close the generator to stop early.
         """
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        if last_event_id:
-            headers["Last-Event-ID"] = last_event_id
-        parser = EventParser(last_event_id)
-        with self._transport.opened_stream(f"{_RUNS}/{quote_part(run_id)}/events", headers, silence_s) as pieces:
-            for piece in pieces:
-                yield from parser.feed(piece)
+        yield from self._stream(Asked("GET", f"{_RUNS}/{quote_part(run_id)}/events"), last_event_id, silence_s)
 
     def _decide(self, run_id: str, step: str, decision: str, comment: str, item: int | None) -> RunView:
         path = f"{_RUNS}/{quote_part(run_id)}/steps/{quote_part(step)}/{decision}"

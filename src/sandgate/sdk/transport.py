@@ -113,19 +113,26 @@ class Transport:
             attempt += 1
 
     @contextmanager
-    def opened_stream(self, path: str, headers: Mapping[str, str], silence_s: float) -> Iterator[Iterator[bytes]]:
-        """The body of a GET as it arrives, in pieces; ``ServerUnreachable`` when nothing comes for ``silence_s``.
+    def opened_stream(self, asked: Asked, headers: Mapping[str, str], silence_s: float) -> Iterator[Iterator[bytes]]:
+        """The body of a stream of events as it arrives, in pieces, of which one comes within ``silence_s``.
 
         Raises ``ApiError``, ``ServerUnreachable``, ``UnexpectedAnswer``, from the pieces too.
         """
         limits = httpx.Timeout(self._timeout_s, read=silence_s)
-        with self._translated(), self._http.stream("GET", path, headers=dict(headers), timeout=limits) as response:
+        content = None if asked.body is None else json.dumps(asked.body, allow_nan=False).encode()
+        sent = {**headers} if content is None else {**headers, "Content-Type": "application/json"}
+        with (
+            self._translated(),
+            self._http.stream(asked.method, asked.path, content=content, headers=sent, timeout=limits) as response,
+        ):
             if not response.is_success:
                 response.read()
                 raise _refusal(response)
             kind = response.headers.get("content-type", "")
             if not kind.startswith("text/event-stream"):
-                raise UnexpectedAnswer(f"{self.address}{path} was answered as {kind!r}, not as a stream of events")
+                raise UnexpectedAnswer(
+                    f"{self.address}{asked.path} was answered as {kind!r}, not as a stream of events"
+                )
             yield response.iter_bytes()
 
     def _ask_once(self, asked: Asked) -> Json:

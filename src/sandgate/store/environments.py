@@ -19,7 +19,7 @@ from sandgate.store.base import EnvironmentFilter
 from sandgate.store.database import Database
 from sandgate.store.idempotency import keep_answer
 from sandgate.store.schema import environments
-from sandgate.store.statements import changed, newest_first, page_of, page_parameters
+from sandgate.store.statements import HotStatement, changed, insert, newest_first, page_of, page_parameters
 
 _LIVE = sorted(LIVE_ENVIRONMENT_STATUSES)
 _LIMITS = frozenset(field.name for field in fields(Limits))
@@ -27,7 +27,7 @@ _LIMITS = frozenset(field.name for field in fields(Limits))
 _columns = environments.c
 _is_this = _columns.environment_id == sa.bindparam("wanted_id")
 
-_INSERT = sa.insert(environments)
+_INSERT = HotStatement(insert(environments))
 _FIND = sa.select(environments).where(_is_this)
 # A live row is never a deleted one; saying so lets the partial indexes serve.
 _is_live = sa.and_(_columns.status.in_(_LIVE), _columns.deleted_at.is_(None))
@@ -47,9 +47,7 @@ _FAIL_ALL_OF = (
 _COUNT_LIVE = sa.select(sa.func.count()).select_from(environments).where(_is_live)
 _COUNT_LIVE_OF_OWNER = _COUNT_LIVE.where(_columns.owner_id == sa.bindparam("owner_id"))
 _UPDATE_DETAILS = sa.update(environments).where(_is_this, _is_live)
-_TRANSITION = sa.update(environments).where(
-    _is_this, _columns.status.in_(sa.bindparam("allowed", expanding=True)), _columns.deleted_at.is_(None)
-)
+_TRANSITION = sa.update(environments).where(_is_this, _columns.deleted_at.is_(None))
 
 
 class SqlEnvironmentStore:
@@ -131,14 +129,19 @@ class SqlEnvironmentStore:
         if not allowed:
             return False
         statement = _transition_statement(
-            ends=target not in LIVE_ENVIRONMENT_STATUSES, deleted=deleted, keeps_reason=deleted and reason is None
+            len(allowed),
+            ends=target not in LIVE_ENVIRONMENT_STATUSES,
+            deleted=deleted,
+            keeps_reason=deleted and reason is None,
         )
-        parameters = {"wanted_id": environment_id, "allowed": allowed, "target": target, "reason": reason, "at": at}
-        return await self._database.write(lambda connection: changed(connection.execute(statement, parameters)))
+        parameters: dict[str, Any] = {"wanted_id": environment_id, "target": target, "reason": reason, "at": at}
+        parameters |= {f"allowed_{number}": status for number, status in enumerate(allowed)}
+        return await self._database.write(lambda connection: statement.run(connection, parameters) > 0)
 
 
 @lru_cache
-def _transition_statement(*, ends: bool, deleted: bool, keeps_reason: bool) -> sa.Update:
+def _transition_statement(allowed: int, *, ends: bool, deleted: bool, keeps_reason: bool) -> HotStatement:
+    """From one of so many statuses."""
     at = sa.bindparam("at", type_=_columns.ended_at.type)
     values: dict[str, Any] = {"status": sa.bindparam("target")}
     if not keeps_reason:
@@ -147,7 +150,8 @@ def _transition_statement(*, ends: bool, deleted: bool, keeps_reason: bool) -> s
         values["ended_at"] = sa.func.coalesce(_columns.ended_at, at)
     if deleted:
         values["deleted_at"] = at
-    return _TRANSITION.values(values)
+    sources = (_columns.status == sa.bindparam(f"allowed_{number}") for number in range(allowed))
+    return HotStatement(_TRANSITION.where(sa.or_(*sources)).values(values))
 
 
 def _list_statement(wanted: EnvironmentFilter, page: PageRequest) -> tuple[Executable, dict[str, Any]]:
@@ -188,7 +192,7 @@ def fail_all_of(connection: Connection, server_id: str, at: datetime, reason: st
 
 
 def _do_insert(connection: Connection, row: dict[str, Any], answer: KeptAnswer | None) -> None:
-    connection.execute(_INSERT, row)
+    _INSERT.run(connection, row)
     keep_answer(connection, answer)
 
 

@@ -16,11 +16,24 @@ def upsert(table: sa.Table, conflict: str) -> TextClause:
 
     Text, because SQLAlchemy has a construct of its own for each database, and this is the same on both.
     """
+    return _insert(table, f" ON CONFLICT {conflict}")
+
+
+def insert(table: sa.Table) -> TextClause:
+    """``INSERT`` of a whole row, with a bound parameter for each column."""
+    return _insert(table, "")
+
+
+def _insert(table: sa.Table, clause: str) -> TextClause:
     columns = ", ".join(table.c.keys())
     values = ", ".join(f":{name}" for name in table.c.keys())  # noqa: SIM118 - a collection of columns, not a dict
-    statement = sa.text(f"INSERT INTO {table.name} ({columns}) VALUES ({values}) ON CONFLICT {conflict}")  # noqa: S608
+    statement = sa.text(f"INSERT INTO {table.name} ({columns}) VALUES ({values}){clause}")  # noqa: S608
     parameters = [sa.bindparam(column.name, type_=column.type) for column in table.columns]
     return statement.bindparams(*parameters).execution_options(preserve_rowcount=True)
+
+
+# SQLAlchemy does not see what kind of statement it is, and would forget the count.
+_COUNTED = {"preserve_rowcount": True}
 
 
 class HotStatement:
@@ -30,12 +43,13 @@ class HotStatement:
     result every time.
     """
 
-    def __init__(self, statement: TextClause) -> None:
+    def __init__(self, statement: TextClause | sa.Update) -> None:
+        """None of its parameters may be a list."""
         self._statement = statement
         self._compiled: dict[str, _Compiled] = {}
 
-    def run(self, connection: Connection, row: Mapping[str, Any]) -> None:
-        """Run with the row's values; there is no result."""
+    def run(self, connection: Connection, row: Mapping[str, Any]) -> int:
+        """Run with the row's values; answers how many rows were written."""
         compiled = self._compiled.get(connection.dialect.name)
         if compiled is None:
             compiled = self._compiled[connection.dialect.name] = _compile(self._statement, connection.dialect)
@@ -44,7 +58,7 @@ class HotStatement:
             for name, process in zip(compiled.names, compiled.processors, strict=True)
         ]
         parameters = tuple(values) if compiled.positional else dict(zip(compiled.names, values, strict=True))
-        connection.exec_driver_sql(compiled.sql, parameters)
+        return connection.exec_driver_sql(compiled.sql, parameters, _COUNTED).rowcount
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,7 @@ class _Compiled:
     processors: tuple[Callable[[Any], Any] | None, ...]
 
 
-def _compile(statement: TextClause, dialect: Dialect) -> _Compiled:
+def _compile(statement: TextClause | sa.Update, dialect: Dialect) -> _Compiled:
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 - what a statement compiles to, for the type checker
     names = tuple(compiled.positiontup or compiled.binds)

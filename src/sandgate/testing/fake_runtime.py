@@ -10,12 +10,14 @@ from sandgate.core.execution import ExecutionRequest, Termination, Usage
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.output_tap import OutputTap
+from sandgate.core.output_watch import OutputWatch
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
 from sandgate.testing.fake_code import Outcome, interpret
 
 _USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
 _QUEUE_LENGTH = 64
+_PIECE = 65_536
 
 
 class FakeSource:
@@ -55,6 +57,11 @@ class FakeExecution:
         self.end(ExecutionStatus.CANCELLED)
 
     @property
+    def age_s(self) -> float:
+        """How long ago it began."""
+        return 0.0 if self._started_at is None else self._loop.time() - self._started_at
+
+    @property
     def tag(self) -> str | None:
         """By which a later gateway finds it."""
         return self._request.tag
@@ -66,7 +73,7 @@ class FakeExecution:
 
     def hand_over(self) -> "FakeExecution":
         """What goes on for the next gateway; whoever waits for this one hears that it is lost."""
-        following = FakeExecution(self._sandbox, replace(self._request, tap=None))
+        following = FakeExecution(self._sandbox, replace(self._request, tap=None, watch=None))
         following._started_at = self._started_at
         self.end(ExecutionStatus.LOST)
         following._go_on()
@@ -87,6 +94,23 @@ class FakeExecution:
         outcome = self._interpret()
         if self._request.tap is not None:
             self.open_tap(self._request.tap)
+        if self._request.watch is None:
+            self._run(outcome)
+            return
+        self._request.watch.begin()
+        streams = (("stdout", bytes(outcome.stdout)), ("stderr", bytes(outcome.stderr)))
+        pieces = [(name, text[i : i + _PIECE]) for name, text in streams for i in range(0, len(text), _PIECE)]
+        self._show(self._request.watch, deque(pieces), outcome)
+
+    def _show(self, watch: OutputWatch, pieces: deque[tuple[str, bytes]], outcome: Outcome) -> None:
+        """Write as fast as it is taken, and go on with the code after that."""
+        while pieces and not self.ended:
+            if not watch.put(*pieces.popleft(), lambda: self._show(watch, pieces, outcome)):
+                return
+        if not self.ended:
+            self._run(outcome)
+
+    def _run(self, outcome: Outcome) -> None:
         age_s = self._loop.time() - (self._started_at or 0.0)
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
@@ -152,7 +176,7 @@ class FakeSandbox:
             raise TooManyExecutions(f"{_QUEUE_LENGTH} executions of {self.environment_id} are queued already")
         execution = FakeExecution(self, request)
         if request.tag is not None:
-            self.tagged = {request.tag: execution}
+            self.tagged[request.tag] = execution
         if len(self._running) < self.spec.limits.concurrent_executions:
             self._start(execution)
         else:
@@ -249,6 +273,8 @@ class FakeRuntime:
         self._isolation = isolation
         self._isolations = (isolation, *others)
         self._kept: dict[str, FakeSandbox] = {}
+        self._unclaimed: set[EnvironmentId] = set()
+        self.holds = 0
         self._on_end: Callable[[EnvironmentId, str], None] | None = None
 
     @property
@@ -273,10 +299,11 @@ class FakeRuntime:
         kept = {sandbox.environment_id for sandbox in self._kept.values()}
         for environment_id in set(self.sandboxes) - set(expected) - kept:
             await self.destroy(environment_id)
+        self._unclaimed = set(self.sandboxes) - set(expected)
         for sandbox in self.sandboxes.values():
             sandbox.hand_over()
             sandbox.on_end = self._ended
-        return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id not in kept]
+        return [sandbox for sandbox in self.sandboxes.values() if sandbox.environment_id in expected]
 
     def kept(self) -> Collection[str]:
         """See ``Runtime``."""
@@ -288,15 +315,29 @@ class FakeRuntime:
         sandbox = self._kept.pop(tag, None)
         if sandbox is None:
             return None
+        self._unclaimed.discard(sandbox.environment_id)
         execution = sandbox.tagged[tag]
         if request.tap is not None:
             execution.open_tap(request.tap)
-        return Resumed(sandbox, execution)
+        return Resumed(sandbox, execution, execution.age_s)
 
     async def discard(self, but: Collection[str] = ()) -> None:
         """See ``Runtime``."""
         for tag in [tag for tag in self._kept if tag not in but]:
-            await self.destroy(self._kept.pop(tag).environment_id)
+            sandbox = self._kept.pop(tag)
+            if sandbox.environment_id in self._unclaimed:
+                await self.destroy(sandbox.environment_id)
+            else:
+                sandbox.tagged.pop(tag).cancel()
+
+    def let_go(self, tag: str) -> None:
+        """See ``Runtime``."""
+        for sandbox in self.sandboxes.values():
+            sandbox.tagged.pop(tag, None)
+
+    def hold(self) -> None:
+        """See ``Runtime``."""
+        self.holds += 1
 
     async def create(self, spec: SandboxSpec) -> FakeSandbox:
         """See ``Runtime``."""

@@ -15,7 +15,7 @@ from sandgate.core.run import Run, RunStatus, StepKey, StepResult, StepRun, Step
 from sandgate.core.workflow import StepType
 from sandgate.workflows.beginnings import open_steps, skip
 from sandgate.workflows.conditions import run_outputs
-from sandgate.workflows.endings import begin_attempt, end, end_attempt, halt, keep_to_begun_items
+from sandgate.workflows.endings import begin_attempt, end, end_attempt, explain_failure, halt, keep_to_begun_items
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Entered, Event, TakenOver
 from sandgate.workflows.ledger import Ledger, is_waiting
 from sandgate.workflows.state import Graph, Phase, RunState, is_approvable
@@ -213,7 +213,7 @@ def _judge(ledger: Ledger, run: Run) -> Run:
         return replace(run, status=RunStatus.TIMED_OUT)
     failed = [name for name in ledger.graph.steps if ledger.any_failed((name,))]
     if failed:
-        error = ErrorReport("StepFailed", f"the step {failed[0]} failed", "")
+        error = ErrorReport("StepFailed", explain_failure(ledger, failed[0]), "")
         return replace(run, status=RunStatus.FAILED, error=error)
     try:
         outputs = run_outputs(ledger.graph.definition, ledger.seen())

@@ -14,6 +14,7 @@ from sandgate.workflows.collecting import Leftovers
 from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.expressions import MissingSecret, SecretValues, render, render_text
 from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.maskers import mask_apart
 from sandgate.workflows.masking import MaskedStream, Masker, are_cut
 from sandgate.workflows.state import Graph, RunState
 
@@ -86,7 +87,12 @@ async def run_attempt(
         return failure("Refused", refusal.message)
     stdout_cut, stderr_cut = are_cut(ended)
     output.end(stdout_cut=stdout_cut, stderr_cut=stderr_cut)
-    result = masker.mask_result(read_result(ended), stdout_cut=stdout_cut, stderr_cut=stderr_cut)
+    size = len(ended.stdout) + len(ended.stderr) + len(ended.outputs or b"")
+    result = await mask_apart(
+        masker,
+        size,
+        lambda: masker.mask_result(read_result(ended), stdout_cut=stdout_cut, stderr_cut=stderr_cut),
+    )
     return result if leftovers is None else leftovers.added_to(result)
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandgate.core.artifact import Artifact, ArtifactId
+from sandgate.core.attempt_tag import AttemptTag
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.idempotency import Keep
-from sandgate.core.ids import EnvironmentId, RunId, UserId, WorkflowId
+from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, UserId, WorkflowId
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
@@ -24,7 +25,12 @@ RunInsert = Callable[[RunChange, float], Awaitable[bool]]
 
 
 class Place(Protocol):
-    """Where the code of an attempt runs."""
+    """Where the code of an attempt runs. ``goes_on``: more may run there after it."""
+
+    @property
+    def goes_on(self) -> bool:
+        """See above."""
+        ...
 
     async def execute(
         self,
@@ -57,7 +63,10 @@ class StepEnvironments(Protocol):
         mask: Mask | None = None,
         collect: Collect | None = None,
     ) -> Termination:
-        """Run code in an environment of this owner, as ``Place.execute`` does; its record is what ``mask`` says."""
+        """Run code in an environment of this owner, as ``Place.execute`` does; its record is what ``mask`` says.
+
+        An execution that an earlier process began with the request's tag is taken up.
+        """
         ...
 
 
@@ -83,8 +92,15 @@ class StepSandboxes(Protocol):
         """
         ...
 
-    def kept(self) -> Mapping[str, str]:
-        """The attempts that an earlier process began and that can be taken up, and the folder of each one's files."""
+    def kept(self) -> Mapping[str, AttemptTag]:
+        """The attempts that an earlier process began, wherever, and that can be taken up."""
+        ...
+
+    def tag(self, attempt: str, folder: str, execution_id: ExecutionId | None = None) -> AttemptTag:
+        """What an attempt that runs in a shared sandbox is known by: what it was begun with, if it is of :meth:`kept`.
+
+        It is let go of in :meth:`settle`.
+        """
         ...
 
     async def discard(self, but: Collection[str]) -> None:
@@ -92,7 +108,7 @@ class StepSandboxes(Protocol):
         ...
 
     def settle(self, attempt: str) -> None:
-        """What it came to is on disk, or of no use any more: let its sandbox go."""
+        """What it came to is on disk, or of no use any more: let its sandbox go, if that is its own."""
         ...
 
     def template_names(self) -> Sequence[str]:

@@ -8,10 +8,11 @@ from datetime import datetime
 from sandgate.config.settings import Settings
 from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.clock import Clock
-from sandgate.core.errors import MechanismFault, RequestRefused
+from sandgate.core.errors import MechanismFault, RequestRefused, SandboxFailed, StoreUnavailable
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
+from sandgate.core.tidying import removal_of, remove
 from sandgate.sandbox.archive import ArchiveCaps, ArchiveError, ArchiveParser, FileBegins, archive_code
 from sandgate.sandbox.base import Execute, RunningExecution
 from sandgate.store.base import ArtifactStore, PackedFile, PackFolder, PackSink
@@ -20,6 +21,7 @@ from sandgate.workflows.intake import Intake
 from sandgate.workflows.masking import Masker
 
 _READ_LIMIT_S = 60.0
+_STORE_PAUSE_S = 0.5
 _UNREACHABLE = frozenset({ExecutionStatus.CANCELLED, ExecutionStatus.LOST})
 
 _log = get_logger(__name__)
@@ -81,30 +83,55 @@ class Leftovers:
         self._masker = masker
         self._artifacts: tuple[Artifact, ...] = ()
         self._problem: str | None = None
+        self._loss: str | None = None
+        self._execute: Execute | None = None
 
     async def collect(self, execute: Execute, ended: Termination) -> None:
-        """Take everything, or nothing and note why."""
+        """Take everything, or nothing and note why. It stays where it is, too, and can be taken again."""
         if not ended.left_files or ended.status in _UNREACHABLE:
             return
+        self._execute = execute
         try:
-            await self._room.load(self._needs.store, self._row)
+            await self._load_room()
             self._artifacts = await self._take(execute)
         except ArchiveError as problem:
             self._problem = self._masker.mask(f"The files in $SANDGATE_ARTIFACTS cannot be kept: {problem}")
-        except (MechanismFault, RequestRefused) as fault:
-            self._problem = f"The files in $SANDGATE_ARTIFACTS could not be taken: {fault.message}"
+        except MechanismFault as fault:
+            self._loss = f"The sandbox ended before the files in $SANDGATE_ARTIFACTS were taken: {fault.message}"
+        except RequestRefused as refusal:
+            self._problem = f"The files in $SANDGATE_ARTIFACTS could not be taken: {refusal.message}"
         except OSError as fault:
             _log.error("artifacts not kept", run_id=self._row.run_id, reason=fault.strerror)
             self._problem = f"The server could not keep the files in $SANDGATE_ARTIFACTS: {fault.strerror}"
 
+    async def _load_room(self) -> None:
+        """Until the database is there: without it the result could not be written either."""
+        while True:
+            try:
+                return await self._room.load(self._needs.store, self._row)
+            except StoreUnavailable as fault:
+                _log.warning("artifacts not counted yet", run_id=self._row.run_id, reason=fault.message)
+            await asyncio.sleep(_STORE_PAUSE_S)
+
+    async def remove(self) -> None:
+        """What was taken is kept for good, or never will be: where more is to run, nothing of it stays."""
+        if self._execute is not None:
+            await remove(self._execute, removal_of(self._folder))
+
     def added_to(self, result: StepResult) -> StepResult:
-        """The result with what was kept. A step that succeeded fails when it left what could not be kept."""
-        if self._problem is None:
+        """The result with what was kept. A step that succeeded fails when it left what could not be kept.
+
+        When that went with the sandbox, the attempt is lost.
+        """
+        if self._problem is None and self._loss is None:
             return replace(result, artifacts=self._artifacts)
         if result.status is not StepStatus.SUCCEEDED:
             return result
-        error = ErrorReport("ArtifactsNotKept", self._problem, "")
-        return replace(result, status=StepStatus.FAILED, reason="failed", outputs=None, error=error)
+        if self._loss is not None:
+            error, reason = ErrorReport("Lost", self._loss, ""), "lost"
+        else:
+            error, reason = ErrorReport("ArtifactsNotKept", self._problem or "", ""), "failed"
+        return replace(result, status=StepStatus.FAILED, reason=reason, outputs=None, error=error)
 
     async def _take(self, execute: Execute) -> tuple[Artifact, ...]:
         settings = self._needs.settings
@@ -136,6 +163,8 @@ class Leftovers:
                 if parts:
                     await asyncio.to_thread(pack.write, parts)
             ended = await execution.wait()
+            if ended.status is ExecutionStatus.LOST:
+                raise SandboxFailed("reading them ended as lost")
             if ended.status is not ExecutionStatus.COMPLETED:
                 raise ArchiveError(f"reading them ended as {ended.status}")
             parser.finish()

@@ -12,6 +12,9 @@ from sandgate.workflows.ledger import Ledger, is_waiting
 from sandgate.workflows.retries import delay_before_next, may_try_again
 from sandgate.workflows.state import Phase, has_failed
 
+_LONGEST_REASON = 200
+_VERBS = {StepStatus.TIMED_OUT: "timed out", StepStatus.CANCELLED: "was cancelled"}
+
 
 def begin_attempt(ledger: Ledger, row: StepRun) -> None:
     """Begin the next attempt of a step or item. One that is a run has its name from here on, and only that one."""
@@ -110,6 +113,26 @@ def _judge_items(ledger: Ledger, parent: StepRun, items: Sequence[StepRun], *, h
     if ledger.run.cancel_asked_at is None and halted:
         return StepResult(StepStatus.TIMED_OUT, "timed_out")
     return StepResult(StepStatus.CANCELLED, "cancelled")
+
+
+def explain_failure(ledger: Ledger, step: str) -> str:
+    """Why a run failed, for a person: what one of its steps came to, in one line."""
+    row = ledger.find(step)
+    if row is None:
+        return f"the step {step} failed"
+    text = f"the step {step} {_VERBS.get(row.status, 'failed')}{_reason(row)}"
+    item = next(filter(has_failed, ledger.items(row)), None)
+    return text if item is None else f"{text}; item {item.item}{_reason(item)}"
+
+
+def _reason(row: StepRun) -> str:
+    """What the record of the step says, which shows no secrets, cut short."""
+    if row.error is None:
+        return ""
+    first, _, more = row.error.value.strip().partition("\n")
+    if len(first) > _LONGEST_REASON or more:
+        first = first[:_LONGEST_REASON] + "…"
+    return f": {row.error.name}: {first}" if first else f": {row.error.name}"
 
 
 def _with_result(row: StepRun, result: StepResult) -> StepRun:

@@ -302,7 +302,7 @@ class Engine:
         live.steps = {row.key: row for row in rows}
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
-        kept = self._work.kept(live)
+        kept = self._work.take_over(live)
         if kept:
             live.numbers = started_numbers(await self._store.runs.list_history(run.run_id))
         self._turns.add(live)

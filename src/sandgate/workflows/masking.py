@@ -15,6 +15,7 @@ from sandgate.core.execution import ErrorReport, Termination
 from sandgate.core.run import StepResult
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.workflow import Json
+from sandgate.workflows.overlaps import end_in_common, start_in_common
 
 MASK = "***"
 SHORTEST_SECRET = 8
@@ -26,11 +27,13 @@ Span = tuple[int, int]
 _CUT_NAME, _CUT_VALUE, _CUT_TRACEBACK = 256, 4096, 12_000
 # Up to here looking for each form by itself is faster.
 _FEW_FORMS = 64
-# How often the beginning of a form is looked at where it may be, before the slower way that always ends.
-_MOST_TRIES = 32
 _LONGEST_STEP = 16_384
 # How much is compared in one text, in forms of up to so many characters.
-_LEAST_WORK, _WORK_PER_CHARACTER, _CHARACTERS_AT_ONCE = 100_000, 8, 256
+_LEAST_WORK, _WORK_PER_CHARACTER, _CHARACTERS_AT_ONCE = 100_000, 4, 256
+# What a workflow's secrets may look like in all. One that has more is a workflow of which nothing is shown.
+_MOST_FORMS = 50_000
+# What waits and is longer is looked at again only when it has grown by this part of it.
+_LONG_WAIT, _GROWTH = 2048, 8
 # In the place of how far a mask reaches: what was shown last is none.
 _PLAIN = -1
 # What the service shows of a value stands in these.
@@ -45,7 +48,7 @@ class Form:
     def __init__(self, text: str) -> None:
         self.text = text
         # The smallest distance at which two of it can overlap, or touch.
-        self.period = len(text) - _end_in_common(text[1:], text)
+        self.period = len(text) - end_in_common(text[1:], text)
         self.tail = text[-self.period :]
 
     def find_end(self, text: str, start: int) -> int:
@@ -81,11 +84,32 @@ class _Alike:
 _NO_FORMS: Mapping[int, _Alike] = {}
 
 
+class _Effort:
+    """How much may still be compared in one text, whatever the pieces in which it comes."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _LEAST_WORK
+
+    def allow(self, text: str) -> "_Effort":
+        """So much more, for more text."""
+        self.left += _WORK_PER_CHARACTER * len(text)
+        return self
+
+
 class Masker:
-    """Knows the secrets of one workflow."""
+    """Knows the secrets of one workflow. Making one takes a time that grows with them, but is bounded."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
-        forms = {form for secret in secrets for form in _forms(secret)}
+        forms: set[str] = set()
+        for text in (text for secret in secrets for text in _forms(secret)):
+            forms.add(text)
+            if len(forms) > _MOST_FORMS:
+                # Any text is a secret then: of nothing it can be said in a bounded time that it is none.
+                forms = {""}
+                break
+        self._hides_all = "" in forms
         self._forms = [Form(text) for text in sorted(forms, key=lambda form: (-len(form), form))]
         # By how they start, then by length.
         self._by_start: dict[str, dict[int, _Alike]] = {}
@@ -94,6 +118,7 @@ class Masker:
             lengths.setdefault(len(form.text), _Alike()).add(form)
         # All that is shorter than the beginnings above; of few forms it is not needed.
         many = self._by_start if len(self._forms) > _FEW_FORMS else ()
+        self._maybe = _pattern_of(many)
         self._short_starts = {start[:length] for start in many for length in range(1, SHORTEST_SECRET)}
 
     def __bool__(self) -> bool:
@@ -103,6 +128,8 @@ class Masker:
         """The text without secrets; of one that was cut, also without the rest of a secret at that end."""
         if not self._forms or not text:
             return text
+        if self._hides_all:
+            return MASK
         spans = list(self._find(text))
         for is_cut, at_end in ((cut_end, True), (cut_start, False)):
             cut = self._find_cut(text, at_end=at_end) if is_cut else None
@@ -162,10 +189,13 @@ class Masker:
             self.mask(error.traceback, cut_start=len(error.traceback) >= _CUT_TRACEBACK),
         )
 
-    def _find(self, text: str) -> Iterator[Span]:
+    def _find(self, text: str, effort: _Effort | None = None) -> Iterator[Span]:
         """Every stretch that secrets cover; stretches may overlap or touch, and are masked as one then."""
+        if self._hides_all:
+            yield 0, len(text)
+            return
         if len(self._forms) > _FEW_FORMS:
-            yield from self._find_many(text)
+            yield from self._find_many(text, effort or _Effort().allow(text))
             return
         for form in self._forms:
             start = text.find(form.text)
@@ -174,15 +204,16 @@ class Masker:
                 yield start, end
                 start = text.find(form.text, end - len(form.text) + 1)
 
-    def _find_many(self, text: str) -> Iterator[Span]:
+    def _find_many(self, text: str, effort: _Effort) -> Iterator[Span]:
         """Look at each place once, however many forms there are.
 
         Of secrets that are made to be long to look for nothing is shown, instead of all of it being looked for.
         """
         head, by_start = SHORTEST_SECRET, self._by_start
         done: dict[str, int] = {}
-        left = _LEAST_WORK + _WORK_PER_CHARACTER * len(text)
-        for start in range(len(text) - head + 1):
+        left = effort.left
+        for place in self._maybe.finditer(text):
+            start = place.start()
             for length, alike in by_start.get(text[start : start + head], _NO_FORMS).items():
                 left -= 1
                 end = start + length
@@ -197,33 +228,36 @@ class Masker:
                     yield start, end
             if left < 0:
                 yield start, len(text)
-                return
+                break
+        effort.left = left
 
     def _find_cut(self, text: str, *, at_end: bool) -> Span | None:
         """The longest stretch at an end of the text that is a part of a secret."""
-        find = _end_in_common if at_end else _start_in_common
-        length = max((find(text, form.text) for form in self._forms), default=0)
+        find = end_in_common if at_end else start_in_common
+        length = max((find(text, form.text) for form in self._forms if form.text), default=0)
         if not length:
             return None
         return (len(text) - length, len(text)) if at_end else (0, length)
 
-    def _find_waiting(self, text: str) -> int:
+    def _find_waiting(self, text: str, effort: _Effort) -> int:
         """Where the end of the text begins that may come to be a secret; it may be none as well."""
+        if self._hides_all:
+            return len(text)
         if len(self._forms) > _FEW_FORMS:
-            return self._find_waiting_of_many(text)
-        return len(text) - max((_end_in_common(text, form.text, exactly=False) for form in self._forms), default=0)
+            return self._find_waiting_of_many(text, effort)
+        return len(text) - max((end_in_common(text, form.text, exactly=False) for form in self._forms), default=0)
 
-    def _find_waiting_of_many(self, text: str) -> int:
+    def _find_waiting_of_many(self, text: str, effort: _Effort) -> int:
         """Look at each place near the end once, however many forms there are."""
         end, head = len(text), SHORTEST_SECRET
-        left = _LEAST_WORK
-        for start in range(max(0, end - len(self._forms[0].text) + 1), end - head + 1):
+        for place in self._maybe.finditer(text, max(0, end - len(self._forms[0].text) + 1)):
+            start = place.start()
             for length, alike in self._by_start.get(text[start : start + head], _NO_FORMS).items():
                 if length <= end - start:
                     continue
                 rest = text[start:]
-                left -= len(alike.forms) * (1 + len(rest) // _CHARACTERS_AT_ONCE)
-                if left < 0 or any(form.startswith(rest) for form in alike.forms):
+                effort.left -= len(alike.forms) * (1 + len(rest) // _CHARACTERS_AT_ONCE)
+                if effort.left < 0 or any(form.startswith(rest) for form in alike.forms):
                     return start
         places = range(max(0, end - head + 1), end)
         return next((start for start in places if text[start:] in self._short_starts), end)
@@ -243,27 +277,53 @@ class MaskedStream:
 
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
+        self._effort = _Effort()
+        self._is_blind = False
         self._held = ""
+        # How much of it has been looked at.
+        self._seen = 0
         # How far into what is held a mask reaches that was shown already; 0: it ends where that begins.
         self._masked = _PLAIN
 
     def feed(self, text: str) -> str:
         """As much of the text so far as is sure."""
-        masker = self._masker
-        if not masker:
+        if not self._masker:
             return text
-        text = self._held + text
-        end = masker._find_waiting(text)
-        shown, self._masked = _show(text, masker._find(text), end, self._masked)
-        self._held = text[end:]
-        return shown
+        self._effort.allow(text)
+        self._held += text
+        if self._seen > _LONG_WAIT and len(self._held) - self._seen < self._seen // _GROWTH:
+            return ""
+        return self._show_held()
 
     def finish(self, *, cut: bool = False) -> str:
         """The rest; ``cut`` when more would have come."""
         held, self._held = self._held, ""
-        spans = list(self._masker._find(held))
+        spans = self._find(held)
         rest = self._masker._find_cut(held, at_end=True) if cut else None
         return _show(held, spans if rest is None else [*spans, rest], len(held), self._masked)[0]
+
+    def _show_held(self) -> str:
+        text = self._held
+        end = len(text) if self._is_blind else self._masker._find_waiting(text, self._effort)
+        spans = self._find(text)
+        if self._is_blind:
+            end = len(text)
+        shown, self._masked = _show(text, spans, end, self._masked)
+        self._held = text[end:]
+        self._seen = len(self._held)
+        return shown
+
+    def _find(self, text: str) -> list[Span]:
+        """What is masked of a text; all of it, and of all that comes, once there was too much to compare."""
+        spans = [] if self._is_blind else list(self._masker._find(text, self._effort))
+        self._is_blind = self._is_blind or self._effort.left < 0
+        return [(0, len(text))] if self._is_blind else spans
+
+
+def _pattern_of(starts: Collection[str]) -> "re.Pattern[str]":
+    """Finds each place where one of these may stand: the characters there are, each for itself, some that they have."""
+    columns = ("".join(sorted({start[index] for start in starts})) for index in range(SHORTEST_SECRET) if starts)
+    return re.compile(f"(?={''.join(f'[{re.escape(column)}]' for column in columns)})")
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -283,48 +343,6 @@ def _forms(secret: str) -> Iterator[str]:
         if text in whole:
             yield base64.b64encode(data).decode().rstrip("=")
             yield base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _end_in_common(text: str, form: str, *, exactly: bool = True) -> int:
-    """How much of the form's beginning the text ends with, short of all of it; not ``exactly``: at least that much."""
-    end = text[-(len(form) - 1) :]
-    head = form[:SHORTEST_SECRET]
-    start = end.find(head)
-    tries = 0
-    while start >= 0 and not form.startswith(end[start:]):
-        tries += 1
-        if tries == _MOST_TRIES:
-            return _long_end_in_common(end[start:], form) if exactly else len(end) - start
-        start = end.find(head, start + 1)
-    if start >= 0:
-        return len(end) - start
-    return next((length for length in range(len(head) - 1, 0, -1) if end.endswith(form[:length])), 0)
-
-
-def _long_end_in_common(end: str, form: str) -> int:
-    """The same in a time that grows with the text only: the algorithm of Knuth, Morris and Pratt."""
-    falls = [0] * len(end)
-    length = 0
-    for index in range(1, len(end)):
-        while length and form[index] != form[length]:
-            length = falls[length - 1]
-        length += form[index] == form[length]
-        falls[index] = length
-    length = 0
-    for sign in end:
-        while length and sign != form[length]:
-            length = falls[length - 1]
-        length += sign == form[length]
-    return length
-
-
-def _start_in_common(text: str, form: str) -> int:
-    """How much of the form's end the text starts with, short of all of it."""
-    head = text[: len(form) - 1]
-    stop = head.rfind(form[-1])
-    while stop >= 0 and not form.endswith(head[: stop + 1]):
-        stop = head.rfind(form[-1], 0, stop)
-    return stop + 1
 
 
 def _show(text: str, spans: Iterable[Span], end: int, masked: int = _PLAIN) -> tuple[str, int]:

@@ -1,11 +1,10 @@
 """Where the code of an attempt runs: in a sandbox of its own, in the workspace of its run, or where it says itself."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from sandgate.core.errors import EnvironmentNotFound
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
-from sandgate.core.ids import EnvironmentId, RunId, UserId
+from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, UserId, make_execution_id
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.run import StepKey, StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
@@ -41,16 +40,28 @@ class Places:
         step = graph.steps[row.step]
         if _is_named(step):
             name = render_text(step.config["environment_id"], attempt_context(graph, state, row))
-            return _Named(self._environments, state.run.owner_id, EnvironmentId(name), mask)
+            attempt = _Attempt(self._sandboxes, attempt_name(row))
+            return _Named(attempt, self._environments, state.run.owner_id, EnvironmentId(name), mask)
         if graph.definition.shares_workspace and self._workspaces is not None:
             template = workspace_template(graph.definition)
-            return _Shared(self._workspaces, state.run.run_id, template, _was_used(graph, state, row))
+            attempt = _Attempt(self._sandboxes, attempt_name(row))
+            return _Shared(attempt, self._workspaces, state.run.run_id, template, _was_used(graph, state, row))
         return _Own(self._sandboxes, attempt_name(row))
 
-    def kept(self, rows: Collection[StepRun]) -> frozenset[StepKey]:
-        """Which of these attempts an earlier process began and can be taken up."""
+    def take_over(self, graph: Graph, state: RunState) -> frozenset[StepKey]:
+        """Which attempts an earlier process began and can be taken up; the rest is lost."""
         kept = self._sandboxes.kept()
-        return frozenset(row.key for row in rows if row.status is StepStatus.RUNNING and attempt_name(row) in kept)
+        running = [row for row in state.steps.values() if row.status is StepStatus.RUNNING]
+        found = frozenset(row.key for row in running if attempt_name(row) in kept)
+        lost = [row for row in running if row.key not in found and row.items is None]
+        if self._workspaces is not None and any(self._is_shared(graph, row) for row in lost):
+            self._workspaces.miss(state.run.run_id)
+        return found
+
+    @staticmethod
+    def _is_shared(graph: Graph, row: StepRun) -> bool:
+        step = graph.steps[row.step]
+        return graph.definition.shares_workspace and step.type is StepType.CODE_EXECUTION and not _is_named(step)
 
     def release(self, run_id: RunId) -> None:
         """The run is over, or another process's."""
@@ -67,6 +78,7 @@ def attempt_name(row: StepRun) -> str:
 class _Own:
     sandboxes: StepSandboxes
     attempt: str
+    goes_on = False
 
     async def execute(
         self,
@@ -81,11 +93,33 @@ class _Own:
 
 
 @dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One that runs where others do, too."""
+
+    sandboxes: StepSandboxes
+    name: str
+
+    def request(
+        self,
+        code: str,
+        timeout_s: float,
+        data: StepData,
+        tap: OutputTap | None,
+        execution_id: ExecutionId | None = None,
+    ) -> ExecutionRequest:
+        """What is asked of the sandbox, with what a later process takes it up by."""
+        tag = self.sandboxes.tag(self.name, data.folder, execution_id)
+        return ExecutionRequest(code, timeout_s, data, tap=tap, tag=tag.text)
+
+
+@dataclass(frozen=True, slots=True)
 class _Named:
+    attempt: _Attempt
     environments: StepEnvironments | None
     owner_id: UserId
     environment_id: EnvironmentId
     mask: Mask | None
+    goes_on = True
 
     async def execute(
         self,
@@ -98,16 +132,18 @@ class _Named:
     ) -> Termination:
         if self.environments is None:
             raise EnvironmentNotFound(f"There is no environment {self.environment_id} here")
-        request = ExecutionRequest(code, timeout_s, data, tap=tap)
+        request = self.attempt.request(code, timeout_s, data, tap, make_execution_id())
         return await self.environments.execute_step(self.owner_id, self.environment_id, request, self.mask, collect)
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
+    attempt: _Attempt
     workspaces: Workspaces
     run_id: RunId
     template: str | None
     was_used: bool
+    goes_on = True
 
     async def execute(
         self,
@@ -118,7 +154,7 @@ class _Shared:
         tap: OutputTap | None = None,
         collect: Collect | None = None,
     ) -> Termination:
-        request = ExecutionRequest(code, timeout_s, data, tap=tap)
+        request = self.attempt.request(code, timeout_s, data, tap)
         return await self.workspaces.execute(
             self.run_id, self.template, request, was_used=self.was_used, collect=collect
         )

@@ -7,19 +7,18 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+from sandgate.core.attempt_tag import AttemptTag, parse_tag
 from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
-from sandgate.core.ids import EnvironmentId, make_environment_id
+from sandgate.core.ids import EnvironmentId, ExecutionId, make_environment_id
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
 from sandgate.sandbox.base import Collect, Resumed, Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
 
 _NEWEST = "python"
-# Between an attempt and the folder of its files in what the runtime keeps it by.
-_TAG_SIGN = "|"
 # What a sandbox lives on without a word from this process, in lengths of a lease.
-_LIFETIME_LEASES = 2
+UNHELD_LEASES = 2
 _MOST_EXPECTED = 8
 _EXPECTED_FOR_S = 10.0
 _DESTROY_AGAIN_S = 0.5
@@ -48,10 +47,12 @@ class RuntimeStepSandboxes:
     def __init__(self, runtime: Runtime, templates: KnownTemplates, *, lease_s: float = 10.0) -> None:
         self._runtime = runtime
         self._templates = templates
-        self._lifetime_s = _LIFETIME_LEASES * lease_s
+        self._lifetime_s = UNHELD_LEASES * lease_s
         self._used: dict[EnvironmentId, Sandbox] = {}
         self._unsettled: dict[str, EnvironmentId] = {}
+        self._shared: dict[str, str] = {}
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
+        self._forgetting: dict[asyncio.Future[Sandbox], asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def template_names(self) -> Sequence[str]:
@@ -68,7 +69,8 @@ class RuntimeStepSandboxes:
         # Whoever takes it meets its failure; one that nobody takes is nobody's failure.
         making.add_done_callback(lambda task: task.cancelled() or task.exception())
         waiting.append(making)
-        asyncio.get_running_loop().call_later(_EXPECTED_FOR_S, self._forget, waiting, making)
+        later = asyncio.get_running_loop().call_later
+        self._forgetting[making] = later(_EXPECTED_FOR_S, self._forget, waiting, making)
 
     async def execute(
         self,
@@ -81,9 +83,10 @@ class RuntimeStepSandboxes:
         collect: Collect | None = None,
     ) -> Termination:
         """See ``StepSandboxes``."""
-        tag = f"{attempt}{_TAG_SIGN}{data.folder}"
-        request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap, tag=tag)
-        resumed = await self._resume(template or _NEWEST, request) if tag in self._runtime.kept() else None
+        request = ExecutionRequest(
+            code, timeout_s, data, is_last=True, tap=tap, tag=AttemptTag(attempt, data.folder).text
+        )
+        resumed = await self.resume(template, request)
         sandbox = await self._take(template or _NEWEST) if resumed is None else resumed.sandbox
         self._used[sandbox.environment_id] = sandbox
         try:
@@ -99,33 +102,46 @@ class RuntimeStepSandboxes:
         self._unsettled[attempt] = sandbox.environment_id
         return ended
 
-    async def _resume(self, template: str, request: ExecutionRequest) -> Resumed:
-        resumed = await self._runtime.resume(request, self._templates.check(template).limits)
+    async def resume(self, template: str | None, request: ExecutionRequest) -> Resumed | None:
+        """Take up what an earlier process began; None when it began nothing with this tag. Raises ``SandboxFailed``."""
+        if request.tag not in self._runtime.kept():
+            return None
+        resumed = await self._runtime.resume(request, self._templates.check(template or _NEWEST).limits)
         if resumed is None:
             # It must not begin again as the same attempt.
             raise SandboxFailed("The sandbox ended while the process that ran the step was gone")
         return resumed
 
-    def kept(self) -> Mapping[str, str]:
+    def kept(self) -> Mapping[str, AttemptTag]:
         """See ``StepSandboxes``."""
-        parts = (tag.rpartition(_TAG_SIGN) for tag in self._runtime.kept())
-        return {attempt: folder for attempt, _sign, folder in parts}
+        tags = map(parse_tag, self._runtime.kept())
+        return {tag.attempt: tag for tag in tags}
+
+    def tag(self, attempt: str, folder: str, execution_id: ExecutionId | None = None) -> AttemptTag:
+        """See ``StepSandboxes``."""
+        tag = self.kept().get(attempt) or AttemptTag(attempt, folder, execution_id)
+        self._shared[attempt] = tag.text
+        return tag
 
     async def discard(self, but: Collection[str]) -> None:
         """See ``StepSandboxes``."""
-        await self._runtime.discard({tag for tag in self._runtime.kept() if tag.rpartition(_TAG_SIGN)[0] in but})
+        await self._runtime.discard({tag.text for attempt, tag in self.kept().items() if attempt in but})
 
     def settle(self, attempt: str) -> None:
         """See ``StepSandboxes``."""
         environment_id = self._unsettled.pop(attempt, None)
+        tag = self._shared.pop(attempt, None)
         if environment_id is not None:
             self.destroy_later(environment_id)
+        elif tag is not None and tag not in self._runtime.kept():
+            self._runtime.let_go(tag)
         elif attempt in (kept := self.kept()):
             # It was given up before it was taken up.
             self._spawn(self.discard(kept.keys() - {attempt}), f"discard {attempt}")
 
     async def hold(self) -> None:
         """See ``StepSandboxes``."""
+        self._runtime.hold()
         waiting = [making for queue in self._expected.values() for making in queue]
         made = [
             making.result() for making in waiting if making.done() and not making.cancelled() and not making.exception()
@@ -147,6 +163,10 @@ class RuntimeStepSandboxes:
     async def _take(self, name: str) -> Sandbox:
         waiting = self._expected.get(name)
         making = waiting.popleft() if waiting else asyncio.ensure_future(self._make(name))
+        forgetting = self._forgetting.pop(making, None)
+        if forgetting is not None:
+            # A timer that runs holds the sandbox, and all that it has, for long after its end.
+            forgetting.cancel()
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -172,6 +192,7 @@ class RuntimeStepSandboxes:
             await asyncio.sleep(_LAUNCHER_PAUSE_S)
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
+        self._forgetting.pop(making, None)
         if making in waiting:
             waiting.remove(making)
             self._spawn(self._discard(making), "discard a sandbox")

@@ -1,5 +1,6 @@
 """Does what an attempt of a step is: code in its place, a request, or a run of its own."""
 
+import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
@@ -10,13 +11,14 @@ from sandgate.core.workflow import StepType
 from sandgate.workflows.attempts import explain, failure, prepare, run_attempt
 from sandgate.workflows.base import SecretSource, StepEnvironments, StepSandboxes
 from sandgate.workflows.children import Children
-from sandgate.workflows.collecting import Collecting
+from sandgate.workflows.collecting import Collecting, Leftovers
 from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.events import AttemptEnded, Changes, Event
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.fair_slots import FairSlots
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
+from sandgate.workflows.maskers import Maskers
 from sandgate.workflows.masking import Masker
 from sandgate.workflows.places import Places, attempt_name
 from sandgate.workflows.requests import HttpSteps
@@ -44,7 +46,11 @@ class StepWork:
         self._workspaces = workspaces
         self._places = Places(sandboxes, workspaces, environments)
         self._secrets = secrets
+        self._maskers = Maskers()
         self._collecting = collecting
+        # What attempts left where more is to run, until it is kept for good.
+        self._leftovers: dict[str, Leftovers] = {}
+        self._removing: set[asyncio.Task[None]] = set()
         self._requests = requests or HttpSteps()
         self._slots = FairSlots(most_steps, most_steps_of_one)
 
@@ -79,35 +85,51 @@ class StepWork:
             self._workspaces.keep_only({live.run.run_id for live in runs})
         await self._sandboxes.discard({attempt_name(row) for live in runs for row in live.steps.values()})
 
-    def kept(self, live: LiveRun) -> frozenset[StepKey]:
-        """What an earlier process began of a run and can be taken up."""
-        return self._places.kept(live.steps.values())
+    def take_over(self, live: LiveRun) -> frozenset[StepKey]:
+        """What an earlier process began of a run and can be taken up; the rest is lost."""
+        return self._places.take_over(live.graph, live.state())
 
     def settle(self, run_id: RunId, events: Iterable[Event]) -> None:
         """What attempts came to is on disk, or of no use any more."""
         for event in events:
             if isinstance(event, AttemptEnded):
                 step, item = event.key
-                self._sandboxes.settle(attempt_name(StepRun(run_id, step, item, attempt=event.attempt)))
+                name = attempt_name(StepRun(run_id, step, item, attempt=event.attempt))
+                self._sandboxes.settle(name)
+                self._remove_files(name)
+
+    def _remove_files(self, attempt: str) -> None:
+        """What an attempt left is kept for good."""
+        leftovers = self._leftovers.pop(attempt, None)
+        if leftovers is not None:
+            removing = asyncio.get_running_loop().create_task(leftovers.remove(), name=f"remove files of {attempt}")
+            self._removing.add(removing)
+            removing.add_done_callback(self._removing.discard)
 
     def release(self, run_id: RunId) -> None:
         """The run is over, or another process's."""
         self._places.release(run_id)
+        for attempt in [attempt for attempt in self._leftovers if attempt.startswith(f"{run_id}|")]:
+            del self._leftovers[attempt]
 
     async def hold(self) -> None:
         """Say that this process lives; see ``StepSandboxes``."""
         await self._sandboxes.hold()
+        if self._workspaces is not None:
+            await self._workspaces.hold()
 
     async def close(self) -> None:
         """Let go of everything."""
         self._requests.close()
+        for removing in self._removing:
+            removing.cancel()
         await self._sandboxes.close()
 
     async def _request(self, live: LiveRun, row: StepRun) -> StepResult:
         masker = Masker()
         try:
             secrets = await self._open_secrets(live)
-            masker = Masker(secrets.values())
+            masker = await self._maskers.get(secrets.values())
             context = attempt_context(live.graph, live.state(), row, secrets)
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)
@@ -117,18 +139,20 @@ class StepWork:
         masker = Masker()
         try:
             secrets = await self._open_secrets(live)
-            masker = Masker(secrets.values())
+            masker = await self._maskers.get(secrets.values())
             data = prepare(live.graph, live.state(), row, secrets)
-            folder = self._sandboxes.kept().get(attempt_name(row))
-            if folder is not None:
+            kept = self._sandboxes.kept().get(attempt_name(row))
+            if kept is not None:
                 # It was begun with this one, by a process that is gone.
-                data = replace(data, folder=folder)
+                data = replace(data, folder=kept.folder)
             place = self._places.find(live.graph, live.state(), row, masker.mask_termination)
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)
         leftovers = None
         if self._collecting is not None:
             leftovers = self._collecting.of(row, live.room, data.folder, masker)
+            if place.goes_on:
+                self._leftovers[attempt_name(row)] = leftovers
         return await run_attempt(place, live.graph.steps[row.step], data, masker, output, leftovers)
 
     async def _open_secrets(self, live: LiveRun) -> SecretValues:

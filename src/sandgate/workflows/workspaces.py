@@ -5,13 +5,15 @@ The name of a run's workspace follows from the run's, so that it is found again 
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from sandgate.core.errors import MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.ids import EnvironmentId, RunId
 from sandgate.core.limits import Limits
-from sandgate.sandbox.base import Collect, Sandbox
+from sandgate.core.tidying import tidy
+from sandgate.sandbox.base import Collect, Resumed, Sandbox
 
 _PREFIX, _RUN_PREFIX = "env-", "run-"
 
@@ -21,6 +23,10 @@ class Sandboxes(Protocol):
 
     async def make(self, template: str | None, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
         """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
+        ...
+
+    async def resume(self, template: str | None, request: ExecutionRequest) -> Resumed | None:
+        """Take up what an earlier process began with the request's tag. Raises ``SandboxFailed``."""
         ...
 
     def destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
@@ -52,11 +58,15 @@ class _Workspace:
 
 
 class Workspaces:
-    """The workspaces of this process's runs. One that nothing has run in for ``idle_s`` ends by itself."""
+    """The workspaces of this process's runs. One that nothing has run in for ``idle_s`` ends by itself.
 
-    def __init__(self, sandboxes: Sandboxes, idle_s: float) -> None:
+    With ``unheld_s`` they also end when nobody says ``hold`` for so long, because their runs may go on elsewhere then.
+    """
+
+    def __init__(self, sandboxes: Sandboxes, idle_s: float, unheld_s: float | None = None) -> None:
         self._sandboxes = sandboxes
         self._idle_s = idle_s
+        self._unheld_s = unheld_s
         self._kept: dict[RunId, _Workspace] = {}
         self._told: set[RunId] = set()
 
@@ -71,7 +81,8 @@ class Workspaces:
             made: asyncio.Future[Sandbox] = loop.create_future()
             made.set_result(sandbox)
             run_id = RunId(_RUN_PREFIX + sandbox.environment_id.removeprefix(_PREFIX))
-            self._kept[run_id] = _Workspace(made, loop.time())
+            # Its lifetime is counted anew by what runs next in it.
+            self._kept[run_id] = _Workspace(made, loop.time() + (0.0 if self._unheld_s is None else self._idle_s))
 
     def keep_only(self, run_ids: Collection[RunId]) -> None:
         """End the workspaces of all other runs."""
@@ -94,19 +105,40 @@ class Workspaces:
         ``CancelledError`` once nothing of the code runs any more. Raises ``MechanismFault``, ``RequestRefused``.
         """
         sandbox = await self._take(run_id, template, request.timeout_s, was_used=was_used)
-        running = sandbox.execute(request)
         try:
-            ended = await running.wait()
-            if collect is not None:
-                await collect(sandbox.execute, ended)
-        except asyncio.CancelledError:
-            running.cancel()
-            await running.wait()
-            raise
+            resumed = await self._sandboxes.resume(template, request)
+            running = sandbox.execute(request) if resumed is None else resumed.execution
+            try:
+                ended = await running.wait()
+                if collect is not None:
+                    await collect(sandbox.execute, ended)
+            except asyncio.CancelledError:
+                running.cancel()
+                await tidy(sandbox.execute, request, await running.wait())
+                raise
+            await tidy(sandbox.execute, request, ended)
         finally:
             if sandbox.failure is not None:
                 self._lose(run_id, sandbox)
         return ended
+
+    async def hold(self) -> None:
+        """Let them live on, those that have not been idle for too long. Raises nothing."""
+        if self._unheld_s is None:
+            return
+        now = asyncio.get_running_loop().time()
+        for kept in list(self._kept.values()):
+            if kept.sandbox is not None and kept.until > now:
+                with suppress(MechanismFault, RequestRefused):
+                    await kept.sandbox.extend(self._lifetime_s(kept.until - now))
+
+    def miss(self, run_id: RunId) -> None:
+        """What ran in the workspace of a run is lost, and whoever is told of that need not be told of the workspace."""
+        if run_id not in self._kept:
+            self._told.add(run_id)
+
+    def _lifetime_s(self, wanted_s: float) -> float:
+        return wanted_s if self._unheld_s is None else min(wanted_s, self._unheld_s)
 
     def release(self, run_id: RunId) -> None:
         """The run needs no workspace any more."""
@@ -136,7 +168,9 @@ class Workspaces:
     def _begin(self, run_id: RunId, template: str | None, timeout_s: float) -> _Workspace:
         lifetime_s = self._idle_s + timeout_s
         loop = asyncio.get_running_loop()
-        making = loop.create_task(self._make(run_id, template, lifetime_s), name=f"workspace of {run_id}")
+        making = loop.create_task(
+            self._make(run_id, template, self._lifetime_s(lifetime_s)), name=f"workspace of {run_id}"
+        )
         # Whoever waits for it meets its failure; when nobody does any more, it is nobody's.
         making.add_done_callback(lambda task: task.cancelled() or task.exception())
         kept = self._kept[run_id] = _Workspace(making, loop.time() + lifetime_s)
@@ -159,7 +193,7 @@ class Workspaces:
         until = asyncio.get_running_loop().time() + lifetime_s
         if until > kept.until + 1:
             kept.until = until
-            await sandbox.extend(lifetime_s)
+            await sandbox.extend(self._lifetime_s(lifetime_s))
 
     def _lose(self, run_id: RunId, sandbox: Sandbox) -> None:
         """Whoever ran in it when it ended has been told by that."""

@@ -105,3 +105,33 @@ async def test_what_nobody_takes_up_is_ended(subject: Subject) -> None:
     assert (await subject.run(adopted[0], "print('on')")).stdout == b"on\n"
     assert resumed.sandbox.failure is None
     assert subject.ended == []
+
+
+async def test_several_of_one_sandbox(subject: Subject) -> None:
+    """It was expected: each is taken up or ended by itself, and the sandbox stays."""
+    sandbox = await subject.create()
+    tags = ["one", "two", "three"]
+    requests = [_request(SLOW if tag == "one" else LOOP, tag=tag) for tag in tags]
+    for request in requests:
+        sandbox.execute(request)
+    plain = sandbox.execute(ExecutionRequest(LOOP, 60.0))
+    await until(lambda: all(request.tap is not None and request.tap.kept("stdout") for request in requests))
+    await subject.runtime.stop(keep_sandboxes=True)
+    assert (await plain.wait()).status is ExecutionStatus.LOST
+    await subject.connect()
+    (adopted,) = await subject.runtime.adopt({sandbox.environment_id: Limits()})
+    assert set(subject.runtime.kept()) == set(tags)
+    one = await subject.runtime.resume(_request(SLOW, tag="one"), Limits())
+    two = await subject.runtime.resume(_request(LOOP, tag="two"), Limits())
+    assert one is not None
+    assert two is not None
+    await subject.runtime.discard()
+    two.execution.cancel()
+    assert (await two.execution.wait()).status is ExecutionStatus.CANCELLED
+    assert (await one.execution.wait()).stdout == b"begun\nafter\n"
+    subject.runtime.let_go("two")
+    assert (await subject.run(adopted, "print('on')")).stdout == b"on\n"
+    await subject.runtime.stop(keep_sandboxes=True)
+    await subject.connect()
+    await subject.runtime.adopt({sandbox.environment_id: Limits()})
+    assert set(subject.runtime.kept()) == {"one"}

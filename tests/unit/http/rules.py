@@ -49,6 +49,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/execute"): Rule(401, 404, 200, 200, 404, {"code": "pass"}),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/events"): Rule(401, 404, 200, 200, 404),
     # The execution has ended: 409 says that the caller got as far as that.
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/cancel"): Rule(401, 404, 409, 409, 404),
     ("GET", "/api/v1/sandbox/templates"): Rule(401, 200, 200, 200),

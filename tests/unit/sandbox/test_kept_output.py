@@ -43,7 +43,7 @@ def open_pipe() -> tuple[int, int]:
 
 def stream_of(keeping: Keeping, out: int, name: str = "stdout") -> KeptOutputStream:
     """The gateway's side of it."""
-    path = keeping.path("env-1", name)
+    path = keeping.path("env-1", "tag", name)
     return KeptOutputStream(out, CAP, CAP, lambda: None, keeping=keeping, path=path)
 
 

@@ -179,3 +179,51 @@ def test_a_spare_that_cannot_be_changed_is_ended() -> None:
     assert taken is not None
     assert taken.limits == OTHER
     world.close()
+
+
+class Noted(Reactor):
+    """Keeps what is to be called back, and how much later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[tuple[float, Callback]] = []
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """Note it."""
+        self.due.append((seconds, callback))
+        return Timer(0.0, 0, callback)
+
+    def look(self) -> float:
+        """Call back what is due first, and answer how long from now it looks again; 0 when it makes a spare."""
+        seconds, callback = min(self.due, key=lambda entry: entry[0])
+        self.due.remove((seconds, callback))
+        before = len(self.due)
+        callback()
+        return self.due[-1][0] if len(self.due) > before else 0.0
+
+
+def test_spares_wait_while_they_are_asked_for() -> None:
+    """As long as half of the least are there: the machine's time belongs to those that were just handed out."""
+    reactor, made = Noted(), []
+
+    def make(limits: Limits) -> Life:
+        made.append(Made(limits))
+        return made[-1]
+
+    spares = Spares(Demand(4, 4), reactor, make, lambda: False)
+    spares.take(ONE)
+    for _time in range(4):
+        assert reactor.look() == 0.0
+        spares.on_ready(made[-1])
+    assert spares.take(ONE) is made[3]
+    assert reactor.look() > 0.001
+    assert spares.take(ONE) is made[2]
+    # Asked for again: they wait once more; then it has been quiet.
+    assert reactor.look() > 0.001
+    assert reactor.look() == 0.0
+    spares.take(ONE)
+    # Only one is left, so that there is no waiting.
+    spares.on_ready(made[-1])
+    spares.take(ONE)
+    assert reactor.look() == 0.0
+    reactor._selector.close()

@@ -9,7 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_S = 30
 # What the scripts use of every machine; nothing else of this one is on their PATH.
-_TOOLS = ("cat", "chmod", "cksum", "cp", "dirname", "grep", "mkdir", "paste", "rm", "sed", "sh", "sleep", "tr")
+_TOOLS = (
+    "cat",
+    "chmod",
+    "cksum",
+    "cp",
+    "dirname",
+    "grep",
+    "mkdir",
+    "mktemp",
+    "paste",
+    "rm",
+    "sed",
+    "sh",
+    "sleep",
+    "tr",
+)
 
 #: An interpreter: answers the probes of the scripts, makes ``.venv`` with one of its kind in it, and has a pip that
 #: brings uv. ``$STATE`` holds files that decide what there is.

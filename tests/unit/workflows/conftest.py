@@ -78,6 +78,7 @@ class World:
         kept = await self.environments.start(self.workspaces.expected(held, self.settings.limits()))
         self.workspaces.adopt(kept)
         await self.service.start_engine()
+        await self.environments.lose_rest()
         return self
 
     async def stop(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import ManualClock
-from sandgate.core.errors import SandboxFailed
+from sandgate.core.errors import SandboxFailed, StoreUnavailable
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination, Usage
 from sandgate.core.ids import RunId
 from sandgate.core.run import StepResult, StepRun, StepStatus
@@ -180,6 +180,34 @@ async def test_what_cannot_be_taken_fails_the_step(
     assert _packs(tmp_path) == []
     failed = StepResult(StepStatus.FAILED, "failed", error=ErrorReport("E", "e", ""))
     assert leftovers.added_to(failed) == failed
+
+
+async def test_files_that_went_with_their_sandbox_lose_the_attempt(make: Make, tmp_path: Path) -> None:
+    """Nobody knows what was in them; a step that had failed keeps its own error."""
+    leftovers = make()
+    result = await _collect(leftovers, FakeSandbox(GOOD[:7], end=ExecutionStatus.LOST))
+    assert (result.status, result.reason, result.outputs) == (StepStatus.FAILED, "lost", None)
+    assert result.error is not None
+    assert result.error.name == "Lost"
+    assert _packs(tmp_path) == []
+    failed = StepResult(StepStatus.FAILED, "failed", error=ErrorReport("E", "e", ""))
+    assert leftovers.added_to(failed) == failed
+
+
+async def test_a_database_that_is_away_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code is not run again for it."""
+    monkeypatch.setattr("sandgate.workflows.collecting._STORE_PAUSE_S", 0.0)
+
+    class Away(Measured):
+        async def measure(self, run_id: RunId) -> Kept:
+            kept = await super().measure(run_id)
+            if self.asked < 3:
+                raise StoreUnavailable("away")
+            return kept
+
+    store = Away()
+    assert len((await _collect(make(store=store), FakeSandbox(GOOD))).artifacts) == 2
+    assert store.asked == 3
 
 
 async def test_a_run_keeps_so_much(make: Make) -> None:

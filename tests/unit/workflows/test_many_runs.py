@@ -1,6 +1,7 @@
 """Runs that wait cost next to nothing: a little memory, and no work."""
 
 import asyncio
+import gc
 import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -11,11 +12,12 @@ from sandgate.core.page import PageRequest
 from sandgate.core.run import Run, RunStatus
 from sandgate.store.base import RunFilter
 from tests.unit.workflows.conftest import MakeOrchestra
-from tests.unit.workflows.orchestra import LEASE_S
+from tests.unit.workflows.orchestra import LEASE_S, LIMIT_S, code
 
 COUNT = 300
 FEW, MANY = 100, 1_000
 MOST_BYTES_EACH = 16 * 1024
+ENDED, MOST_BYTES_LEFT = 100, 1500
 
 
 async def test_runs_that_wait(make_orchestra: MakeOrchestra) -> None:
@@ -45,6 +47,32 @@ async def test_runs_that_wait(make_orchestra: MakeOrchestra) -> None:
     assert two.engine.live_count == COUNT + 1
     await two.service.decide(two.user, runs[-1].run_id, "ask", approved=True, comment="")
     assert two.engine.live_count == COUNT
+
+
+async def test_runs_that_have_ended_are_not_held(make_orchestra: MakeOrchestra) -> None:
+    """However many there were: nothing of them, of their sandboxes or of what was got ready for them."""
+    one = make_orchestra()
+    await one.start()
+    workflow_id = await one.make(code("hello", "print('x')"))
+
+    async def play(count: int) -> None:
+        for _run in range(count):
+            await one.service.start(one.user, workflow_id, {}, LIMIT_S)
+
+    await play(20)
+    tracemalloc.start()
+    try:
+        await play(20)
+        gc.collect()
+        before, _peak = tracemalloc.get_traced_memory()
+        await play(ENDED)
+        gc.collect()
+        after, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert one.engine.live_count == 0
+    assert (after - before) / ENDED < MOST_BYTES_LEFT
+    await one.stop()
 
 
 async def _calls(work: Callable[[], Awaitable[object]]) -> int:

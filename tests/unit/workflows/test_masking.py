@@ -1,8 +1,14 @@
 """Secrets do not show in what is recorded of steps."""
 
+import asyncio
 import base64
+import gc
 import json
+import sys
+import threading
 import time
+from collections.abc import Callable, Collection
+from types import FrameType
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +17,7 @@ from hypothesis import strategies as st
 
 from sandgate.core.execution import ErrorReport
 from sandgate.core.run import StepResult, StepStatus
+from sandgate.workflows import maskers, masking
 from sandgate.workflows.masking import MASK, MaskedStream, Masker
 
 SECRET = 'p"a$$w\\ord é/1'
@@ -182,6 +189,111 @@ def test_secrets_that_take_too_long_to_look_for_hide_all_that_is_left() -> None:
     shown = "".join(stream.feed("A" * 100) for _ in range(100)) + stream.finish()
     assert time.process_time() - started < 6
     assert "!" not in shown
+
+
+def _events(work: Callable[[], object]) -> int:
+    """How many functions it calls, of Python and of C: the same on every machine, however busy."""
+    count = 0
+
+    def see(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+HOSTILE = {
+    "begin alike, of many lengths": (["A" * length + "!" for length in range(700, 1400)], "A" * 100),
+    "begin alike, of one length": ([f"{'A' * 40}{number:06}" for number in range(3000)], "A" * 100),
+    "long, and begun again and again": ([f"{number:03}{'ab' * 4000}" for number in range(70)], "042" + "ab" * 49),
+    "very long": (["A" * 32_000 + str(number) for number in range(20)], "A" * 100),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_the_cost_of_a_stream_is_bounded_by_its_length(kind: str) -> None:
+    """Whatever the secrets, and however small the pieces: in all so much for each character, beside a fixed amount."""
+    secrets, piece = HOSTILE[kind]
+    masker = Masker(secrets)
+    pieces = 600
+    stream = MaskedStream(masker)
+    costs = [_events(lambda: stream.feed(piece)) for _ in range(pieces)]
+    assert sum(costs) <= 500_000 + 40 * pieces * len(piece)
+    assert sum(costs[pieces // 2 :]) <= 40 * pieces * len(piece)
+    assert "!" not in stream.finish()
+
+
+def test_the_cost_of_a_whole_is_bounded_by_its_length() -> None:
+    """Twice the text, at most twice the work, beside a fixed amount."""
+    for secrets, piece in HOSTILE.values():
+        masker = Masker(secrets)
+        text = piece * 500
+        assert _events(lambda masker=masker, text=text: masker.mask(text)) <= 500_000 + 40 * len(text)  # type: ignore[misc]
+
+
+def test_usual_output_is_hardly_looked_at() -> None:
+    """With the lines of a key and some tokens as secrets: a call for some characters of a log, not for each."""
+    key = "\n".join(base64.b64encode(bytes(range(number, number + 48))).decode() for number in range(27))
+    masker = Masker([key, *(f"ghp_{number:032x}" for number in range(5))])
+    log = "".join(f"2026-01-31 08:00:00 step {number} has done what it was to do\n" for number in range(500))
+    assert _events(lambda: masker.mask(log)) <= len(log) // 4
+    assert masker.mask(log) == log
+
+
+def test_what_has_too_many_secrets_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those beyond the bound are not even looked at, which would take seconds, and memory to match."""
+    monkeypatch.setattr(masking, "_MOST_FORMS", 2000)
+    secrets = ["\n".join(f"{number}-{line:06}-é" for line in range(200)) for number in range(40)]
+    masker = Masker(secrets)
+    few, many = (_events(lambda count=count: Masker(secrets[:count])) for count in (20, 40))  # type: ignore[misc]
+    assert many <= 1.1 * few
+    assert masker
+    assert (masker.mask("hello"), masker.mask("hello", cut_end=True), masker.mask("")) == (MASK, MASK, "")
+    assert masker.mask_json({"a": ["b", 1, None]}) == {MASK: [MASK, MASK, None]}
+    stream = MaskedStream(masker)
+    assert [stream.feed("he"), stream.feed("llo"), stream.finish(cut=True)] == [MASK, "", ""]
+
+
+async def test_a_masker_is_made_once_where_it_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts that need the same one at a time share it; it is made in another thread, and forgotten afterwards."""
+    made: list[int] = []
+
+    def make(secrets: Collection[str]) -> Masker:
+        made.append(threading.get_ident())
+        return Masker(secrets)
+
+    monkeypatch.setattr(maskers, "Masker", make)
+    several = maskers.Maskers()
+    secrets = ["x" * 600, "y" * 600]
+
+    async def attempt() -> int:
+        masker = await several.get(secrets)
+        again = await several.get(secrets[::-1])
+        assert masker is again
+        return id(masker)
+
+    assert len(set(await asyncio.gather(*(attempt() for _attempt in range(5))))) == 1
+    assert len(made) == 1
+    assert made[0] != threading.get_ident()
+    assert (await several.get(["short-secret"])).mask("a short-secret") == f"a {MASK}"
+    assert made[1:] == [threading.get_ident()]
+    await asyncio.sleep(0)
+    gc.collect()
+    assert (dict(several._kept), several._making) == ({}, {})
+
+
+async def test_much_output_is_masked_where_it_holds_nobody_up() -> None:
+    """Little of it is masked at once."""
+    threads: list[int] = []
+    for masker, size in ((Masker(), 10**6), (Masker([SECRET]), 10), (Masker([SECRET]), 10**6)):
+        await maskers.mask_apart(masker, size, lambda: threads.append(threading.get_ident()))
+    assert [thread == threading.get_ident() for thread in threads] == [True, True, False]
 
 
 def test_without_secrets_nothing_changes() -> None:

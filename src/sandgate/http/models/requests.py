@@ -235,6 +235,16 @@ class Execute(BaseModel):
     ] = None
     args: Annotated[list[_Text] | None, Field(max_length=256, description="`sys.argv` from 1 on.")] = None
     files: Annotated[list[ExecutionFile] | None, Field(description="Written before the code runs.")] = None
+    stream: Annotated[
+        bool, Field(description="Answer with server-sent events as they happen, as with `Accept: text/event-stream`.")
+    ] = False
+    detach: Annotated[
+        bool,
+        Field(
+            description="Go on when the client goes away. Without `stream` the answer comes at once, and the execution "
+            "is `running`."
+        ),
+    ] = False
 
     def around(self) -> Surroundings | None:
         """For the use case."""

@@ -1,32 +1,44 @@
 """Running code, and reading how it went."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
+from sandgate.core.principal import Principal
 from sandgate.environments.base import Environments
+from sandgate.environments.following import parse_offsets
+from sandgate.environments.journal import Offsets
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.bodies import refuse_field
 from sandgate.http.connection import while_connected
+from sandgate.http.exchange import exchange_of
+from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.models.environments import ExecutionAnswer, ExecutionsAnswer
+from sandgate.http.models.executions import EVENTS_EXAMPLE, FollowExecution, RenderedEvents
 from sandgate.http.models.requests import Execute
 from sandgate.http.operation import Audit
 from sandgate.http.pagination import PageQuery, next_cursor
 from sandgate.http.paths import EnvironmentPath, ExecutionPath
+from sandgate.http.streaming import LAST_EVENT_ID, LAST_EVENT_ID_PARAMETER, MEDIA_TYPE, EventStream, Streams
 
 _ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
 _TAG = "executions"
 
+_STREAM_CONTENT: dict[str, Any] = {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}}
+_STREAM = {"description": "Server-sent events until the execution has ended.", "content": _STREAM_CONTENT}
 
-def add_execution_routes(api: Api, environments: Environments) -> None:
+
+def add_execution_routes(api: Api, environments: Environments, streams: Streams) -> None:
     """Declare the operations. ``execute`` comes first: it is asked for most, and paths are tried in order."""
-    _add_execute(api, environments)
+    _add_execute(api, environments, streams)
     _add_record_routes(api, environments)
+    _add_events_route(api, environments, streams)
 
 
-def _add_execute(api: Api, environments: Environments) -> None:
+def _add_execute(api: Api, environments: Environments, streams: Streams) -> None:
     @api.operation(
         "POST",
         f"{_ENVIRONMENT}/execute",
@@ -42,22 +54,50 @@ def _add_execute(api: Api, environments: Environments) -> None:
             errors.ExecutionInputTooLarge,
             errors.TooManyExecutionFiles,
             errors.TooManyExecutions,
+            errors.TooManyStreams,
             errors.ExecutionQuotaExceeded,
             errors.ServiceDraining,
         ),
+        extra={"responses": {"200": {"content": _STREAM_CONTENT}}},
     )
     async def execute(
         caller: Caller, environment_id: EnvironmentPath, body: Execute, request: Request
-    ) -> ExecutionAnswer:
+    ) -> ExecutionAnswer | EventStream:
         """Run code in the environment and answer how it went.
 
         Waits for an environment that is still being made. Each execution is a fresh interpreter on the environment's
         files: variables do not carry over, files do. Executions may run side by side. When the client goes away, the
-        execution is cancelled.
+        execution is cancelled, unless it has asked to `detach`. With `stream`, or `Accept: text/event-stream`, the
+        answer is server-sent events: `started`, `stdout` and `stderr` as they are written, and `finished`.
         """
         row = await environments.get(caller, environment_id)
-        work = environments.execute(caller, environment_id, body.code, body.timeout, body.around())
+        asked = (caller, environment_id, body.code, body.timeout, body.around())
+        if body.stream or _wants_events(request):
+            _check_can_stream(request, streams, caller)
+            events = await environments.stream_execution(*asked, detach=body.detach)
+            return EventStream(streams, caller.user_id, RenderedEvents(events, row.isolation), is_bounded=True)
+        if body.detach:
+            return ExecutionAnswer.of(await environments.begin_execution(*asked), row.isolation)
+        work = environments.execute(*asked)
         return ExecutionAnswer.of(await while_connected(request.receive, work), row.isolation)
+
+
+def _wants_events(request: Request) -> bool:
+    """Whether the client says that it reads events."""
+    accepted = exchange_of(request.scope).headers.get(b"accept", b"")
+    return MEDIA_TYPE.encode() in accepted and any(
+        part.split(b";")[0].strip().lower() == MEDIA_TYPE.encode() for part in accepted.split(b",")
+    )
+
+
+def _check_can_stream(request: Request, streams: Streams, caller: Principal) -> None:
+    """Before anything is begun. Raises ``InvalidRequest``, ``TooManyStreams``.
+
+    There would be no answer to keep under a key.
+    """
+    if IDEMPOTENCY_HEADER in exchange_of(request.scope).headers:
+        refuse_field("Idempotency-Key", "cannot come with a request for a stream; ask for `detach` without `stream`")
+    streams.check_room(caller.user_id)
 
 
 def _add_record_routes(api: Api, environments: Environments) -> None:
@@ -104,3 +144,40 @@ def _add_record_routes(api: Api, environments: Environments) -> None:
         return ExecutionAnswer.of(
             await environments.cancel_execution(caller, environment_id, execution_id), row.isolation
         )
+
+
+def _add_events_route(api: Api, environments: Environments, streams: Streams) -> None:
+    @api.operation(
+        "GET",
+        f"{_ENVIRONMENT}/executions/{{execution_id}}/events",
+        tag=_TAG,
+        errors=(errors.EnvironmentNotFound, errors.ExecutionNotFound, errors.TooManyStreams),
+        extra={"responses": {"200": _STREAM}, "parameters": [LAST_EVENT_ID_PARAMETER]},
+    )
+    async def follow_execution(
+        caller: Caller,
+        environment_id: EnvironmentPath,
+        execution_id: ExecutionPath,
+        request: Request,
+        query: Annotated[FollowExecution, Query()],
+    ) -> EventStream:
+        """Follow an execution that runs, or see again what one that has ended wrote.
+
+        What is recorded of the output is told from its beginning on; of what is more, the newest part is held while the
+        execution runs, and `skipped` says how much is missing.
+        """
+        row = await environments.get(caller, environment_id)
+        offsets = _offsets(exchange_of(request.scope).headers.get(LAST_EVENT_ID), query.after)
+        events = await environments.follow_execution(caller, environment_id, execution_id, offsets)
+        return EventStream(streams, caller.user_id, RenderedEvents(events, row.isolation))
+
+
+def _offsets(header: bytes | None, after: str | None) -> Offsets | None:
+    """What the client has read. The header is stronger: a browser sends it when it comes again with the same URL."""
+    name, text = ("Last-Event-ID", header.decode("latin-1")) if header else ("after", after)
+    if not text:
+        return None
+    offsets = parse_offsets(text)
+    if offsets is None:
+        refuse_field(name, "is not an id of an event of this stream; send one as it came, or none")
+    return offsets

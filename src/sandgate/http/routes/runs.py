@@ -1,6 +1,6 @@
 """Reading, following and steering runs."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated
 
@@ -27,7 +27,14 @@ from sandgate.http.models.runs import (
 from sandgate.http.models.workflows import Decide, RunAnswer, RunStatusAnswer
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import RunPath, StepPath
-from sandgate.http.streaming import LAST_EVENT_ID, MEDIA_TYPE, Events, EventStream, ServerEvent, Streams
+from sandgate.http.streaming import (
+    LAST_EVENT_ID,
+    LAST_EVENT_ID_PARAMETER,
+    MEDIA_TYPE,
+    EventStream,
+    ServerEvent,
+    Streams,
+)
 from sandgate.workflows.base import Workflows
 from sandgate.workflows.positions import Batch, Position, parse_position
 
@@ -35,13 +42,6 @@ _RUNS = "/api/v1/orchestrator/runs"
 _RUN = f"{_RUNS}/{{run_id}}"
 _TAG = "runs"
 
-_LAST_EVENT_ID = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "required": False,
-    "description": "The `id` of the last event that was read; the stream goes on after it.",
-    "schema": {"type": "string"},
-}
 _STREAM = {
     "description": "Server-sent events until the run has ended.",
     "content": {MEDIA_TYPE: {"schema": {"description": "A stream of events."}, "example": EVENTS_EXAMPLE}},
@@ -83,7 +83,7 @@ def _add_event_route(api: Api, workflows: Workflows, streams: Streams) -> None:
         f"{_RUN}/events",
         tag=_TAG,
         errors=(errors.RunNotFound, errors.TooManyStreams),
-        extra={"responses": {"200": _STREAM}, "parameters": [_LAST_EVENT_ID]},
+        extra={"responses": {"200": _STREAM}, "parameters": [LAST_EVENT_ID_PARAMETER]},
     )
     async def follow_run(
         caller: Caller, run_id: RunPath, request: Request, query: Annotated[FollowQuery, Query()]
@@ -105,7 +105,7 @@ def _position(header: bytes | None, after: str | None) -> Position:
     return position
 
 
-async def _events(batches: AsyncGenerator[Batch, None]) -> Events:
+async def _events(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Sequence[ServerEvent], None]:
     async with aclosing(batches):
         async for batch in batches:
             yield [ServerEvent(event.kind, event.position, event.data) for event in batch]

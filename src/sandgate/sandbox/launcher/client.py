@@ -16,7 +16,7 @@ from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.address import connect
 
 _READS_AT_ONCE = 64
-# A control socket, and what was kept of an execution.
+# What was kept of an execution.
 _MOST_DESCRIPTORS = 4
 
 
@@ -39,14 +39,16 @@ class Answer:
 
 
 class LauncherClient:
-    """One connection. ``on_event(environment_id, reason)`` for what ends unasked, ``on_lost()`` once at its end.
+    """One connection. ``on_lost()`` is called once at its end, ``on_event(environment_id, reason, tag)`` for what ends
+    unasked: a sandbox, or with a tag one execution in it.
+
 
     ``on_memory(environment_id)`` for what uses more memory than it may.
     """
 
     def __init__(
         self,
-        on_event: Callable[[str, str], None],
+        on_event: Callable[[str, str, str | None], None],
         on_lost: Callable[[], None],
         on_memory: Callable[[str], None] = lambda _environment_id: None,
     ) -> None:
@@ -159,7 +161,7 @@ class LauncherClient:
 
     def _on_message(self, message: Mapping[str, Any], received: list[int]) -> None:
         if message.get("event") == "ended":
-            self._on_event(message["environment_id"], message["reason"])
+            self._on_event(message["environment_id"], message["reason"], message.get("tag"))
             return
         if message.get("event") == "memory":
             self._on_memory(message["environment_id"])

@@ -5,17 +5,22 @@ each of them: nothing inside can undo them.
 """
 
 import os
+import resource
 import shutil
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import sandgate_agent
+from sandgate.sandbox import apparmor
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate_agent import calls, system
 
 CHANNEL_FD = 3
 AGENT_FOLDER = "/sandgate"
+# Source: include/uapi/asm-generic/resource.h
+_RLIMIT_SIGPENDING, _RLIMIT_MSGQUEUE = 11, 12
 _SAFE = system.MS_NOSUID | system.MS_NODEV
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _DEVICE_LINKS = {
@@ -153,8 +158,24 @@ def _settle_descriptors(channel: int, log: int) -> None:
     os.closerange(CHANNEL_FD + 1, os.sysconf("SC_OPEN_MAX"))
 
 
+def _lift_shared_limits() -> None:
+    """Leave what the kernel counts for a user to each environment.
+
+    It counts it for whoever made their user namespaces as well, which is the zygote for all of a template's, up to the
+    limits that the zygote has: one environment could use up what is there for all. Source: user_namespaces(7), and
+    ``create_user_ns`` in kernel/user_namespace.c. Where root may not raise them (no CAP_SYS_RESOURCE) they stay, and a
+    few environments together can still use them up.
+    """
+    for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_MEMLOCK, _RLIMIT_SIGPENDING, _RLIMIT_MSGQUEUE):
+        with suppress(ValueError, OSError):
+            resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
 def _start_standard(config: LauncherConfig, template: TemplateConfig, host_id: int) -> None:
     os.umask(0o022)
+    if apparmor.is_restricted():
+        apparmor.enter_at_exec()
+    _lift_shared_limits()
     _build(config.run_folder / "jail", template)
     os.setgroups([])
     os.setresgid(host_id, host_id, host_id)

@@ -1,41 +1,21 @@
 """What every sandbox has for the launcher, whatever its walls are made of: an owner, a group, an end."""
 
 import errno
-import os
 import shutil
 import socket
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.sandbox.launcher.cgroup import Group
+from sandgate.sandbox.launcher.kept import KeptExecutions
 from sandgate.sandbox.launcher.protocol import EXPIRED
 from sandgate.sandbox.launcher.reactor import Reactor, Timer
 
 _REMOVE_AGAIN_S = 0.002
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An execution that the next gateway can take up: what it knows it by, its child's number, and its descriptors."""
-
-    tag: str
-    child: int
-    since: float
-    descriptors: Sequence[int]
-
-    def age_s(self) -> float:
-        """How long ago it was begun."""
-        return time.monotonic() - self.since
-
-    def close(self) -> None:
-        """Let go of the descriptors."""
-        for descriptor in self.descriptors:
-            os.close(descriptor)
 
 
 class Life:
@@ -68,12 +48,12 @@ class Life:
         self.ready = False
         self.ending = False
         self.reason = "it ended by itself"
+        self.kept = KeptExecutions()
         self._reactor = reactor
         self._folder = folder
         self._on_ready = on_ready
         self._on_gone = on_gone
         self._expiry: Timer | None = None
-        self._kept: Kept | None = None
         self._most_processes = 0
 
     @property
@@ -127,17 +107,6 @@ class Life:
         if self._expiry is not None:
             self._reactor.cancel(self._expiry)
 
-    @property
-    def kept(self) -> Kept | None:
-        """The execution that the next gateway can take up."""
-        return self._kept
-
-    def keep(self, kept: Kept | None) -> None:
-        """Let go of what was kept before, and keep this."""
-        if self._kept is not None:
-            self._kept.close()
-        self._kept = kept
-
     def kill(self, reason: str) -> None:
         """End it. The first reason stands."""
         if self.ending:
@@ -145,7 +114,7 @@ class Life:
         self.ending = True
         self.reason = reason
         self._forget_expiry()
-        self.keep(None)
+        self.kept.close()
         self._end(reason)
 
     def _remove(self) -> None:

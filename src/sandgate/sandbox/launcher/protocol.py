@@ -2,13 +2,15 @@
 
 The socket is of type SOCK_SEQPACKET: one message, one datagram, JSON in UTF-8. A request is
 ``{"verb", "number", …}``, an answer ``{"number", "ok": true, …}`` or ``{"number", "ok": false, "error"}``, and what
-happens unasked ``{"event": "ended", "environment_id", "reason"}``, or ``{"event": "memory", "environment_id"}`` for a
-sandbox of gVisor's that uses more than it may: what runs in it has to be ended before the kernel ends all.
+happens unasked ``{"event": "ended", "environment_id", "reason"}``, with a ``"tag"`` for an execution that was kept, or
+``{"event": "memory", "environment_id"}`` for a sandbox of gVisor's that uses more than it may: what runs in it has to
+be ended before the kernel ends all.
 
 The answers to ``create``, ``adopt`` and ``add_slot`` carry one descriptor: the gateway's end of the control socket of
 the first slot, or of the added one. The answer to ``hello`` has the classes that the launcher makes, the one to
-``adopt`` the class of the sandbox, and what was kept for an earlier gateway, ``{"kept": {"tag", "child", "age_s"}}``,
-and then three descriptors more. ``keep`` is a notice: it has no answer.
+``adopt`` the class of the sandbox; it goes on, a message for each, with what was kept for an earlier gateway:
+``{"kept": {"tag", "slot", "child", "kills", "age_s"}, "ends"}`` and so many descriptors. ``keep``, ``let_go`` and
+``hold`` are notices: they have no answer.
 """
 
 import json
@@ -71,12 +73,32 @@ class AddSlot:
 class Keep:
     """Hold the three descriptors of an execution's child for the next gateway, should this one die.
 
-    ``tag`` is what that gateway knows the execution by. What was kept for the sandbox before is let go of.
+    ``tag`` is what that gateway knows the execution by, ``slot`` what the gateways call the slot: 0 is the first one,
+    and the control socket of any other comes as a fourth descriptor. ``kills`` is how often memory had run out in the
+    sandbox before it began. It ends when no gateway says ``hold`` for ``lifetime_s``.
     """
 
     environment_id: str
     tag: str
+    slot: int
     child: int
+    kills: int
+    lifetime_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Keep an execution no longer: what it came to is known."""
+
+    environment_id: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Let everything that is kept live for so long from now."""
+
+    lifetime_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +133,7 @@ class Shutdown:
     """End every sandbox and zygote, remove what was made, and exit."""
 
 
-Request = Hello | Create | Adopt | AddSlot | Keep | Destroy | Extend | Usage | ListSandboxes | Shutdown
+Request = Hello | Create | Adopt | AddSlot | Keep | LetGo | Hold | Destroy | Extend | Usage | ListSandboxes | Shutdown
 
 
 def _text(message: Mapping[str, Any], field: str, pattern: re.Pattern[str]) -> str:
@@ -142,11 +164,22 @@ def _lifetime(message: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def _child(message: Mapping[str, Any]) -> int:
-    value = message.get("child")
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _LARGEST:
-        raise ProtocolError("child is not a positive whole number")
+def _count(message: Mapping[str, Any], field: str, least: int) -> int:
+    value = message.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < _LARGEST:
+        raise ProtocolError(f"{field} is not a whole number from {least} on")
     return value
+
+
+def _keep(message: Mapping[str, Any]) -> Keep:
+    return Keep(
+        _environment_id(message),
+        _text(message, "tag", _TAG),
+        _count(message, "slot", 0),
+        _count(message, "child", 1),
+        _count(message, "kills", 0),
+        _lifetime(message),
+    )
 
 
 def _limits(message: Mapping[str, Any]) -> Limits:
@@ -171,7 +204,9 @@ _PARSERS: Mapping[str, Callable[[Mapping[str, Any]], Request]] = {
     ),
     "adopt": lambda message: Adopt(_environment_id(message)),
     "add_slot": lambda message: AddSlot(_environment_id(message)),
-    "keep": lambda message: Keep(_environment_id(message), _text(message, "tag", _TAG), _child(message)),
+    "keep": _keep,
+    "let_go": lambda message: LetGo(_environment_id(message), _text(message, "tag", _TAG)),
+    "hold": lambda message: Hold(_lifetime(message)),
     "destroy": lambda message: Destroy(_environment_id(message)),
     "extend": lambda message: Extend(_environment_id(message), _lifetime(message)),
     "usage": lambda message: Usage(_environment_id(message)),

@@ -11,7 +11,6 @@ import signal
 import socket
 import struct
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +22,8 @@ from sandgate.sandbox.launcher import protocol, reclaim
 from sandgate.sandbox.launcher.address import at_short_path
 from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig
-from sandgate.sandbox.launcher.life import Kept, Life
+from sandgate.sandbox.launcher.kept import MOST_ENDS, Patience
+from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.sandbox import can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
@@ -32,8 +32,6 @@ from sandgate.sandbox.launcher.zygote import Zygote
 from sandgate.sandbox.seccomp import build_filter
 from sandgate_agent import system
 
-# An execution's socket and its two pipes.
-_KEPT_DESCRIPTORS = 3
 _NO_SANDBOX = "there is no such sandbox"
 
 
@@ -57,6 +55,7 @@ class Launcher:
         self._connection: socket.socket | None = None
         self._shutdown: int | None = None
         self._tree: Tree | None = None
+        self._patience = Patience(self._reactor, self._end_kept)
 
     def open(self) -> None:
         """Take the place of a launcher that died: clean up after it, then listen. Raises ``MechanismFault``."""
@@ -184,7 +183,7 @@ class Launcher:
         if connection is None:
             return
         try:
-            data, received = descriptors.receive(connection, _KEPT_DESCRIPTORS + 1)
+            data, received = descriptors.receive(connection, MOST_ENDS + 1)
         except BlockingIOError:
             return
         except OSError:
@@ -198,20 +197,23 @@ class Launcher:
             log(f"refused a request: {error}")
             self._disconnect()
             return
-        if isinstance(request, protocol.Keep):
-            received = self._keep(request, received)
-        else:
-            self._do(number, request)
+        if isinstance(request, protocol.Keep) and self._keep(request, received):
+            return
+        self._do(number, request)
         for surplus in received:
             os.close(surplus)
 
-    def _keep(self, request: protocol.Keep, received: list[int]) -> list[int]:
-        """Keep an execution's descriptors for the next gateway; answers those that nobody wants."""
+    def _keep(self, request: protocol.Keep, received: list[int]) -> bool:
+        """Keep an execution's descriptors for the next gateway; whether they are wanted."""
+        self._patience.extend(request.lifetime_s)
         sandbox = self._sandboxes.get(request.environment_id)
-        if sandbox is None or sandbox.ending or len(received) != _KEPT_DESCRIPTORS:
-            return received
-        sandbox.keep(Kept(request.tag, request.child, time.monotonic(), received))
-        return []
+        return sandbox is not None and not sandbox.ending and sandbox.kept.add(request, received)
+
+    def _end_kept(self) -> None:
+        """No gateway has held what is kept: it may be running elsewhere by now."""
+        for name, sandbox in self._sandboxes.items():
+            for tag in sandbox.kept.kill(sandbox.control):
+                self._send({"event": "ended", "environment_id": name, "tag": tag, "reason": "nobody held it"}, [])
 
     def _do(self, number: int, request: protocol.Request) -> None:
         match request:
@@ -229,6 +231,11 @@ class Launcher:
                 self._extend(number, request)
             case protocol.Usage():
                 self._usage(number, request.environment_id)
+            case protocol.LetGo():
+                if request.environment_id in self._sandboxes:
+                    self._sandboxes[request.environment_id].kept.let_go(request.tag)
+            case protocol.Hold():
+                self._patience.extend(request.lifetime_s)
             case protocol.ListSandboxes():
                 ready = [name for name, sandbox in self._sandboxes.items() if sandbox.ready and not sandbox.ending]
                 self._answer_list(number, ready)
@@ -294,12 +301,9 @@ class Launcher:
         sandbox = self._find_ready(environment_id)
         if sandbox is None:
             return self._refuse(number, _NO_SANDBOX)
-        kept = sandbox.kept
-        known = {"isolation": sandbox.isolation.value}
-        if kept is None:
-            return self._answer(number, known, [sandbox.control])
-        facts = {"tag": kept.tag, "child": kept.child, "age_s": kept.age_s()}
-        return self._answer(number, {**known, "kept": facts}, [sandbox.control, *kept.descriptors])
+        for values, ends in sandbox.kept.answers(sandbox.control):
+            self._answer(number, {"isolation": sandbox.isolation.value, **values}, ends)
+        return None
 
     def _add_slot(self, number: int, environment_id: str) -> None:
         sandbox = self._find_ready(environment_id)

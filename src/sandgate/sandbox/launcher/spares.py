@@ -1,8 +1,8 @@
 """Sandboxes that are made before anybody asks for them.
 
 The first process that is put into a control group after a pause waits for a grace period of the kernel, some 10 to
-20 ms; a spare has that behind it. Spares are made one at a time and while nobody waits for a sandbox that is being
-made, so that they get in nobody's way.
+20 ms; a spare has that behind it. Spares are made one at a time, while nobody waits for a sandbox that is being
+made, and as long as there are some only when none has been asked for lately, so that they get in nobody's way.
 """
 
 import operator
@@ -15,6 +15,7 @@ from sandgate.sandbox.launcher.reactor import Reactor
 
 _PAUSE_S = 0.001
 _BUSY_PAUSE_S = 0.005
+_ASKED_PAUSE_S = 0.02
 _AFTER_FAILURE_S = 5.0
 # So many that ask for other limits one after the other are no exception any more.
 _OTHERS_IN_A_ROW = 8
@@ -27,7 +28,7 @@ class Demand:
     QUIET_S = 60.0
 
     def __init__(self, least: int, most: int) -> None:
-        self._least = least
+        self.least = least
         self._most = max(least, most)
         self._window_from = 0.0
         self._asked = 0
@@ -46,18 +47,18 @@ class Demand:
     def start_over(self) -> None:
         """What was asked for was something else."""
         self._asked = 0
-        self.wanted = self._least
+        self.wanted = self.least
 
     def settle(self, now: float) -> float | None:
         """Want fewer when it has been quiet; the seconds until it is worth while to look again, None for never."""
         if now - self._raised_at >= self.QUIET_S:
-            self.wanted = max(self._least, self.wanted // 2)
+            self.wanted = max(self.least, self.wanted // 2)
             self._raised_at = now
-        return None if self.wanted == self._least else self._raised_at + self.QUIET_S - now
+        return None if self.wanted == self.least else self._raised_at + self.QUIET_S - now
 
     def stop(self) -> None:
         """Want none from now on."""
-        self._least = self._most = self.wanted = 0
+        self.least = self._most = self.wanted = 0
 
 
 def _becomes(spare: Life, limits: Limits) -> bool:
@@ -94,6 +95,8 @@ class Spares:
         self._ready: list[Life] = []
         self._making: Life | None = None
         self._scheduled = False
+        # Whether one was asked for since this was last looked at.
+        self._asked = False
         self._settling = False
         self._others_in_a_row = 0
 
@@ -102,6 +105,7 @@ class Spares:
         if not self._serves(limits):
             return None
         self._demand.ask(time.monotonic())
+        self._asked = True
         self._schedule(_PAUSE_S)
         self._settle()
         # One that is dying is there until its last trace is gone.
@@ -154,8 +158,13 @@ class Spares:
         self._scheduled = False
         if self._making is not None or self._limits is None or len(self._ready) >= self._demand.wanted:
             return
+        asked, self._asked = self._asked, False
         if self._is_busy():
             self._schedule(_BUSY_PAUSE_S)
+            return
+        if asked and 2 * len(self._ready) >= self._demand.least:
+            # Whoever has just got one is about to use it.
+            self._schedule(_ASKED_PAUSE_S)
             return
         self._making = self._make(self._limits)
         if self._making is None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from sandgate.core.errors import MechanismFault
+from sandgate.sandbox import apparmor
 from sandgate.sandbox.launcher.address import connect
 from sandgate.sandbox.launcher.config import LauncherConfig
 
@@ -37,6 +38,8 @@ def start(config: LauncherConfig, log_path: Path, user_id: int | None = None) ->
     It is in a session of its own and holds nothing of the caller's, so that it outlives it; ``user_id`` is whom a
     launcher of plain processes runs as when the caller is root.
     """
+    if config.standard and apparmor.is_restricted():
+        apparmor.load()
     log = _open_log(log_path)
     try:
         process = subprocess.Popen(

@@ -22,6 +22,7 @@ from sandgate.workflows.attempts import DEFAULT_TIMEOUT_S, explain, failure, par
 from sandgate.workflows.conditions import MOST_DATA_BYTES
 from sandgate.workflows.expressions import render, render_text
 from sandgate.workflows.fair_slots import FairSlots
+from sandgate.workflows.maskers import mask_apart
 from sandgate.workflows.masking import MASK, Masker
 from sandgate.workflows.requests.client import Client, Header, Message, Reply
 from sandgate.workflows.requests.egress import Egress
@@ -83,7 +84,10 @@ class HttpSteps:
                 result = explain(problem, masker)
             except RequestProblem as problem:
                 result = replace(failure(problem.name, problem.text), reason=problem.reason)
-            result = _without(masker.mask_result(result), secret_host)
+            size = len(json.dumps(result.outputs)) if masker else 0
+            found = result
+            result = await mask_apart(masker, size, lambda: masker.mask_result(found))
+            result = _without(result, secret_host)
             return replace(result, duration_ms=round((time.monotonic() - began) * 1000))
 
     async def _request(self, step: StepDefinition, context: Mapping[str, Json], target: Target) -> StepResult:

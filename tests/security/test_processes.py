@@ -1,0 +1,120 @@
+"""Storms of processes and threads, and everything that a process may try to change about itself."""
+
+import pytest
+
+from sandgate.core.execution import ExecutionRequest
+from sandgate.core.limits import MIB, Limits
+from sandgate.core.states import ExecutionStatus
+from tests.security.siege import TOOLS, Siege
+
+pytestmark = pytest.mark.needs_root_namespaces
+
+SMALL = Limits(memory_bytes=96 * MIB, disk_bytes=32 * MIB, processes=48)
+
+# Each goes on until it is ended, or until nothing more is to be had.
+STORMS = {
+    "forks": "while True:\n    try: os.fork()\n    except OSError: pass",
+    "threads": (
+        "import threading\nstop = threading.Event()\ntry:\n    while True: threading.Thread(target=stop.wait).start()\n"
+        "except RuntimeError: pass\nwhile True: pass"
+    ),
+    "zombies": "while True:\n    try:\n        if os.fork() == 0: os._exit(0)\n    except OSError: time.sleep(0.01)",
+    "orphans": (
+        "while True:\n    try:\n        if os.fork() == 0:\n            if os.fork() == 0: os._exit(0)\n"
+        "            os._exit(0)\n        os.wait()\n    except OSError: pass"
+    ),
+    "programs": "os.environ['N'] = '1'\nos.execv('/bin/sh', ['sh', '-c', 'exec sh -c \"while :; do sh -c :; done\"'])",
+    "itself": (
+        "run = 'import os, sys; os.execv(sys.executable, sys.orig_argv)'\nos.execv(sys.executable, ['p', '-c', run])"
+    ),
+    "signals": "if os.fork() == 0:\n    while True: os.kill(os.getppid(), 0)\nwhile True: os.kill(os.getpid(), 0)",
+    "yields": "for _ in range(4): os.fork()\nwhile True: os.sched_yield()",
+    "barriers": "libc.syscall(324, 16, 0, 0)\nwhile True: libc.syscall(324, 1, 0, 0)",
+    "pages": "import mmap\nm = mmap.mmap(-1, 1 << 25)\nwhile True:\n    for i in range(0, 1 << 25, 4096): m[i] = 1\n"
+    "    m.madvise(mmap.MADV_DONTNEED)",
+    "loopback": (
+        "s = socket.socket(type=socket.SOCK_DGRAM)\ns.bind(('127.0.0.1', 0))\ns.setblocking(False)\n"
+        "for _ in range(3): os.fork()\nwhile True: fails(s.sendto, b'x' * 60_000, s.getsockname())"
+    ),
+    "renames": "open('a', 'w').close()\nwhile True:\n    os.rename('a', 'b'); os.rename('b', 'a')",
+    "system calls": "for _ in range(4): os.fork()\nwhile True: os.getppid()",
+}
+
+
+@pytest.mark.parametrize("name", STORMS)
+async def test_storm(name: str, siege: Siege) -> None:
+    """It ends with its time, and with all of it; while it rages a neighbour's hello comes."""
+    siege.attacker = await siege.bench.make(limits=SMALL)
+    storm = siege.attacker.execute(ExecutionRequest(TOOLS + STORMS[name], 0.4))
+    for _round in range(4):
+        await siege.everybody_answers()
+    ended = await storm.wait()
+    assert ended.status in (
+        ExecutionStatus.TIMED_OUT,
+        ExecutionStatus.FAILED,
+        ExecutionStatus.OUT_OF_MEMORY,
+    ), ended
+    await siege.bench.quiet(3)
+    assert await siege.bench.works(siege.attacker)
+
+
+async def test_hello_beside_greedy_neighbours(siege: Siege) -> None:
+    """As many loops as processors and more, each in an environment of its own: a hello takes less than twice as long.
+
+    What the service itself needs of a busy machine comes on top, and is bounded here.
+    """
+    alone_s = await siege.bench.hello_s(siege.neighbour)
+    others = [await siege.bench.make(limits=SMALL) for _each in range(4)]
+    loops = [each.execute(ExecutionRequest("while True: pass", 30)) for each in others]
+    beside_s = await siege.bench.hello_s(siege.neighbour)
+    for loop in loops:
+        loop.cancel()
+        await loop.wait()
+    assert beside_s <= 2 * alone_s + 0.05
+
+
+async def test_nothing_can_be_raised(siege: Siege) -> None:
+    """Limits, priority, policy, score and privileges go down, if anywhere."""
+    code = (
+        "import resource\nanswer = {}\nfor name in [n for n in dir(resource) if n.startswith('RLIMIT_')]:\n"
+        "    number = getattr(resource, name)\n    soft, hard = resource.getrlimit(number)\n"
+        "    if hard == -1 or name == 'RLIMIT_CORE': continue\n"
+        "    try: resource.setrlimit(number, (hard + 1, hard + 1))\n"
+        "    except (ValueError, OSError): continue\n    answer[name] = resource.getrlimit(number)\n"
+        "bad = [fails(os.setpriority, os.PRIO_PROCESS, 0, -1), fails(os.nice, -1),\n"
+        "  fails(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)), call(251, 1, 0, 0),\n"
+        "  fails(open, '/proc/self/oom_score_adj', 'w') or fails(os.write, "
+        "os.open('/proc/self/oom_score_adj', os.O_WRONLY), b'-1'),\n"
+        "  fails(os.write, os.open('/proc/self/uid_map', os.O_WRONLY), b'0 0 1'),\n"
+        "  call(157, 47, 2, 1, 0, 0), call(157, 24, 1, 0, 0, 0), call(126, struct.pack('Ii', 0x20080522, 0), "
+        "struct.pack('6I', *[2**32 - 1] * 6))]\nanswer = [answer, bad]"
+    )
+    raised, refused = await siege.ask(code)
+    assert raised == {}
+    assert set(refused) <= {"EPERM", "EACCES", "EINVAL"}
+
+
+async def test_daemons_do_not_outlive(siege: Siege) -> None:
+    """Whoever leaves its session, its parent, its name and its pipes behind ends with its execution all the same."""
+    code = (
+        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.chdir('/')\n"
+        "        os.closerange(0, 1024)\n        for n in set(signal.valid_signals()) - {9, 19}:\n"
+        "            try: signal.signal(n, signal.SIG_IGN)\n            except (OSError, ValueError): pass\n"
+        "        libc.prctl(15, b'sg-forker', 0, 0, 0)\n        libc.prctl(36, 1, 0, 0, 0)\n"
+        "        libc.prctl(1, 0, 0, 0, 0)\n"
+        "        while True:\n            fails(lambda: open('/workspace/alive', 'a').write('x'))\n"
+        "            time.sleep(0.005)\n    os._exit(0)\ntime.sleep(0.1)"
+    )
+    ran = await siege.run(code)
+    assert ran.status is ExecutionStatus.COMPLETED
+    count = "answer = os.path.getsize('/workspace/alive')"
+    first = await siege.ask(count)
+    assert first > 0
+    assert await siege.ask(f"time.sleep(0.05)\n{count}") == first
+
+
+async def test_no_core_is_left(siege: Siege) -> None:
+    """A process that crashes leaves no file, and is told of as it was."""
+    ran = await siege.run("os.chdir('/tmp')\nos.abort()")
+    assert (ran.status, ran.exit_code) == (ExecutionStatus.FAILED, 134)
+    assert await siege.ask("answer = [n for n in os.listdir('/tmp') + os.listdir('.') if 'core' in n]") == []
