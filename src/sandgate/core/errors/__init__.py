@@ -60,6 +60,15 @@ from sandgate.core.errors.faults import (
     StoreUnavailable,
     TooManyConnections,
 )
+from sandgate.core.errors.files import (
+    DiskFull,
+    FileConflict,
+    FileForbidden,
+    FileMissing,
+    FilesUnavailable,
+    FileTooLarge,
+    PathInvalid,
+)
 from sandgate.core.errors.requests import (
     HeadTooLarge,
     IdempotencyInProgress,
@@ -100,6 +109,7 @@ __all__ = [
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
+    "DiskFull",
     "EnvironmentElsewhere",
     "EnvironmentNotFound",
     "EnvironmentNotRunning",
@@ -108,6 +118,11 @@ __all__ = [
     "ExecutionNotRunning",
     "ExecutionQuotaExceeded",
     "ExpressionError",
+    "FileConflict",
+    "FileForbidden",
+    "FileMissing",
+    "FileTooLarge",
+    "FilesUnavailable",
     "Forbidden",
     "HeadTooLarge",
     "HookNotFound",
@@ -127,6 +142,7 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "NotReady",
+    "PathInvalid",
     "PayloadTooLarge",
     "RangeNotSatisfiable",
     "RequestRefused",
