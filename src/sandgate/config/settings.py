@@ -108,13 +108,10 @@ class Settings(BaseModel):
 
     # Reached from elsewhere
     tls_certificate: Path | None = _setting(
-        None,
-        "File with the certificate and those that lead to its root, in PEM. With it, the server speaks TLS only.",
+        None, "File with the certificate and those that lead to its root, in PEM. With it, the server speaks TLS only."
     )
     tls_key: Path | None = _setting(
-        None,
-        "File with the key of the certificate, in PEM, without a password; the user of the gateway has to be able to "
-        "read it. Both files are read again when they change.",
+        None, "File with its key, in PEM, without a password. Both files are read again when they change."
     )
     trusted_proxies: str = _setting(
         "",
@@ -136,10 +133,7 @@ class Settings(BaseModel):
     body_timeout_s: float = _setting(30.0, "How long a client may take to send a request's body.", unit="s", gt=0)
     max_connections: int = _setting(1000, "Connections served at once; further ones are answered 503.", ge=1)
     max_connections_per_address: int = _setting(
-        500,
-        "Connections of one address (IPv6: of its /64) served at once; further ones are answered 503. Trusted proxies "
-        "may have more.",
-        ge=1,
+        500, "Connections of one address (IPv6: of its /64) served at once; trusted proxies may have more.", ge=1
     )
     max_requests_at_once_per_user: int = _setting(
         600, "Requests of one user that are being served at once, on this server; further ones are answered 429.", ge=1
