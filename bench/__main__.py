@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench import (
     p01_hello,
+    p02_gvisor,
     p02_interactive,
     p03_burst,
     p04_throughput,
@@ -30,6 +31,7 @@ RESULTS = ROOT / "bench" / "results"
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "p1": p01_hello.measure,
     "p2": p02_interactive.measure,
+    "p2gvisor": p02_gvisor.measure,
     "p3": p03_burst.measure,
     "p4": p04_throughput.measure,
     "p5": p05_churn.measure,

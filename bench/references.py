@@ -97,8 +97,11 @@ def bwrap(interpreter: Interpreter) -> list[str]:
 class Runc:
     """The interpreter in a container of runc, from a bundle that binds the host's /usr read-only."""
 
+    PROGRAM = "runc"
+    OPTIONS: Sequence[str] = ()
+
     def __init__(self, interpreter: Interpreter, folder: Path) -> None:
-        self._program = _program("runc", "runc")
+        self._program = _program(self.PROGRAM, self.PROGRAM)
         self._folder = folder
         self._count = 0
         self._make_bundle(interpreter)
@@ -106,9 +109,9 @@ class Runc:
     def arguments(self) -> list[str]:
         """The command of the next container; every container needs a name of its own."""
         self._count += 1
-        bundle, root = self._folder / "bundle", self._folder / "runc"
+        bundle, root = self._folder / "bundle", self._folder / self.PROGRAM
         name = f"sandgate-bench-{os.getpid()}-{self._count}"
-        return [self._program, "--root", str(root), "run", "--bundle", str(bundle), name]
+        return [self._program, "--root", str(root), *self.OPTIONS, "run", "--bundle", str(bundle), name]
 
     def _make_bundle(self, interpreter: Interpreter) -> None:
         rootfs = self._folder / "bundle" / "rootfs"
@@ -118,6 +121,13 @@ class Runc:
             (rootfs / name).symlink_to(f"usr/{name}")
         config = _oci_config(interpreter)
         (rootfs.parent / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+class Runsc(Runc):
+    """The same in a container of gVisor's ``runsc``, on the platform that sandgate would take."""
+
+    PROGRAM = "runsc"
+    OPTIONS = ("--network=none", "--ignore-cgroups", "--platform=ptrace")
 
 
 def _bind(path: str) -> dict[str, Any]:

@@ -73,12 +73,35 @@ def test_what_the_server_does_not_hold_is_refused(contained: Server) -> None:
         assert "sandgate doctor" in error["message"]
 
 
-def test_an_environment_ends_with_its_container() -> None:
-    """Its row says so, and what ran in it is lost; as a class of the server's own, for who asks for none."""
-    with Server({"SANDGATE_ISOLATION": "gvisor"}) as running, running.connect() as connection:
+@pytest.fixture(scope="module")
+def unasked() -> Iterator[Server]:
+    """A server whose own class it is."""
+    with Server({"SANDGATE_ISOLATION": "gvisor", "SANDGATE_GVISOR_SPARE_SANDBOXES": "0"}) as running:
+        yield running
+
+
+def test_an_environment_outlives_its_gateway(unasked: Server) -> None:
+    """The next one, which is not root either, finds it with its files, and it runs code as before."""
+    with unasked.connect() as connection:
+        made = make(connection, "python")
+        path = f"{ENVIRONMENTS}/{made}/execute"
+        connection.expect(200, "POST", path, {"code": "open('kept', 'w').write('kept')"})
+    # Who connects now waits for the next one: the server keeps the port.
+    for pid in unasked.listeners():
+        if pid != unasked.pid:
+            os.kill(pid, signal.SIGKILL)
+    with unasked.connect() as connection:
+        assert connection.expect(200, "POST", path, {"code": "print(open('kept').read())"})["stdout"] == "kept\n"
+        assert kernel(connection, made) == ("gvisor", False)
+        delete(connection, made)
+
+
+def test_an_environment_ends_with_its_container(unasked: Server) -> None:
+    """Its row says so, and what ran in it is lost."""
+    with unasked.connect() as connection:
         made = make(connection, "python")
         assert kernel(connection, made) == ("gvisor", False)
-        kernels = [pid for pid, (name, _parent) in descendants(running.pid).items() if name == "exe"]
+        kernels = [pid for pid, (name, _parent) in descendants(unasked.pid).items() if name == "exe"]
         os.kill(kernels[0], signal.SIGKILL)
         path = f"{ENVIRONMENTS}/{made}"
         row = connection.expect(200, "GET", path)

@@ -135,8 +135,19 @@ def test_streams_are_bounded_and_alive_and_end_with_the_server(own_server: Serve
             assert event is not None
             assert event.name == name
         first.until_alive()
+        _ends_with_its_key(own_server, run_id)
         own_server.signal(signal.SIGTERM)
         assert first.next() is None
+
+
+def _ends_with_its_key(server: Server, run_id: str) -> None:
+    """A stream whose API key is deleted ends by itself, without the event that would end it."""
+    with server.connect() as connection:
+        key = connection.expect(201, "POST", "/api/v1/auth/api-keys", {"label": "stream"})
+        with EventClient(server.port, key["api_key"], f"{RUNS}/{run_id}/events") as client:
+            assert client.status == 200
+            connection.expect(200, "DELETE", f"/api/v1/auth/api-keys/{key['api_key_id']}")
+            assert "end" not in [event.name for event in client.all()]
 
 
 def test_a_client_that_reads_nothing_holds_nothing(server: Server) -> None:

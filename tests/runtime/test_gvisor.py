@@ -18,6 +18,10 @@ _IDS = range(1_700_000_000, 1_700_000_000 + 65_536)
 SMALL = Limits(memory_bytes=64 * MIB, disk_bytes=16 * MIB, processes=16)
 
 
+# At a pace that leaves somebody the time to notice.
+GROWS = "import time\nkept = []\nwhile True:\n    kept.append(bytearray(1 << 20))\n    time.sleep(0.003)"
+
+
 def ids(pid: int) -> set[int]:
     """The user and group ids of a process, as the host sees them."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -98,9 +102,18 @@ async def test_memory_that_runs_out_ends_what_runs(gvisor: Bench) -> None:
     sandbox = await gvisor.make(limits=SMALL)
     assert (await gvisor.run(sandbox, "open('kept', 'w').write('kept')")).status is ExecutionStatus.COMPLETED
     for _round in range(2):
-        ran = await gvisor.run(sandbox, "kept = []\nwhile True:\n    kept.append(bytearray(1 << 20))")
+        ran = await gvisor.run(sandbox, GROWS)
         assert (ran.status, ran.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
     assert (await gvisor.run(sandbox, "print(open('kept').read())")).stdout == b"kept\n"
+
+
+async def test_memory_that_is_taken_at_once(gvisor: Bench) -> None:
+    """Is the same to who asked for it, whether or not the sandbox survives it; its neighbour does."""
+    sandbox, neighbour = await gvisor.make(limits=SMALL), await gvisor.make(limits=SMALL)
+    ran = await gvisor.run(sandbox, "len(bytearray(4 << 30))")
+    assert ran.status is ExecutionStatus.OUT_OF_MEMORY
+    assert sandbox.failure in (None, "it ran out of memory")
+    assert await gvisor.works(neighbour)
 
 
 async def test_memory_that_is_granted_can_be_used(gvisor: Bench) -> None:

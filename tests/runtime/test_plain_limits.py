@@ -29,7 +29,7 @@ TRIED = {
         "    try: resource.setrlimit(n, (1 << 40, 1 << 40))\n    except ValueError: print('no')",
         "no\n" * 3,
     ),
-    "a core dump": ("import resource; print(resource.getrlimit(resource.RLIMIT_CORE))", "(0, 0)\n"),
+    "a core dump": ("import resource; print(resource.getrlimit(resource.RLIMIT_CORE))", "(1, 1)\n"),
     "privileges": ("print('NoNewPrivs:\\t1' in open('/proc/self/status').read())", "True\n"),
 }
 

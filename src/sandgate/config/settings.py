@@ -168,6 +168,16 @@ class Settings(BaseModel):
         ge=1024**2,
     )
 
+    max_file_bytes: int = _setting(
+        16 * 1024**3, "Largest file that is written to or read from an environment.", unit="bytes", ge=1
+    )
+    file_operation_timeout_s: float = _setting(
+        30.0, "How long an environment may take to do something with its files.", unit="s", ge=0.1, le=600
+    )
+    file_transfer_timeout_s: float = _setting(
+        3600.0, "How long the content of one file may be on its way.", unit="s", ge=1, le=86_400
+    )
+
     # Workflows
     max_runs: int = _setting(1000, "Runs of workflows that are not over, on this server.", ge=1, le=100_000)
     max_run_depth: int = _setting(

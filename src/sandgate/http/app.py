@@ -8,7 +8,7 @@ from sandgate.auth.base import Authenticator, Users
 from sandgate.config.settings import Settings
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
-from sandgate.environments.base import Environments, Quotas, Templates
+from sandgate.environments.base import Environments, Files, Quotas, Templates
 from sandgate.http.api import Api
 from sandgate.http.audit import AuditedRequests
 from sandgate.http.boundary import Boundary
@@ -23,6 +23,7 @@ from sandgate.http.routes.auth import add_auth_routes
 from sandgate.http.routes.docs import add_docs_routes
 from sandgate.http.routes.environments import add_environment_routes
 from sandgate.http.routes.executions import add_execution_routes
+from sandgate.http.routes.files import add_file_routes
 from sandgate.http.routes.health import add_health_routes
 from sandgate.http.routes.runs import add_run_routes
 from sandgate.http.routes.schedules import add_schedule_routes
@@ -42,6 +43,7 @@ def create_app(
     authenticator: Authenticator,
     users: Users,
     environments: Environments,
+    files: Files,
     quotas: Quotas,
     templates: Templates,
     workflows: Workflows,
@@ -74,6 +76,7 @@ def create_app(
     for name, (help_text, read) in (gauges or {}).items():
         metrics.add_gauge(name, help_text, read)
     add_execution_routes(api, environments, streams)
+    add_file_routes(api, files)
     add_environment_routes(api, environments)
     add_template_routes(api, templates)
     add_workflow_routes(api, workflows)

@@ -1,6 +1,7 @@
 """Reads request bodies and query strings: strict, bounded, and with one kind of refusal."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
@@ -48,6 +49,18 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         if not message.get("more_body", False):
             return b"".join((*chunks, chunk)) if chunks else chunk
         chunks.append(chunk)
+
+
+async def stream_body(scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+    """The body piece by piece, as fast as it is asked for. Raises ``ClientGone`` when it breaks off."""
+    _check_encoding(exchange_of(scope))
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
 
 
 def media_type(exchange: Exchange) -> str:

@@ -25,6 +25,8 @@ from sandgate.telemetry.log import get_logger
 
 _MOST_HEAD_BYTES = 16 * 1024
 _MOST_PIPELINED = 16
+# A body that comes faster than this may take longer than its deadline; how long it may be is the application's affair.
+_LEAST_BYTES_A_S = 16 * 1024
 # Beyond the limit connections are told so, but only this many at once; the rest are cut off.
 _MOST_TOLD = 64
 
@@ -70,6 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timed_phase = _Phase.IDLE
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._body_bytes = 0
         self._began_head = False
         self._refused = False
         self._problem: SandgateError | None = None
@@ -178,7 +181,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head_bytes > _MOST_HEAD_BYTES:
                 self._refuse(_head_too_large())
                 return
-        elif self._phase is _Phase.BODY and self._wanted_keep_alive is None:
+        self._body_bytes += received
+        if self._phase is _Phase.BODY and self._wanted_keep_alive is None:
             # If the answer leaves before the body is there, the rest of the body is not worth waiting for.
             self._wanted_keep_alive = self.cycle.keep_alive
             self.cycle.keep_alive = False
@@ -205,14 +209,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _time_is_up(self) -> None:
-        if self._is_answering_earlier_request():
-            # Nobody waits for the rest of this request yet.
+        if self._is_answering_earlier_request() or self._is_going_on():
+            # Nobody waits for the rest of this request yet, or it is long and comes as fast as it can.
             self._time_phase()
             return
         limit_s = self._limit_s()
         self._refuse(
             RequestTimeout(f"The {self._phase.value} did not arrive within {limit_s:g} s", {"limit_s": limit_s})
         )
+
+    def _is_going_on(self) -> bool:
+        """Whether a body is on its way faster than somebody sends who only means to hold the connection."""
+        if self._phase is not _Phase.BODY:
+            return False
+        arrived, self._body_bytes = self._body_bytes, 0
+        return self.flow.read_paused or arrived >= self._limits.body_timeout_s * _LEAST_BYTES_A_S
 
     def _is_answering_earlier_request(self) -> bool:
         if self._phase is _Phase.BODY:

@@ -1,13 +1,12 @@
 """The gateway's side of a slot that no descriptor can come out of: each child is given ends that are made here."""
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Mapping
 
-from sandgate.sandbox import descriptors
 from sandgate.sandbox.execution import WaitingChild
-from sandgate.sandbox.slot import Running, Slot, without_rights
+from sandgate.sandbox.offer import Offer, make_offer
+from sandgate.sandbox.slot import Running, Slot, open_child, without_rights
 from sandgate_agent import wire
 
 _RETRY_S = 0.02
@@ -22,7 +21,7 @@ class GivenSlot(Slot):
         self, control: socket.socket, on_ready: Callable[[Slot], None], on_lost: Callable[[Slot], None], place: int = 0
     ) -> None:
         super().__init__(control, on_ready, on_lost, place)
-        self._offered: tuple[socket.socket, int, int] | None = None
+        self._offered: Offer | None = None
         self._losing: asyncio.TimerHandle | None = None
         # A slot that is adopted, or resumed, is told that first.
         asyncio.get_running_loop().call_soon(self._offer)
@@ -33,40 +32,21 @@ class GivenSlot(Slot):
         if busy or self._held or self._control.fileno() < 0:
             return
         try:
-            self._offered = self._send_ends()
+            self._offered = make_offer(self._control, self._number + 1)
         except OSError:
             # No descriptors to be had now, or the slot is gone, which is about to be noticed.
             asyncio.get_running_loop().call_later(_RETRY_S, self._offer)
 
-    def _send_ends(self) -> tuple[socket.socket, int, int]:
-        """Make a socket and two pipes, and give the inner ends away."""
-        made: list[int] = []
-        channel, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with inner:
-                # All that a child may have to say fits its side of the socket, whether or not anybody reads.
-                inner.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wire.ANSWER_LIMIT)
-                for _stream in ("stdout", "stderr"):
-                    made += os.pipe2(os.O_CLOEXEC)
-                stdout, inner_stdout, stderr, inner_stderr = made
-                os.set_blocking(stdout, False)
-                os.set_blocking(stderr, False)
-                message = wire.pack_numbered(wire.ENDS, self._number + 1)
-                descriptors.send(self._control, message, [inner.fileno(), inner_stdout, inner_stderr])
-        except OSError:
-            channel.close()
-            for descriptor in made:
-                os.close(descriptor)
-            raise
-        os.close(inner_stdout)
-        os.close(inner_stderr)
-        return without_rights(channel.detach()), stdout, stderr
+    def take_up(self, ends: list[int]) -> None:
+        """The launcher has asked for the first child already: these are its ends. Raises ``WireError``."""
+        child = open_child(1, ends)
+        self._offered = Offer(child.channel, child.stdout, child.stderr)
 
     def _take_child(self, number: int, received: list[int]) -> WaitingChild:
         if received or self._offered is None:
             raise wire.WireError("a child that was not asked for")
-        ends, self._offered = self._offered, None
-        return WaitingChild(number, *ends)
+        offer, self._offered = self._offered, None
+        return WaitingChild(number, without_rights(offer.channel.detach()), offer.stdout, offer.stderr)
 
     def _tell_hold(self, number: int) -> None:
         """Nothing comes that is not asked for."""
@@ -91,7 +71,7 @@ class GivenSlot(Slot):
 
     def _drop(self) -> None:
         if self._offered is not None:
-            WaitingChild(0, *self._offered).close()
+            self._offered.close()
             self._offered = None
 
     def _lose(self) -> None:

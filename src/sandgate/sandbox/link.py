@@ -6,10 +6,12 @@ more; the sandbox ends with its first slot.
 
 import asyncio
 import itertools
+import os
 import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
@@ -18,10 +20,12 @@ from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.sandbox.base import SandboxUsage
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.given_slot import GivenSlot
 from sandgate.sandbox.kept_output import Keeping, Spool
 from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
 from sandgate.sandbox.left_behind import LeftBehind, LeftSlot
 from sandgate.sandbox.slot import Slot
+from sandgate_agent import wire
 
 QUEUE_LIMIT = 256
 _IDLE_SLOT_S = 10.0
@@ -93,33 +97,57 @@ class SandboxLink:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         return self._failure
 
+    def take_up(self, ends: list[int]) -> None:
+        """A child was asked for before this gateway knew of the sandbox: these are its ends, if there are any."""
+        try:
+            if ends and isinstance(self._first, GivenSlot):
+                self._first.take_up(ends)
+        except wire.WireError as error:
+            for end in ends:
+                os.close(end)
+            self.fail(f"its first child cannot be reached: {error}")
+
     async def adopt(self, left: Mapping[int, LeftSlot] = MappingProxyType({})) -> None:
         """Make the sandbox forget what it ran for an earlier gateway, but what was left to be taken up.
 
         Raises ``SandboxFailed``.
         """
         self._places = itertools.count(max(left, default=0) + 1)
-        slots = {place: self._slot_of(found) for place, found in left.items()}
-        for place, found in left.items():
-            self._left |= {execution.tag: (execution, slots[place]) for execution in found.executions}
-        if 0 not in left:
-            await self._first.reset(_ADOPT_LIMIT_S)
-        for place, found in left.items():
-            try:
-                executions = {execution.number: execution for execution in found.executions}
-                await slots[place].resume(executions, _ADOPT_LIMIT_S)
-            except SandboxFailed:
-                if place == 0:
-                    raise
-                slots[place].close()
+        others = dict(left)
+        first = others.pop(0, None)
+        try:
+            if first is None:
+                await self._first.reset(_ADOPT_LIMIT_S)
+            else:
+                await self._go_on_in(self._first, first)
+        except SandboxFailed:
+            for found in others.values():
+                found.close()
+            raise
+        for found in others.values():
+            with suppress(SandboxFailed):
+                await self._go_on_in(self._make_slot(found), found)
         await self._was_out_of_memory(0)
 
-    def _slot_of(self, left: LeftSlot) -> Slot:
-        if left.control is None:
-            return self._first
-        slot = Slot(left.control, self._on_ready, self._on_slot_lost, left.place)
+    def _make_slot(self, left: LeftSlot) -> Slot:
+        """Right before it is told to go on: what was said to the earlier gateway is skipped only after that."""
+        assert left.control is not None  # noqa: S101 - only the first slot comes without one
+        slot = self._slot_type(left.control, self._on_ready, self._on_slot_lost, left.place)
         self._slots.append(slot)
         return slot
+
+    async def _go_on_in(self, slot: Slot, left: LeftSlot) -> None:
+        """Raises ``SandboxFailed``; then what was left in it is lost."""
+        self._left |= {execution.tag: (execution, slot) for execution in left.executions}
+        try:
+            await slot.resume({execution.number: execution for execution in left.executions}, _ADOPT_LIMIT_S)
+        except SandboxFailed:
+            slot.close()
+            if slot in self._slots[1:]:
+                self._slots.remove(slot)
+            for execution in left.executions:
+                execution.on_lost()
+            raise
 
     @property
     def left(self) -> Collection[str]:

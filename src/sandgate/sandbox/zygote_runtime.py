@@ -335,7 +335,11 @@ class ZygoteRuntime:
             raise
         finally:
             self._creating -= 1
-        return self._link(spec.environment_id, spec.limits, answer, isolation)
+        offered = answer.descriptors[1:]
+        del answer.descriptors[1:]
+        link = self._link(spec.environment_id, spec.limits, answer, isolation)
+        link.take_up(offered)
+        return link
 
     async def _abandon(self, environment_id: EnvironmentId) -> None:
         """End what is being made for a caller that has gone."""

@@ -1,5 +1,6 @@
 """Runs over HTTP: followed, listed, retried, and looked at."""
 
+import json
 from typing import Any
 
 import pytest
@@ -168,3 +169,13 @@ async def test_the_status_of_a_workflow_has_what_the_reference_says(site: Site) 
         assert (b["status"], b["error"]["name"], b["error"]["value"]) == ("failed", "ValueError", "no")
         assert "ValueError: no" in b["stderr"]
         assert (c["status"], c["attempts"], c["started_at"], c["stdout"], c["stderr"]) == ("skipped", 0, None, "", "")
+
+
+@pytest.mark.parametrize("path", [WORKFLOWS, f"{WORKFLOWS}/validate"])
+@pytest.mark.parametrize("body", [[1], "x", None, 3])
+async def test_a_definition_that_is_no_object_is_told_like_all_else(site: Site, path: str, body: Any) -> None:
+    """As a problem of the whole document."""
+    refused = await site.post(path, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "WORKFLOW_INVALID")
+    assert [problem["pointer"] for problem in error["details"]["problems"]] == [""]

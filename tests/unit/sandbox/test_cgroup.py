@@ -296,3 +296,29 @@ def test_tree_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("no folder")
     with pytest.raises(MechanismFault, match="cannot make the control group"):
         Tree([Hierarchy(1, tmp_path / "t", frozenset())], "x").make()
+
+
+@pytest.mark.parametrize(("rounds", "made"), [(0, True), (1, True), (4, True), (5, False)])
+def test_a_root_that_holds_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, made: bool) -> None:
+    """In a container they are moved out of the way, also those that were started meanwhile, but not forever."""
+    (tmp_path / "cgroup.subtree_control").write_text("")
+    (tmp_path / "cgroup.procs").write_text("7\n8\n")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "cgroup.subtree_control").write_text("memory")
+    refusals = iter([errno.EBUSY] * rounds)
+    moved: list[str] = []
+
+    def write(path: Path, value: str) -> None:
+        if path.name == "cgroup.procs":
+            moved.append(f"{path.parent.name} {value}")
+        elif number := next(refusals, None):
+            raise OSError(number, "Device or resource busy")
+
+    monkeypatch.setattr(cgroup, "_write", write)
+    tree = Tree([Hierarchy(2, tmp_path, frozenset({"memory"}))], "t")
+    if made:
+        tree.make()
+    else:
+        with pytest.raises(MechanismFault, match="busy"):
+            tree.make()
+    assert moved == ["sandgate-rest 7", "sandgate-rest 8"] * min(rounds, 4)

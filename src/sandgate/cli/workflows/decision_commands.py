@@ -58,13 +58,13 @@ def reject(
 def cancel(run_id: RunArgument, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
     """Kill what runs of a run, and answer once it has ended."""
     with connect(profile) as client:
-        _show(client.cancel_run(run_id), "was cancelled", as_json)
+        _show(client.cancel_run(run_id), None, as_json)
 
 
 def retry(run_id: RunArgument, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
     """Run again what has failed of a run, with the outputs of what had succeeded."""
     with connect(profile) as client:
-        _show(client.retry_run(run_id), "runs again", as_json)
+        _show(client.retry_run(run_id), None, as_json)
 
 
 def _find_waiting(client: "Client", run_id: str) -> str:
@@ -79,8 +79,10 @@ def _find_waiting(client: "Client", run_id: str) -> str:
     return waiting[0]
 
 
-def _show(run: "Run", done: str, as_json: bool) -> None:
+def _show(run: "Run", done: str | None, as_json: bool) -> None:
+    """The run as it is now, after what was done to a step of it."""
     if as_json:
         print_json(run.model_dump(mode="json"))
-    else:
-        typer.echo(f"{one_line(done)}; {run.run_id} is {one_line(run.status)}.")
+        return
+    before = "" if done is None else f"{one_line(done)}; "
+    typer.echo(f"{before}{run.run_id} is {one_line(run.status)}.")

@@ -60,6 +60,15 @@ from sandgate.core.errors.faults import (
     StoreUnavailable,
     TooManyConnections,
 )
+from sandgate.core.errors.files import (
+    DiskFull,
+    FileConflict,
+    FileForbidden,
+    FileMissing,
+    FilesUnavailable,
+    FileTooLarge,
+    PathInvalid,
+)
 from sandgate.core.errors.requests import (
     HeadTooLarge,
     IdempotencyInProgress,
@@ -99,6 +108,7 @@ __all__ = [
     "CodeTooLarge",
     "ConfigurationError",
     "Conflict",
+    "DiskFull",
     "EnvironmentElsewhere",
     "EnvironmentNotFound",
     "EnvironmentNotRunning",
@@ -107,6 +117,11 @@ __all__ = [
     "ExecutionNotRunning",
     "ExecutionQuotaExceeded",
     "ExpressionError",
+    "FileConflict",
+    "FileForbidden",
+    "FileMissing",
+    "FileTooLarge",
+    "FilesUnavailable",
     "Forbidden",
     "HeadTooLarge",
     "HookNotFound",
@@ -126,6 +141,7 @@ __all__ = [
     "NotAuthenticated",
     "NotFound",
     "NotReady",
+    "PathInvalid",
     "PayloadTooLarge",
     "RangeNotSatisfiable",
     "RequestRefused",

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
+from sandgate.core.errors import InvalidDefinition
 from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
 from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import StepDefinition, Workflow
@@ -12,6 +13,7 @@ from sandgate.http.models.environments import ExecutionErrorAnswer
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.pagination import PageQuery
 from sandgate.workflows.base import RunView
+from sandgate.workflows.expressions import kind
 from sandgate.workflows.names import MAX_ITEMS
 from sandgate.workflows.state import RunState, outputs_of
 
@@ -72,6 +74,14 @@ class Definition(RootModel[dict[str, Any]]):
     """A workflow's definition; `GET /api/v1/orchestrator/schema` describes it in full."""
 
     model_config = ConfigDict(strict=True, json_schema_extra={"examples": [_DEFINITION]})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_is_object(cls, value: Any) -> Any:
+        """What is no object is told like all else that is wrong with a definition."""
+        if not isinstance(value, dict):
+            raise InvalidDefinition([("", f"has to be an object, not {kind(value)}")])
+        return value
 
 
 class SchemaAnswer(RootModel[dict[str, Any]]):

@@ -17,6 +17,7 @@ CONTROLLERS = ("memory", "cpu", "pids")
 _ACCOUNTING = "cpuacct"
 # A sandbox that has used up its share waits for the rest of the period; a short one keeps kills and answers quick.
 CPU_PERIOD_US = 10_000
+_MOST_ATTEMPTS = 5
 _TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
 _SOCKET_SHARE = 8
 _LEAST_SOCKET_BYTES = 16 * 1024 * 1024
@@ -345,14 +346,17 @@ def _hand_down(hierarchy: Hierarchy, folder: Path) -> None:
     if not lacking:
         return
     wanted = " ".join(f"+{name}" for name in sorted(lacking))
-    try:
-        _write(control, wanted)
-    except OSError as error:
-        # In a container the root of the hierarchy holds processes, and such a folder hands nothing down.
-        if error.errno != errno.EBUSY:
-            raise
-        _empty_into_leaf(folder)
-        _write(control, wanted)
+    for attempts_left in reversed(range(_MOST_ATTEMPTS)):
+        try:
+            _write(control, wanted)
+        except OSError as error:
+            # In a container the root of the hierarchy holds processes, and such a folder hands nothing down. What they
+            # start while they are moved is in the folder again.
+            if error.errno != errno.EBUSY or not attempts_left:
+                raise
+            _empty_into_leaf(folder)
+        else:
+            return
 
 
 def _empty_into_leaf(folder: Path) -> None:

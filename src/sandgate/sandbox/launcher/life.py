@@ -61,6 +61,10 @@ class Life:
         """The gateway's end of the first slot's socket."""
         raise NotImplementedError
 
+    def take_offer(self) -> list[int]:
+        """The ends of a child that waits already, for whoever gets the sandbox; who takes them has to close them."""
+        return []
+
     def start(self) -> None:
         """Begin to make it. Raises ``OSError``, with nothing left behind."""
         raise NotImplementedError

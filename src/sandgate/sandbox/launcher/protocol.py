@@ -7,8 +7,9 @@ happens unasked ``{"event": "ended", "environment_id", "reason"}``, with a ``"ta
 be ended before the kernel ends all.
 
 The answers to ``create``, ``adopt`` and ``add_slot`` carry one descriptor: the gateway's end of the control socket of
-the first slot, or of the added one. The answer to ``hello`` has the classes that the launcher makes, the one to
-``adopt`` the class of the sandbox; it goes on, a message for each, with what was kept for an earlier gateway:
+the first slot, or of the added one. Behind that of ``create`` may come the three ends of a child that was asked for
+already (``ENDS``). The answer to ``hello`` has the classes that the launcher makes, the one to ``adopt`` the class of
+the sandbox; it goes on, a message for each, with what was kept for an earlier gateway:
 ``{"kept": {"tag", "slot", "child", "kills", "age_s"}, "ends"}`` and so many descriptors. ``keep``, ``let_go`` and
 ``hold`` are notices: they have no answer.
 """

@@ -257,7 +257,7 @@ class Launcher:
             spare.environment_id = request.environment_id
             self._sandboxes[request.environment_id] = spare
             spare.extend(request.lifetime_s)
-            return self._answer(number, {}, [spare.control])
+            return self._hand_over(number, spare)
         try:
             sandbox = self._make(request.isolation, request.template, request.limits, request.environment_id)
         except (OSError, MechanismFault) as error:
@@ -357,7 +357,14 @@ class Launcher:
             # The gateway that asked is gone, and no later one knows of it.
             sandbox.kill("nobody waits for it")
             return
-        self._answer(number, {}, [sandbox.control])
+        self._hand_over(number, sandbox)
+
+    def _hand_over(self, number: int, sandbox: Life) -> None:
+        """Answer who asked for a new sandbox."""
+        offered = sandbox.take_offer()
+        self._answer(number, {}, [sandbox.control, *offered])
+        for descriptor in offered:
+            os.close(descriptor)
 
     def _on_gone(self, sandbox: Life) -> None:
         self._all.discard(sandbox)

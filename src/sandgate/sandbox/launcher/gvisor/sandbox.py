@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from sandgate.core.limits import MIB, Limits
@@ -13,14 +14,17 @@ from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
 from sandgate.sandbox.launcher.reactor import Reactor, Timer
 from sandgate.sandbox.launcher.zygote import printable
+from sandgate.sandbox.offer import Offer, make_offer
 from sandgate_agent import wire
 
 # What gVisor's kernel and file server need for themselves, beyond what the sandbox may use.
 _OWN_MEMORY_BYTES = 64 * MIB
 # gVisor's kernel is charged for the memory of all that runs in it: where the host's has to kill, the sandbox is what
 # it kills. So there is some room between the limit, at which executions are ended, and the host's.
-_SLACK_BYTES = 96 * MIB
+_SLACK_BYTES = 256 * MIB
 _LOOK_AGAIN_S = 0.05
+# Spares are started while others are at work.
+_SPARE_CPU_MILLIS = 500
 # Threads of the host: of gVisor's kernel and its file server, and those that stand for a process inside.
 _OWN_THREADS = 256
 _THREADS_OF_PROCESS = 32
@@ -59,6 +63,7 @@ class GvisorSandbox(Life):
         self._memory_event: int | None = None
         self._looking: Timer | None = None
         self._control: socket.socket | None = None
+        self._offer: Offer | None = None
         # By the launcher's end of the channel that says when a slot is ready.
         self._coming: dict[socket.socket, Taken] = {}
         self._container = Container(reactor, self._on_container, self._on_exit)
@@ -69,12 +74,33 @@ class GvisorSandbox(Life):
         assert self._control is not None  # noqa: S101 - asked of ready ones only
         return self._control.fileno()
 
+    def take_offer(self) -> list[int]:
+        """See :class:`Life`."""
+        offer, self._offer = self._offer, None
+        if offer is None:
+            return []
+        numbers = offer.numbers()
+        offer.channel.detach()
+        return numbers
+
+    def _group_limits(self, cpu_millis: int) -> GroupLimits:
+        inside = self.limits.processes + 2 * self.limits.concurrent_executions
+        threads = _OWN_THREADS + _THREADS_OF_PROCESS * inside
+        return GroupLimits(self._memory_bytes + _SLACK_BYTES, cpu_millis, threads)
+
+    def become(self, limits: Limits) -> None:
+        """See :class:`Life`. While it was a spare it had a small share of the processor."""
+        super().become(limits)
+        if self.group is not None:
+            self.group.change(self._group_limits(limits.cpu_millis))
+
     def start(self) -> None:
         """See :class:`Life`."""
         assert self.group is not None  # noqa: S101 - given to the constructor
-        inside = self.limits.processes + 2 * self.limits.concurrent_executions
-        threads = _OWN_THREADS + _THREADS_OF_PROCESS * inside
-        self.group.make(GroupLimits(self._memory_bytes + _SLACK_BYTES, self.limits.cpu_millis, threads))
+        cpu_millis = self.limits.cpu_millis
+        if self.environment_id is None:
+            cpu_millis = min(cpu_millis, _SPARE_CPU_MILLIS)
+        self.group.make(self._group_limits(cpu_millis))
         try:
             self._container.start(self._plan, self.group)
         except OSError:
@@ -96,6 +122,8 @@ class GvisorSandbox(Life):
             self.kill("it could not be built: its process 1 cloned nothing")
             return
         self._control = control
+        with suppress(OSError):
+            self._offer = make_offer(control, 1)
         self._watch_memory()
         self._reactor.cancel(self._building)
         self._become_ready()
@@ -183,6 +211,8 @@ class GvisorSandbox(Life):
             self._settle(sync, ready=False)
         if self._control is not None:
             self._control.close()
+        if self._offer is not None:
+            self._offer.close()
         self._remove()
 
     def _find_reason(self, last_words: str) -> str:
