@@ -81,7 +81,8 @@ class _Server(uvicorn.Server):
         self._on_started()
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _TICK_S)
+                async with asyncio.timeout(_TICK_S):
+                    await self._stop.wait()
             await self.on_tick(0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
