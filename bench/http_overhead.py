@@ -139,6 +139,7 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         authenticator=auth,
         users=UserService(store.users, accounts, passwords, clock),
         environments=service,
+        files=service.files,
         quotas=service.quotas,
         templates=FakeTemplates(),
         secrets=SecretService(store.secrets, Sealer(keys), clock, settings),

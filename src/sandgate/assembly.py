@@ -231,6 +231,7 @@ class Gateway:
             authenticator=self._auth,
             users=self._users,
             environments=self._environments,
+            files=self._environments.files,
             quotas=self._environments.quotas,
             templates=self._templates,
             workflows=self._workflows,

@@ -14,7 +14,7 @@ import traceback
 import types
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from sandgate_agent import calls, spawning, step_files, surroundings, system, tracebacks, walls, wire
+from sandgate_agent import calls, file_worker, spawning, step_files, surroundings, system, tracebacks, walls, wire
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Settle
 
@@ -343,6 +343,8 @@ def main(settling: Sequence[Call]) -> None:
         _refresh()
         options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
         options = _read_exactly(options_length) if options_length else b""
+        if options.startswith(wire.ROLE):
+            os._exit(file_worker.run(json.loads(options[len(wire.ROLE) :]), _CHANNEL, 1))
         run = _Run(_read_exactly(code_length), sys.argv[0], options)
         code = run.run()
     except BaseException as error:

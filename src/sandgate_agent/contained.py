@@ -139,6 +139,9 @@ class _Plan(walls.Plan):
     same files, and the ``/proc`` of its own processes.
     """
 
+    # It counts none of these, and lets nobody set them.
+    OF_USER = ()
+
     def __init__(self, setup: Dict[str, Any]) -> None:
         self._lowers = setup["lowers"]
         self._build = [*walls.tree(setup), *_devices()]

@@ -22,8 +22,6 @@ _ETOOMANYREFS = 109
 # Source: include/uapi/asm-generic/resource.h
 _RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
 _OPEN_FILES = 7
-# Signals that wait, and bytes of message queues: what an environment may have of what is counted for a user.
-_OF_USER = ((11, 8192), (12, 262_144))
 # How many ends are remembered beside the last one.
 _MOST_PAST = 256
 
@@ -45,7 +43,7 @@ class Start:
         self.of_children = [limit for limit in limits if limit[0] == _OPEN_FILES and plan is None]
         self._calls += [system.prepare_limit(*limit) for limit in limits if limit not in self.of_children]
         if plan is not None:
-            self._calls += [system.prepare_limit(*limit) for limit in _OF_USER]
+            self._calls += [system.prepare_limit(*limit) for limit in plan.OF_USER]
         self._calls += _confinement(plan is not None)
         if filter_ is not None:
             self._calls.append(filter_.install)

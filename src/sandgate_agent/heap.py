@@ -11,6 +11,7 @@ import _thread  # noqa: F401
 import atexit  # noqa: F401
 import collections  # noqa: F401
 import ctypes  # noqa: F401
+import errno  # noqa: F401
 import functools  # noqa: F401
 import gc
 import importlib  # noqa: F401

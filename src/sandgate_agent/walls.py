@@ -6,7 +6,7 @@ processes it shows.
 """
 
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from sandgate_agent import calls, system
 from sandgate_agent.calls import Call
@@ -57,6 +57,10 @@ class Plan:
 
     The proc file system of the zygote shows which of the files to hide this kernel has.
     """
+
+    # Signals that wait, and bytes of message queues: what an environment may have of what is counted for a user.
+    # Source of the numbers: include/uapi/asm-generic/resource.h
+    OF_USER: Tuple[Tuple[int, int], ...] = ((11, 8192), (12, 262_144))
 
     def __init__(self, setup: Dict[str, Any]) -> None:
         """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target)."""

@@ -155,6 +155,14 @@ def pack_code(code: bytes, options: Optional[Dict[str, Any]] = None) -> bytes:
     return _CODE.pack(len(extra), len(code)) + extra + code
 
 
+def pack_role(arguments: Dict[str, Any]) -> bytes:
+    """What a child is given that is to work on files instead of running code."""
+    options = ROLE + json.dumps(arguments).encode()
+    return _CODE.pack(len(options), 0) + options
+
+
+# Before the options of a child that runs no code; those of code are an object, or nothing.
+ROLE = b"files:"
 CODE_HEADER_BYTES = _CODE.size
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.needs_root_namespaces
 WORKFLOWS = "/api/v1/orchestrator/workflows"
 RUNS = "/api/v1/orchestrator/runs"
 # Long enough for a server to be killed and started again.
-_WHILE_KILLED_S = 3.5
+_WHILE_KILLED_S = 3.0
 SLEEP = "import os, time\nopen(os.environ['SANDGATE_RUN_ID'] + str(inputs['x']), 'w').close()\ntime.sleep(60)"
 
 
@@ -34,9 +34,6 @@ def _kill_server(server: CrashServer) -> None:
     until(lambda: not server.listeners(), "the port is free")
     server.start()
     server.until_ready().close()
-
-
-every_kill = pytest.mark.parametrize("kill", [_kill_gateway, _kill_server])
 
 
 def _ask(server: CrashServer, status: int, method: str, path: str, body: Any = None) -> Any:
@@ -88,8 +85,7 @@ def _place(server: CrashServer, kind: str) -> tuple[str | None, dict[str, Any]]:
     return (_make_environment(server), {}) if kind == "named" else (None, {"workspace": "run"})
 
 
-@every_kill
-@pytest.mark.parametrize("kind", ["workspace", "named"])
+@pytest.mark.parametrize(("kind", "kill"), [("workspace", _kill_server), ("named", _kill_gateway)])
 def test_steps_side_by_side_are_taken_up(server: CrashServer, kind: str, kill: Callable[[CrashServer], None]) -> None:
     """Items and steps that run at once in one sandbox all go on as the attempts that they are, with all they printed,
     and leave what they leave.

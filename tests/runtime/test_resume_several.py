@@ -74,8 +74,8 @@ async def close(host: LauncherHost, bench: Bench, environment_id: EnvironmentId)
 async def test_each_is_taken_up_and_ends(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """Side by side, those that had ended, too, each with its own output; what had no tag is gone."""
     host, environment_id = host_of(isolation, request), make_environment_id()
-    flood = f"print('x' * 300_000)\n{later(2.0)}"
-    codes = {"ended-1": HELLO, "ended-2": "import sys; sys.exit(3)", "a": later(2.0), "b": flood, "c": later(2.0)}
+    flood = f"print('x' * 300_000)\n{later(1.5)}"
+    codes = {"ended-1": HELLO, "ended-2": "import sys; sys.exit(3)", "a": later(1.5), "b": flood, "c": later(1.5)}
     await run_and_kill(host, environment_id, codes)
     bench, sandboxes = await connect(host, environment_id)
     assert [sandbox.environment_id for sandbox in sandboxes] == [environment_id]
@@ -98,7 +98,7 @@ async def test_each_is_taken_up_and_ends(isolation: Isolation, request: pytest.F
 async def test_one_is_cancelled_and_the_others_go_on(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """The kill reaches one slot; a time limit of one counts from its beginning, and ends that one only."""
     host, environment_id = host_of(isolation, request), make_environment_id()
-    await run_and_kill(host, environment_id, {"a": SLEEP, "b": later(2.5), "c": SLEEP, "d": SLEEP})
+    await run_and_kill(host, environment_id, {"a": SLEEP, "b": later(1.8), "c": SLEEP, "d": SLEEP})
     bench, _ = await connect(host, environment_id)
     resumed = await bench.runtime.resume(request_of("a"), Limits())
     assert resumed is not None
@@ -182,3 +182,16 @@ async def test_a_cancelled_adoption_leaves_nothing(isolation: Isolation, request
     await until(lambda: host.processes() == {})
     assert len(os.listdir("/proc/self/fd")) < before
     await bench.runtime.stop(keep_sandboxes=True)
+
+
+@both
+async def test_ends_of_a_time_without_a_gateway_are_told(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """In every slot, whatever was said in it meanwhile."""
+    host, environment_id = host_of(isolation, request), make_environment_id()
+    ends_at = time.time() + 0.8
+    await run_and_kill(host, environment_id, {tag: later(0.8) for tag in "abc"})
+    await asyncio.sleep(max(0.0, ends_at + 0.2 - time.time()))  # waits: for the ends
+    bench, _ = await connect(host, environment_id)
+    ends = [await (await take_up(bench, tag)) for tag in "abc"]
+    assert [ended.stdout for ended in ends] == [b"before\nafter\n"] * 3
+    await close(host, bench, environment_id)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sandgate.core.ids import ExecutionId
+from sandgate.core.ids import ExecutionId, RunId
 
 _SIGN = "|"
 _PARTS_OF_ATTEMPT = 4
@@ -31,3 +31,8 @@ def parse_tag(text: str) -> AttemptTag:
     attempt, rest = parts[:_PARTS_OF_ATTEMPT], parts[_PARTS_OF_ATTEMPT:]
     folder = rest[0] if rest else ""
     return AttemptTag(_SIGN.join(attempt), folder, ExecutionId(rest[1]) if len(rest) > 1 else None)
+
+
+def is_of_run(attempt: str, run_id: RunId) -> bool:
+    """Whether an attempt is one of a run's."""
+    return attempt.startswith(f"{run_id}{_SIGN}")

@@ -32,6 +32,26 @@ class Usage:
     peak_memory_bytes: int
 
 
+class InputSource(Protocol):
+    """What is sent to an execution after what it was given at its beginning."""
+
+    def take(self, resume: Callable[[], None]) -> bytes:
+        """The next piece. Empty when there is none now: then ``resume`` is called when there is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileOperation:
+    """What a sandbox does with its files in the place of running code; see ``sandgate_agent/file_worker.py``.
+
+    Its answer goes to the request's ``sink``; what it reads comes from ``source``.
+    """
+
+    operation: str
+    arguments: Mapping[str, Any]
+    source: InputSource | None = None
+
+
 OUTPUT_STREAMS = ("stdout", "stderr")
 
 
@@ -100,7 +120,8 @@ class ExecutionRequest:
     seen while it is written. With ``tag`` a later gateway may take the execution up if this one dies: see
     ``Runtime.resume``. With ``sink`` stdout goes there, without a cap of its own. With ``around`` the code finds more
     than the environment; what of it cannot be laid out, as a folder that is not there, is an error of the code. With
-    ``watch`` somebody sees all output as it is written; not together with ``tag`` or ``sink``.
+    ``watch`` somebody sees all output as it is written; not together with ``tag`` or ``sink``. With
+    ``files`` no code is run.
     """
 
     code: str
@@ -112,6 +133,7 @@ class ExecutionRequest:
     sink: OutputSink | None = None
     around: Surroundings | None = None
     watch: OutputWatch | None = None
+    files: FileOperation | None = None
 
 
 @dataclass(frozen=True, slots=True)

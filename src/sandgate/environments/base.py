@@ -1,12 +1,13 @@
 """The use cases of environments, as the HTTP layer sees them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from sandgate.core.environment import Environment
 from sandgate.core.execution import Execution, Surroundings
+from sandgate.core.files import FileEntry
 from sandgate.core.idempotency import Keep
 from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.limits import AskedLimits
@@ -15,6 +16,7 @@ from sandgate.core.principal import Principal
 from sandgate.core.quota import QuotaReport, UserQuota
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.core.template import Template
+from sandgate.environments.files import Folder, OpenFile
 from sandgate.environments.following import Events
 from sandgate.environments.journal import Offsets
 from sandgate.sandbox.base import SandboxUsage
@@ -169,6 +171,67 @@ class Environments(Protocol):
         self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
     ) -> Execution:
         """Kill a running execution and answer its record. Raises ``ExecutionNotFound``, ``ExecutionNotRunning``."""
+        ...
+
+
+class Files(Protocol):
+    """Files of environments, by their paths inside. Every method raises what :class:`Environments` does, and
+    ``EnvironmentNotRunning``, ``FileMissing``, ``FileForbidden``, ``PathInvalid``, ``FilesUnavailable``,
+    ``TooManyExecutions``.
+    """
+
+    async def look(self, caller: Principal, environment_id: EnvironmentId, path: str) -> FileEntry:
+        """One file, a link itself."""
+        ...
+
+    async def list(
+        self, caller: Principal, environment_id: EnvironmentId, path: str, *, after: str, limit: int
+    ) -> Folder:
+        """A part of a folder by name, behind the name ``after``. Raises ``FileConflict``."""
+        ...
+
+    async def make_folder(self, caller: Principal, environment_id: EnvironmentId, path: str) -> FileEntry:
+        """Make a folder and those on the way to it. Raises ``FileConflict``, ``DiskFull``."""
+        ...
+
+    async def delete(self, caller: Principal, environment_id: EnvironmentId, path: str, *, recursive: bool) -> int:
+        """Remove a file, a link, an empty folder, or a tree; how many. Raises ``FileConflict``."""
+        ...
+
+    async def transfer(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        operation: str,
+        source: str,
+        target: str,
+        *,
+        overwrite: bool,
+    ) -> FileEntry:
+        """``move`` or ``copy`` a file or a tree; the new one. Raises ``FileConflict``, ``DiskFull``."""
+        ...
+
+    async def open(self, caller: Principal, environment_id: EnvironmentId, path: str) -> OpenFile:
+        """A regular file, to be read; the caller closes it. Raises ``FileConflict``, ``FileTooLarge``."""
+        ...
+
+    async def write(
+        self,
+        caller: Principal,
+        environment_id: EnvironmentId,
+        path: str,
+        body: AsyncIterator[bytes],
+        *,
+        overwrite: bool,
+        mode: int | None,
+        size_bytes: int = 0,
+    ) -> FileEntry:
+        """Write a file in one step: until all of it is there, what was there stays.
+
+        ``size_bytes`` is how long it will be, if that is known: what cannot fit is refused before it is sent.
+
+        Raises ``FileConflict``, ``FileTooLarge``, ``DiskFull``.
+        """
         ...
 
 

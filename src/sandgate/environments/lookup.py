@@ -37,15 +37,21 @@ class Lookup:
             raise environment_not_found(environment_id)
         return row
 
-    async def get_live(self, caller: Principal, environment_id: EnvironmentId) -> LiveEnvironment:
-        """A live environment that the caller may change. Raises ``EnvironmentNotRunning`` for one that has ended."""
+    async def get_live(
+        self, caller: Principal, environment_id: EnvironmentId, *, changes: bool = True
+    ) -> LiveEnvironment:
+        """A live environment that the caller may change, or at least see.
+
+        Raises ``EnvironmentNotRunning`` for one that has ended.
+        """
+        check = check_can_change if changes else check_can_see
         live = self._lifecycle.find(environment_id)
         if live is None:
             row = await self.find_row(environment_id)
-            check_can_change(caller, row)
+            check(caller, row)
             check_is_here(row, self._server_id)
             raise not_running(environment_id, row.status, row.status_reason)
-        check_can_change(caller, live.row)
+        check(caller, live.row)
         return live
 
     async def find_execution(self, environment_id: EnvironmentId, execution_id: ExecutionId) -> Execution:

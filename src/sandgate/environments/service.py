@@ -24,6 +24,7 @@ from sandgate.environments.access import (
 )
 from sandgate.environments.base import Metrics, NewEnvironment, Templates
 from sandgate.environments.executions import Executions
+from sandgate.environments.files import FileService
 from sandgate.environments.granting import grant
 from sandgate.environments.isolation import choose_isolation
 from sandgate.environments.lifecycle import Lifecycle
@@ -82,6 +83,7 @@ class EnvironmentService(CodeRunner):
         self.quotas = UserQuotas(store, self._quota, clock, settings)
         self._lifecycle = Lifecycle(store.environments, runtime, clock, self._quota, self._tasks, audit)
         self._lookup = Lookup(store, self._lifecycle, server_id)
+        self.files = FileService(self._lookup, self._lifecycle, settings)
         self._executions = Executions(store.executions, runtime, self._lifecycle, clock, settings, self._tasks)
 
     @property

@@ -6,7 +6,7 @@ Source: RFC 9110, sections 13 and 14; of several ranges in one request nothing i
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from starlette.types import Send
@@ -17,6 +17,22 @@ from sandgate.http.exchange import Exchange
 
 PIECE_BYTES = 256 * 1024
 OCTETS = b"application/octet-stream"
+
+RANGE_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string", "maxLength": 1024},
+    }
+    for name, description in (
+        ("Range", "A part of the file, as in `bytes=0-1023`."),
+        ("If-Range", "An `ETag`: the part is sent only of this very file, otherwise the whole."),
+        ("If-None-Match", "An `ETag`: of this very file nothing is sent."),
+    )
+]
+"""The part of an operation's document that says how a part of a file is asked for."""
 
 _RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})")
 

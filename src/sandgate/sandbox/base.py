@@ -84,6 +84,9 @@ class Sandbox(Protocol):
     def execute(self, request: ExecutionRequest) -> RunningExecution:
         """Start an execution; side by side with others up to the limit of the environment, then queued.
 
+        With ``request.files`` it is an operation on files in the place of code: given bytes by a source, answering to a
+        sink, killed and limited as code is.
+
         Raises ``TooManyExecutions`` when the queue is full, ``SandboxFailed`` when the sandbox has ended.
         """
         ...

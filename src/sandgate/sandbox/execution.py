@@ -77,6 +77,7 @@ class ZygoteExecution:
         self._tap = request.tap
         self._sink = request.sink
         self._watcher = request.watch
+        self._source = None if request.files is None else request.files.source
         self._left_files: bool | None = None
         self._answer = b""
         self._outputs: bytes | None = None
@@ -217,10 +218,20 @@ class ZygoteExecution:
         whole = sent == len(self._payload)
         self._payload = self._payload[sent:]
         if whole:
-            loop.remove_writer(channel.fileno())
             self._let_be_kept()
-        else:
+            if self._source is not None:
+                self._payload = self._source.take(self._send_more)
+        if self._payload:
             loop.add_writer(channel.fileno(), self._send)
+        else:
+            loop.remove_writer(channel.fileno())
+
+    def _send_more(self) -> None:
+        """The source has something again."""
+        if self._source is not None and self._child is not None and not self._payload:
+            self._payload = self._source.take(self._send_more)
+            if self._payload:
+                self._send()
 
     def _watch(self) -> None:
         self._stdout.watch()

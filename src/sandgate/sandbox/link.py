@@ -11,6 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
@@ -112,27 +113,41 @@ class SandboxLink:
         Raises ``SandboxFailed``.
         """
         self._places = itertools.count(max(left, default=0) + 1)
-        slots = {place: self._slot_of(found) for place, found in left.items()}
-        for place, found in left.items():
-            self._left |= {execution.tag: (execution, slots[place]) for execution in found.executions}
-        if 0 not in left:
-            await self._first.reset(_ADOPT_LIMIT_S)
-        for place, found in left.items():
-            try:
-                executions = {execution.number: execution for execution in found.executions}
-                await slots[place].resume(executions, _ADOPT_LIMIT_S)
-            except SandboxFailed:
-                if place == 0:
-                    raise
-                slots[place].close()
+        others = dict(left)
+        first = others.pop(0, None)
+        try:
+            if first is None:
+                await self._first.reset(_ADOPT_LIMIT_S)
+            else:
+                await self._go_on_in(self._first, first)
+        except SandboxFailed:
+            for found in others.values():
+                found.close()
+            raise
+        for found in others.values():
+            with suppress(SandboxFailed):
+                await self._go_on_in(self._make_slot(found), found)
         await self._was_out_of_memory(0)
 
-    def _slot_of(self, left: LeftSlot) -> Slot:
-        if left.control is None:
-            return self._first
+    def _make_slot(self, left: LeftSlot) -> Slot:
+        """Right before it is told to go on: what was said to the earlier gateway is skipped only after that."""
+        assert left.control is not None  # noqa: S101 - only the first slot comes without one
         slot = self._slot_type(left.control, self._on_ready, self._on_slot_lost, left.place)
         self._slots.append(slot)
         return slot
+
+    async def _go_on_in(self, slot: Slot, left: LeftSlot) -> None:
+        """Raises ``SandboxFailed``; then what was left in it is lost."""
+        self._left |= {execution.tag: (execution, slot) for execution in left.executions}
+        try:
+            await slot.resume({execution.number: execution for execution in left.executions}, _ADOPT_LIMIT_S)
+        except SandboxFailed:
+            slot.close()
+            if slot in self._slots[1:]:
+                self._slots.remove(slot)
+            for execution in left.executions:
+                execution.on_lost()
+            raise
 
     @property
     def left(self) -> Collection[str]:

@@ -8,7 +8,9 @@ from sandgate_agent import wire
 
 
 def make_payload(request: ExecutionRequest) -> bytes:
-    """The code of a request, with what it is to find."""
+    """The code of a request, with what it is to find; or what is to be done with files."""
+    if request.files is not None:
+        return wire.pack_role({"operation": request.files.operation, "arguments": dict(request.files.arguments)})
     code, data, around = request.code.encode(), request.data, request.around
     if data is None and around is None:
         return wire.pack_code(code)

@@ -1,149 +1,19 @@
 """A runtime without sandboxes: it keeps the promises of ``Runtime`` and runs what ``fake_code`` understands."""
 
 import asyncio
+import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
-from sandgate.core.execution import ExecutionRequest, Termination, Usage
+from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
-from sandgate.core.output_tap import OutputTap
-from sandgate.core.output_watch import OutputWatch
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
-from sandgate.testing.fake_code import Outcome, interpret
+from sandgate.testing.fake_execution import USAGE, FakeExecution
 
-_USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
 _QUEUE_LENGTH = 64
-_PIECE = 65_536
-
-
-class FakeSource:
-    """See ``OutputSource``."""
-
-    def __init__(self, text: bytes) -> None:
-        self.on_kept: Callable[[bytes], None] | None = None
-        self._text = text
-
-    def kept(self) -> bytes:
-        """See ``OutputSource``."""
-        return self._text
-
-
-class FakeExecution:
-    """Ends when its code would, when its time is over, when it is cancelled, or with its sandbox."""
-
-    def __init__(self, sandbox: "FakeSandbox", request: ExecutionRequest) -> None:
-        self._sandbox = sandbox
-        self._request = request
-        self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[Termination] = self._loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
-        self._started_at: float | None = None
-
-    async def wait(self) -> Termination:
-        """See ``RunningExecution``."""
-        return await asyncio.shield(self._ended)
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has."""
-        return self._ended.done()
-
-    def cancel(self) -> None:
-        """See ``RunningExecution``."""
-        self.end(ExecutionStatus.CANCELLED)
-
-    @property
-    def age_s(self) -> float:
-        """How long ago it began."""
-        return 0.0 if self._started_at is None else self._loop.time() - self._started_at
-
-    @property
-    def tag(self) -> str | None:
-        """By which a later gateway finds it."""
-        return self._request.tag
-
-    def start(self) -> None:
-        """Begin to run; until then it is queued."""
-        self._started_at = self._loop.time()
-        self._go_on()
-
-    def hand_over(self) -> "FakeExecution":
-        """What goes on for the next gateway; whoever waits for this one hears that it is lost."""
-        following = FakeExecution(self._sandbox, replace(self._request, tap=None, watch=None))
-        following._started_at = self._started_at
-        self.end(ExecutionStatus.LOST)
-        following._go_on()
-        return following
-
-    def open_tap(self, tap: OutputTap) -> None:
-        """Let somebody see its output. All that it prints it prints at once."""
-        outcome = self._interpret()
-        limit = self._sandbox.spec.limits.output_bytes
-        streams = {"stdout": outcome.stdout, "stderr": outcome.stderr}
-        tap.open({name: FakeSource(bytes(text[:limit])) for name, text in streams.items()})
-
-    def _interpret(self) -> Outcome:
-        request = self._request
-        return interpret(request.code, self._sandbox.spec.limits, request.data, request.around)
-
-    def _go_on(self) -> None:
-        outcome = self._interpret()
-        if self._request.tap is not None:
-            self.open_tap(self._request.tap)
-        if self._request.watch is None:
-            self._run(outcome)
-            return
-        self._request.watch.begin()
-        streams = (("stdout", bytes(outcome.stdout)), ("stderr", bytes(outcome.stderr)))
-        pieces = [(name, text[i : i + _PIECE]) for name, text in streams for i in range(0, len(text), _PIECE)]
-        self._show(self._request.watch, deque(pieces), outcome)
-
-    def _show(self, watch: OutputWatch, pieces: deque[tuple[str, bytes]], outcome: Outcome) -> None:
-        """Write as fast as it is taken, and go on with the code after that."""
-        while pieces and not self.ended:
-            if not watch.put(*pieces.popleft(), lambda: self._show(watch, pieces, outcome)):
-                return
-        if not self.ended:
-            self._run(outcome)
-
-    def _run(self, outcome: Outcome) -> None:
-        age_s = self._loop.time() - (self._started_at or 0.0)
-        timeout_s = self._request.timeout_s
-        if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
-            self._timer = self._loop.call_later(timeout_s - age_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
-        elif outcome.sleep_s:
-            self._timer = self._loop.call_later(outcome.sleep_s - age_s, self.end, outcome.status, outcome)
-        else:
-            self.end(outcome.status, outcome)
-
-    def end(self, status: ExecutionStatus, outcome: Outcome | None = None) -> None:
-        """Settle it, unless it is settled."""
-        if self._ended.done():
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._ended.set_result(self._termination(status, outcome or Outcome()))
-        self._sandbox.forget(self)
-
-    def _termination(self, status: ExecutionStatus, outcome: Outcome) -> Termination:
-        limit = self._sandbox.spec.limits.output_bytes
-        own = status is outcome.status
-        return Termination(
-            status=status,
-            exit_code=outcome.exit_code if own else None,
-            stdout=bytes(outcome.stdout[:limit]),
-            stderr=bytes(outcome.stderr[:limit]),
-            stdout_truncated=len(outcome.stdout) > limit,
-            stderr_truncated=len(outcome.stderr) > limit,
-            error=outcome.error if own else None,
-            duration_s=0.0 if self._started_at is None else self._loop.time() - self._started_at,
-            usage=_USAGE,
-            outputs=outcome.pack_outputs() if own else None,
-        )
 
 
 class FakeSandbox:
@@ -156,6 +26,9 @@ class FakeSandbox:
         self.tagged: dict[str, FakeExecution] = {}
         self._running: set[FakeExecution] = set()
         self._queue: deque[FakeExecution] = deque()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        # Processes of this machine, which have to be waited for.
+        self.workers: set[asyncio.Future[None]] = set()
         self._timer = self._lifetime(spec.lifetime_s)
 
     @property
@@ -196,9 +69,9 @@ class FakeSandbox:
             raise SandboxFailed(f"The sandbox of {self.environment_id} has ended: {self._failure}")
         running = len(self._running)
         return SandboxUsage(
-            memory_bytes=_USAGE.peak_memory_bytes,
-            peak_memory_bytes=_USAGE.peak_memory_bytes,
-            cpu_us=1000 * _USAGE.cpu_ms,
+            memory_bytes=USAGE.peak_memory_bytes,
+            peak_memory_bytes=USAGE.peak_memory_bytes,
+            cpu_us=1000 * USAGE.cpu_ms,
             processes=running,
             peak_processes=running,
             disk_bytes=0,
@@ -215,6 +88,12 @@ class FakeSandbox:
         while self._queue and len(self._running) < self.spec.limits.concurrent_executions:
             self._start(self._queue.popleft())
 
+    def folder(self) -> str:
+        """Its work folder, made when it is needed."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="sandgate-fake-")
+        return self._folder.name
+
     def die(self, reason: str) -> None:
         """End it with all that runs in it; its runtime is told."""
         if self._failure is not None:
@@ -222,6 +101,8 @@ class FakeSandbox:
         self._failure = reason
         self._timer.cancel()
         self.lose_executions()
+        if self._folder is not None:
+            self._folder.cleanup()
         self.on_end(self)
 
     def lose_executions(self) -> None:
@@ -366,6 +247,7 @@ class FakeRuntime:
         sandbox = self.sandboxes.pop(environment_id, None)
         if sandbox is not None:
             sandbox.die("destroyed")
+            await asyncio.gather(*sandbox.workers, return_exceptions=True)
 
     async def check(self) -> None:
         """See ``Runtime``."""

@@ -111,6 +111,10 @@ class StepSandboxes(Protocol):
         """What it came to is on disk, or of no use any more: let its sandbox go, if that is its own."""
         ...
 
+    def release(self, run_id: RunId) -> None:
+        """None of the run's attempts is to be taken up any more: it is over, or another process's."""
+        ...
+
     def template_names(self) -> Sequence[str]:
         """The templates that steps may use."""
         ...

@@ -10,6 +10,7 @@ from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.clock import Clock
 from sandgate.core.errors import MechanismFault, RequestRefused, SandboxFailed, StoreUnavailable
 from sandgate.core.execution import ErrorReport, ExecutionRequest, Termination
+from sandgate.core.intake import Intake
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.tidying import removal_of, remove
@@ -17,7 +18,6 @@ from sandgate.sandbox.archive import ArchiveCaps, ArchiveError, ArchiveParser, F
 from sandgate.sandbox.base import Execute, RunningExecution
 from sandgate.store.base import ArtifactStore, PackedFile, PackFolder, PackSink
 from sandgate.telemetry.log import get_logger
-from sandgate.workflows.intake import Intake
 from sandgate.workflows.masking import Masker
 
 _READ_LIMIT_S = 60.0

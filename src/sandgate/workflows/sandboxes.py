@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from sandgate.core.attempt_tag import AttemptTag, parse_tag
+from sandgate.core.attempt_tag import AttemptTag, is_of_run, parse_tag
 from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
-from sandgate.core.ids import EnvironmentId, ExecutionId, make_environment_id
+from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, make_environment_id
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.template import Template
 from sandgate.sandbox.base import Collect, Resumed, Runtime, Sandbox, SandboxSpec
@@ -138,6 +138,15 @@ class RuntimeStepSandboxes:
         elif attempt in (kept := self.kept()):
             # It was given up before it was taken up.
             self._spawn(self.discard(kept.keys() - {attempt}), f"discard {attempt}")
+
+    def release(self, run_id: RunId) -> None:
+        """See ``StepSandboxes``."""
+        for attempt in [attempt for attempt in self._shared if is_of_run(attempt, run_id)]:
+            self._runtime.let_go(self._shared.pop(attempt))
+        kept = self.kept()
+        others = {attempt for attempt in kept if not is_of_run(attempt, run_id)}
+        if len(others) < len(kept):
+            self._spawn(self.discard(others), f"discard what was left of {run_id}")
 
     async def hold(self) -> None:
         """See ``StepSandboxes``."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from sandgate.core.attempt_tag import is_of_run
 from sandgate.core.errors import ExpressionError, SecretUnreadable, StoreUnavailable
 from sandgate.core.ids import RunId
 from sandgate.core.run import StepKey, StepResult, StepRun
@@ -109,7 +110,8 @@ class StepWork:
     def release(self, run_id: RunId) -> None:
         """The run is over, or another process's."""
         self._places.release(run_id)
-        for attempt in [attempt for attempt in self._leftovers if attempt.startswith(f"{run_id}|")]:
+        self._sandboxes.release(run_id)
+        for attempt in [attempt for attempt in self._leftovers if is_of_run(attempt, run_id)]:
             del self._leftovers[attempt]
 
     async def hold(self) -> None:

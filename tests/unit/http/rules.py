@@ -7,6 +7,7 @@ import httpx
 
 from tests.unit.http.site import ENVIRONMENTS, PASSWORD, Site
 
+TRANSFER = {"source": "/proc", "target": "/proc"}
 NEW = {"name": "e", "template": "python"}
 ORCHESTRATOR = "/api/v1/orchestrator"
 WORKFLOWS = f"{ORCHESTRATOR}/workflows"
@@ -48,6 +49,15 @@ RULES: dict[tuple[str, str], Rule] = {
     ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/execute"): Rule(401, 404, 200, 200, 404, {"code": "pass"}),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/files"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/stat"): Rule(401, 400, 400, 400, 400),
+    # Nothing can be done with that path: 409 says that the caller got as far as that.
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/files/{{path}}"): Rule(401, 404, 409, 409, 404),
+    ("PUT", f"{ENVIRONMENTS}/{{environment_id}}/files/{{path}}"): Rule(401, 404, 409, 409, 404),
+    ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}/files/{{path}}"): Rule(401, 404, 409, 409, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/folders"): Rule(401, 404, 200, 200, 404, {"path": "f"}),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/move"): Rule(401, 404, 409, 409, 404, TRANSFER),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/copy"): Rule(401, 404, 409, 409, 404, TRANSFER),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/events"): Rule(401, 404, 200, 200, 404),
     # The execution has ended: 409 says that the caller got as far as that.
@@ -138,6 +148,7 @@ async def make_things(site: Site) -> dict[str, str]:
         "api_key_id": key.json()["api_key_id"],
         "user_id": site.accounts["user"].principal.user_id,
         "name": "python-3.9",
+        "path": "/proc",
         "workflow_id": workflow_id,
         "run_id": run.json()["run_id"],
         "schedule_id": schedule.json()["schedule_id"],
@@ -149,11 +160,11 @@ async def make_things(site: Site) -> dict[str, str]:
 
 async def ask(site: Site, method: str, path: str, who: str, body: Any, things: dict[str, str]) -> httpx.Response:
     """Send the request of a rule as somebody, with the things in its path and body."""
-    named = {} if body is None else {"json": _filled(body, things)}
+    named = {} if body is None else {"json": filled(body, things)}
     return await site.send(method, path.format(**things), None if who == "anonymous" else who, **named)
 
 
-def _filled(body: dict[str, Any], things: dict[str, str]) -> dict[str, Any]:
+def filled(body: dict[str, Any], things: dict[str, str]) -> dict[str, Any]:
     """The body with the things that it names."""
     marks = {f"{{{name}}}": value for name, value in things.items()}
     return {name: marks.get(value, value) if isinstance(value, str) else value for name, value in body.items()}

@@ -214,6 +214,7 @@ class _App:
                 "authenticator",
                 "users",
                 "environments",
+                "files",
                 "quotas",
                 "templates",
                 "workflows",
@@ -242,7 +243,7 @@ class _App:
         self._site = site
         templates, store = FakeTemplates(), site.store
         services = (
-            auth, site.users, site.service, site.service.quotas, templates,
+            auth, site.users, site.service, site.service.files, site.service.quotas, templates,
             site.workflows, site.secrets, site.artifacts, site.schedules,
             site.webhooks, store.idempotency, site.trail, store.audit, site.clock,
         )  # fmt: skip

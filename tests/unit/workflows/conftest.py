@@ -146,6 +146,9 @@ class World:
     async def crash(self) -> "World":
         """What follows a kill -9: the runtime's sandboxes live on, and another service takes over."""
         self.engine._stopping = True  # the first process says no more word
+        for task in list(self.environments._tasks._tasks):
+            task.cancel()
+        await self.runtime.stop(keep_sandboxes=True)
         for task in list(self.engine._tasks):
             task.cancel()
         await asyncio.wait(self.engine._tasks) if self.engine._tasks else None

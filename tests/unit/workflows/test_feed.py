@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sandgate.core.ids import RunId
 from sandgate.core.output_tap import OutputTap
 from sandgate.store.sql_store import SqlStore
-from sandgate.testing.fake_runtime import FakeSource
+from sandgate.testing.fake_execution import FakeSource
 from sandgate.workflows.live_output import GrowingText, LiveOutput
 from sandgate.workflows.positions import END, MOST_OPEN, Position, parse_position
 from tests.sqlite_store import database_path, empty_database, store

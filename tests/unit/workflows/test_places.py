@@ -107,6 +107,45 @@ async def test_a_workspace_outlives_the_process(world: World) -> None:
     await again.stop()
 
 
+SLOW = "import time\nprint('begun')\ntime.sleep(0.2)\noutputs['n'] = 1"
+
+
+async def test_what_runs_in_a_workspace_outlives_the_process(world: World) -> None:
+    """Side by side, as the attempts that they are; when their results are written nobody is to take them up again."""
+    items = code("items", SLOW, foreach="${{ from_json('[1, 2]') }}", needs=[])
+    run = await world.begin(await world.create(code("a", SLOW), items, ASK, **SHARED))
+    await world.until(lambda: _tagged(world) == 3)
+    again = await world.crash()
+    await again.until_step(run, "ask", StepStatus.WAITING)
+    for key in (("a", None), ("items", 0), ("items", 1)):
+        row = await again.step(run, *key)
+        assert (row.status, row.attempt, row.stdout) == (StepStatus.SUCCEEDED, 1, "begun\n")
+    assert _tagged(again) == 0
+    await _approve(again, run)
+    assert (await again.until_run(run.run_id)).status is RunStatus.SUCCEEDED
+    await again.stop()
+
+
+def _tagged(world: World) -> int:
+    return sum(len(sandbox.tagged) for sandbox in world.runtime.sandboxes.values())
+
+
+async def test_what_is_not_taken_up_is_ended_and_the_rest_goes_on(world: World) -> None:
+    """A run that was cancelled while its process was gone leaves nothing running in an environment that goes on."""
+    environment_id = await world.create_environment()
+    runs = [await _in_environment(world, environment_id, text=text) for text in (SLOW, SLEEPS)]
+    await world.until(lambda: _tagged(world) == 2)
+    again = await world.crash()
+    await again.service.cancel(world.user, runs[1].run_id)
+    assert (await again.until_run(runs[0].run_id)).status is RunStatus.SUCCEEDED
+    assert (await again.step(runs[0], "a")).attempt == 1
+    assert _tagged(again) == 0
+    rows = (await again.environments.list_executions(world.user, environment_id, PageRequest(limit=10))).items
+    assert {row.status for row in rows} == {ExecutionStatus.COMPLETED, ExecutionStatus.CANCELLED}
+    assert len(rows) == 2
+    await again.stop()
+
+
 async def test_what_belongs_to_no_run_any_more_is_ended_at_the_start(world: World, store: SqlStore) -> None:
     """Another process took the run over while this one was gone."""
     run = await world.begin(await world.create(code("a"), ASK, **SHARED))

@@ -19,8 +19,8 @@ from sandgate.http.pagination import PageQuery
 _MOST_METADATA = 32
 
 
-def _example(*examples: dict[str, Any]) -> ConfigDict:
-    """The settings of every model, with examples for the document."""
+def example(*examples: dict[str, Any]) -> ConfigDict:
+    """The settings of every model of a body, with examples for the document."""
     return ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": list(examples)})
 
 
@@ -64,7 +64,7 @@ class Change(BaseModel):
 
 def _change_example(*examples: dict[str, Any]) -> ConfigDict:
     """The settings of a change."""
-    config = _example(*examples)
+    config = example(*examples)
     config["json_schema_extra"] = {"examples": list(examples), "minProperties": 1}
     return config
 
@@ -92,7 +92,7 @@ Metadata = Annotated[
 class LimitsWanted(BaseModel):
     """Limits instead of the template's; what is left out stays as the template has it."""
 
-    model_config = _example({"memory_mb": 256, "cpu": 0.5})
+    model_config = example({"memory_mb": 256, "cpu": 0.5})
 
     memory_mb: Annotated[int, Field(ge=32, le=1 << 20), Whole] | None = None
     cpu: Annotated[float, Field(ge=0.05, le=1024, description="In cores.")] | None = None
@@ -112,7 +112,7 @@ class LimitsWanted(BaseModel):
 class CreateEnvironment(BaseModel):
     """A new environment."""
 
-    model_config = _example({"name": "test-env", "template": "python-3.9", "timeout": 3600})
+    model_config = example({"name": "test-env", "template": "python-3.9", "timeout": 3600})
 
     name: EnvironmentName
     template: Annotated[
@@ -159,14 +159,14 @@ class ListEnvironments(PageQuery):
         return None if self.status is None else frozenset(map(EnvironmentStatus, self.status))
 
 
-_NO_NUL = "^[^\\u0000]*$"
-_Text = Annotated[str, Field(json_schema_extra={"pattern": _NO_NUL})]
+NO_NUL = "^[^\\u0000]*$"
+_Text = Annotated[str, Field(json_schema_extra={"pattern": NO_NUL})]
 
 
 class ExecutionFile(BaseModel):
     """A file that is written before the code runs; either `content` or `content_base64` has to be there."""
 
-    model_config = _example({"path": "data/input.csv", "content": "a,b\n1,2\n"})
+    model_config = example({"path": "data/input.csv", "content": "a,b\n1,2\n"})
 
     path: Annotated[
         str,
@@ -200,7 +200,7 @@ class ExecutionFile(BaseModel):
 class Execute(BaseModel):
     """Code to run, and what it finds when it begins."""
 
-    model_config = _example(
+    model_config = example(
         {"code": "print('Hello, World!')", "timeout": 30},
         {
             "code": "import os, sys\nprint(sys.argv[1:], os.environ['MODE'], input(), open('a.txt').read())",
@@ -219,7 +219,7 @@ class Execute(BaseModel):
     env: Annotated[
         dict[
             Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")],
-            Annotated[str, Field(max_length=32_768, json_schema_extra={"pattern": _NO_NUL})],
+            Annotated[str, Field(max_length=32_768, json_schema_extra={"pattern": NO_NUL})],
         ]
         | None,
         Field(max_length=256, description="Environment variables.", json_schema_extra={"additionalProperties": False}),
@@ -230,7 +230,7 @@ class Execute(BaseModel):
             min_length=1,
             max_length=1024,
             description="The folder that the code begins in, as seen from the work folder, which is the default.",
-            json_schema_extra={"pattern": _NO_NUL},
+            json_schema_extra={"pattern": NO_NUL},
         ),
     ] = None
     args: Annotated[list[_Text] | None, Field(max_length=256, description="`sys.argv` from 1 on.")] = None
@@ -260,7 +260,7 @@ _AROUND = frozenset({"stdin", "env", "cwd", "args", "files"})
 class Credentials(BaseModel):
     """A name and its password."""
 
-    model_config = _example({"username": "your_username", "password": "your_password"})
+    model_config = example({"username": "your_username", "password": "your_password"})
 
     username: Annotated[str, Field(min_length=1, max_length=256)]
     password: Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})]
@@ -269,7 +269,7 @@ class Credentials(BaseModel):
 class PasswordForm(Credentials):
     """The password form of OAuth 2, as documentation pages send it; beyond name and password nothing is used."""
 
-    model_config = _example({"grant_type": "password", "username": "your_username", "password": "your_password"})
+    model_config = example({"grant_type": "password", "username": "your_username", "password": "your_password"})
 
     grant_type: Literal["password", ""] | None = None
     scope: Annotated[str | None, Field(max_length=1024)] = None
@@ -280,7 +280,7 @@ class PasswordForm(Credentials):
 class Revoke(BaseModel):
     """The token to end; without one, the token that the request came with."""
 
-    model_config = _example({})
+    model_config = example({})
 
     token: Annotated[str | None, Field(min_length=1, max_length=8192)] = None
 
@@ -288,7 +288,7 @@ class Revoke(BaseModel):
 class CreateApiKey(BaseModel):
     """A new API key."""
 
-    model_config = _example({"label": "build server", "expires_in": 2_592_000})
+    model_config = example({"label": "build server", "expires_in": 2_592_000})
 
     label: Annotated[
         str, Field(min_length=1, max_length=LONGEST_LABEL, description="What it is for; printable characters.")
@@ -303,7 +303,7 @@ class CreateApiKey(BaseModel):
 class CreateUser(BaseModel):
     """A new user."""
 
-    model_config = _example({"username": "alice", "password": "correct horse battery staple", "role": "user"})
+    model_config = example({"username": "alice", "password": "correct horse battery staple", "role": "user"})
 
     username: Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
     password: NewPassword

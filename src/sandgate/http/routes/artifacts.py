@@ -12,7 +12,7 @@ from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.documentation import REQUEST_ID_HEADER
 from sandgate.http.exchange import exchange_of
-from sandgate.http.file_answer import answer_file
+from sandgate.http.file_answer import RANGE_PARAMETERS, answer_file
 from sandgate.http.models.artifacts import ArtifactAnswer, ArtifactsAnswer, ListArtifacts
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import ArtifactPath, RunPath
@@ -23,20 +23,7 @@ _TAG = "artifacts"
 
 _OCTETS: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _CONTENT: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "description": description,
-            "schema": {"type": "string", "maxLength": 1024},
-        }
-        for name, description in (
-            ("Range", "A part of the file, as in `bytes=0-1023`."),
-            ("If-Range", "An `ETag`: the part is sent only of this very file, otherwise the whole."),
-            ("If-None-Match", "An `ETag`: of this very file nothing is sent."),
-        )
-    ],
+    "parameters": RANGE_PARAMETERS,
     "responses": {
         "200": {"content": _OCTETS},
         "206": {"description": "The part that was asked for.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},

@@ -64,6 +64,7 @@ class GvisorSandbox(Life):
         self._looking: Timer | None = None
         self._control: socket.socket | None = None
         self._offer: Offer | None = None
+        self._said = "its process 1 cloned nothing"
         # By the launcher's end of the channel that says when a slot is ready.
         self._coming: dict[socket.socket, Taken] = {}
         self._container = Container(reactor, self._on_container, self._on_exit)
@@ -119,7 +120,7 @@ class GvisorSandbox(Life):
 
     def _take_first(self, control: socket.socket | None) -> None:
         if control is None:
-            self.kill("it could not be built: its process 1 cloned nothing")
+            self.kill(f"it could not be built: {self._said}")
             return
         self._control = control
         with suppress(OSError):
@@ -190,6 +191,8 @@ class GvisorSandbox(Life):
             return
         except OSError:
             message = b""
+        if message and message != wire.READY:
+            self._said = printable(message.decode("utf-8", "replace"))
         self._settle(sync, ready=message == wire.READY)
 
     def _settle(self, sync: socket.socket, *, ready: bool) -> None:

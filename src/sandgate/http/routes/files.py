@@ -1,0 +1,188 @@
+"""Files of environments. What is behind ``files/`` in an address is a path in the work folder, or from the root on when
+it begins with another slash.
+"""
+
+from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Path, Query
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+
+from sandgate.core import errors
+from sandgate.core.errors import RangeNotSatisfiable
+from sandgate.core.files import show_path
+from sandgate.environments.base import Files
+from sandgate.http.answer import Answer
+from sandgate.http.api import Api
+from sandgate.http.authentication import Caller
+from sandgate.http.bodies import stream_body
+from sandgate.http.documentation import REQUEST_ID_HEADER
+from sandgate.http.exchange import exchange_of
+from sandgate.http.file_answer import RANGE_PARAMETERS, answer_file
+from sandgate.http.models.files import (
+    DeleteFile,
+    FileAnswer,
+    FilesAnswer,
+    FilesDeletedAnswer,
+    ListFiles,
+    LookAtFile,
+    MakeFolder,
+    TransferFile,
+    WriteFile,
+)
+from sandgate.http.operation import Audit
+from sandgate.http.paths import EnvironmentPath
+
+_ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
+_FILE = f"{_ENVIRONMENT}/files/{{path:bytes}}"
+_TAG = "files"
+_MARK = b"/files/"
+_REFUSALS = (
+    errors.EnvironmentNotFound,
+    errors.EnvironmentNotRunning,
+    errors.EnvironmentElsewhere,
+    errors.FileMissing,
+    errors.FileConflict,
+    errors.FileForbidden,
+    errors.PathInvalid,
+    errors.FilesUnavailable,
+    errors.TooManyExecutions,
+)
+_CHANGES = (*_REFUSALS, errors.Forbidden, errors.DiskFull, errors.FileTooLarge)
+_OCTETS: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_CONTENT: dict[str, Any] = {
+    "parameters": RANGE_PARAMETERS,
+    "responses": {
+        "200": {"content": _OCTETS},
+        "206": {"description": "The part that was asked for.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
+        "304": {"description": "The file is the one that you have.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
+    },
+}
+_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _OCTETS}}
+
+
+class _AnyPath(Convertor[str]):
+    """The rest of an address, with line ends in it, too."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("bytes", _AnyPath())
+
+PathPart = Annotated[str, Path(examples=["data/a.csv"])]
+
+
+def add_file_routes(api: Api, files: Files) -> None:
+    """Declare the operations."""
+    _add_content_routes(api, files)
+    _add_delete_route(api, files)
+    _add_looking_routes(api, files)
+    _add_changing_routes(api, files)
+
+
+def _path_of(request: Request) -> str:
+    """The path in an address, byte for byte; what is no UTF-8 in it as lone surrogates."""
+    raw: bytes = request.scope["raw_path"].partition(b"?")[0]
+    return unquote_to_bytes(raw.partition(_MARK)[2]).decode("utf-8", "surrogateescape")
+
+
+def _add_content_routes(api: Api, files: Files) -> None:
+    @api.operation(
+        "GET", _FILE, tag=_TAG, errors=(*_REFUSALS, errors.FileTooLarge, errors.RangeNotSatisfiable), extra=_CONTENT
+    )
+    async def read_file(caller: Caller, environment_id: EnvironmentPath, path: PathPart, request: Request) -> Answer:  # noqa: ARG001 - see _path_of
+        """Download a file, or a part of it."""
+        content = await files.open(caller, environment_id, _path_of(request))
+        entry = content.entry
+        name = show_path(entry.path.rpartition(b"/")[2])
+        try:
+            return answer_file(exchange_of(request.scope), content, entry.size_bytes, name, entry.tag)
+        except RangeNotSatisfiable:
+            content.close()
+            raise
+
+    @api.operation(
+        "PUT", _FILE, tag=_TAG, errors=(*_CHANGES, errors.UnsupportedMediaType, errors.InvalidRequest), extra=_BODY
+    )
+    async def write_file(
+        caller: Caller,
+        environment_id: EnvironmentPath,
+        path: PathPart,  # noqa: ARG001 - see _path_of
+        query: Annotated[WriteFile, Query()],
+        request: Request,
+    ) -> FileAnswer:
+        """Upload a file: the body, whatever its type. Folders on the way are made; a file is replaced in one step."""
+        body = stream_body(request.scope, request.receive)
+        mode = None if query.mode is None else int(query.mode, 8)
+        declared = exchange_of(request.scope).headers.get(b"content-length", b"0")
+        written = await files.write(
+            caller,
+            environment_id,
+            _path_of(request),
+            body,
+            overwrite=query.overwrite,
+            mode=mode,
+            size_bytes=int(declared),
+        )
+        return FileAnswer.of(written)
+
+
+def _add_delete_route(api: Api, files: Files) -> None:
+    @api.operation("DELETE", _FILE, tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    async def delete_file(
+        caller: Caller,
+        environment_id: EnvironmentPath,
+        path: PathPart,  # noqa: ARG001 - see _path_of
+        query: Annotated[DeleteFile, Query()],
+        request: Request,
+    ) -> FilesDeletedAnswer:
+        """Remove a file, a link, an empty folder, or with `recursive` a whole tree."""
+        deleted = await files.delete(caller, environment_id, _path_of(request), recursive=query.recursive)
+        return FilesDeletedAnswer(deleted=deleted)
+
+
+def _add_looking_routes(api: Api, files: Files) -> None:
+    @api.operation("GET", f"{_ENVIRONMENT}/files", tag=_TAG, errors=_REFUSALS)
+    async def list_files(
+        caller: Caller, environment_id: EnvironmentPath, query: Annotated[ListFiles, Query()]
+    ) -> FilesAnswer:
+        """List a folder by name, without `path` the work folder."""
+        folder = await files.list(caller, environment_id, query.path, after=query.after(), limit=query.limit)
+        return FilesAnswer.of(folder)
+
+    @api.operation("GET", f"{_ENVIRONMENT}/stat", tag=_TAG, errors=_REFUSALS)
+    async def look_at_file(
+        caller: Caller, environment_id: EnvironmentPath, query: Annotated[LookAtFile, Query()]
+    ) -> FileAnswer:
+        """What is at a path; links are not followed."""
+        return FileAnswer.of(await files.look(caller, environment_id, query.path))
+
+
+def _add_changing_routes(api: Api, files: Files) -> None:
+    @api.operation("POST", f"{_ENVIRONMENT}/folders", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    async def make_folder(caller: Caller, environment_id: EnvironmentPath, body: MakeFolder) -> FileAnswer:
+        """Make a folder and those on the way to it; one that is there is as good."""
+        return FileAnswer.of(await files.make_folder(caller, environment_id, body.path))
+
+    @api.operation("POST", f"{_ENVIRONMENT}/move", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    async def move_file(caller: Caller, environment_id: EnvironmentPath, body: TransferFile) -> FileAnswer:
+        """Move a file or a tree, or give it another name."""
+        return FileAnswer.of(
+            await files.transfer(caller, environment_id, "move", body.source, body.target, overwrite=body.overwrite)
+        )
+
+    @api.operation("POST", f"{_ENVIRONMENT}/copy", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    async def copy_file(caller: Caller, environment_id: EnvironmentPath, body: TransferFile) -> FileAnswer:
+        """Copy a file or a tree; links are copied as links."""
+        return FileAnswer.of(
+            await files.transfer(caller, environment_id, "copy", body.source, body.target, overwrite=body.overwrite)
+        )

@@ -1,0 +1,68 @@
+"""What every runtime promises of the files in its sandboxes."""
+
+import pytest
+
+from sandgate.core.errors import FileConflict, FileMissing, FilesUnavailable
+from sandgate.core.files import parse_entry
+from sandgate.core.outlet import Outlet
+from tests.contract.runtime.conftest import Subject
+from tests.runtime.file_client import ask, begin, read, write
+
+CONTENT = bytes(range(256)) * 3000
+
+
+async def test_what_was_written_is_there(subject: Subject) -> None:
+    """Whole, in parts, listed, and gone when it is removed."""
+    sandbox = await subject.create()
+    written = parse_entry((await write(sandbox, "in/a.bin", CONTENT)).get("entry"))
+    assert (written.kind, written.size_bytes, written.mode) == ("file", len(CONTENT), 0o644)
+    assert await read(sandbox, "in/a.bin") == CONTENT
+    assert await read(sandbox, "in/a.bin", 700_000) == CONTENT[700_000:]
+    listed = await ask(sandbox, "list", path="in", after="", limit=10)
+    assert [parse_entry(entry).path for entry in listed["entries"]] == [b"in/a.bin"]
+    assert (await ask(sandbox, "delete", path="in", recursive=True))["deleted"] == 2
+    with pytest.raises(FileMissing):
+        await ask(sandbox, "stat", path="in/a.bin")
+
+
+async def test_a_write_is_whole_or_nothing(subject: Subject) -> None:
+    """One that is given up changes nothing and leaves nothing; one that may not replace does not."""
+    sandbox = await subject.create()
+    await write(sandbox, "a", b"before")
+    outlet = Outlet()
+    channel = begin(sandbox, "write", outlet, path="a", overwrite=True, mode=None)
+    for _ in range(3):
+        await outlet.put((1000).to_bytes(4, "big") + bytes(1000))
+    channel.close()
+    with pytest.raises(FilesUnavailable):
+        await channel.answer()
+    with pytest.raises(FileConflict):
+        await write(sandbox, "a", b"other", overwrite=False)
+    assert await read(sandbox, "a") == b"before"
+    names = [entry["path"] for entry in (await ask(sandbox, "list", path=".", after="", limit=10))["entries"]]
+    assert [name for name in names if not name.startswith(".")] == ["a"]
+
+
+async def test_trees_are_moved_and_copied(subject: Subject) -> None:
+    """With everything in them; nothing is replaced unasked."""
+    sandbox = await subject.create()
+    await write(sandbox, "from/deep/a", b"a")
+    await write(sandbox, "there", b"t")
+    await ask(sandbox, "copy", source="from", target="to/copy", overwrite=False)
+    await ask(sandbox, "move", source="from", target="moved", overwrite=False)
+    assert [await read(sandbox, path) for path in ("to/copy/deep/a", "moved/deep/a")] == [b"a", b"a"]
+    with pytest.raises(FileConflict):
+        await ask(sandbox, "move", source="moved", target="there", overwrite=False)
+    with pytest.raises(FileMissing):
+        await ask(sandbox, "stat", path="from")
+
+
+async def test_folders_are_listed_in_parts(subject: Subject) -> None:
+    """By name, on from where the last part ended."""
+    sandbox = await subject.create()
+    for number in range(5):
+        await ask(sandbox, "mkdir", path=f"many/{number}")
+    first = await ask(sandbox, "list", path="many", after="", limit=3)
+    rest = await ask(sandbox, "list", path="many", after=first["last"], limit=3)
+    assert [[entry["path"][-1] for entry in part["entries"]] for part in (first, rest)] == [["0", "1", "2"], ["3", "4"]]
+    assert (first["last"], rest["last"]) == ("2", None)
