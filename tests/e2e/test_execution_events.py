@@ -110,3 +110,24 @@ def test_environments_and_code_through_the_client(client: Client, environment_id
     with pytest.raises(ApiError) as refused:
         next(client.stream_execution("env-000000000000", "pass"))
     assert refused.value.code == "ENVIRONMENT_NOT_FOUND"
+
+
+def test_files_go_up_and_come_down(client: Client, environment_id: str) -> None:
+    """In pieces, with odd names, by all the calls of the client; what code wrote and what it reads."""
+    content = bytes(range(256)) * 20_000
+    pieces = (content[start : start + 100_000] for start in range(0, len(content), 100_000))
+    assert client.write_file(environment_id, "in/a.bin", pieces).size_bytes == len(content)
+    ran = client.execute(environment_id, "d = open('in/a.bin', 'rb').read()\nopen('out', 'wb').write(d[::-1])")
+    assert ran.status == "completed"
+    assert client.read_file(environment_id, "out") == content[::-1]
+    client.write_file(environment_id, b"in/\xff?#%", b"odd")
+    assert client.read_file(environment_id, b"in/\xff?#%") == b"odd"
+    assert [entry.encoded_path for entry in client.list_files(environment_id, "in")] == ["in/a.bin", "in/%FF%3F%23%25"]
+    client.make_folder(environment_id, "made")
+    client.copy_file(environment_id, "in", "made/copy")
+    client.move_file(environment_id, "out", "made/moved")
+    assert client.look_at_file(environment_id, "made/moved").size_bytes == len(content)
+    client.delete_file(environment_id, "made", recursive=True)
+    with pytest.raises(ApiError) as refused:
+        client.read_file(environment_id, "made/../made/moved")
+    assert (refused.value.status, refused.value.code) == (404, "FILE_NOT_FOUND")

@@ -298,6 +298,41 @@ def test_who_reads_slowly_gets_all(wire: Wire, monkeypatch: pytest.MonkeyPatch) 
     assert received >= 8_000_000
 
 
+def test_connections_of_one_address_are_bounded() -> None:
+    """Whoever has too many is told so, others are served, and a place that was given back is there again."""
+    with serving(make_app, max_connections_per_address=2) as server, contextlib.ExitStack() as held:
+        wires = [held.enter_context(server.connect()) for _ in range(2)]
+        for wire in wires:
+            wire.ask("GET", "/")
+            assert wire.answer().status == 200
+        with server.connect() as crowding:
+            answer = crowding.answer()
+            assert (answer.status, answer.code) == (503, "TOO_MANY_CONNECTIONS")
+        other = socket.create_connection(("127.0.0.1", server.port), 10, source_address=("127.0.0.2", 0))
+        with Wire(other) as elsewhere:
+            elsewhere.ask("GET", "/")
+            assert elsewhere.answer().status == 200
+        wires[0].sock.close()
+        for _ in range(1000):
+            with server.connect() as again:
+                again.ask("GET", "/")
+                if again.answer().status == 200:
+                    return
+        pytest.fail("the place was not given back")
+
+
+def test_a_trusted_proxy_may_have_many_connections() -> None:
+    """They are those of its clients."""
+    with (
+        serving(make_app, max_connections_per_address=1, trusted_proxies="127.0.0.0/8") as server,
+        server.connect() as one,
+        server.connect() as two,
+    ):
+        for wire in (one, two):
+            wire.ask("GET", "/")
+            assert wire.answer().status == 200
+
+
 def test_connections_are_bounded(server: WireServer) -> None:
     """One too many is told so at once; when one ends there is room again."""
     held = []

@@ -15,13 +15,13 @@ and a name is never closed for longer than a window divided by ``attempts``. Add
 is what one customer is given.
 """
 
-import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from sandgate.auth.names import is_user_name
+from sandgate.core.addresses import network_of
 from sandgate.core.clock import Clock
 from sandgate.core.errors import TooManyLoginAttempts
 
@@ -104,7 +104,7 @@ class LoginThrottle:
         """Let an attempt through, counted as failed. Raises ``TooManyLoginAttempts``."""
         # Names that nobody can have are one name: they may be of any length.
         attempt_name = name if is_user_name(name) else ""
-        network = _find_network(address)
+        network = network_of(address)
         attempt = LoginAttempt(attempt_name, network, self._is_trusted(attempt_name, network))
         now = self._clock.monotonic()
         wait_s = max(buckets.wait_s(key, now) for buckets, key in self._counted(attempt))
@@ -142,16 +142,3 @@ class LoginThrottle:
         """Whether the name has logged in from there lately."""
         at = self._succeeded.get((name, network))
         return at is not None and self._clock.monotonic() - at < _REMEMBER_SUCCESS_S
-
-
-def _find_network(address: str) -> str:
-    """What addresses are counted by."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return "unknown"
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.IPv6Network((int(parsed), 64), strict=False).network_address)
-    return str(parsed)

@@ -100,9 +100,10 @@ def find_container_runtime(settings: Settings, isolation: Isolation) -> Runsc | 
 
 
 def _needed_paths(settings: Settings) -> list[Path]:
-    """What the gateway must be able to read: the program, its interpreter, and the state."""
+    """What the gateway must be able to read: the program, its interpreter, the state, and what TLS needs."""
     package = Path(__file__).resolve().parents[2]
-    return [Path(sys.prefix), Path(sys.base_prefix).resolve(), package, settings.state.resolve()]
+    tls = [path.parent for path in (settings.tls_certificate, settings.tls_key) if path is not None]
+    return [Path(sys.prefix), Path(sys.base_prefix).resolve(), package, settings.state.resolve(), *dict.fromkeys(tls)]
 
 
 def choose_identity(settings: Settings, isolation: Isolation, prefixes: Sequence[Path]) -> Identity:
@@ -207,10 +208,10 @@ def _first_password(admin: "FirstAdmin") -> str:
     return f"in {admin.password_file}"
 
 
-def _announce(sock: socket.socket, started: "Started") -> None:
+def _announce(sock: socket.socket, started: "Started", scheme: str = "http") -> None:
     host, port = sock.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    lines = [f"sandgate is serving on http://{shown}:{port}", f"  documentation  http://{shown}:{port}/docs"]
+    lines = [f"sandgate is serving on {scheme}://{shown}:{port}", f"  documentation  {scheme}://{shown}:{port}/docs"]
     if started.admin is not None:
         lines.append(f"  admin          {started.admin.name}")
         lines.append(f"  password       {_first_password(started.admin)}")
@@ -280,13 +281,18 @@ class _Server:
             Isolation(self._settings.isolation),
             self._config.socket_path,
             self._sock.dup(),
-            lambda started: _announce(self._sock, started),
+            lambda started: _announce(self._sock, started, "http" if self._settings.tls_key is None else "https"),
         )
 
 
 def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises ``SandgateError`` when the server cannot be started."""
-    settings = settings.model_copy(update={"state": settings.state.absolute()})
+    paths = {
+        name: path.absolute()
+        for name in ("state", "tls_certificate", "tls_key")
+        if (path := getattr(settings, name)) is not None
+    }
+    settings = settings.model_copy(update=paths)
     isolation = choose_isolation(settings)
     # What dies leaves no image of its memory behind; 0 would still hand one to a program that collects them.
     # Source: core(5), do_coredump() in fs/coredump.c.

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from sandgate.core.addresses import TrustedProxies
 from sandgate.core.errors import ConfigurationError
 from sandgate.core.limits import Limits
 
@@ -105,6 +106,19 @@ class Settings(BaseModel):
         True, "Executions that the service carried out have an entry in the audit log; what was refused always has one."
     )
 
+    # Reached from elsewhere
+    tls_certificate: Path | None = _setting(
+        None, "File with the certificate and those that lead to its root, in PEM. With it, the server speaks TLS only."
+    )
+    tls_key: Path | None = _setting(
+        None, "File with its key, in PEM, without a password. Both files are read again when they change."
+    )
+    trusted_proxies: str = _setting(
+        "",
+        "Addresses and networks (`10.1.0.0/16`) of proxies, separated by commas, that are believed about their clients "
+        "(`X-Forwarded-For`, `X-Forwarded-Proto`). Nobody else is.",
+    )
+
     # Limits of the API
     max_body_bytes: int = _setting(2 * 1024 * 1024, "Largest request body.", unit="bytes", ge=1024)
     max_code_bytes: int = _setting(1024 * 1024, "Largest piece of code.", unit="bytes", ge=1)
@@ -118,6 +132,12 @@ class Settings(BaseModel):
     head_timeout_s: float = _setting(10.0, "How long a client may take to send a request's head.", unit="s", gt=0)
     body_timeout_s: float = _setting(30.0, "How long a client may take to send a request's body.", unit="s", gt=0)
     max_connections: int = _setting(1000, "Connections served at once; further ones are answered 503.", ge=1)
+    max_connections_per_address: int = _setting(
+        500, "Connections of one address (IPv6: of its /64) served at once; trusted proxies may have more.", ge=1
+    )
+    max_requests_at_once_per_user: int = _setting(
+        600, "Requests of one user that are being served at once, on this server; further ones are answered 429.", ge=1
+    )
     idempotency_retention_s: int = _setting(86_400, "How long an `Idempotency-Key` is remembered.", unit="s", ge=60)
 
     # Environments
@@ -315,6 +335,18 @@ class Settings(BaseModel):
     most_spare_sandboxes: int = _setting(
         64, "The most of them after many were asked for at once; fewer again when it has been quiet.", ge=0, le=1000
     )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, text: str) -> str:
+        TrustedProxies.parse(text)
+        return text
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "Settings":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        return self
 
     def limits(self) -> Limits:
         """The default ceilings of an environment."""

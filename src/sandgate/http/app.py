@@ -6,6 +6,7 @@ from starlette.types import ASGIApp
 
 from sandgate.auth.base import Authenticator, Users
 from sandgate.config.settings import Settings
+from sandgate.core.addresses import TrustedProxies
 from sandgate.core.audit import AuditSink
 from sandgate.core.clock import Clock
 from sandgate.environments.base import Environments, Files, Quotas, Templates
@@ -15,7 +16,7 @@ from sandgate.http.boundary import Boundary
 from sandgate.http.idempotency import IdempotentRequests
 from sandgate.http.metrics import HttpMetrics
 from sandgate.http.operation import Gate
-from sandgate.http.rate import RequestRate
+from sandgate.http.rate import RequestRate, RequestsAtOnce
 from sandgate.http.readiness import Check, Readiness
 from sandgate.http.routes.artifacts import add_artifact_routes
 from sandgate.http.routes.audit import add_audit_routes
@@ -68,8 +69,9 @@ def create_app(
     """
     keys = IdempotentRequests(idempotency, clock, settings.idempotency_retention_s, server_id)
     rate = RequestRate(settings.requests_per_s, clock)
+    at_once = RequestsAtOnce(settings.max_requests_at_once_per_user)
     audited = AuditedRequests(audit, clock, with_executions=settings.audit_executions)
-    api = Api(Gate(authenticator, keys, settings.max_body_bytes, rate, audited))
+    api = Api(Gate(authenticator, keys, settings.max_body_bytes, rate, at_once, audited))
     metrics = HttpMetrics()
     streams = Streams(settings)
     metrics.add_gauge("sandgate_streams_open", "Event streams that are open.", lambda: streams.open_count)
@@ -91,4 +93,4 @@ def create_app(
     add_audit_routes(api, audit_rows)
     add_health_routes(api, Readiness(checks, clock), metrics)
     add_docs_routes(api)
-    return Boundary(api.router, metrics, audited)
+    return Boundary(api.router, metrics, audited, TrustedProxies.parse(settings.trusted_proxies))

@@ -1,6 +1,7 @@
 """Reads request bodies and query strings: strict, bounded, and with one kind of refusal."""
 
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
@@ -20,6 +21,8 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 _MOST_FIELDS_NAMED = 20
 _LONGEST_NAME = 80
 _MOST_QUERY_FIELDS = 50
+_DEEPEST = 100
+_LONGEST_NUMBER = 21
 
 # Pydantic's words for these are about inputs and extras; callers know fields.
 _PROBLEMS = {
@@ -90,7 +93,7 @@ def parse_json(raw: bytes) -> Any:
     """A JSON text as Python objects. Raises ``InvalidRequest``.
 
     Refused beyond what JSON itself refuses: NaN and Infinity, keys given twice, characters that no text can hold
-    (NUL, lone surrogates), numbers of thousands of digits, nesting as deep as a stack.
+    (NUL, lone surrogates), whole numbers beyond 64 bits, numbers beyond a double, nesting beyond 100 levels.
     """
     try:
         value = _decoder.decode(raw.decode("utf-8"))
@@ -102,6 +105,9 @@ def parse_json(raw: bytes) -> Any:
         refuse_field("body", f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}")
     except ValueError as error:
         refuse_field("body", f"is not JSON: {str(error)[:_LONGEST_NAME]}")
+    # Brackets in texts count too, which only means that it is looked at closely.
+    if raw.count(b"{") + raw.count(b"[") > _DEEPEST:
+        _check_depth(value)
     # Without an escape there can be neither: raw control characters are refused, and so are encoded surrogates.
     if b"\\u" in raw:
         _check_texts(value)
@@ -181,7 +187,41 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+def _parse_whole(text: str) -> int:
+    """Numbers that every reader and every database can hold."""
+    if len(text) > _LONGEST_NUMBER or not -(2**63) <= (value := int(text)) < 2**64:
+        raise ValueError("a whole number needs more than 64 bits; send it as a text")
+    return value
+
+
+def _parse_fraction(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number is larger than any that can be held")
+    return value
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique_keys,
+    parse_constant=_refuse_constant,
+    parse_int=_parse_whole,
+    parse_float=_parse_fraction,
+)
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ``InvalidRequest`` for what is nested deeper than anybody's recursion bears."""
+    level, depth = [value], 0
+    while level:
+        if depth > _DEEPEST:
+            refuse_field("body", f"is nested deeper than {_DEEPEST} levels")
+        depth += 1
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
 
 
 def _check_texts(value: Any) -> None:

@@ -5,6 +5,7 @@ import time
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sandgate.core.addresses import TrustedProxies
 from sandgate.core.errors import SandgateError
 from sandgate.http.answer import Answer, Header
 from sandgate.http.audit import AuditedRequests
@@ -17,7 +18,13 @@ from sandgate.telemetry.log import get_logger
 SAFETY_HEADERS: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
 )
+# What is no page of ours shows nothing, runs nothing, and stands in no frame.
+CONTENT_POLICY: Header = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+# For a year. Only told over TLS; elsewhere it means nothing. Source: RFC 6797, section 7.2.
+STAY_SECURE: Header = (b"strict-transport-security", b"max-age=31536000")
 NO_STORE: Header = (b"cache-control", b"no-store")
 
 _log = get_logger(__name__)
@@ -26,10 +33,17 @@ _log = get_logger(__name__)
 class Boundary:
     """An ASGI application around another one: request ids, safety headers, metrics, and an answer to every error."""
 
-    def __init__(self, app: ASGIApp, metrics: HttpMetrics, audit: AuditedRequests | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: HttpMetrics,
+        audit: AuditedRequests | None = None,
+        proxies: TrustedProxies | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._audit = audit
+        self._proxies = proxies or TrustedProxies(())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -41,7 +55,7 @@ class Boundary:
         if is_head:
             # Answered like GET; the server leaves the body out.
             scope = {**scope, "method": "GET"}
-        exchange = begin_exchange(scope, wants_head_only=is_head)
+        exchange = begin_exchange(scope, self._proxies, wants_head_only=is_head)
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
 
         async def send_dressed(message: Message) -> None:
@@ -73,6 +87,10 @@ def _dress(headers: list[Header], exchange: Exchange) -> list[Header]:
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append(NO_STORE)
     headers.extend(SAFETY_HEADERS)
+    if not any(name == CONTENT_POLICY[0] for name, _ in headers):
+        headers.append(CONTENT_POLICY)
+    if exchange.is_secure:
+        headers.append(STAY_SECURE)
     headers.append((b"x-request-id", exchange.request_id.encode()))
     return headers
 

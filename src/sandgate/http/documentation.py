@@ -21,6 +21,7 @@ ALWAYS: tuple[type[SandgateError], ...] = (
 WITH_CALLER: tuple[type[SandgateError], ...] = (
     errors.NotAuthenticated,
     errors.TooManyRequests,
+    errors.TooManyRequestsAtOnce,
     errors.StoreUnavailable,
 )
 WITH_FIELDS: tuple[type[SandgateError], ...] = (errors.InvalidRequest,)

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from sandgate.core.addresses import TrustedProxies
 from sandgate.core.audit import Credential
 from sandgate.core.errors import MalformedRequest
 from sandgate.core.idempotency import KeyClaim
@@ -20,6 +21,7 @@ _SINGLE = frozenset(
 )
 _KEY = "sandgate.exchange"
 _UNKNOWN = "unknown"
+_NO_PROXIES = TrustedProxies(())
 
 
 class Exchange:
@@ -40,6 +42,8 @@ class Exchange:
         "drafted",
         "facts",
         "headers",
+        "holds_place",
+        "is_secure",
         "kept",
         "login_name",
         "operation",
@@ -60,6 +64,8 @@ class Exchange:
         self.kept = False
         self.drafted: bytes | None = None
         self.address = address
+        self.is_secure = False
+        self.holds_place = False
         self.caller: Principal | None = None
         self.credential = Credential.NONE
         self.changes = False
@@ -89,10 +95,15 @@ class Exchange:
             raise MalformedRequest(f"The request has more than one header {', '.join(repeated)}; send one of each")
 
 
-def begin_exchange(scope: Scope, *, wants_head_only: bool = False) -> Exchange:
-    """Read the head of a request and keep what was read with it."""
+def begin_exchange(scope: Scope, proxies: TrustedProxies = _NO_PROXIES, *, wants_head_only: bool = False) -> Exchange:
+    """Read the head of a request and keep what was read with it. ``proxies`` are believed about who sent it."""
     client = scope.get("client")
     exchange = Exchange(scope["headers"], client[0] if client else "", wants_head_only=wants_head_only)
+    exchange.is_secure = scope.get("scheme") == "https"
+    if proxies and proxies.holds(exchange.address):
+        values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        exchange.address = proxies.find_client(exchange.address, values)
+        exchange.is_secure = exchange.headers.get(b"x-forwarded-proto", b"").strip().lower() == b"https"
     scope[_KEY] = exchange
     return exchange
 

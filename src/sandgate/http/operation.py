@@ -23,7 +23,7 @@ from sandgate.http.bodies import JSON_TYPE, check_media_type, parse_json, read_b
 from sandgate.http.exchange import Exchange, exchange_of
 from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.idempotency import IdempotentRequests
-from sandgate.http.rate import RequestRate
+from sandgate.http.rate import RequestRate, RequestsAtOnce
 from sandgate.http.streaming import EventStream
 
 # Parts of paths that are credentials.
@@ -40,6 +40,7 @@ class Gate:
     idempotency: IdempotentRequests
     max_body_bytes: int
     rate: RequestRate
+    at_once: RequestsAtOnce
     audit: AuditedRequests
 
 
@@ -155,6 +156,13 @@ class Operation(APIRoute):
         exchange = exchange_of(scope)
         exchange.operation = self.unique_id
         exchange.changes = self._audit is not Audit.READ
+        try:
+            await self._serve(scope, receive, send, exchange)
+        finally:
+            if exchange.holds_place and exchange.caller is not None:
+                self._gate.at_once.give_back(exchange.caller.user_id)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         arguments = await self._read(scope, receive, exchange)
         if self._idempotent and IDEMPOTENCY_HEADER in exchange.headers:
             answer = await self._answer_once(exchange, arguments)
@@ -176,6 +184,8 @@ class Operation(APIRoute):
         if signature.caller is not None:
             caller = exchange.caller = await authenticate(exchange, self._gate.authenticator)
             self._gate.rate.take(caller.user_id)
+            self._gate.at_once.take(caller.user_id)
+            exchange.holds_place = True
             arguments[signature.caller] = caller
         for name, parse in signature.path:
             arguments[name] = parse(scope["path_params"][name])

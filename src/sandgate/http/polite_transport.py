@@ -70,7 +70,8 @@ class PoliteTransport:
             return
         self.is_lingering = True
         self._flush()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
         self._transport.resume_reading()
         self._timer = self._loop.call_later(_LINGER_S, self._close_now)
 

@@ -75,6 +75,7 @@ STATUSES: Mapping[type[SandgateError], int] = {
     errors.ExecutionQuotaExceeded: 429,
     errors.TooManyRuns: 429,
     errors.TooManyStreams: 429,
+    errors.TooManyRequestsAtOnce: 429,
     errors.TooManyTriggers: 429,
     errors.TooManyDeliveries: 429,
     errors.HeadTooLarge: 431,

@@ -2,7 +2,9 @@
 
 import asyncio
 import enum
-from dataclasses import dataclass
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +12,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sandgate.config.settings import Settings
+from sandgate.core.addresses import TrustedProxies, network_of
 from sandgate.core.errors import (
     HeadTooLarge,
     MalformedRequest,
@@ -18,7 +21,7 @@ from sandgate.core.errors import (
     TooManyConnections,
 )
 from sandgate.core.ids import make_id
-from sandgate.http.boundary import NO_STORE, SAFETY_HEADERS
+from sandgate.http.boundary import CONTENT_POLICY, NO_STORE, SAFETY_HEADERS
 from sandgate.http.polite_transport import PoliteTransport
 from sandgate.http.problems import render_problem
 from sandgate.telemetry.log import get_logger
@@ -40,11 +43,22 @@ class WireLimits:
     head_timeout_s: float
     body_timeout_s: float
     max_connections: int
+    max_of_address: int = sys.maxsize
+    proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
+    held: Counter[str] = field(default_factory=Counter)
+    """Connections by the network of their client."""
 
     @classmethod
     def of(cls, settings: Settings) -> "WireLimits":
         """From the settings."""
-        return cls(settings.head_timeout_s, settings.body_timeout_s, settings.max_connections)
+        proxies = TrustedProxies.parse(settings.trusted_proxies)
+        return cls(
+            settings.head_timeout_s,
+            settings.body_timeout_s,
+            settings.max_connections,
+            settings.max_connections_per_address,
+            proxies,
+        )
 
 
 class _Phase(enum.Enum):
@@ -79,6 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed_bytes = 0
         self._wanted_keep_alive: bool | None = None
         self._polite: PoliteTransport
+        self._place: str | None = None
 
     # What the event loop calls
 
@@ -92,6 +107,13 @@ class BoundedProtocol(HttpToolsProtocol):
         elif beyond > 0:
             most = self._limits.max_connections
             self._refuse(TooManyConnections(f"The server holds {most} connections, the most it may; ask again later"))
+        elif self._is_crowding(transport):
+            most = self._limits.max_of_address
+            self._refuse(
+                TooManyConnections(
+                    f"The server holds {most} connections from your address, the most it may; ask again later"
+                )
+            )
         else:
             self._phase = _Phase.HEAD
             self._time_phase()
@@ -120,6 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _Phase.IDLE
         self._cancel_timer()
         self._polite.lost()
+        self._give_place_back()
         self.resume_writing()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -173,6 +196,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _Phase.IDLE
 
     # The rest
+
+    def _is_crowding(self, transport: asyncio.Transport) -> bool:
+        """Count the connection for its client's address; whether that has too many by now."""
+        peer = transport.get_extra_info("peername")
+        if not isinstance(peer, tuple) or self._limits.proxies.holds(str(peer[0])):
+            return False
+        self._place = network_of(str(peer[0]))
+        self._limits.held[self._place] += 1
+        return self._limits.held[self._place] > self._limits.max_of_address
+
+    def _give_place_back(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self._limits.held[place] -= 1
+            if not self._limits.held[place]:
+                del self._limits.held[place]
 
     def _look_at_phase(self, received: int) -> None:
         """After bytes were parsed: bound what is incomplete."""
@@ -289,6 +328,7 @@ class BoundedProtocol(HttpToolsProtocol):
             *answer.head(),
             NO_STORE,
             *SAFETY_HEADERS,
+            CONTENT_POLICY,
             (b"x-request-id", request_id.encode()),
             (b"connection", b"close"),
         ]

@@ -1,7 +1,9 @@
-"""How many requests each user may send."""
+"""How many requests each user may send, and have served at once."""
+
+from collections import Counter
 
 from sandgate.core.clock import Clock
-from sandgate.core.errors import TooManyRequests
+from sandgate.core.errors import TooManyRequests, TooManyRequestsAtOnce
 from sandgate.core.ids import UserId
 
 # Whoever has been quiet for a second starts with a full bucket anyway, and need not be remembered.
@@ -33,3 +35,27 @@ class RequestRate:
 
     def _forget_full(self, now: float) -> None:
         self._buckets = {user_id: bucket for user_id, bucket in self._buckets.items() if now - bucket[1] < 1}
+
+
+class RequestsAtOnce:
+    """Counts the requests of each user that are being served."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: Counter[UserId] = Counter()
+
+    def take(self, user_id: UserId) -> None:
+        """Count one more. Raises ``TooManyRequestsAtOnce``, with nothing counted."""
+        held = self._held[user_id]
+        if held >= self._most:
+            raise TooManyRequestsAtOnce(
+                f"{self._most} requests of yours are being served, the most that may be; wait for their answers",
+                {"limit": self._most},
+            )
+        self._held[user_id] = held + 1
+
+    def give_back(self, user_id: UserId) -> None:
+        """Count one less."""
+        self._held[user_id] -= 1
+        if not self._held[user_id]:
+            del self._held[user_id]

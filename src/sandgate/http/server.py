@@ -11,8 +11,11 @@ from starlette.types import ASGIApp
 
 from sandgate.config.settings import Settings
 from sandgate.http.protocol import BoundedProtocol, WireLimits
+from sandgate.http.tls import Tls
 
 _KEEP_ALIVE_S = 60
+_HANDSHAKE_S = 10.0
+_GOODBYE_S = 2.0
 _BACKLOG = 2048
 # What is still being answered after the service was stopped is cut off after this time.
 _LAST_ANSWERS_S = 5
@@ -35,8 +38,10 @@ async def serve(
 
     ``started`` is called once requests are answered. After ``stop`` no connection is accepted any more and idle ones
     are closed; then ``drain`` is awaited, while requests under way are still answered; then the rest is closed.
-    Signals are the caller's affair. Runs on the running event loop, which should be uvloop's.
+    Signals are the caller's affair. Runs on the running event loop, which should be uvloop's. Raises
+    ``ConfigurationError`` when there is to be TLS and its files are of no use.
     """
+    tls = Tls.of(settings)
     _probe_silent_clients(sock)
     config = uvicorn.Config(
         app,
@@ -52,7 +57,7 @@ async def serve(
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
         backlog=_BACKLOG,
     )
-    await _Server(config, started, stop, drain).serve(sockets=[sock])
+    await _Server(config, tls, started, stop, drain).serve(sockets=[sock])
 
 
 class _Server(uvicorn.Server):
@@ -61,11 +66,13 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
+        tls: Tls | None,
         started: Callable[[], None],
         stop: asyncio.Event,
         drain: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._on_started = started
         self._stop = stop
         self._drain = drain
@@ -81,8 +88,38 @@ class _Server(uvicorn.Server):
         self._on_started()
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _TICK_S)
+                async with asyncio.timeout(_TICK_S):
+                    await self._stop.wait()
             await self.on_tick(0)
+            if self._tls is not None:
+                self._tls.follow()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with a deadline for the handshake of TLS."""
+        if self._tls is None:
+            await super().startup(sockets)
+            return
+        await self.lifespan.startup()
+        config = self.config
+
+        def make_protocol() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                make_protocol,
+                sock=sock,
+                ssl=self._tls.context,
+                backlog=config.backlog,
+                ssl_handshake_timeout=_HANDSHAKE_S,
+                ssl_shutdown_timeout=_GOODBYE_S,
+            )
+            for sock in sockets or ()
+        ]
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let the service stop, finish what is open."""

@@ -54,6 +54,19 @@ class Environment(AnswerModel):
     metadata: Mapping[str, str]
 
 
+class FileEntry(AnswerModel):
+    """A file, a folder, a link or something else of an environment; ``encoded_path`` is as it stands in an address."""
+
+    path: str
+    name: str
+    encoded_path: str
+    kind: str
+    size_bytes: int
+    mode: str
+    modified_at: datetime
+    target: str | None
+
+
 class Workflow(AnswerModel):
     """A workflow; ``definition`` is as it was sent."""
 

@@ -6,6 +6,7 @@ from typing import Any, TypedDict, Unpack
 
 from sandgate.sdk.answers import Environment, Execution
 from sandgate.sdk.events import EventParser, ServerEvent
+from sandgate.sdk.files import FileCalls, environment_path
 from sandgate.sdk.reading import quote_part, read_answer
 from sandgate.sdk.transport import Asked, Transport
 
@@ -45,7 +46,7 @@ def _file(path: str, content: str | bytes) -> dict[str, str]:
     return {"path": path, "content_base64": b64encode(content).decode()}
 
 
-class EnvironmentCalls:
+class EnvironmentCalls(FileCalls):
     """The part of :class:`sandgate.sdk.client.Client` that is about environments; it raises what that one does."""
 
     _transport: Transport
@@ -132,8 +133,3 @@ class EnvironmentCalls:
         with self._transport.opened_stream(asked, headers, silence_s) as pieces:
             for piece in pieces:
                 yield from parser.feed(piece)
-
-
-def environment_path(environment_id: str) -> str:
-    """Where an environment is."""
-    return f"{_ENVIRONMENTS}/{quote_part(environment_id)}"

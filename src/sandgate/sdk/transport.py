@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +134,29 @@ class Transport:
                     f"{self.address}{asked.path} was answered as {kind!r}, not as a stream of events"
                 )
             yield response.iter_bytes()
+
+    @contextmanager
+    def opened_content(self, asked: Asked) -> Iterator[Iterator[bytes]]:
+        """The body of an answer as it arrives, in pieces, whatever it is.
+
+        Raises ``ApiError``, ``ServerUnreachable``, from the pieces too.
+        """
+        with self._translated(), self._http.stream(asked.method, asked.path, params=asked.query) as response:
+            if not response.is_success:
+                response.read()
+                raise _refusal(response)
+            yield response.iter_bytes()
+
+    def send_content(self, asked: Asked, content: bytes | Iterable[bytes]) -> Json:
+        """Send bytes as the body; the parsed answer. Never sent twice. Raises what :meth:`ask` does."""
+        with self._translated():
+            headers = {"Content-Type": "application/octet-stream"}
+            response = self._http.request(
+                asked.method, asked.path, content=content, params=asked.query, headers=headers
+            )
+        if response.is_success:
+            return _parse(response)
+        raise _refusal(response)
 
     def _ask_once(self, asked: Asked) -> Json:
         limits = httpx.Timeout(

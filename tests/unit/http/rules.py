@@ -160,11 +160,11 @@ async def make_things(site: Site) -> dict[str, str]:
 
 async def ask(site: Site, method: str, path: str, who: str, body: Any, things: dict[str, str]) -> httpx.Response:
     """Send the request of a rule as somebody, with the things in its path and body."""
-    named = {} if body is None else {"json": _filled(body, things)}
+    named = {} if body is None else {"json": filled(body, things)}
     return await site.send(method, path.format(**things), None if who == "anonymous" else who, **named)
 
 
-def _filled(body: dict[str, Any], things: dict[str, str]) -> dict[str, Any]:
+def filled(body: dict[str, Any], things: dict[str, str]) -> dict[str, Any]:
     """The body with the things that it names."""
     marks = {f"{{{name}}}": value for name, value in things.items()}
     return {name: marks.get(value, value) if isinstance(value, str) else value for name, value in body.items()}

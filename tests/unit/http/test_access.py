@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.http.rules import ROLES, RULES, ask, make_things
+from tests.unit.http.rules import ROLES, RULES, ask, filled, make_things
 from tests.unit.http.site import Site
 
 
@@ -32,3 +32,59 @@ async def test_every_caller_gets_what_the_rule_says(site: Site, method: str, pat
                 named, nameless = named.replace(value, name), nameless.replace(unknown[name], name)
             assert (missing.status_code, nameless) == (404, named)
         await site.renew_account("user")
+
+
+async def _spoil_token(site: Site, how: str) -> str:
+    """A credential of an admin that is good no longer."""
+    admin = site.accounts["admin"]
+    if how == "expired api key":
+        key = (await site.post("/api/v1/auth/api-keys", {"label": "x", "expires_in": 1}, "admin")).json()["api_key"]
+        site.clock.advance(2)
+        return str(key)
+    if how == "deleted api key":
+        made = (await site.post("/api/v1/auth/api-keys", {"label": "x"}, "admin")).json()
+        await site.send("DELETE", f"/api/v1/auth/api-keys/{made['api_key_id']}", "admin")
+        return str(made["api_key"])
+    if how == "revoked token":
+        await site.post("/api/v1/auth/revoke", None, "admin")
+        return admin.token
+    if how == "expired token":
+        site.clock.advance(site.settings.token_lifetime_s + 1)
+        return admin.token
+    other = await site.add_account("other admin".replace(" ", "-"), admin.principal.role)
+    if how == "token of a disabled user":
+        await site.users.update(None, other.principal.user_id, disabled=True)
+    elif how == "token from before a new password":
+        await site.users.update(None, other.principal.user_id, password="another long password")
+    else:
+        await site.users.delete(None, other.principal.user_id)
+    return other.token
+
+
+SPOILT = (
+    "expired api key",
+    "deleted api key",
+    "revoked token",
+    "expired token",
+    "token of a disabled user",
+    "token from before a new password",
+    "token of a deleted user",
+)
+
+
+@pytest.mark.parametrize("how", SPOILT)
+async def test_a_credential_that_is_good_no_longer_opens_nothing(site: Site, how: str) -> None:
+    """No operation of the document but those that ask nobody; nothing is done, and the answer is always the same."""
+    made = await make_things(site)
+    credential = await _spoil_token(site, how)
+    headers = {"Authorization": f"Bearer {credential}"}
+    messages = set()
+    for (method, path), rule in RULES.items():
+        if rule.anonymous != 401:
+            continue
+        named = {} if rule.body is None else {"json": filled(rule.body, made)}
+        answer = await site.send(method, path.format(**made), None, headers=headers, **named)
+        assert answer.status_code == 401, f"{method} {path}: {answer.text}"
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        messages.add(answer.json()["error"]["message"])
+    assert len(messages) == 1

@@ -23,7 +23,11 @@ CROWD = b"&".join([b"a%d=1" % number for number in range(60)])
 # Texts without the two kinds of characters that are refused.
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
     max_leaves=20,
 )
@@ -196,3 +200,26 @@ async def test_a_body_that_breaks_off_is_nobodys() -> None:
 
     with pytest.raises(ClientGone):
         await read_body(scope, receive, 10)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
+def test_nesting_is_bounded(opening: str) -> None:
+    """A hundred levels are read; more would be too deep for somebody behind."""
+    closing = "".join({"[": "]", "{": "}"}[character] for character in reversed(opening) if character in "[{")
+    levels = sum(character in "[{" for character in opening)
+    parse_json((opening * (100 // levels) + "1" + closing * (100 // levels)).encode())
+    for times in (102 // levels, 900 // levels, 100_000):
+        with pytest.raises(InvalidRequest, match=r"nested"):
+            parse_json((opening * times + "1" + closing * times).encode())
+
+
+@pytest.mark.parametrize("text", [str(2**64), str(-(2**63) - 1), "9" * 400, "9" * 5000, "1e309", "-1e999", "1" * 22])
+def test_numbers_are_bounded(text: str) -> None:
+    """To what every reader and every database can hold."""
+    with pytest.raises(InvalidRequest, match="number"):
+        parse_json(f'{{"a": [{text}]}}'.encode())
+
+
+def test_brackets_in_texts_are_no_nesting() -> None:
+    """Code is full of them."""
+    assert parse_json(json.dumps({"code": "[{" * 500}).encode()) == {"code": "[{" * 500}

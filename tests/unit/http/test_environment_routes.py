@@ -55,7 +55,7 @@ async def test_name_and_template_are_enough(site: Site) -> None:
         ({"limits": {"cpu": "1"}}, "limits.cpu"),
         ({"limits": {"cpu": True}}, "limits.cpu"),
         ({"limits": {"processes": 2}}, "limits.processes"),
-        ({"limits": {"disk_mb": 10**30}}, "limits.disk_mb"),
+        ({"limits": {"disk_mb": 2**60}}, "limits.disk_mb"),
         ({"limits": {"open_files": 9}}, "limits.open_files"),
         ({"status": "running"}, "status"),
         ({"privileged": True}, "privileged"),

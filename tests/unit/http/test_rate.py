@@ -1,12 +1,15 @@
-"""How many requests a user may send."""
+"""How many requests a user may send, and have served at once."""
+
+import asyncio
+from typing import Any
 
 import pytest
 
 from sandgate.core.clock import ManualClock
-from sandgate.core.errors import TooManyRequests
+from sandgate.core.errors import StoreUnavailable, TooManyRequests, TooManyRequestsAtOnce
 from sandgate.core.ids import UserId, make_user_id
 from sandgate.http import rate
-from sandgate.http.rate import RequestRate
+from sandgate.http.rate import RequestRate, RequestsAtOnce
 from tests.unit.http.site import ENVIRONMENTS, Site
 
 
@@ -74,3 +77,44 @@ async def test_a_crowd_is_answered_429(site: Site, monkeypatch: pytest.MonkeyPat
     assert answers[-1].json()["error"]["code"] == "RATE_LIMITED"
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert (await site.get(ENVIRONMENTS, who="stranger")).status_code == 200
+
+
+def test_so_many_requests_are_served_at_once() -> None:
+    """Of each user; whoever got an answer may send the next one."""
+    at_once, ann = RequestsAtOnce(2), make_user_id()
+    for _ in range(2):
+        at_once.take(ann)
+    with pytest.raises(TooManyRequestsAtOnce) as caught:
+        at_once.take(ann)
+    assert caught.value.details == {"limit": 2}
+    at_once.take(make_user_id())
+    at_once.give_back(ann)
+    at_once.take(ann)
+
+
+async def test_a_crowd_at_once_is_answered_429_and_then_served(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However a request ended, its place is given back."""
+    limit, take, give_back = RequestsAtOnce(3), RequestsAtOnce.take, RequestsAtOnce.give_back
+    monkeypatch.setattr(RequestsAtOnce, "take", lambda _all, user_id: take(limit, user_id))
+    monkeypatch.setattr(RequestsAtOnce, "give_back", lambda _all, user_id: give_back(limit, user_id))
+    slow, all_came, came = asyncio.Event(), asyncio.Event(), []
+
+    async def wait(*_: Any, **__: Any) -> Any:
+        came.append(1)
+        if len(came) == 3:
+            all_came.set()
+        await slow.wait()
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(site.users, "get", wait)
+    path = f"/api/v1/users/{site.accounts['user'].principal.user_id}"
+    held = [asyncio.ensure_future(site.get(path, "admin")) for _ in range(3)]
+    await all_came.wait()
+    refused = await site.get("/api/v1/auth/api-keys", "admin")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "TOO_MANY_REQUESTS_AT_ONCE")
+    assert refused.headers["retry-after"]
+    assert (await site.get("/api/v1/auth/api-keys", "user")).status_code == 200
+    slow.set()
+    assert {answer.status_code for answer in await asyncio.gather(*held)} == {503}
+    assert not limit._held
+    assert (await site.get("/api/v1/auth/api-keys", "admin")).status_code == 200

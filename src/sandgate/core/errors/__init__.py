@@ -78,6 +78,7 @@ from sandgate.core.errors.requests import (
     MethodNotAllowed,
     PayloadTooLarge,
     RequestTimeout,
+    TooManyRequestsAtOnce,
     TooManyStreams,
     UnsupportedMediaType,
 )
@@ -167,6 +168,7 @@ __all__ = [
     "TooManyExecutions",
     "TooManyLoginAttempts",
     "TooManyRequests",
+    "TooManyRequestsAtOnce",
     "TooManyRuns",
     "TooManySecrets",
     "TooManyStreams",

@@ -28,7 +28,7 @@ class ServiceDraining(MechanismFault):
 
 
 class TooManyConnections(MechanismFault):
-    """The server holds as many connections as the setting allows."""
+    """The server holds as many connections, in all or from one address, as the settings allow."""
 
     code = "TOO_MANY_CONNECTIONS"
 

@@ -66,6 +66,12 @@ class IdempotencyInProgress(Conflict):
     code = "IDEMPOTENCY_IN_PROGRESS"
 
 
+class TooManyRequestsAtOnce(TooManyRequests):
+    """As many requests of the caller are being served as the setting allows; ``details`` has ``limit``."""
+
+    code = "TOO_MANY_REQUESTS_AT_ONCE"
+
+
 class TooManyStreams(TooManyRequests):
     """As many event streams are open, of the caller or of all, as the settings allow."""
 

@@ -44,7 +44,7 @@ _TAG = "runs"
 
 _STREAM = {
     "description": "Server-sent events until the run has ended.",
-    "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}},
+    "content": {MEDIA_TYPE: {"schema": {"description": "A stream of events."}, "example": EVENTS_EXAMPLE}},
 }
 
 
