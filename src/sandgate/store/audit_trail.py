@@ -108,7 +108,8 @@ class AuditTrail(AuditSink):
         try:
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._some.wait(), _LOOK_EVERY_S)
+                    async with asyncio.timeout(_LOOK_EVERY_S):
+                        await self._some.wait()
                 await asyncio.sleep(_GATHER_S)
                 self._some.clear()
                 self.sum_up()

@@ -121,7 +121,8 @@ class LeaseKeeper:
             pause_s = min(pause_s, self.lease_s / _RENEWALS_A_LEASE - _SHORTEST_PAUSE_S)
         if pause_s > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), None if math.isinf(pause_s) else pause_s)
+                async with asyncio.timeout(None if math.isinf(pause_s) else pause_s):
+                    await self._stirred.wait()
         self._stirred.clear()
 
     async def _keep(self) -> None:
