@@ -97,3 +97,14 @@ def test_nothing_names_the_machine_it_was_written_on() -> None:
     machine = re.compile("|".join(places + hosts))
     found = {path: hit.group() for path in tracked_files() if (hit := machine.search(read_text(path)))}
     assert not found, f"Write what holds on every machine instead: {found}"
+
+
+def test_nobody_waits_with_wait_for() -> None:
+    """``asyncio.timeout`` does not swallow a cancellation that comes together with what was waited for."""
+    found = [
+        source.at(node)
+        for source in sources("src")
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute) and node.attr == "wait_for" and ast.unparse(node.value) == "asyncio"
+    ]
+    assert not found, f"Use asyncio.timeout instead of asyncio.wait_for: {found}"

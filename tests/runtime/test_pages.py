@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.hosts import Bench, available_versions
+from tests.runtime.hosts import Bench, available_versions, until
 
 pytestmark = pytest.mark.needs_root_namespaces
 
 EXECUTIONS = 10
 # Some 40; a hundred when each call goes through functions and attributes of its own.
 MOST_OF_FORKER = 60
+# Some 350 to 600.
+MOST_OF_SANDBOX_KIB = 800
 
 
 def _faults(pid: int) -> int:
@@ -30,3 +32,19 @@ async def test_forker_touches_few_pages(version: str, standard: Bench) -> None:
     for _ in range(EXECUTIONS):
         assert await standard.works(sandbox)
     assert (_faults(forker) - start) / EXECUTIONS <= MOST_OF_FORKER
+
+
+def _own_kib(pid: int) -> int:
+    """Memory that only this process has. Source: proc_pid_smaps_rollup(5)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+@pytest.mark.parametrize("version", available_versions())
+async def test_idle_sandbox_keeps_little_of_its_own(version: str, standard: Bench) -> None:
+    """A forker and a child that waits share nearly all of their memory with the zygote and with each other."""
+    before = set(standard.host.processes())
+    await standard.make(version)
+    await until(lambda: len(set(standard.host.processes()) - before) == 2)
+    own = {pid: _own_kib(pid) for pid in set(standard.host.processes()) - before}
+    assert sum(own.values()) <= MOST_OF_SANDBOX_KIB

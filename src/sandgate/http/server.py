@@ -88,7 +88,8 @@ class _Server(uvicorn.Server):
         self._on_started()
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _TICK_S)
+                async with asyncio.timeout(_TICK_S):
+                    await self._stop.wait()
             await self.on_tick(0)
             if self._tls is not None:
                 self._tls.follow()

@@ -108,7 +108,6 @@ class AuditTrail(AuditSink):
         try:
             while True:
                 with suppress(TimeoutError):
-                    # ``wait_for`` swallows a cancellation that comes together with what was waited for.
                     async with asyncio.timeout(_LOOK_EVERY_S):
                         await self._some.wait()
                 await asyncio.sleep(_GATHER_S)

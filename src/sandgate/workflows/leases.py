@@ -121,7 +121,6 @@ class LeaseKeeper:
             pause_s = min(pause_s, self.lease_s / _RENEWALS_A_LEASE - _SHORTEST_PAUSE_S)
         if pause_s > 0:
             with suppress(TimeoutError):
-                # ``wait_for`` swallows a cancellation that comes together with what was waited for.
                 async with asyncio.timeout(None if math.isinf(pause_s) else pause_s):
                     await self._stirred.wait()
         self._stirred.clear()

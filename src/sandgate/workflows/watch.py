@@ -19,7 +19,8 @@ class RunWatch:
         waiting.add(future)
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(future, limit_s)
+                async with asyncio.timeout(limit_s):
+                    await future
         finally:
             waiting.discard(future)
             if not waiting and self._waiting.get(run_id) is waiting:
