@@ -26,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the markers of the abilities known."""
     for name, ability in ABILITIES.items():
         config.addinivalue_line("markers", f"{name}: {ability.help_text}")
+    config.addinivalue_line("markers", "also_gvisor: of the tests of every class, one that the gvisor class takes, too")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

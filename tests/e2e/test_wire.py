@@ -107,6 +107,15 @@ def test_the_deadline_of_a_head_begins_anew_with_each_request(wire: Wire) -> Non
     assert wire.answer().code == "REQUEST_TIMEOUT"
 
 
+def test_a_long_body_that_keeps_coming_is_waited_for(wire: Wire) -> None:
+    """However much longer than its deadline it takes: the deadline is for who holds a connection and sends nothing."""
+    wire.send("POST /long HTTP/1.1\r\nHost: h\r\nContent-Length: 90000\r\n\r\n")
+    for _ in range(9):
+        wire.send("x" * 10_000)
+        time.sleep(0.1)  # waits: the time that a slow line takes
+    assert json.loads(wire.answer().body)["body"] == 90_000
+
+
 @pytest.mark.parametrize("path", ["/x", "/unread"])
 def test_a_slow_body_is_not_waited_for(wire: Wire, path: str) -> None:
     """408, or the answer if the application does not need the body; closed in either case."""

@@ -63,9 +63,16 @@ async def process(process_host: LauncherHost) -> AsyncIterator[Bench]:
         yield bench
 
 
-@pytest.fixture(params=[_STANDARD, Isolation.PROCESS])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each class in turn for a test of a ``bench``; the gvisor class, which is slow, for those that are marked."""
+    if "bench" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("also_gvisor") is not None
+        metafunc.parametrize("bench", [_STANDARD, Isolation.PROCESS, *([_GVISOR] if marked else [])], indirect=True)
+
+
+@pytest.fixture
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    """A runtime of each class in turn, for what both promise."""
+    """A runtime of each class in turn, for what all promise."""
     host: LauncherHost = request.getfixturevalue(f"{request.param}_host")
     async for bench in _connected(host):
         yield bench

@@ -33,7 +33,7 @@ _LONGEST_UNCHECKED_S = 15.0
 # A client that was cut off asks again after so many milliseconds.
 _RETRY = b"retry: 1000\n\n"
 
-STREAM_DOCUMENT: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+STREAM_DOCUMENT: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"description": "A stream of events."}}}}
 """The part of an operation's document that says what its streams are; to be given an example."""
 
 

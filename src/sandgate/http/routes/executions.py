@@ -27,7 +27,9 @@ from sandgate.http.streaming import LAST_EVENT_ID, LAST_EVENT_ID_PARAMETER, MEDI
 _ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
 _TAG = "executions"
 
-_STREAM_CONTENT: dict[str, Any] = {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EVENTS_EXAMPLE}}
+_STREAM_CONTENT: dict[str, Any] = {
+    MEDIA_TYPE: {"schema": {"description": "A stream of events."}, "example": EVENTS_EXAMPLE}
+}
 _STREAM = {"description": "Server-sent events until the execution has ended.", "content": _STREAM_CONTENT}
 
 
