@@ -177,7 +177,7 @@ async def test_locks(forks: Bench) -> None:
         "except BlockingIOError: answer = False"
     )
     sandbox, neighbour = await forks.make(), await forks.make()
-    holding = sandbox.execute(bench.request(hold))
+    holding = sandbox.execute(forks.request(hold))
     await forks.run(sandbox, "import os, time\nwhile not os.path.exists('held'): time.sleep(0.002)")
     assert await forks.ask(sandbox, take) is False
     assert await forks.ask(neighbour, take) is True
