@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from sandgate.core.errors import StoreUnavailable
+from sandgate.core.quota import QuotaReport, QuotaUse, UserQuota
+from sandgate.http.models.quotas import QuotaParts
 from tests.unit.http.site import ENVIRONMENTS, Site
 from tests.unit.http.test_execution_routes import start
 
@@ -42,6 +44,19 @@ async def test_what_was_set_is_shown_to_the_admin_and_to_the_user(site: Site) ->
     assert shown["environment"] == each
     assert (await site.get(_path(site), "admin")).json()["quota"] == shown == await _own(site)
     assert (await site.send("DELETE", _path(site), "admin")).json()["quota"] == before == await _own(site)
+
+
+def test_settings_beyond_what_may_be_set_for_a_user_are_shown() -> None:
+    """A server whose settings say as good as nothing about a limit says so."""
+    allowed = UserQuota(
+        environment_memory_bytes=1 << 50,
+        environment_cpu_millis=10**9,
+        environment_processes=32_768,
+        environment_disk_bytes=1 << 50,
+    )
+    use = QuotaUse(environments=0, memory_bytes=0, executions_today=0, executions_at_once=0)
+    shown = QuotaParts.of(QuotaReport(UserQuota(), allowed, use)).model_dump(mode="json")
+    assert shown["environment"] == {"memory_mb": 1 << 30, "cpu": 10**6, "processes": 32_768, "disk_mb": 1 << 30}
 
 
 async def test_a_user_may_be_given_less_or_more_of_one_environment(site: Site) -> None:

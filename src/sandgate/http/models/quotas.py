@@ -94,7 +94,8 @@ class QuotaParts(BaseModel):
             memory_mb=_figure(own.memory_bytes, _in_mib(allowed.memory_bytes), use.memory_bytes // MIB),
             executions_per_day=_figure(own.executions_per_day, allowed.executions_per_day, use.executions_today),
             executions_at_once=_figure(own.executions_at_once, allowed.executions_at_once, use.executions_at_once),
-            environment=EnvironmentCeilings(
+            # Settings may go beyond what can be asked for, or set for a user.
+            environment=EnvironmentCeilings.model_construct(
                 memory_mb=_in_mib(allowed.environment_memory_bytes),
                 cpu=None if millis is None else millis / 1000,
                 processes=allowed.environment_processes,
