@@ -21,6 +21,8 @@ _SINGLE = frozenset(
 )
 _KEY = "sandgate.exchange"
 _UNKNOWN = "unknown"
+# Characters, of a path within an environment. What the audit log has not written yet waits in memory.
+_LONGEST_FACT = 512
 _NO_PROXIES = TrustedProxies(())
 
 
@@ -83,7 +85,7 @@ class Exchange:
         if self.resource_id is None:
             self.resource_id = value
         elif value is not None and value != self.resource_id:
-            self.facts[name] = value
+            self.facts[name] = value if len(value) <= _LONGEST_FACT else f"{value[:_LONGEST_FACT]}…"
 
     def check_headers(self, headers: Sequence[Header]) -> None:
         """Raises ``MalformedRequest`` when a header that decides something is given twice."""

@@ -51,6 +51,15 @@ async def test_the_resource_is_what_the_path_names(site: Site) -> None:
     assert entry.details == {"execution_id": execution["execution_id"], "fields": ["code"]}
 
 
+async def test_a_long_path_is_cut_short(site: Site) -> None:
+    """What is not written yet waits in memory."""
+    environment_id = await site.create_environment()
+    await site.send("DELETE", f"{ENVIRONMENTS}/{environment_id}/files/{'a' * 3000}", "user")
+    entry = await _last(site)
+    assert entry.action == "delete_file"
+    assert entry.details["path"] == "a" * 512 + "…"
+
+
 CHANGES = [key for key in RULES if key[0] != "GET" and not key[1].endswith("/validate")]
 
 
