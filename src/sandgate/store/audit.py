@@ -36,6 +36,9 @@ _FIRST_HEAD = upsert(audit_head, "(head_id) DO NOTHING")
 # other one ended.
 _HEAD = sa.select(audit_head).where(audit_head.c.head_id == 1)
 _LOCKED_HEAD = _HEAD.with_for_update()
+# A server that was stopped while it has the lock has it until the database ends its session. What waits for the lock
+# holds up all writes of this server meanwhile, and has to be done again later.
+_BE_BRIEF = sa.text("SET LOCAL lock_timeout = '500ms'")
 _LAST_NUMBER = sa.select(sa.func.max(_columns.number))
 _MOVE_HEAD = sa.update(audit_head).where(audit_head.c.head_id == 1)
 _KNOWN = sa.select(_columns.audit_id).where(_columns.audit_id.in_(sa.bindparam("ids", expanding=True)))
@@ -126,6 +129,8 @@ def _prune(connection: Connection, before: datetime, most: int, chain: AuditChai
 
 
 def _lock_head(connection: Connection, chain: AuditChain) -> AuditHead:
+    if connection.dialect.name == "postgresql":
+        connection.execute(_BE_BRIEF)
     row = connection.execute(_LOCKED_HEAD).one_or_none()
     if row is None:
         first = chain.make_head(0, BEGINNING, 1, BEGINNING)

@@ -1,6 +1,7 @@
 """The way of entries into the audit log: many at once, in the order in which they came, and none twice."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -51,6 +52,7 @@ class AuditTrail(AuditSink):
         self._repeats = Repeats(clock)
         self._kept: deque[AuditEntry] = deque()
         self._lost = 0
+        self._failed_at = -math.inf
         self._writing = asyncio.Lock()
         self._some = asyncio.Event()
 
@@ -73,21 +75,24 @@ class AuditTrail(AuditSink):
             self.note(entry)
 
     async def record(self, entry: AuditEntry) -> None:
-        """Keep the entry; it is on disk when this returns, unless the database is away."""
+        """Keep the entry; it is on disk when this returns, unless the database is away, or was a moment ago."""
         self.note(entry)
         try:
-            await self.flush()
+            await self._flush(unless_away=True)
         except StoreUnavailable as fault:
             _log.warning("audit entry not written yet", action=entry.action, reason=fault.message)
 
     async def flush(self) -> None:
         """Write what is kept. Raises ``StoreUnavailable``; nothing is lost then."""
+        await self._flush(unless_away=False)
+
+    async def _flush(self, *, unless_away: bool) -> None:
         if not self._kept:
             return
         end = self._kept[-1].audit_id
         async with self._writing:
             # Identifiers of one process are in the order in which they were made.
-            while self._kept and self._kept[0].audit_id <= end:
+            while self._kept and self._kept[0].audit_id <= end and not (unless_away and self._is_away()):
                 await self._write([self._kept[index] for index in range(min(len(self._kept), _MOST_AT_ONCE))])
 
     async def check(self) -> None:
@@ -124,7 +129,11 @@ class AuditTrail(AuditSink):
             self.note(entry)
 
     async def _write(self, entries: Sequence[AuditEntry]) -> None:
-        await self._store.append([await self._name(entry) for entry in entries], self._chain)
+        try:
+            await self._store.append([await self._name(entry) for entry in entries], self._chain)
+        except StoreUnavailable:
+            self._failed_at = self._clock.monotonic()
+            raise
         written = {entry.audit_id for entry in entries}
         # Some may have been pushed out meanwhile.
         while self._kept and self._kept[0].audit_id in written:
@@ -132,6 +141,10 @@ class AuditTrail(AuditSink):
         if self._lost:
             _log.error("audit entries lost while the database was away", count=self._lost)
             self._lost = 0
+
+    def _is_away(self) -> bool:
+        """Whether the database was away so lately that those who wait for their own entries need not try, too."""
+        return self._clock.monotonic() - self._failed_at < _RETRY_S
 
     async def _name(self, entry: AuditEntry) -> AuditEntry:
         """The entry with the user whom the name belongs to that was given with a password."""

@@ -1,12 +1,14 @@
 """What goes wrong around a PostgreSQL: locks, lost connections, restarts, commits that nobody knows the end of."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from sandgate.core.audit import AuditChain, by_service
 from sandgate.core.errors import ConfigurationError, StoreUnavailable
 from sandgate.core.execution import Execution
 from sandgate.store import postgres
@@ -80,6 +82,26 @@ async def test_a_lock_that_is_not_given_back_is_named(clean_postgres_url: str, m
     assert [type(result) for result in results] == [type(None), StoreUnavailable, type(None)]
     assert "holds a lock (SQLSTATE 55P03)" in str(results[1])
     assert await store.credentials.is_revoked("b")
+    await store.close()
+
+
+async def test_the_end_of_the_audit_log_is_not_waited_for_as_long(clean_postgres_url: str) -> None:
+    """A server that was stopped while it has that lock does not keep others from writing what else there is."""
+    store, chain = SqlStore(clean_postgres_url), AuditChain(b"k" * 32)
+    await store.open()
+    entries = [by_service("one", NOW, None, {}), by_service("two", NOW, None, {})]
+    await store.audit.append(entries[:1], chain)
+    with psycopg.connect(clean_postgres_url) as other:
+        other.execute("SELECT 1 FROM audit_head FOR UPDATE")
+        began = time.monotonic()
+        results = await asyncio.gather(
+            store.audit.append(entries[1:], chain),
+            *(store.credentials.revoke_token(name, NOW) for name in "ab"),
+            return_exceptions=True,
+        )
+        assert time.monotonic() - began < 4
+    assert [type(result) for result in results] == [StoreUnavailable, type(None), type(None)]
+    assert await store.audit.append(entries[1:], chain) == 2
     await store.close()
 
 
