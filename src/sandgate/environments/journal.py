@@ -97,7 +97,7 @@ class OutputJournal:
                 return True
             asyncio.get_running_loop().call_later(_UNPACED_PAUSE_S, resume)
             return False
-        if self._written - self.pacer.taken < _AHEAD_CHARACTERS:
+        if self._is_near(self.pacer):
             return True
         self._waiting.append(resume)
         return False
@@ -183,9 +183,14 @@ class OutputJournal:
 
     def on_read(self, reader: "JournalReader") -> None:
         """A reader has gone on."""
-        if self.pacer is reader and self._waiting and self._written - reader.taken < _AHEAD_CHARACTERS:
+        if self.pacer is reader and self._waiting and self._is_near(reader):
             self._drop_old()
             self._resume()
+
+    def _is_near(self, reader: "JournalReader") -> bool:
+        """Whether it has little left to read, for which many small pieces count as they do everywhere."""
+        pieces = self._number - reader.number
+        return self._written - reader.taken + pieces * _ENTRY_CHARACTERS < _AHEAD_CHARACTERS
 
     def _resume(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -233,6 +238,6 @@ class JournalReader:
             text = entry.text[max(0, read - entry.start) :]
             parts.append(Part(entry.stream, text, max(0, entry.start - read)))
             self.offsets.read[entry.stream] = end
-            size += len(text)
+            size += len(text) + _ENTRY_CHARACTERS
         self._journal.on_read(self)
         return parts

@@ -76,6 +76,21 @@ async def test_the_code_waits_for_who_sets_the_pace() -> None:
     assert all(not part.skipped for part in parts)
 
 
+async def test_many_small_pieces_are_waited_for_as_well() -> None:
+    """A character at a time of either stream by turns: what is held and what is told at once stay small."""
+    journal = _journal(10, 10)
+    reader = journal.reader(Offsets(), sets_pace=True)
+    woken: list[int] = []
+    written = 1
+    while journal.put(("stdout", "stderr")[written % 2], b"x", lambda: woken.append(1)):
+        written += 1
+    assert written < 5000
+    assert len(reader.read()) < 5000
+    assert len(_all(reader)) < written
+    assert woken == [1]
+    assert sum(reader.offsets.read.values()) == written
+
+
 async def test_without_one_the_newest_is_held_and_the_rest_counted() -> None:
     """The beginning, too; a reader is told what it missed."""
     journal = _journal(100, 30_000)
