@@ -10,7 +10,7 @@ import os
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
-from sandgate_agent import calls, child, system, walls, wire
+from sandgate_agent import calls, child, landlock, system, walls, wire
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Ends
 
@@ -45,6 +45,8 @@ class Start:
         if plan is not None:
             self._calls += [system.prepare_limit(*limit) for limit in plan.OF_USER]
         self._calls += _confinement(plan is not None)
+        if self._folder is not None:
+            self._calls.append(landlock.Fence(self._folder).put_up)
         if filter_ is not None:
             self._calls.append(filter_.install)
         self._calls.append(system.prepare_process_name("sg-forker"))

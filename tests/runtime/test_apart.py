@@ -23,7 +23,7 @@ def preloaded_host() -> Iterator[LauncherHost]:
 
 
 @pytest.fixture(params=["standard_host", "preloaded_host"])
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+async def forks(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """A runtime with and without preloaded libraries."""
     host: LauncherHost = request.getfixturevalue(request.param)
     runtime = host.runtime()
@@ -45,22 +45,22 @@ answer = [
 """
 
 
-async def test_random_numbers(bench: Bench) -> None:
+async def test_random_numbers(forks: Bench) -> None:
     """No two executions draw the same, in one environment or in several."""
-    sandboxes = [await bench.make() for _each in range(2)]
-    drawn = [await bench.ask(sandbox, DRAWS) for sandbox in sandboxes for _round in range(3)]
+    sandboxes = [await forks.make() for _each in range(2)]
+    drawn = [await forks.ask(sandbox, DRAWS) for sandbox in sandboxes for _round in range(3)]
     for column in zip(*drawn, strict=True):
         assert len(set(column)) == len(drawn)
 
 
-async def test_random_numbers_of_children(bench: Bench) -> None:
+async def test_random_numbers_of_children(forks: Bench) -> None:
     """Whatever an execution forks itself draws what a fork of a bare interpreter would draw."""
     code = (
         "import os, random\nread, write = os.pipe()\nif os.fork() == 0:\n"
         "    os.write(write, str(random.random()).encode())\n"
         "    os._exit(0)\nos.wait()\nanswer = [float(os.read(read, 99)), random.random()]"
     )
-    first, second = await bench.ask(await bench.make(), code)
+    first, second = await forks.ask(await forks.make(), code)
     assert first != second
 
 
@@ -88,9 +88,9 @@ def _pieces() -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("version", [pytest.param("3.9", marks=pytest.mark.needs_python39), None])
-async def test_memory_of_the_last_execution(version: str | None, bench: Bench) -> None:
+async def test_memory_of_the_last_execution(version: str | None, forks: Bench) -> None:
     """Neither code nor output nor variables of an execution are in the memory of the next one; its files are."""
-    sandbox = await bench.make(version)
+    sandbox = await forks.make(version)
     code, value, printed = _pieces(), _pieces(), _pieces()
     first = (
         f"# {(code[0] + code[1]).decode()}\nimport sys\nvalue = {value[0]!r} + bytes({list(value[1])})\n"
@@ -98,7 +98,7 @@ async def test_memory_of_the_last_execution(version: str | None, bench: Bench) -
         f"print(({printed[0]!r} + bytes({list(printed[1])})).decode())\nimport builtins\nbuiltins.kept = kept\n"
         "open('kept', 'wb').write(value)\n"
     )
-    ran = await bench.run(sandbox, first)
+    ran = await forks.run(sandbox, first)
     assert (ran.status, ran.stdout.strip()) == (ExecutionStatus.COMPLETED, printed[0] + printed[1])
     control = _pieces()
     # Each second half is written as numbers, so that only a whole one that was put together is found.
@@ -109,41 +109,41 @@ async def test_memory_of_the_last_execution(version: str | None, bench: Bench) -
         "import builtins\nanswer += [hasattr(builtins, 'kept'), 'kept' in globals()]"
     )
     for _round in range(2):
-        seen, *unseen, kept, built_in, is_global = await bench.ask(sandbox, look)
+        seen, *unseen, kept, built_in, is_global = await forks.ask(sandbox, look)
         assert seen >= 1
         assert unseen == [0, 0, 0]
         assert kept.encode() == value[0] + value[1]
         assert (built_in, is_global) == (False, False)
 
 
-async def test_memory_of_a_neighbour(bench: Bench) -> None:
+async def test_memory_of_a_neighbour(forks: Bench) -> None:
     """Nothing of a neighbour's that runs at the same moment, or ran before, is in an execution's memory."""
-    sandbox, neighbour = await bench.make(), await bench.make()
+    sandbox, neighbour = await forks.make(), await forks.make()
     secret = _pieces()
-    await bench.ask(neighbour, f"x = {secret[0]!r} + bytes({list(secret[1])})\nanswer = 1")
-    assert await bench.ask(sandbox, SCAN + f"answer = scan({secret[0]!r}, bytes({list(secret[1])}))") == 0
+    await forks.ask(neighbour, f"x = {secret[0]!r} + bytes({list(secret[1])})\nanswer = 1")
+    assert await forks.ask(sandbox, SCAN + f"answer = scan({secret[0]!r}, bytes({list(secret[1])}))") == 0
 
 
-async def test_changes_of_modules_end_with_their_execution(bench: Bench) -> None:
+async def test_changes_of_modules_end_with_their_execution(forks: Bench) -> None:
     """What code does to the interpreter it runs in is gone with it."""
-    sandbox = await bench.make()
+    sandbox = await forks.make()
     spoil = (
         "import builtins, json, os, random, signal, sys\nbuiltins.print = None\njson.dumps = None\nrandom.seed(1)\n"
         "os.environ['X'] = 'x'\nos.umask(0o777)\nos.chdir('/tmp')\nsys.path.insert(0, '/tmp')\n"
         "sys.setrecursionlimit(50)\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "sys.modules['math'] = None\nsys.stdout.close()\n"
     )
-    assert (await bench.run(sandbox, spoil)).exit_code == 0
+    assert (await forks.run(sandbox, spoil)).exit_code == 0
     look = (
         "import math, os, random, signal, sys\nanswer = [os.environ.get('X'), os.getcwd(), sys.path[0], os.umask(0),\n"
         "  sys.getrecursionlimit(), signal.getsignal(signal.SIGTERM) == signal.SIG_DFL]"
     )
-    assert await bench.ask(sandbox, look) == [None, "/workspace", "/workspace", 0o22, 1000, True]
+    assert await forks.ask(sandbox, look) == [None, "/workspace", "/workspace", 0o22, 1000, True]
 
 
-async def test_modules_in_the_work_folder(bench: Bench) -> None:
+async def test_modules_in_the_work_folder(forks: Bench) -> None:
     """Files named like modules of the library are the code's own affair: they break neither the report nor the next."""
-    sandbox = await bench.make()
+    sandbox = await forks.make()
     names = (
         "json",
         "traceback",
@@ -158,15 +158,15 @@ async def test_modules_in_the_work_folder(bench: Bench) -> None:
         "struct",
     )
     write = f"for n in {names!r}: open(n + '.py', 'w').write('raise SystemExit(9)')"
-    assert (await bench.run(sandbox, write)).exit_code == 0
-    ran = await bench.run(sandbox, "print('on')\n1 / 0")
+    assert (await forks.run(sandbox, write)).exit_code == 0
+    ran = await forks.run(sandbox, "print('on')\n1 / 0")
     assert (ran.stdout, ran.exit_code) == (b"on\n", 1)
     assert ran.error is not None
     assert ran.error.name == "ZeroDivisionError"
     assert "1 / 0" in ran.error.traceback
 
 
-async def test_locks(bench: Bench) -> None:
+async def test_locks(forks: Bench) -> None:
     """A lock on a file that all environments are shown is felt in its own environment only."""
     hold = (
         "import fcntl, os, signal\nf = open('/usr/bin/env', 'rb')\nfcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
@@ -176,11 +176,11 @@ async def test_locks(bench: Bench) -> None:
         "import fcntl\ntry: fcntl.flock(open('/usr/bin/env', 'rb'), fcntl.LOCK_EX | fcntl.LOCK_NB); answer = True\n"
         "except BlockingIOError: answer = False"
     )
-    sandbox, neighbour = await bench.make(), await bench.make()
-    holding = sandbox.execute(bench.request(hold))
-    await bench.run(sandbox, "import os, time\nwhile not os.path.exists('held'): time.sleep(0.002)")
-    assert await bench.ask(sandbox, take) is False
-    assert await bench.ask(neighbour, take) is True
+    sandbox, neighbour = await forks.make(), await forks.make()
+    holding = sandbox.execute(forks.request(hold))
+    await forks.run(sandbox, "import os, time\nwhile not os.path.exists('held'): time.sleep(0.002)")
+    assert await forks.ask(sandbox, take) is False
+    assert await forks.ask(neighbour, take) is True
     holding.cancel()
     await holding.wait()
-    assert await bench.ask(sandbox, take) is True
+    assert await forks.ask(sandbox, take) is True

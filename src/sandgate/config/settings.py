@@ -308,10 +308,10 @@ class Settings(BaseModel):
         "", "Templates, separated by commas, whose environments are of the `gvisor` class when they ask for none."
     )
     runsc: str = _setting("", "The program `runsc` for the `gvisor` class. Empty: the one on the path of programs.")
-    gvisor_platform: Literal["auto", "systrap", "ptrace", "kvm"] = _setting(
+    gvisor_platform: Literal["auto", "systrap", "ptrace"] = _setting(
         "auto",
-        "What gVisor's kernel runs programs with. `auto` takes `systrap` where `runsc` has it, otherwise `ptrace`. "
-        "`kvm` hangs on some virtual machines; `sandgate doctor` tries what is set.",
+        "What gVisor's kernel runs programs with. `auto` takes `systrap` where `runsc` has it, otherwise `ptrace`; "
+        "`sandgate doctor` tries it.",
     )
     gvisor_spare_sandboxes: int = _setting(
         2,

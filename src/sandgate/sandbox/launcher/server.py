@@ -29,7 +29,7 @@ from sandgate.sandbox.launcher.sandbox import can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
 from sandgate.sandbox.launcher.workshop import Workshop
 from sandgate.sandbox.launcher.zygote import Zygote
-from sandgate.sandbox.seccomp import build_filter
+from sandgate.sandbox.seccomp import build_filter, find_filter
 from sandgate_agent import system
 
 _NO_SANDBOX = "there is no such sandbox"
@@ -64,9 +64,9 @@ class Launcher:
                 self._tree = Tree(find_hierarchies(mounts.read()), self._config.tree_name)
             self._tree.make()
             reclaim.remove_groups(self._tree)
-            filter_program = build_filter()
+            filter_program: bytes | None = build_filter()
         else:
-            filter_program = None
+            filter_program = find_filter()
             system.prctl(system.PR_SET_CHILD_SUBREAPER, 1)
         self._workshop = Workshop(
             self._config, self._reactor, self._tree, filter_program,

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 _DEADLINE_S = 5.0
-# By preference. KVM is not taken unasked: it hangs on some virtual machines, and needs the host's /dev/kvm.
+# By preference. KVM is not among them: it hangs on some virtual machines, and needs the host's /dev/kvm.
 PREFERRED = ("systrap", "ptrace")
 AUTOMATIC = "auto"
 PLATFORMS = ("systrap", "ptrace", "kvm")
