@@ -17,7 +17,7 @@ class Membership:
     """``join`` comes first, then ``run`` as a task without end, and ``leave`` last.
 
     A server that has the database for itself does none of it. ``on_buried`` is awaited when others have taken this
-    server for dead, and with it all that it had.
+    server for dead, and with it all that it had, or may have; it is awaited again when it raises ``StoreUnavailable``.
     """
 
     def __init__(
@@ -35,6 +35,8 @@ class Membership:
         self._on_buried = on_buried
         self._renewed_at = clock.monotonic()
         self._watches_since = self._renewed_at
+        # Whether this server may have been buried without having ended what it had.
+        self._is_in_doubt = False
 
     async def join(self) -> None:
         """Say for the first time that the server lives. Raises ``StoreUnavailable``."""
@@ -67,14 +69,22 @@ class Membership:
 
     async def _renew(self) -> None:
         now = self._clock.monotonic()
-        held = await self._servers.renew(self._server_id, self._clock.now(), self._lease_s)
+        try:
+            held = await self._servers.renew(self._server_id, self._clock.now(), self._lease_s)
+        except StoreUnavailable as fault:
+            # What was answered and got lost may have been that others have buried this server.
+            self._is_in_doubt |= fault.details.get("outcome") == "unknown"
+            raise
         if now - self._renewed_at > self._lease_s:
             # The database was away, or this process was stopped: the others may not have been able to renew either.
             self._watches_since = now
         self._renewed_at = now
         if not held:
             _log.warning("others took this server for dead", server_id=self._server_id)
+            self._is_in_doubt = True
+        if self._is_in_doubt:
             await self._on_buried()
+            self._is_in_doubt = False
 
     async def _bury_dead(self) -> None:
         """Only what stayed silent for a whole lease in which this server heard the database all the time."""

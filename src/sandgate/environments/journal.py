@@ -10,7 +10,7 @@ import codecs
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 
 from sandgate.core.execution import OUTPUT_STREAMS
 
@@ -24,6 +24,8 @@ _SMALL_CHARACTERS = 4096
 # What a piece costs beside its text, so that many small ones are as dear as they are.
 _ENTRY_CHARACTERS = 128
 _BATCH_CHARACTERS = 512 * 1024
+# Where nothing may be dropped: beyond so many pieces the two streams are told apart only roughly.
+_MANY_ENTRIES = 8192
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ class Offsets:
 
 @dataclass(slots=True)
 class _Entry:
-    """Only the last one may still grow."""
+    """Only the last two may still grow."""
 
     number: int
     stream: str
@@ -68,7 +70,7 @@ class OutputJournal:
         self._recent: deque[_Entry] = deque()
         self._head_size = 0
         self._recent_size = 0
-        self._last: _Entry | None = None
+        self._newest: dict[str, _Entry] = {}
         self._number = 0
         self._written = 0
         self._waiting: list[Callable[[], None]] = []
@@ -97,10 +99,14 @@ class OutputJournal:
                 return True
             asyncio.get_running_loop().call_later(_UNPACED_PAUSE_S, resume)
             return False
-        if self._is_near(self.pacer):
+        if self._ahead_of(self.pacer) < _AHEAD_CHARACTERS:
             return True
         self._waiting.append(resume)
         return False
+
+    def _ahead_of(self, reader: "JournalReader") -> int:
+        """What the reader has left to read."""
+        return self._written - reader.taken + (self._number - reader.number) * _ENTRY_CHARACTERS
 
     def add(self, stream: str, data: bytes) -> None:
         """Take a piece, whether or not there is somebody to read it."""
@@ -124,15 +130,18 @@ class OutputJournal:
         self._wake()
 
     def _extend(self, stream: str, text: str) -> bool:
-        last = self._last
-        if last is None or last.stream != stream or len(last.text) + len(text) > _SMALL_CHARACTERS:
+        last = self._newest.get(stream)
+        if last is None or len(last.text) + len(text) > _SMALL_CHARACTERS:
+            return False
+        nearest = 2 if len(self._head) > _MANY_ENTRIES and not self._recent else 1
+        if last.number < self._number - nearest:
             return False
         last.text += text
         self._count(stream, len(text), len(text))
         return True
 
     def _append(self, stream: str, text: str) -> None:
-        self._last = entry = _Entry(self._number, stream, self._lengths[stream], text)
+        self._newest[stream] = entry = _Entry(self._number, stream, self._lengths[stream], text)
         self._number += 1
         if not self._recent and self._head_size < self._head_characters:
             self._head.append(entry)
@@ -166,13 +175,11 @@ class OutputJournal:
 
     def entries_from(self, number: int) -> Iterator[_Entry]:
         """What is held, from this entry on."""
-        head = self._head[number:] if number < len(self._head) else ()
+        head = (self._head[place] for place in range(number, len(self._head)))
         if not self._recent:
-            return iter(head)
-        passed = max(0, number - self._recent[0].number)
-        # A queue is walked to a place faster than it is copied.
-        rest = (self._recent[place] for place in range(passed, len(self._recent)))
-        return chain(head, rest)
+            return head
+        # From one to the next: a place in the middle of a queue is found by walking to it.
+        return chain(head, islice(self._recent, max(0, number - self._recent[0].number), None))
 
     def free(self, reader: "JournalReader") -> None:
         """The reader does not set the pace any more."""
@@ -183,14 +190,9 @@ class OutputJournal:
 
     def on_read(self, reader: "JournalReader") -> None:
         """A reader has gone on."""
-        if self.pacer is reader and self._waiting and self._is_near(reader):
+        if self.pacer is reader and self._waiting and self._ahead_of(reader) < _AHEAD_CHARACTERS:
             self._drop_old()
             self._resume()
-
-    def _is_near(self, reader: "JournalReader") -> bool:
-        """Whether it has little left to read, for which many small pieces count as they do everywhere."""
-        pieces = self._number - reader.number
-        return self._written - reader.taken + pieces * _ENTRY_CHARACTERS < _AHEAD_CHARACTERS
 
     def _resume(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -229,8 +231,8 @@ class JournalReader:
         for entry in self._journal.entries_from(self.number):
             if size >= _BATCH_CHARACTERS:
                 break
-            # Not beyond it, because it may have grown by the next time.
-            self.number = entry.number
+            # Not beyond the last two, because they may have grown by the next time.
+            self.number = max(self.number, entry.number - 1)
             end = entry.start + len(entry.text)
             read = self.offsets.read[entry.stream]
             if read >= end:

@@ -38,7 +38,7 @@ class Tls:
         try:
             # Tried first, since a context whose loading fails half way would be left with a key of another certificate.
             self._load()
-            self.context.load_cert_chain(self._certificate, self._key, password=_refuse_password)
+            self._fill(self.context)
         except ConfigurationError as error:
             _log.error("the new certificate was not taken", reason=error.message)
         else:
@@ -50,6 +50,11 @@ class Tls:
         context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
         context.set_alpn_protocols(["http/1.1"])
+        self._fill(context)
+        return context
+
+    def _fill(self, context: ssl.SSLContext) -> None:
+        """With what is in the files now, which may be other files than a moment ago."""
         try:
             context.load_cert_chain(self._certificate, self._key, password=_refuse_password)
         except (OSError, ValueError) as error:
@@ -57,7 +62,6 @@ class Tls:
                 f"{self._certificate} and {self._key} cannot be used for TLS: {_reason(error)}. Both have to be "
                 "readable for the user of the gateway, in PEM, and belong together."
             ) from None
-        return context
 
     def _look(self) -> Hashable:
         return tuple(map(_state_of, (self._certificate, self._key)))

@@ -20,6 +20,7 @@ class Rows:
         self.leases: dict[str, datetime] = {}
         self.buried: list[str] = []
         self.is_away = False
+        self.loses_answers = False
         self.asked = 0
 
     async def join(self, server_id: str, now: datetime, lease_s: float) -> None:
@@ -32,6 +33,8 @@ class Rows:
         self._ask()
         held = server_id in self.leases
         self.leases[server_id] = now + timedelta(seconds=lease_s)
+        if self.loses_answers:
+            raise StoreUnavailable("lost", {"outcome": "unknown"})
         return held
 
     async def list_dead(self, now: datetime) -> Sequence[str]:
@@ -62,9 +65,12 @@ class Server:
 
     def __init__(self, rows: Rows, clock: ManualClock, name: str) -> None:
         self.told = 0
+        self.fails = False
         self.membership = Membership(rows, clock, name, LEASE_S, self._hear)
 
     async def _hear(self) -> None:
+        if self.fails:
+            raise StoreUnavailable("away")
         self.told += 1
 
 
@@ -129,6 +135,30 @@ async def test_who_has_just_come_judges_nobody() -> None:
     assert rows.buried == []
     await _rounds(clock, 1, one)
     assert rows.buried == ["two"]
+
+
+async def test_who_was_buried_ends_what_it_had_until_that_is_done() -> None:
+    """Though the database goes away in the middle of it."""
+    rows, clock, (one,) = await _make("one")
+    del rows.leases["one"]
+    one.fails = True
+    await _rounds(clock, 1, one)
+    assert one.told == 0
+    one.fails = False
+    await _rounds(clock, 3, one)
+    assert one.told == 1
+
+
+async def test_who_may_have_been_buried_looks() -> None:
+    """Its row was made anew, and the answer that it had been gone was lost."""
+    rows, clock, (one,) = await _make("one")
+    del rows.leases["one"]
+    rows.loses_answers = True
+    await _rounds(clock, 1, one)
+    assert one.told == 0
+    rows.loses_answers = False
+    await _rounds(clock, 3, one)
+    assert one.told == 1
 
 
 async def test_a_server_that_has_its_database_for_itself_does_nothing() -> None:

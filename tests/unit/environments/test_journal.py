@@ -1,6 +1,7 @@
 """What an execution writes, for those who follow it: whole to who sets the pace, bounded for all."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -76,21 +77,6 @@ async def test_the_code_waits_for_who_sets_the_pace() -> None:
     assert all(not part.skipped for part in parts)
 
 
-async def test_many_small_pieces_are_waited_for_as_well() -> None:
-    """A character at a time of either stream by turns: what is held and what is told at once stay small."""
-    journal = _journal(10, 10)
-    reader = journal.reader(Offsets(), sets_pace=True)
-    woken: list[int] = []
-    written = 1
-    while journal.put(("stdout", "stderr")[written % 2], b"x", lambda: woken.append(1)):
-        written += 1
-    assert written < 5000
-    assert len(reader.read()) < 5000
-    assert len(_all(reader)) < written
-    assert woken == [1]
-    assert sum(reader.offsets.read.values()) == written
-
-
 async def test_without_one_the_newest_is_held_and_the_rest_counted() -> None:
     """The beginning, too; a reader is told what it missed."""
     journal = _journal(100, 30_000)
@@ -112,6 +98,41 @@ async def test_many_small_pieces_cost_no_more_than_their_room() -> None:
         journal.put("stdout", b"o", _nothing)
         journal.put("stderr", b"e", _nothing)
     assert len(list(journal.entries_from(0))) < 200
+
+
+async def test_the_code_waits_for_small_pieces_as_for_large_ones() -> None:
+    """They are as dear to whoever reads them, who gets no more of them at a time than he can tell of at once."""
+    journal = _journal()
+    reader = journal.reader(Offsets(), sets_pace=True)
+    woken: list[int] = []
+    count = 1
+    while journal.put(("stdout", "stderr")[count % 2], b"x", lambda: woken.append(1)):
+        count += 1
+    assert count < 10_000
+    batches = []
+    while parts := reader.read():
+        batches.append(len(parts))
+    assert woken == [1]
+    assert sum(batches) == count
+    assert max(batches) < 10_000
+
+
+async def test_many_small_pieces_that_are_all_held_are_put_together() -> None:
+    """Nothing is lost of them, whoever reads meanwhile, but in which order the two streams were written."""
+    journal = OutputJournal(sys.maxsize, 0, 0)
+    reader = journal.reader(Offsets())
+    wanted = {"stdout": "", "stderr": ""}
+    found: list[Part] = []
+    for number in range(30_000):
+        name = ("stdout", "stderr")[number % 2]
+        wanted[name] += chr(97 + number % 26)
+        journal.add(name, wanted[name][-1].encode())
+        if number % 17 == 0:
+            found += reader.read()
+    journal.end()
+    assert len(list(journal.entries_from(0))) < 8_300
+    assert _texts(found + _all(reader)) == wanted
+    assert _texts(_all(journal.reader(Offsets()))) == wanted
 
 
 async def test_a_reader_that_lets_go_frees_the_code() -> None:
