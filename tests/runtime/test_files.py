@@ -133,3 +133,18 @@ async def test_a_worker_is_killed_with_its_operation(standard: Bench) -> None:
     channel.close()
     await standard.quiet()
     assert parse_entry((await ask(sandbox, "stat", path="0"))["entry"]).kind == "file"
+
+
+async def test_no_code_runs_where_no_execution_does(standard: Bench) -> None:
+    """What packages of the user's have run at each start waits for an execution, and is none of a file operation's."""
+    sandbox = await standard.make()
+    leave = (
+        "import os, site\nos.makedirs(site.getusersitepackages())\n"
+        "with open(site.getusersitepackages() + '/own.pth', 'w') as own:\n"
+        "    own.write('import os; os.mkdir(\"/tmp/ran\")')"
+    )
+    assert (await standard.run(sandbox, leave)).exit_code == 0
+    for _each in range(2):
+        with pytest.raises(FileMissing):
+            await ask(sandbox, "stat", path="/tmp/ran")
+    assert (await standard.run(sandbox, "import os\nprint(os.path.isdir('/tmp/ran'))")).stdout == b"True\n"
