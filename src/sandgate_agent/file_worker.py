@@ -214,7 +214,21 @@ def _delete(path: str, recursive: bool) -> Answer:
     if not recursive:
         os.rmdir(path)
         return {"deleted": 1}
+    _check_removable(path)
     return {"deleted": _delete_tree(path)}
+
+
+def _check_removable(top: str) -> None:
+    """What cannot go itself is to be refused before all that is in it has gone."""
+    plain = top.rstrip("/")
+    if os.path.basename(plain) in ("", ".", ".."):
+        raise OSError(errno.EINVAL, "a folder is removed by its own name", top)
+    if os.path.islink(plain):
+        raise OSError(errno.ENOTDIR, "it is a link to a folder", top)
+    if os.path.ismount(plain):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), top)
+    if not os.access(os.path.dirname(plain) or ".", os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), top)
 
 
 def _delete_tree(top: str) -> int:

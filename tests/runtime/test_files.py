@@ -148,3 +148,14 @@ async def test_no_code_runs_where_no_execution_does(standard: Bench) -> None:
         with pytest.raises(FileMissing):
             await ask(sandbox, "stat", path="/tmp/ran")
     assert (await standard.run(sandbox, "import os\nprint(os.path.isdir('/tmp/ran'))")).stdout == b"True\n"
+
+
+async def test_what_is_not_the_user_s_to_remove_keeps_what_is_in_it(standard: Bench) -> None:
+    """The work folder itself, and the target of a link that is named like a folder."""
+    sandbox = await standard.make()
+    await write(sandbox, "in/a", b"a")
+    assert (await standard.run(sandbox, "import os; os.symlink('in', 'link')")).exit_code == 0
+    for path, refusal in (("/workspace", FileForbidden), ("/", PathInvalid), ("link/", FileConflict)):
+        with pytest.raises(refusal):
+            await ask(sandbox, "delete", path=path, recursive=True)
+    assert await read(sandbox, "in/a") == b"a"

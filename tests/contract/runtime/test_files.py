@@ -70,6 +70,17 @@ async def test_a_file_is_not_copied_onto_itself(subject: Subject) -> None:
     assert await read(sandbox, "b") == b"all of it"
 
 
+async def test_a_tree_that_cannot_go_is_left_whole(subject: Subject) -> None:
+    """What is refused is refused before anything of it was removed."""
+    sandbox = await subject.create()
+    await write(sandbox, "in/a", b"a")
+    for path in (".", "in/.", "in/.."):
+        with pytest.raises(PathInvalid):
+            await ask(sandbox, "delete", path=path, recursive=True)
+    assert await read(sandbox, "in/a") == b"a"
+    assert (await ask(sandbox, "delete", path="in/", recursive=True))["deleted"] == 2
+
+
 async def test_folders_are_listed_in_parts(subject: Subject) -> None:
     """By name, on from where the last part ended."""
     sandbox = await subject.create()
