@@ -120,10 +120,17 @@ def _refresh() -> None:
         modules["tempfile"]._name_sequence = None  # type: ignore[attr-defined]
     if "numpy.random" in modules:
         modules["numpy.random"].seed()
-    # Packages that the user has installed in the environment since the interpreter looked for any.
-    if _USER_PACKAGES and os.access(_USER_PACKAGES, os.R_OK) and _USER_PACKAGES not in sys.path:
-        modules["site"].addsitedir(_USER_PACKAGES)
     gc.enable()
+
+
+def _find_user_packages() -> None:
+    """Packages that the user has installed in the environment since the interpreter looked for any.
+
+    They may have code run at every start, which is code like any other: it begins when the execution does, and never
+    where an operation on files is waited for.
+    """
+    if _USER_PACKAGES and os.access(_USER_PACKAGES, os.R_OK) and _USER_PACKAGES not in sys.path:
+        sys.modules["site"].addsitedir(_USER_PACKAGES)
 
 
 def _read_exactly(length: int) -> bytes:
@@ -169,6 +176,7 @@ class _Run:
         spawning.source, spawning.filename = self._source, self._filename
         if self._around is not None:
             self._surround()
+        _find_user_packages()
         compiled = compile(self._source, FILENAME, "exec", 0, True)
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)

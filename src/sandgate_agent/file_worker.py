@@ -214,7 +214,21 @@ def _delete(path: str, recursive: bool) -> Answer:
     if not recursive:
         os.rmdir(path)
         return {"deleted": 1}
+    _check_removable(path)
     return {"deleted": _delete_tree(path)}
+
+
+def _check_removable(top: str) -> None:
+    """What cannot go itself is to be refused before all that is in it has gone."""
+    plain = top.rstrip("/")
+    if os.path.basename(plain) in ("", ".", ".."):
+        raise OSError(errno.EINVAL, "a folder is removed by its own name", top)
+    if os.path.islink(plain):
+        raise OSError(errno.ENOTDIR, "it is a link to a folder", top)
+    if os.path.ismount(plain):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), top)
+    if not os.access(os.path.dirname(plain) or ".", os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), top)
 
 
 def _delete_tree(top: str) -> int:
@@ -255,9 +269,7 @@ def _copy(source: str, target: str, overwrite: bool) -> Answer:
             os.makedirs(copy, exist_ok=True)
             todo.extend((os.path.join(each, name), os.path.join(copy, name)) for name in sorted(os.listdir(each)))
         elif stat.S_ISLNK(mode):
-            if overwrite and os.path.lexists(copy):
-                os.unlink(copy)
-            os.symlink(os.readlink(each), copy)
+            _copy_link(each, copy, overwrite)
         elif stat.S_ISREG(mode):
             _copy_file(each, copy, stat.S_IMODE(mode))
         else:
@@ -265,12 +277,31 @@ def _copy(source: str, target: str, overwrite: bool) -> Answer:
     return _stat(target)
 
 
+def _copy_link(source: str, target: str, overwrite: bool) -> None:
+    leads_to = os.readlink(source)
+    if overwrite and os.path.lexists(target):
+        if os.path.exists(target) and os.path.exists(source):
+            _check_apart(os.stat(source), os.stat(target), target)
+        os.unlink(target)
+    os.symlink(leads_to, target)
+
+
+def _check_apart(source: os.stat_result, target: os.stat_result, path: str) -> None:
+    """By whatever names: of a file that is copied onto itself nothing would be left."""
+    if os.path.samestat(source, target):
+        raise OSError(errno.EINVAL, "a file cannot be copied onto itself", path)
+
+
 def _copy_file(source: str, target: str, mode: int) -> None:
     reading = os.open(source, _READ_FLAGS)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         writing = os.open(target, flags, mode)
         try:
+            there = os.fstat(writing)
+            _check_apart(os.fstat(reading), there, target)
+            if there.st_size:
+                os.ftruncate(writing, 0)
             while True:
                 piece = os.read(reading, _PIECE_BYTES)
                 if not piece:

@@ -133,3 +133,29 @@ async def test_a_worker_is_killed_with_its_operation(standard: Bench) -> None:
     channel.close()
     await standard.quiet()
     assert parse_entry((await ask(sandbox, "stat", path="0"))["entry"]).kind == "file"
+
+
+async def test_no_code_runs_where_no_execution_does(standard: Bench) -> None:
+    """What packages of the user's have run at each start waits for an execution, and is none of a file operation's."""
+    sandbox = await standard.make()
+    leave = (
+        "import os, site\nos.makedirs(site.getusersitepackages())\n"
+        "with open(site.getusersitepackages() + '/own.pth', 'w') as own:\n"
+        "    own.write('import os; os.mkdir(\"/tmp/ran\")')"
+    )
+    assert (await standard.run(sandbox, leave)).exit_code == 0
+    for _each in range(2):
+        with pytest.raises(FileMissing):
+            await ask(sandbox, "stat", path="/tmp/ran")
+    assert (await standard.run(sandbox, "import os\nprint(os.path.isdir('/tmp/ran'))")).stdout == b"True\n"
+
+
+async def test_what_is_not_the_user_s_to_remove_keeps_what_is_in_it(standard: Bench) -> None:
+    """The work folder itself, and the target of a link that is named like a folder."""
+    sandbox = await standard.make()
+    await write(sandbox, "in/a", b"a")
+    assert (await standard.run(sandbox, "import os; os.symlink('in', 'link')")).exit_code == 0
+    for path, refusal in (("/workspace", FileForbidden), ("/", PathInvalid), ("link/", FileConflict)):
+        with pytest.raises(refusal):
+            await ask(sandbox, "delete", path=path, recursive=True)
+    assert await read(sandbox, "in/a") == b"a"

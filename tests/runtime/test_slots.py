@@ -83,6 +83,20 @@ async def test_queue_is_bounded(bench: Bench) -> None:
         sandbox.execute(ExecutionRequest("pass", 1))
 
 
+async def test_what_was_cancelled_takes_no_place_in_the_queue(bench: Bench) -> None:
+    """However often somebody asks and gives up while the only slot is taken, and what it came with is let go."""
+    sandbox = await bench.make(limits=Limits(concurrent_executions=1))
+    (first,) = start(sandbox, WAIT, 1)
+    given_up = []
+    for _each in range(link.QUEUE_LIMIT + 2):
+        given_up.append(sandbox.execute(ExecutionRequest("pass", 60)))
+        given_up[-1].cancel()
+    assert {(await each.wait()).status for each in given_up} == {ExecutionStatus.CANCELLED}
+    last = sandbox.execute(ExecutionRequest("print('ran')", 60))
+    first.cancel()
+    assert (await last.wait()).stdout == b"ran\n"
+
+
 @pytest.mark.needs_root_namespaces
 async def test_slots_see_files_and_no_processes(standard: Bench) -> None:
     """Side by side, executions share disk and network, and see none of each other's processes."""

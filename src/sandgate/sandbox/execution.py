@@ -357,6 +357,8 @@ class ZygoteExecution:
 
     def _resolve(self, exited: wire.Exited | None, report: "tuple[str, str, str] | None") -> None:
         self._timers_off()
+        # One that was cancelled before it began is held until its turn comes; what it was to be given need not be.
+        self._payload = b""
         started = self._started > 0
         exit_code = exit_code_of(exited) if exited is not None and self._cause is None else None
         if self._cause is not None:

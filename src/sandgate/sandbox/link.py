@@ -193,6 +193,9 @@ class SandboxLink:
         if self._failure is not None:
             raise SandboxFailed(f"The sandbox has ended: {self._failure}", {"reason": self._failure})
         if len(self._waiting) >= QUEUE_LIMIT:
+            # Those that were cancelled meanwhile wait for nothing.
+            self._waiting = deque(each for each in self._waiting if not each.ended)
+        if len(self._waiting) >= QUEUE_LIMIT:
             raise TooManyExecutions(
                 f"{QUEUE_LIMIT} executions wait in this environment already; try again when some have ended.",
                 {"limit": QUEUE_LIMIT},

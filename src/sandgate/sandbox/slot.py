@@ -210,6 +210,8 @@ class Slot:
         """Skip whatever was said to the earlier gateway."""
         for descriptor in received:
             os.close(descriptor)
+        # They are nobody's now, whatever is wrong with the message.
+        received.clear()
         if message[: wire.NUMBERED_BYTES] != self._awaited or self._reset is None:
             return
         if message[:1] == wire.RESUME:

@@ -20,9 +20,8 @@ def file_path(environment_id: str, path: str | bytes) -> str:
     """Where a file of it is; bytes where a name is no text."""
     raw = path.encode() if isinstance(path, str) else path
     # Dots are steps in an address, wherever they stand alone.
-    parts = [part.replace(b".", b"\0") if not part.strip(b".") else part for part in raw.split(b"/")]
-    quoted = quote_from_bytes(b"/".join(parts), safe="/").replace("%00", "%2E")
-    return f"{environment_path(environment_id)}/files/{quoted}"
+    parts = [quote_from_bytes(part) if part.strip(b".") else "%2E" * len(part) for part in raw.split(b"/")]
+    return f"{environment_path(environment_id)}/files/{'/'.join(parts)}"
 
 
 class FileCalls:

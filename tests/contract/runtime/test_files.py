@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandgate.core.errors import FileConflict, FileMissing, FilesUnavailable
+from sandgate.core.errors import FileConflict, FileMissing, FilesUnavailable, PathInvalid
 from sandgate.core.files import parse_entry
 from sandgate.core.outlet import Outlet
 from tests.contract.runtime.conftest import Subject
@@ -55,6 +55,30 @@ async def test_trees_are_moved_and_copied(subject: Subject) -> None:
         await ask(sandbox, "move", source="moved", target="there", overwrite=False)
     with pytest.raises(FileMissing):
         await ask(sandbox, "stat", path="from")
+
+
+async def test_a_file_is_not_copied_onto_itself(subject: Subject) -> None:
+    """Nothing would be left of it; the same way written otherwise is no other file."""
+    sandbox = await subject.create()
+    await write(sandbox, "in/a", b"all of it")
+    for target in ("in/a", "./in/../in/a"):
+        with pytest.raises(PathInvalid):
+            await ask(sandbox, "copy", source="in/a", target=target, overwrite=True)
+    assert await read(sandbox, "in/a") == b"all of it"
+    await write(sandbox, "b", b"longer than that")
+    await ask(sandbox, "copy", source="in/a", target="b", overwrite=True)
+    assert await read(sandbox, "b") == b"all of it"
+
+
+async def test_a_tree_that_cannot_go_is_left_whole(subject: Subject) -> None:
+    """What is refused is refused before anything of it was removed."""
+    sandbox = await subject.create()
+    await write(sandbox, "in/a", b"a")
+    for path in (".", "in/.", "in/.."):
+        with pytest.raises(PathInvalid):
+            await ask(sandbox, "delete", path=path, recursive=True)
+    assert await read(sandbox, "in/a") == b"a"
+    assert (await ask(sandbox, "delete", path="in/", recursive=True))["deleted"] == 2
 
 
 async def test_folders_are_listed_in_parts(subject: Subject) -> None:

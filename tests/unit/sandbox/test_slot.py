@@ -305,6 +305,17 @@ async def test_reset_of_one_that_dies(peer: Peer, watched: Watched) -> None:
     assert watched.lost == 1
 
 
+async def test_descriptors_with_a_wrong_answer_to_resume(peer: Peer, watched: Watched) -> None:
+    """They are closed once: by the second time their numbers may be somebody else's."""
+    resuming = asyncio.ensure_future(watched.slot.resume({}, 5))
+    await asyncio.sleep(0)
+    answer = peer.heard()[: wire.NUMBERED_BYTES]
+    peer.send(answer + b"short", [os.open("/dev/null", os.O_RDONLY)])
+    with pytest.raises(SandboxFailed):
+        await asyncio.wait_for(resuming, 1)
+    assert watched.lost == 1
+
+
 async def test_random_bytes(peer: Peer, watched: Watched) -> None:
     """Whatever comes first ends it, if it is no child."""
     peer.send(struct.pack("!cQ", b"C", 0), [])

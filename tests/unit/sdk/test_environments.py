@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 
+from sandgate.sdk.files import file_path
 from tests.unit.sdk.test_client import TIME, Played
 
 ENVIRONMENT: dict[str, Any] = {
@@ -43,3 +44,12 @@ def test_code_goes_with_what_it_is_to_find() -> None:
     assert asked.headers["idempotency-key"] == "k"
     files = [{"path": "t", "content": "text"}, {"path": "b", "content_base64": "/w=="}]
     assert json.loads(asked.content) == {"code": "c", "stdin": "in", "args": ["a"], "files": files}
+
+
+def test_the_path_of_a_file_is_that_of_no_other() -> None:
+    """Steps are kept from being taken, and what the server refuses gets there as it is."""
+    paths: dict[str | bytes, str] = {
+        "a b/c.d": "a%20b/c.d", "./../x": "%2E/%2E%2E/x", "/etc/x": "/etc/x", "a\0b": "a%00b", b"\xff": "%FF",
+    }  # fmt: skip
+    base = "/api/v1/sandbox/environments/env-1/files/"
+    assert {path: file_path("env-1", path) for path in paths} == {path: base + to for path, to in paths.items()}

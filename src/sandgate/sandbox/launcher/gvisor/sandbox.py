@@ -32,6 +32,18 @@ _THREADS_OF_PROCESS = 32
 Taken = Callable[[socket.socket | None], None]
 
 
+def _make_channels() -> tuple[socket.socket, socket.socket, socket.socket, socket.socket]:
+    """A slot's control channel and the one that says when it is ready. Raises ``OSError``, and then there is none."""
+    control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sync, inner_sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError:
+        control.close()
+        inner.close()
+        raise
+    return control, inner, sync, inner_sync
+
+
 class GvisorSandbox(Life):
     """Process 1 of the container ends with its first slot, and with it the sandbox."""
 
@@ -163,8 +175,12 @@ class GvisorSandbox(Life):
 
     def add_slot(self, then: Taken) -> None:
         """See :class:`Life`."""
-        control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sync, inner_sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            control, inner, sync, inner_sync = _make_channels()
+        except OSError:
+            # Where there are no descriptors to be had a sandbox lacks a slot; the launcher goes on for all others.
+            then(None)
+            return
         with inner, inner_sync:
             try:
                 self._container.send(wire.CLONE, [inner.fileno(), inner_sync.fileno()])
