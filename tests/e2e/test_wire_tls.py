@@ -4,6 +4,7 @@ import datetime
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,3 +169,26 @@ def test_one_file_without_the_other_is_no_setting(tmp_path: Path) -> None:
     """It would be a mistake, and TLS that is not there is worse than no server."""
     with pytest.raises(ValueError, match="go together"):
         Settings(tls_key=tmp_path)
+
+
+def test_those_who_say_nothing_take_no_more_than_their_share(files: tuple[Path, Path]) -> None:
+    """Of one address as many may be in their handshake as it may have connections; when they go, others have room."""
+    with serving(make_app, tls_certificate=files[0], tls_key=files[1], max_connections_per_address=5) as server:
+        silent = [socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) for _ in range(20)]
+        # Closed by the server, without a word, in the order in which they came.
+        assert [each.recv(1) for each in silent[5:]] == [b""] * 15
+        for each in silent[:5]:
+            each.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                each.recv(1)
+        for each in silent:
+            each.close()
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                _connect(server, files[0]).close()
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)  # waits: the server learns of the ends in its own time
+            else:
+                break

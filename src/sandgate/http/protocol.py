@@ -60,6 +60,12 @@ class WireLimits:
             proxies,
         )
 
+    def place_of(self, peer: Any) -> str | None:
+        """What a connection from there is counted by; None when it is not: it is a proxy's, or from no network."""
+        if not isinstance(peer, tuple) or self.proxies.holds(str(peer[0])):
+            return None
+        return network_of(str(peer[0]))
+
 
 class _Phase(enum.Enum):
     """What part of a request is being received."""
@@ -199,10 +205,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_crowding(self, transport: asyncio.Transport) -> bool:
         """Count the connection for its client's address; whether that has too many by now."""
-        peer = transport.get_extra_info("peername")
-        if not isinstance(peer, tuple) or self._limits.proxies.holds(str(peer[0])):
+        self._place = self._limits.place_of(transport.get_extra_info("peername"))
+        if self._place is None:
             return False
-        self._place = network_of(str(peer[0]))
         self._limits.held[self._place] += 1
         return self._limits.held[self._place] > self._limits.max_of_address
 

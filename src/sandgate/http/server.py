@@ -12,10 +12,9 @@ from starlette.types import ASGIApp
 from sandgate.config.settings import Settings
 from sandgate.http.protocol import BoundedProtocol, WireLimits
 from sandgate.http.tls import Tls
+from sandgate.http.tls_listener import TlsListener
 
 _KEEP_ALIVE_S = 60
-_HANDSHAKE_S = 10.0
-_GOODBYE_S = 2.0
 _BACKLOG = 2048
 # What is still being answered after the service was stopped is cut off after this time.
 _LAST_ANSWERS_S = 5
@@ -43,9 +42,10 @@ async def serve(
     """
     tls = Tls.of(settings)
     _probe_silent_clients(sock)
+    limits = WireLimits.of(settings)
     config = uvicorn.Config(
         app,
-        http=functools.partial(BoundedProtocol, limits=WireLimits.of(settings)),  # type: ignore[arg-type]
+        http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -57,7 +57,7 @@ async def serve(
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
         backlog=_BACKLOG,
     )
-    await _Server(config, tls, started, stop, drain).serve(sockets=[sock])
+    await _Server(config, tls, limits, started, stop, drain).serve(sockets=[sock])
 
 
 class _Server(uvicorn.Server):
@@ -67,12 +67,14 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         tls: Tls | None,
+        limits: WireLimits,
         started: Callable[[], None],
         stop: asyncio.Event,
         drain: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
         self._tls = tls
+        self._limits = limits
         self._on_started = started
         self._stop = stop
         self._drain = drain
@@ -95,7 +97,7 @@ class _Server(uvicorn.Server):
                 self._tls.follow()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, with a deadline for the handshake of TLS."""
+        """Listen."""
         if self._tls is None:
             await super().startup(sockets)
             return
@@ -107,18 +109,10 @@ class _Server(uvicorn.Server):
                 config=config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                make_protocol,
-                sock=sock,
-                ssl=self._tls.context,
-                backlog=config.backlog,
-                ssl_handshake_timeout=_HANDSHAKE_S,
-                ssl_shutdown_timeout=_GOODBYE_S,
-            )
-            for sock in sockets or ()
-        ]
+        listeners = [TlsListener(sock, self._tls.context, self._limits, make_protocol) for sock in sockets or ()]
+        for listener in listeners:
+            listener.start(config.backlog)
+        self.servers = listeners  # type: ignore[assignment]
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
