@@ -42,8 +42,7 @@ class OutputStream:
         self._sink = sink
         self._take_all = take
         self._has_room = True
-        self._parts: list[bytes] = []
-        self._kept_bytes = 0
+        self._kept = bytearray()
         self._dropped_bytes = 0
         self._watched = False
         self._open = True
@@ -56,7 +55,7 @@ class OutputStream:
 
     def kept(self) -> bytes:
         """The kept part."""
-        return b"".join(self._parts)
+        return bytes(self._kept)
 
     def watch(self) -> None:
         """Read as it is written, from now on."""
@@ -86,11 +85,10 @@ class OutputStream:
 
     def _take(self, data: bytes) -> None:
         """Keep what there is room for."""
-        room = self._keep_bytes - self._kept_bytes
+        room = self._keep_bytes - len(self._kept)
         if room > 0 and data:
             part = data[:room]
-            self._parts.append(part)
-            self._kept_bytes += len(part)
+            self._kept += part
             if self.on_kept is not None:
                 self.on_kept(part)
         self._dropped_bytes += max(0, len(data) - room)

@@ -47,6 +47,13 @@ async def test_events_come_in_order(site: Site, headers: dict[str, str], fields:
     assert "stdout" not in finished
 
 
+@pytest.mark.parametrize("accepted", ["application/json, text/event-stream; q=0", "text/event-stream;Q=0.000", "*/*"])
+async def test_who_wants_no_events_gets_none(site: Site, accepted: str) -> None:
+    """Naming them with no weight at all is a way to say so."""
+    answer = await _execute(site, "print('a')", {"Accept": accepted})
+    assert answer.json()["stdout"] == "a\n"
+
+
 async def test_what_has_ended_is_told_again(site: Site) -> None:
     """All of it, or after the last event that was read."""
     done = (await _execute(site, "print('hello')\nprint('oops', file=sys.stderr)")).json()

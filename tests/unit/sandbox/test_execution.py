@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -231,6 +232,23 @@ async def test_last_read_is_bounded(no_leak: None) -> None:
     stream = OutputStream(read, 2 * MIB, MIB, pytest.fail)
     stream.finish()
     assert stream.kept() == b"x" * MIB
+    os.close(write)
+
+
+async def test_small_pieces_are_kept_as_what_they_are(no_leak: None) -> None:
+    """However many of them an output comes in, it takes up its bytes and little more."""
+    read, write = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    count = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, MIB) // os.sysconf("SC_PAGE_SIZE")
+    pieces = [bytes((number // 7, number % 251)) for number in range(count)]
+    for piece in pieces:
+        os.write(write, piece)
+    stream = OutputStream(read, MIB, MIB, pytest.fail)
+    tracemalloc.start()
+    stream.finish()
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert stream.kept() == b"".join(pieces)
+    assert taken < 8 * count
     os.close(write)
 
 

@@ -1,5 +1,6 @@
 """Running code, and reading how it went."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import Query
@@ -26,6 +27,7 @@ from sandgate.http.streaming import LAST_EVENT_ID, LAST_EVENT_ID_PARAMETER, MEDI
 
 _ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
 _TAG = "executions"
+_NOT_WANTED = re.compile(rb"q=0(?:\.0{0,3})?")
 
 _STREAM_CONTENT: dict[str, Any] = {
     MEDIA_TYPE: {"schema": {"description": "A stream of events."}, "example": EVENTS_EXAMPLE}
@@ -87,9 +89,13 @@ def _add_execute(api: Api, environments: Environments, streams: Streams) -> None
 def _wants_events(request: Request) -> bool:
     """Whether the client says that it reads events."""
     accepted = exchange_of(request.scope).headers.get(b"accept", b"")
-    return MEDIA_TYPE.encode() in accepted and any(
-        part.split(b";")[0].strip().lower() == MEDIA_TYPE.encode() for part in accepted.split(b",")
-    )
+    return MEDIA_TYPE.encode() in accepted and any(map(_names_events, accepted.split(b",")))
+
+
+def _names_events(part: bytes) -> bool:
+    """Whether a part of ``Accept`` is for events, and not against them. Source: RFC 9110, section 12.4.2."""
+    kind, *parameters = (each.strip().lower() for each in part.split(b";"))
+    return kind == MEDIA_TYPE.encode() and not any(map(_NOT_WANTED.fullmatch, parameters))
 
 
 def _check_can_stream(request: Request, streams: Streams, caller: Principal) -> None:
