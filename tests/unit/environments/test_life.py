@@ -24,6 +24,7 @@ from sandgate.core.principal import Role
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.environments.base import NewEnvironment
 from sandgate.store.sql_store import SqlStore
+from sandgate.testing.fake_runtime import FakeRuntime
 from tests.unit.environments.conftest import World, make_principal
 
 
@@ -118,6 +119,19 @@ async def test_sandboxes_are_made_a_few_at_a_time(world: World) -> None:
     rows = await asyncio.gather(*(world.create() for _ in range(20)))
     await asyncio.gather(*(world.until_status(row.environment_id, EnvironmentStatus.RUNNING) for row in rows))
     assert world.runtime.most_making == 8
+
+
+async def test_a_crowd_of_one_class_keeps_none_of_another_waiting(store: SqlStore) -> None:
+    """Those that take long to make are in the way of their own kind only."""
+    world = World(store, runtime=FakeRuntime(others=[Isolation.GVISOR]))
+    await world.service.start()
+    world.runtime.gate = asyncio.Event()
+    wishes = [NewEnvironment("e", "python-3.9", isolation=Isolation.GVISOR)] * 12 + [NewEnvironment("e", "python-3.9")]
+    rows = [await world.service.create(world.user, wish) for wish in wishes]
+    await world.until(lambda: world.runtime.making == 9)
+    world.runtime.gate.set()
+    await asyncio.gather(*(world.until_status(row.environment_id, EnvironmentStatus.RUNNING) for row in rows))
+    await world.service.stop()
 
 
 async def test_an_environment_ends_when_its_lifetime_is_over(world: World) -> None:
