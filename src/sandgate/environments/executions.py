@@ -277,8 +277,7 @@ class Executions:
     async def _conclude(self, live: LiveEnvironment, active: ActiveExecution) -> Execution:
         """Wait for the end and record it. Raises ``StoreUnavailable``; the record is then written later."""
         termination = await active.handle.wait()
-        if active.journal is not None:
-            active.journal.end()
+        active.end_output()
         ended = self._describe(active.row, await _masked(termination, active.mask))
         try:
             await self._store.finish(ended)

@@ -36,7 +36,7 @@ def not_running(environment_id: EnvironmentId, status: EnvironmentStatus, reason
 class ActiveExecution:
     """An execution that has not been recorded as ended yet."""
 
-    __slots__ = ("handle", "journal", "mask", "recorded", "row", "sandbox", "tap")
+    __slots__ = ("handle", "has_ended", "journal", "mask", "recorded", "row", "sandbox", "tap")
 
     def __init__(
         self,
@@ -54,6 +54,8 @@ class ActiveExecution:
         # What others may see of its output while it runs: all, or what is kept of it, or nothing.
         self.journal = journal
         self.tap = tap
+        # It writes nothing more, and its record is being written.
+        self.has_ended = False
         # Made when somebody wants to wait for the record, which is rare.
         self.recorded: asyncio.Future[Execution] | None = None
 
@@ -71,9 +73,17 @@ class ActiveExecution:
             self.journal = journal = OutputJournal(sys.maxsize, 0, 0)
             journal.begin()
             self.tap.listen(journal.add)
+            if self.has_ended:
+                journal.end()
         if self.journal is None:
             raise RuntimeError("the output of this execution is not for others")
         return self.journal
+
+    def end_output(self) -> None:
+        """Nothing more will be written; who follows it is told so, and who begins to later."""
+        self.has_ended = True
+        if self.journal is not None:
+            self.journal.end()
 
     def on_record(self, act: Callable[[], None]) -> None:
         """Act once the record is written, or cannot be."""

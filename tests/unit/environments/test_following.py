@@ -109,6 +109,31 @@ async def test_one_that_somebody_else_waits_for_is_followed(world: World) -> Non
     task.cancel()
 
 
+async def test_one_that_has_ended_is_followed_while_it_is_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the database takes: who comes meanwhile is told all of it, and that it has ended."""
+    environment_id = await world.create_running()
+    writing, may_write, finish = asyncio.Event(), asyncio.Event(), world.store.executions.finish
+
+    async def wait(row: Execution) -> None:
+        writing.set()
+        await may_write.wait()
+        await finish(row)
+
+    monkeypatch.setattr(world.store.executions, "finish", wait)
+    asked = asyncio.ensure_future(world.service.execute(world.user, environment_id, "print('a')", None))
+    await writing.wait()
+    (execution_id,) = [execution_id for live in world.service._lifecycle.all() for execution_id in live.running]
+    told = asyncio.ensure_future(
+        _all(await world.service.follow_execution(world.user, environment_id, execution_id, None))
+    )
+    await asyncio.sleep(0)
+    may_write.set()
+    assert [event.kind for event in await told] == ["started", "stdout", "finished"]
+    assert (await asked).stdout == "a\n"
+
+
 async def test_the_output_of_a_step_is_told_masked(world: World) -> None:
     """Only what is recorded of it, when it has ended."""
     environment_id = await world.create_running()
