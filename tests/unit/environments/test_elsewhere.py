@@ -10,7 +10,6 @@ from sandgate.core.states import EnvironmentStatus
 from tests.contract.store.records import an_environment
 from tests.unit.environments.conftest import World
 
-
 WORK: dict[str, Callable[[World, EnvironmentId], Awaitable[object]]] = {
     "metrics": lambda world, name: world.service.metrics(world.user, name),
     "execute": lambda world, name: world.service.execute(world.user, name, "1", None),
