@@ -28,7 +28,7 @@ from sandgate.environments.files import FileService
 from sandgate.environments.granting import grant
 from sandgate.environments.isolation import choose_isolation
 from sandgate.environments.lifecycle import Lifecycle
-from sandgate.environments.live import Ending, not_running
+from sandgate.environments.live import Ending
 from sandgate.environments.lookup import Lookup
 from sandgate.environments.measuring import measure
 from sandgate.environments.quota import Quota
@@ -170,11 +170,7 @@ class EnvironmentService(CodeRunner):
 
     async def metrics(self, caller: Principal, environment_id: EnvironmentId) -> Metrics:
         """See ``Environments``."""
-        live = self._lifecycle.find(environment_id)
-        if live is None:
-            row = await self.get(caller, environment_id)
-            raise not_running(environment_id, row.status, row.status_reason)
-        check_can_see(caller, live.row)
+        live = await self._lookup.get_live(caller, environment_id, changes=False)
         return await measure(live, self._clock)
 
     async def list(

@@ -80,7 +80,12 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
         "GET",
         f"{_ENVIRONMENT}/metrics",
         tag=_TAG,
-        errors=(errors.EnvironmentNotFound, errors.EnvironmentNotRunning, errors.LauncherUnavailable),
+        errors=(
+            errors.EnvironmentNotFound,
+            errors.EnvironmentNotRunning,
+            errors.EnvironmentElsewhere,
+            errors.LauncherUnavailable,
+        ),
     )
     async def get_environment_metrics(caller: Caller, environment_id: EnvironmentPath) -> MetricsAnswer:
         """What a live environment uses now, and has used at most, as the kernel counts it."""
