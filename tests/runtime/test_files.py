@@ -2,15 +2,24 @@
 
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
-from sandgate.core.errors import DiskFull, FileConflict, FileForbidden, FileMissing, PathInvalid
+from sandgate.config.settings import Settings
+from sandgate.core.errors import DiskFull, FileConflict, FileForbidden, FileMissing, FilesUnavailable, PathInvalid
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.files import parse_entry
+from sandgate.core.ids import UserId
 from sandgate.core.limits import MIB, Limits
+from sandgate.core.principal import Principal, Role
+from sandgate.environments.files import FileService
+from sandgate.environments.lifecycle import Lifecycle
+from sandgate.environments.lookup import Lookup
 from tests.runtime.file_client import ask, begin, read, write
 from tests.runtime.hosts import Bench
 
@@ -159,3 +168,25 @@ async def test_what_is_not_the_user_s_to_remove_keeps_what_is_in_it(standard: Be
         with pytest.raises(refusal):
             await ask(sandbox, "delete", path=path, recursive=True)
     assert await read(sandbox, "in/a") == b"a"
+
+
+async def test_a_write_waits_for_its_turn_as_long_as_other_operations(standard: Bench) -> None:
+    """Not until whatever runs in the environment has ended; then nothing is written any more."""
+    sandbox = await standard.make(limits=Limits(concurrent_executions=1))
+    busy = sandbox.execute(ExecutionRequest("import time; time.sleep(60)", 60))
+    live = SimpleNamespace(get_sandbox=lambda: sandbox, row=SimpleNamespace(limits=Limits()))
+    lookup = create_autospec(Lookup, instance=True)
+    lookup.get_live.return_value = live
+    service = FileService(lookup, create_autospec(Lifecycle, instance=True), Settings(file_operation_timeout_s=0.3))
+    caller = Principal(UserId("user-1"), "u", Role.USER)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"late"
+
+    with pytest.raises(FilesUnavailable):
+        await service.write(caller, sandbox.environment_id, "late", body(), overwrite=True, mode=None)
+    busy.cancel()
+    with pytest.raises(FileMissing):
+        await ask(sandbox, "stat", path="late")
+    await service.write(caller, sandbox.environment_id, "late", body(), overwrite=True, mode=None)
+    assert await read(sandbox, "late") == b"late"

@@ -12,13 +12,19 @@ class Outlet:
         self._resume: Callable[[], None] | None = None
         self._taken: asyncio.Future[None] | None = None
         self._closed = False
+        self._begun = asyncio.Event()
 
     def take(self, resume: Callable[[], None]) -> bytes:
         """See :class:`sandgate.core.execution.InputSource`."""
+        self._begun.set()
         piece, self._piece = self._piece, b""
         self._resume = None if piece else resume
         self._wake()
         return piece
+
+    async def wait_for_reader(self) -> None:
+        """Wait until it is asked for the first time what there is to send, or nobody will ask."""
+        await self._begun.wait()
 
     async def put(self, piece: bytes) -> bool:
         """Send it, once what came before was taken. False when nobody reads any more."""
@@ -36,6 +42,7 @@ class Outlet:
     def close(self) -> None:
         """Nobody reads any more."""
         self._closed = True
+        self._begun.set()
         self._wake()
 
     def _wake(self) -> None:

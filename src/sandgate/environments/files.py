@@ -213,6 +213,8 @@ class FileService:
         answering = asyncio.create_task(channel.answer(), name="answer to a write")
         answering.add_done_callback(lambda _task: outlet.close())
         try:
+            async with asyncio.timeout(self._settings.file_operation_timeout_s):
+                await outlet.wait_for_reader()
             size = 0
             async for piece in body:
                 size += len(piece)
@@ -223,6 +225,8 @@ class FileService:
             else:
                 await outlet.put(_LENGTH.pack(0))
             return parse_entry((await answering).get("entry"))
+        except TimeoutError:
+            raise FilesUnavailable("The environment did not come to its files in time") from None
         finally:
             channel.close()
             answering.cancel()
