@@ -152,6 +152,9 @@ class Settings(BaseModel):
     max_executions_at_once_per_user: int = _setting(
         512, "Executions of one user that run or wait at once, on this server.", ge=1, le=100_000
     )
+    max_execution_bytes_at_once_per_user: int = _setting(
+        256 * 1024**2, "Code of those executions, and what comes with it, together.", unit="bytes", ge=1
+    )
     default_environment_timeout_s: int = _setting(
         3600, "Lifetime of an environment that asks for none.", unit="s", ge=1, le=86_400
     )

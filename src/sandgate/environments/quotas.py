@@ -32,7 +32,7 @@ class UserQuotas:
     def __init__(self, store: Store, held: Quota, clock: Clock, settings: Settings) -> None:
         self._store = store
         self._held = held
-        self.use = ExecutionUse(store.quotas, clock)
+        self.use = ExecutionUse(store.quotas, clock, settings.max_execution_bytes_at_once_per_user)
         self._defaults = UserQuota(
             environments=settings.max_environments_per_user,
             memory_bytes=settings.max_memory_bytes_per_user or None,
@@ -56,23 +56,23 @@ class UserQuotas:
         return own if own == self._server_ceilings else replace(own, scope="user")
 
     @asynccontextmanager
-    async def executing(self, user_id: UserId) -> AsyncIterator[None]:
+    async def executing(self, user_id: UserId, size_bytes: int) -> AsyncIterator[None]:
         """Counts an execution of the user for as long as the block lasts. Raises ``ExecutionQuotaExceeded``,
         ``StoreUnavailable``.
         """
-        await self.begin(user_id)
+        await self.begin(user_id, size_bytes)
         try:
             yield
         finally:
-            self.end(user_id)
+            self.end(user_id, size_bytes)
 
-    async def begin(self, user_id: UserId) -> None:
+    async def begin(self, user_id: UserId, size_bytes: int) -> None:
         """Count an execution until :meth:`end`. Raises ``ExecutionQuotaExceeded``, ``StoreUnavailable``."""
-        await self.use.begin(user_id, await self.allowed(user_id))
+        await self.use.begin(user_id, await self.allowed(user_id), size_bytes)
 
-    def end(self, user_id: UserId) -> None:
-        """An execution that was counted has ended."""
-        self.use.end(user_id)
+    def end(self, user_id: UserId, size_bytes: int) -> None:
+        """An execution that was counted, with the same size, has ended."""
+        self.use.end(user_id, size_bytes)
 
     async def report(self, caller: Principal) -> QuotaReport:
         """See :class:`sandgate.environments.base.Quotas`."""

@@ -17,6 +17,12 @@ from sandgate.sandbox.base import Collect, Mask
 from sandgate.store.base import Store
 
 
+def _measure(code: str, around: Surroundings | None) -> int:
+    """How many bytes an execution holds until it has begun."""
+    size = len(code) if code.isascii() else len(code.encode("utf-8", "replace"))
+    return size if around is None else size + around.measure()
+
+
 class CodeRunner:
     """The part of ``EnvironmentService`` that is about executions."""
 
@@ -45,7 +51,7 @@ class CodeRunner:
         self._executions.check_code(code)
         if around is not None:
             self._executions.check_around(around)
-        async with self.quotas.executing(caller.user_id):
+        async with self.quotas.executing(caller.user_id, _measure(code, around)):
             return await self._executions.run(live, code, timeout_s, around)
 
     async def begin_execution(
@@ -89,13 +95,14 @@ class CodeRunner:
         self._executions.check_code(code)
         if around is not None:
             self._executions.check_around(around)
-        await self.quotas.begin(caller.user_id)
+        size = _measure(code, around)
+        await self.quotas.begin(caller.user_id, size)
         try:
             active = await self._executions.begin(live, code, timeout_s, around, durable=durable)
         except BaseException:
-            self.quotas.end(caller.user_id)
+            self.quotas.end(caller.user_id, size)
             raise
-        active.on_record(lambda: self.quotas.end(caller.user_id))
+        active.on_record(lambda: self.quotas.end(caller.user_id, size))
         return active
 
     async def follow_execution(

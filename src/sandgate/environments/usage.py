@@ -22,10 +22,13 @@ _log = get_logger(__name__)
 class ExecutionUse:
     """Counts executions in memory and adds them to their day in the database every few seconds, while ``run`` runs."""
 
-    def __init__(self, store: QuotaStore, clock: Clock) -> None:
+    def __init__(self, store: QuotaStore, clock: Clock, most_bytes: int) -> None:
+        """``most_bytes`` is how much the executions of one user may hold at once."""
         self._store = store
         self._clock = clock
+        self._most_bytes = most_bytes
         self._at_once: Counter[UserId] = Counter()
+        self._bytes: Counter[UserId] = Counter()
         self._day = clock.now().date()
         self._new: Counter[UserId] = Counter()
         self._adding: Counter[UserId] = Counter()
@@ -41,10 +44,9 @@ class ExecutionUse:
         before = await self._before.get((user_id, self._day), self._load)
         return before + self._new[user_id] + self._adding[user_id]
 
-    async def begin(self, user_id: UserId, allowed: UserQuota) -> None:
-        """Count one more. Raises ``ExecutionQuotaExceeded``, with nothing counted, and ``StoreUnavailable``.
-
-        ``end`` has to follow.
+    async def begin(self, user_id: UserId, allowed: UserQuota, size_bytes: int = 0) -> None:
+        """Count one more, which holds so much. Raises ``ExecutionQuotaExceeded``, with nothing counted, and
+        ``StoreUnavailable``. ``end`` has to follow, with the same size.
         """
         if allowed.executions_per_day is not None:
             used = await self.today(user_id)
@@ -57,15 +59,24 @@ class ExecutionUse:
                 "until one has ended",
                 {"limit": allowed.executions_at_once, "used": running, "scope": "at_once"},
             )
+        held = self._bytes[user_id]
+        if held + size_bytes > self._most_bytes:
+            raise ExecutionQuotaExceeded(
+                f"The code of all your executions that run or wait, and what comes with it, has {held} bytes, "
+                f"and {self._most_bytes} is the most allowed; wait until some have ended",
+                {"limit": self._most_bytes, "used": held, "scope": "bytes_at_once"},
+            )
         self._turn_day()
+        self._bytes[user_id] = held + size_bytes
         self._at_once[user_id] = running + 1
         self._new[user_id] += 1
 
-    def end(self, user_id: UserId) -> None:
+    def end(self, user_id: UserId, size_bytes: int = 0) -> None:
         """Count one less that runs."""
         self._at_once[user_id] -= 1
+        self._bytes[user_id] -= size_bytes
         if not self._at_once[user_id]:
-            del self._at_once[user_id]
+            del self._at_once[user_id], self._bytes[user_id]
 
     async def run(self) -> None:
         """Add what is new every few seconds until cancelled, and once more then."""

@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
-from sandgate.core.errors import ExecutionNotFound, StoreUnavailable
-from sandgate.core.execution import Execution, ExecutionRequest, StepData, Termination
+from sandgate.config.settings import Settings
+from sandgate.core.errors import ExecutionNotFound, ExecutionQuotaExceeded, StoreUnavailable
+from sandgate.core.execution import Execution, ExecutionRequest, StepData, Surroundings, Termination
 from sandgate.core.ids import EnvironmentId, ExecutionId
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.following import Events, ExecutionEvent
 from sandgate.environments.journal import Offsets
+from sandgate.store.sql_store import SqlStore
 from tests.unit.environments.conftest import World
 
 LOOP = "print('begun')\nwhile True: pass"
@@ -187,3 +189,22 @@ async def test_it_counts_for_its_user_until_it_has_ended(world: World) -> None:
     assert (await world.service.quotas.report(world.user)).use.executions_at_once == 1
     await world.service.cancel_execution(world.user, environment_id, row.execution_id)
     assert (await world.service.quotas.report(world.user)).use.executions_at_once == 0
+
+
+async def test_what_all_of_a_user_s_hold_is_bounded(store: SqlStore) -> None:
+    """Many that wait, each as long as it may be, would fill the server's memory."""
+    world = World(store, Settings(drain_grace_s=0.02, max_execution_bytes_at_once_per_user=len(LOOP) + 100))
+    await world.service.start()
+    environment_id = await world.create_running()
+    stream = await _stream(world, environment_id, LOOP)
+    with pytest.raises(ExecutionQuotaExceeded) as caught:
+        await world.service.begin_execution(world.user, environment_id, "#" * 101, None, None)
+    assert caught.value.details == {"limit": len(LOOP) + 100, "used": len(LOOP), "scope": "bytes_at_once"}
+    around = Surroundings(stdin="x" * 100)
+    with pytest.raises(ExecutionQuotaExceeded):
+        await world.service.execute(world.user, environment_id, "#", None, around)
+    assert (await world.service.execute(world.user, environment_id, "#" * 100, None)).exit_code == 0
+    await stream.aclose()
+    await world.until(lambda: world.service.quotas.use.at_once(world.user.user_id) == 0)
+    assert (await world.service.execute(world.user, environment_id, "#", None, around)).exit_code == 0
+    await world.service.stop()
