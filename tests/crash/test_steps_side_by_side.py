@@ -17,9 +17,9 @@ _WHILE_KILLED_S = 3.0
 SLEEP = "import os, time\nopen(os.environ['SANDGATE_RUN_ID'] + str(inputs['x']), 'w').close()\ntime.sleep(60)"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server() -> Iterator[CrashServer]:
-    """One for all: each test kills what it kills and finds it again."""
+    """One for each test: a server gives up when its gateway dies again and again within seconds."""
     with CrashServer({"SANDGATE_DRAIN_GRACE_S": "0.3"}) as running:
         yield running
 
