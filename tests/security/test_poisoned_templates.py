@@ -149,7 +149,9 @@ async def _use(siege: Siege, template: str) -> bool:
 @pytest.mark.parametrize("name", [*POISONS, *FORGERS])
 async def test_only_its_own_template_suffers(name: str, poisoned: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a package does, the launcher and environments of other templates answer, during it and afterwards."""
-    monkeypatch.setattr(link, "_STALL_LIMIT_S", 0.3)
+    if name not in HARMLESS:
+        # What burns the processor is slow, too, and yet works.
+        monkeypatch.setattr(link, "_STALL_LIMIT_S", 0.3)
     using = asyncio.ensure_future(_use(poisoned, name))
     started = time.monotonic()
     while not using.done() and time.monotonic() - started < 6:

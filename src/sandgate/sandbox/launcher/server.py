@@ -23,6 +23,7 @@ from sandgate.sandbox.launcher.address import at_short_path
 from sandgate.sandbox.launcher.cgroup import Tree, find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig
 from sandgate.sandbox.launcher.kept import MOST_ENDS, Patience
+from sandgate.sandbox.launcher.last_words import has_spoken, last_words
 from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.sandbox import can_become
@@ -142,11 +143,7 @@ class Launcher:
 
     def _on_first_word(self, connection: socket.socket) -> None:
         self._reactor.forget(connection.fileno())
-        try:
-            said = connection.recv(1, socket.MSG_PEEK)
-        except OSError:
-            said = b""
-        if not said:
+        if not has_spoken(connection):
             connection.close()
             return
         self._disconnect()
@@ -157,10 +154,12 @@ class Launcher:
         self._on_request()
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._reactor.forget(self._connection.fileno())
-            self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._reactor.forget(connection.fileno())
+            for number, request, received in last_words(connection):
+                self._act(number, request, received)
+            connection.close()
 
     def _send(self, message: Mapping[str, Any], ends: list[int]) -> None:
         if self._connection is None:
@@ -197,6 +196,9 @@ class Launcher:
             log(f"refused a request: {error}")
             self._disconnect()
             return
+        self._act(number, request, received)
+
+    def _act(self, number: int, request: protocol.Request, received: list[int]) -> None:
         if isinstance(request, protocol.Keep) and self._keep(request, received):
             return
         self._do(number, request)
