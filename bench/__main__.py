@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench import (
+    files,
     p01_hello,
     p02_gvisor,
     p02_interactive,
@@ -13,6 +14,7 @@ from bench import (
     p04_throughput,
     p05_churn,
     p06_density,
+    p07_preload,
     p08_sequence,
     p09_work,
     p10_fan_out,
@@ -20,11 +22,14 @@ from bench import (
     p11_runs,
     p12_start,
     p13_stream,
+    pausing,
+    sessions,
+    snapshots,
 )
 from bench.client import UnexpectedAnswer
 from bench.context import Bench, say
 from bench.figures import Figure
-from bench.report import chart, fill_readme, print_table, write_json
+from bench.report import HEADLINES, chart, fill, print_table, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -36,6 +41,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "p4": p04_throughput.measure,
     "p5": p05_churn.measure,
     "p6": p06_density.measure,
+    "p7": p07_preload.measure,
     "p8": p08_sequence.measure,
     "p9": p09_work.measure,
     "p10": p10_fan_out.measure,
@@ -43,6 +49,10 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Figure]]] = {
     "p11-runs": p11_runs.measure,
     "p12": p12_start.measure,
     "p13": p13_stream.measure,
+    "files": files.measure,
+    "sessions": sessions.measure,
+    "pausing": pausing.measure,
+    "snapshots": snapshots.measure,
 }
 
 
@@ -52,7 +62,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="name", help=f"which of {', '.join(MEASUREMENTS)}; default all")
     parser.add_argument("--quick", action="store_true", help="few samples, to see that everything works")
     parser.add_argument("--json", type=Path, default=RESULTS / "latest.json", help="where to write the results")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md and docs/")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.names if name.lower() not in MEASUREMENTS]
     if unknown:
@@ -83,7 +93,8 @@ def main() -> int:
         write_json(figures, chosen.json)
         chosen.json.with_suffix(".svg").write_text(chart(figures), encoding="utf-8")
     if figures and chosen.readme:
-        fill_readme(ROOT / "README.md", chosen.json)
+        fill(ROOT / "README.md", chosen.json, HEADLINES)
+        fill(ROOT / "docs" / "benchmarks.md", chosen.json)
     for failure in failures:
         say(f"Not measured: {failure}")
     return 1 if failures else 0

@@ -26,8 +26,10 @@ import uvloop
 
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.derived_secrets import DerivedSecrets
+from sandgate.auth.file_links import FileLinks
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
+from sandgate.auth.port_links import SignedPortLinks
 from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
@@ -39,13 +41,16 @@ from sandgate.core.clock import SystemClock
 from sandgate.core.execution import Execution
 from sandgate.core.principal import Principal, Role
 from sandgate.environments.base import NewEnvironment
+from sandgate.environments.builds.all_templates import AllTemplates
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
 from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.audit_trail import AuditTrail
+from sandgate.store.snapshot_files import SnapshotFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import set_up_logging
+from sandgate.testing.builds import make_builds
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.artifacts import ArtifactService
@@ -107,6 +112,19 @@ def _receive(connection: socket.socket) -> bytes:
     return answer
 
 
+def _authenticator(
+    store: SqlStore, accounts: Accounts, passwords: Passwords, tokens: Tokens, clock: SystemClock
+) -> AuthService:
+    return AuthService(
+        accounts=accounts,
+        credentials=store.credentials,
+        passwords=passwords,
+        tokens=tokens,
+        throttle=LoginThrottle(clock, attempts=10, window_s=60),
+        clock=clock,
+    )
+
+
 async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     clock, settings = SystemClock(), Settings()
     store = SqlStore(folder / "sandgate.db")
@@ -114,34 +132,35 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
     passwords, accounts, keys = Passwords(), Accounts(store.users, clock), KeyRing(folder / "keys", clock)
     keys.open()
     tokens = Tokens(keys, clock, lifetime_s=3600)
-    throttle = LoginThrottle(clock, attempts=10, window_s=60)
-    auth = AuthService(
-        accounts=accounts,
-        credentials=store.credentials,
-        passwords=passwords,
-        tokens=tokens,
-        throttle=throttle,
-        clock=clock,
-    )
+    auth = _authenticator(store, accounts, passwords, tokens, clock)
     user = make_user("bench", "", Role.USER, clock)
     await store.users.insert(user)
     token = tokens.issue(user.user_id, clock.now()).access_token
     if arguments.store == "null":
         store.executions = _Unwritten()  # type: ignore[assignment]
-    service = EnvironmentService(store, FakeRuntime(), FakeTemplates(), clock, settings)
+    shelf, runtime = AllTemplates(FakeTemplates()), FakeRuntime()
+    files = SnapshotFiles(folder / "snapshots")
+    service = EnvironmentService(store, runtime, shelf, clock, settings, snapshot_files=files)
     await service.start()
     row = await service.create(Principal(user.user_id, user.name, user.role), NewEnvironment("bench", "python"))
     sandboxes = RuntimeStepSandboxes(FakeRuntime(), FakeTemplates())
-    engine = Engine(store, sandboxes, clock, "bench")
-    workflows = WorkflowService(store, engine, sandboxes, clock, settings)
+    workflows = WorkflowService(store, Engine(store, sandboxes, clock, "bench"), sandboxes, clock, settings)
     trail = AuditTrail(store.audit, AuditChain(b"measured"), store.users.find_by_name, clock)
     app = create_app(
         authenticator=auth,
         users=UserService(store.users, accounts, passwords, clock),
         environments=service,
         files=service.files,
+        sessions=service.sessions,
+        processes=service.processes,
+        links=FileLinks(lambda purpose: purpose.encode(), accounts, clock),
+        networks=service.network,
+        ports=service.ports,
+        port_links=SignedPortLinks(lambda purpose: purpose.encode(), accounts, clock),
         quotas=service.quotas,
-        templates=FakeTemplates(),
+        snapshots=service.snapshots,
+        volumes=service.volumes,
+        templates=make_builds(store, runtime, shelf, service, clock, settings, folder).service,
         secrets=SecretService(store.secrets, Sealer(keys), clock, settings),
         artifacts=ArtifactService(store, ArtifactFiles(folder / "artifacts"), clock, settings),
         workflows=workflows,
@@ -154,14 +173,12 @@ async def _measure(arguments: argparse.Namespace, folder: Path) -> None:
         clock=clock,
         settings=settings,
     )
-    sock = socket.create_server(("127.0.0.1", 0))
-    stop, started = asyncio.Event(), asyncio.Event()
+    sock, stop, started = socket.create_server(("127.0.0.1", 0)), asyncio.Event(), asyncio.Event()
     telling = asyncio.create_task(trail.run())
     serving = asyncio.create_task(serve(app, settings, sock, started=started.set, stop=stop, drain=service.stop))
     await started.wait()
     _collect_seldom()
-    path = f"/api/v1/sandbox/environments/{row.environment_id}/execute"
-    await _drive(arguments, sock.getsockname()[1], path, token)
+    await _drive(arguments, sock.getsockname()[1], f"/api/v1/sandbox/environments/{row.environment_id}/execute", token)
     stop.set()
     telling.cancel()
     await serving

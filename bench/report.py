@@ -1,4 +1,4 @@
-"""The results as a table on the terminal, as JSON, as a chart, and in the README."""
+"""The results as a table on the terminal, as JSON, as a chart, and in the documents."""
 
 import json
 import os
@@ -17,6 +17,8 @@ import sandgate
 from bench.figures import Figure
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
+# What the README shows; P11 has a row for each list, and the others say more about a figure that is there.
+HEADLINES = frozenset({*(f"P{number}" for number in range(1, 14)), "P2 p99", "P2 runc"} - {"P11"})
 COLUMNS = ("figure", "what", "measured", "spread", "target", "reference", "ratio", "met")
 WIDTH, ROW, LEFT, BAR = 860, 26, 380, 300
 
@@ -80,9 +82,9 @@ def write_json(figures: Sequence[Figure], path: Path) -> None:
     path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table of a results file as it stands in the README."""
-    rows = [_markdown_row(row) for row in results["figures"]]
+def markdown(results: dict[str, Any], only: frozenset[str] | None = None) -> str:
+    """The table of a results file as it stands in the documents: all figures, or ``only`` those of these names."""
+    rows = [_markdown_row(row) for row in results["figures"] if only is None or row["figure"] in only]
     machine = results["machine"]
     on = f"{machine['cores']} cores ({machine['processor']}), Linux {machine['kernel']}, {machine['measured_at'][:10]}"
     head = "| | what | measured | target | compared with | ratio |\n| --- | --- | --- | --- | --- | --- |\n"
@@ -98,14 +100,17 @@ def _markdown_row(row: dict[str, Any]) -> str:
     return f"| {row['figure']} | {row['what']} | {measured} | {row['target_text']} | {compared} | {ratio} |\n"
 
 
-def fill_readme(readme: Path, results: Path) -> None:
-    """Put the table of a results file between the marks. Raises ``ValueError`` when the marks are not there."""
-    text = readme.read_text(encoding="utf-8")
+def fill(page: Path, results: Path, only: frozenset[str] | None = None) -> None:
+    """Put the table of a results file between the marks of a page; ``only`` some figures, or all.
+
+    Raises ``ValueError`` when the marks are not there.
+    """
+    text = page.read_text(encoding="utf-8")
     if START not in text or END not in text:
-        raise ValueError(f"{readme} lacks the marks {START} and {END}")
-    table = markdown(json.loads(results.read_text(encoding="utf-8")))
+        raise ValueError(f"{page} lacks the marks {START} and {END}")
+    table = markdown(json.loads(results.read_text(encoding="utf-8")), only)
     between = re.compile(re.escape(START) + ".*?" + re.escape(END), re.DOTALL)
-    readme.write_text(between.sub(lambda _: f"{START}\n{table}{END}", text), encoding="utf-8")
+    page.write_text(between.sub(lambda _: f"{START}\n{table}{END}", text), encoding="utf-8")
 
 
 def chart(figures: Sequence[Figure]) -> str:

@@ -17,7 +17,7 @@ from bench.client import Connection, UnexpectedAnswer
 from bench.lifeline import Lifeline
 
 READY_PATH = "/readyz"
-START_S = 30.0
+START_S = 60.0
 STOP_S = 30.0
 POLL_S = 0.002
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -197,9 +197,9 @@ def make_folder() -> Path:
     return folder
 
 
-def create(connection: Connection, template: str = "python-3.9") -> str:
+def create(connection: Connection, template: str = "python-3.9", **fields: Any) -> str:
     """Ask for an environment and answer its id."""
-    wanted = {"name": "bench", "template": template, "timeout": 3600}
+    wanted = {"name": "bench", "template": template, "timeout": 3600, **fields}
     identity: str = connection.expect(201, "POST", ENVIRONMENTS, wanted)["environment_id"]
     return identity
 

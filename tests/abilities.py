@@ -6,12 +6,25 @@ test is skipped; on a continuous-integration machine with root it fails instead,
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from sandgate.sandbox.interpreters import find_interpreters
+
+ALL_ON_GVISOR = "--all-on-gvisor"
+SLOW = "slow"
+
+
+def is_tried_on_gvisor(test: pytest.Metafunc) -> bool:
+    """Whether a test of every class is one of the gvisor class: its marker says why it is not."""
+    marker = test.definition.get_closest_marker("not_on_gvisor")
+    return marker is None or (marker.args[0].startswith(SLOW) and bool(test.config.getoption(ALL_ON_GVISOR)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,18 @@ def _lacks_python39() -> str | None:
     return None if find_interpreter("3.9") else "no Python 3.9 was found; run: sandgate template install python-3.9"
 
 
+@cache
+def _lacks_own_python() -> str | None:
+    """What is installed beside the tests runs in no other version."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    found = find_interpreter(version)
+    if found is None:
+        return f"no Python {version} was found as a template, which is what the tests run in"
+    asked = [found, "-I", "-m", "pip", "--version"]
+    has_pip = subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0
+    return None if has_pip else f"{found} has no pip; install the package python3-pip"
+
+
 def _lacks_curl() -> str | None:
     return None if shutil.which("curl") else "curl was not found; install the package curl"
 
@@ -80,6 +105,7 @@ ABILITIES: Mapping[str, Ability] = {
     "needs_gvisor": Ability("needs root, every wall of the standard class, and runsc", _lacks_gvisor),
     "needs_postgresql": Ability("needs PostgreSQL's server programs", _lacks_postgresql),
     "needs_curl": Ability("needs curl, to type what the documents show", _lacks_curl),
+    "needs_own_python": Ability("needs a template of the Python that the tests run in, with pip", _lacks_own_python),
     "needs_python39": Ability("needs a Python 3.9 for the template python-3.9", _lacks_python39),
 }
 

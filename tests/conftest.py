@@ -1,40 +1,69 @@
 """What holds for every test: abilities of the machine, a temporary folder of the run's own, nothing left behind."""
 
-import gc
 import os
 import shutil
+import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests.abilities import ABILITIES, must_have_everything
-from tests.leaks import left_behind, still_left, take_stock
+from tests.abilities import ABILITIES, ALL_ON_GVISOR, must_have_everything
+from tests.leaks import KINDS, OF_ONE_PROCESS, LeftBehind, nothing_is_left_behind
+from tests.side_by_side import SIDE_BY_SIDE
 
 # Fixtures that put up the real walls.
 _WALLED = {"standard_host": "needs_root_namespaces", "gvisor_host": "needs_gvisor"}
+# Parameters that are a class of isolation.
+_OF_CLASSES = ("bench", "walled", "siege", "host", "isolation", "forks", "poisoned_host")
 # By the ability that is lacking: why, and the tests that would have needed it.
 _SKIPPED: dict[tuple[str, str], dict[str, None]] = {}
 
-# The kernel frees namespaces and control groups a while after their last process.
-CLEAN_UP_S = 10.0
+# How long an example takes says nothing on a machine that others keep busy.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+# A shell lets what it starts in the background ignore these, and whatever that starts would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The whole of what both classes promise takes too long for every run."""
+    parser.addoption(ALL_ON_GVISOR, action="store_true", help="leave out nothing of the gvisor class for being slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the markers of the abilities known."""
     for name, ability in ABILITIES.items():
         config.addinivalue_line("markers", f"{name}: {ability.help_text}")
-    config.addinivalue_line("markers", "also_gvisor: of the tests of every class, one that the gvisor class takes, too")
+    config.addinivalue_line("markers", "not_on_gvisor(why): of the tests of every class, one without the gvisor class")
+    config.addinivalue_line("markers", "few_on_gvisor(name=[...]): its parameters that the gvisor class takes, too")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse a test that needs walls and does not say so: elsewhere it would fail instead of being skipped."""
+    items[:] = [item for item in items if not _is_left_out(item)]
     for item in items:
         for fixture, marker in _WALLED.items():
             if fixture in getattr(item, "fixturenames", ()) and item.get_closest_marker(marker) is None:
                 raise pytest.UsageError(f"{item.nodeid} needs the marker {marker}")
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """Whether it is of the gvisor class, which is slow, with a parameter that this class is not tested with."""
+    few = item.get_closest_marker("few_on_gvisor")
+    parameters = getattr(item, "callspec", SimpleNamespace(params={})).params
+    if (
+        few is None
+        or item.config.getoption(ALL_ON_GVISOR)
+        or "gvisor" not in map(str, (parameters.get(name) for name in _OF_CLASSES))
+    ):
+        return False
+    return any(parameters[name] not in taken for name, taken in few.kwargs.items())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -75,15 +104,10 @@ def _own_temporary_folder() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left_behind(_own_temporary_folder: None) -> Iterator[None]:
     """Fails the run when processes, mounts, control groups, namespaces, descriptors or files outlive it."""
-    gc.collect()
-    before = take_stock()
-    yield
-    deadline = time.monotonic() + CLEAN_UP_S
-    gc.collect()
-    leaks = left_behind(before, take_stock())
-    while leaks and time.monotonic() < deadline:
-        time.sleep(0.05)  # waits: the kernel cleans up in its own time and tells nobody
-        leaks = still_left(leaks, take_stock())
-    if leaks:
-        listed = "\n".join(f"  {kind}: {name}" for kind, names in leaks.items() for name in names)
-        pytest.fail(f"The tests left this behind:\n{listed}", pytrace=False)
+    # Of two runs, what started both looks for what cannot be told apart.
+    kinds = OF_ONE_PROCESS if os.environ.get(SIDE_BY_SIDE) else tuple(KINDS)
+    try:
+        with nothing_is_left_behind(kinds):
+            yield
+    except LeftBehind as left:
+        pytest.fail(str(left), pytrace=False)

@@ -1,13 +1,17 @@
 """What a run of the tests could leave behind on the machine, listed so that two lists can be compared.
 
 Other servers and other test runs may be at work on the same machine. What belongs to them has a living parent that is
-not this test run; what leaked from here is a descendant of this process, or an orphan that init has taken over.
+not this test run, or is older than it; what leaked from here is a descendant of this process, or an orphan that init
+has taken over.
 """
 
+import gc
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +21,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 # Opened once by a library and kept for the life of the process.
 KEPT_DESCRIPTORS = re.compile(r"^(/dev/(null|urandom|random|tty|pts/\d+)|.*\.(so|pyc|mo)|.*/\.hypothesis/.*)$")
+
+# The kernel frees namespaces and control groups a while after their last process.
+CLEAN_UP_S = 10.0
 
 Leaks = frozenset[str]
 
@@ -92,10 +99,13 @@ class Machine:
         line = self._ancestors(process)
         if self.me in line:
             return True
-        return process.is_named and all(self._may_lead_to_an_orphan(pid) for pid in line)
+        return self._may_be_left(process) and all(
+            self.processes[pid].is_init or self._may_be_left(self.processes[pid]) for pid in line
+        )
 
-    def _may_lead_to_an_orphan(self, pid: int) -> bool:
-        return self.processes[pid].is_named or self.processes[pid].is_init
+    def _may_be_left(self, process: Process) -> bool:
+        """Whether it may have begun here; a server that is older than this test run is somebody else's."""
+        return process.is_named and int(process.started) >= int(self.processes[self.me].started)
 
     @cached_property
     def ours(self) -> frozenset[Process]:
@@ -162,6 +172,14 @@ KINDS = {
 }
 
 
+# What a process can only have done itself.
+OF_ONE_PROCESS = ("open descriptors", "temporary files")
+
+
+class LeftBehind(Exception):
+    """Something is there that was not there before; the text lists it."""
+
+
 def take_stock() -> Mapping[str, Leaks]:
     """Everything of each kind that exists now."""
     machine = Machine.look()
@@ -178,3 +196,20 @@ def still_left(leaks: Mapping[str, list[str]], now: Mapping[str, Leaks]) -> dict
     """Those of ``leaks`` that are there now; what others leave and take away meanwhile is none of ours."""
     kept = {kind: [name for name in names if name in now[kind]] for kind, names in leaks.items()}
     return {kind: names for kind, names in kept.items() if names}
+
+
+@contextmanager
+def nothing_is_left_behind(kinds: Collection[str] = tuple(KINDS)) -> Iterator[None]:
+    """Raise :class:`LeftBehind` when anything of ``kinds`` outlives what runs within."""
+    gc.collect()
+    before = take_stock()
+    yield
+    deadline = time.monotonic() + CLEAN_UP_S
+    gc.collect()
+    leaks = {kind: names for kind, names in left_behind(before, take_stock()).items() if kind in kinds}
+    while leaks and time.monotonic() < deadline:
+        time.sleep(0.05)  # waits: the kernel cleans up in its own time and tells nobody
+        leaks = still_left(leaks, take_stock())
+    if leaks:
+        listed = "\n".join(f"  {kind}: {name}" for kind, names in leaks.items() for name in names)
+        raise LeftBehind(f"The tests left this behind:\n{listed}")

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -40,6 +41,15 @@ def _system_user() -> pwd.struct_passwd:
         return pwd.getpwuid(os.geteuid())
     known = {entry.pw_name: entry for entry in pwd.getpwall()}
     return known.get("postgres") or known["nobody"]
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 class PostgresServer:
@@ -94,6 +104,19 @@ class PostgresServer:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.1)  # waits: its orphans end by themselves
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """None of its processes does anything during the block, as on a machine whose disk hangs."""
+        assert self._process is not None
+        pids = [self._process.pid, *_children_of(self._process.pid)]
+        try:
+            for pid in pids:
+                _send(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                _send(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it in good order, ending its connections."""

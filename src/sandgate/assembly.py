@@ -14,35 +14,58 @@ import uvloop
 
 from sandgate import __version__
 from sandgate.auth.accounts import Accounts
+from sandgate.auth.departures import Departures
 from sandgate.auth.derived_secrets import DerivedSecrets
+from sandgate.auth.file_links import FileLinks
 from sandgate.auth.first_admin import FirstAdmin, ensure_first_admin, forget_first_password
 from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import Passwords
+from sandgate.auth.port_links import SignedPortLinks
 from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
 from sandgate.cluster.membership import Membership
-from sandgate.config.paths import artifacts_folder, database_location, keys_folder, state_name
+from sandgate.config.paths import (
+    artifacts_folder,
+    build_logs_folder,
+    database_location,
+    keys_folder,
+    layers_folder,
+    snapshots_folder,
+    state_name,
+)
 from sandgate.config.settings import Settings
 from sandgate.core.audit import by_service
 from sandgate.core.clock import Clock, SystemClock
 from sandgate.core.errors import TemplateUnavailable
 from sandgate.core.states import Isolation
+from sandgate.environments.builds.all_templates import AllTemplates
+from sandgate.environments.builds.base import BuildTools
+from sandgate.environments.builds.running_builds import RunningBuilds
+from sandgate.environments.builds.service import TemplateService
 from sandgate.environments.reaper import Reaper
 from sandgate.environments.service import EnvironmentService
 from sandgate.environments.templates import TemplateCatalogue
 from sandgate.http.app import create_app
 from sandgate.http.server import serve
+from sandgate.sandbox.layers import LayerFolders
+from sandgate.sandbox.pools_probe import memory_of_machine, probe_pools
+from sandgate.sandbox.registry.fetching import Fetcher
+from sandgate.sandbox.registry.images import RegistryImages
+from sandgate.sandbox.uv import find_uv
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.audit_trail import AuditTrail, audit_chain
+from sandgate.store.folder_mark import claim_files
+from sandgate.store.snapshot_files import SnapshotFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
+from sandgate.workflows.holdings import LiveRuns
 from sandgate.workflows.requests import Egress, HttpSteps
 from sandgate.workflows.sandboxes import UNHELD_LEASES, RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
@@ -72,6 +95,7 @@ def make_store(settings: Settings, *, checkpoint: bool = True) -> SqlStore:
     return SqlStore(
         database_location(settings),
         read_threads=settings.database_read_threads,
+        deadline_s=settings.database_timeout_s,
         migrate=settings.database_migrate,
         checkpoint=checkpoint,
     )
@@ -99,25 +123,54 @@ def _make_auth(
     )
 
 
+def _make_trail(settings: Settings, store: SqlStore, derived: DerivedSecrets, clock: Clock) -> AuditTrail:
+    most_alike = settings.audit_alike_per_minute
+    return AuditTrail(store.audit, audit_chain(derived.derive), store.users.find_by_name, clock, most_alike)
+
+
+def _make_runtime(settings: Settings, isolation: Isolation, launcher: Path, tagged_s: float) -> ZygoteRuntime:
+    policy = settings.network_policy()
+    return ZygoteRuntime(isolation, launcher, settings.state / "spool", tagged_s=tagged_s, policy=policy)
+
+
+def _make_build_tools(settings: Settings) -> BuildTools:
+    layers = LayerFolders(
+        layers_folder(settings), most_bytes=settings.max_template_bytes, most_files=settings.max_template_files
+    )
+    uv = find_uv()
+    insecure = frozenset(filter(None, map(str.strip, settings.insecure_registries.split(","))))
+    images = RegistryImages(Fetcher(settings.network_policy(), insecure))
+    return BuildTools(layers, build_logs_folder(settings), None if uv is None else Path(uv), images)
+
+
+def _warn_of_pools(settings: Settings) -> None:
+    """Say at each start what one user could use up of the machine, as ``sandgate doctor`` does."""
+    files, _terminals = probe_pools(memory_of_machine(), settings.max_environments)
+    if not files.ok:
+        _log.warning("environments could use up the open files of the machine", found=files.found, mend=files.mend)
+
+
 class Gateway:
     """One gateway process: its store, services and application."""
 
     def __init__(self, settings: Settings, templates: TemplateCatalogue, isolation: Isolation, launcher: Path) -> None:
         self._settings = settings
-        self._templates = templates
+        self._templates, self._all_templates = templates, AllTemplates(templates)
         self._clock = clock = SystemClock()
         self._stop = asyncio.Event()
         self._fault: BaseException | None = None
         self._store = store = make_store(settings)
         self._passwords = Passwords()
         self._keys = KeyRing(keys_folder(settings), clock)
-        accounts = Accounts(store.users, clock)
+        self._accounts = accounts = Accounts(store.users, clock)
         self._derived = DerivedSecrets(keys_folder(settings))
         self._derived.open()
-        self._trail = AuditTrail(store.audit, audit_chain(self._derived.derive), store.users.find_by_name, clock)
+        self._trail = _make_trail(settings, store, self._derived, clock)
         unheld_s = UNHELD_LEASES * settings.run_lease_s
-        self._runtime = ZygoteRuntime(isolation, launcher, settings.state / "spool", tagged_s=unheld_s)
+        self._runtime = _make_runtime(settings, isolation, launcher, unheld_s)
         self._owner = f"{socket.gethostname()}-{state_name(settings)}"
+        self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
+        self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
         self._environments = self._make_environments()
         self._membership = Membership(
             store.servers, clock, self._owner, settings.server_lease_s, self._environments.end_buried
@@ -128,8 +181,6 @@ class Gateway:
             settings.workspace_idle_s,
             unheld_s=unheld_s if settings.database_url.get_secret_value() else None,
         )
-        self._sealing_keys = KeyRing(keys_folder(settings), clock, SEALING)
-        self._secrets = SecretService(store.secrets, Sealer(self._sealing_keys), clock, settings)
         files = ArtifactFiles(artifacts_folder(settings))
         self._artifacts = ArtifactService(store, files, clock, settings)
         self._engine = Engine(
@@ -164,16 +215,30 @@ class Gateway:
         self._reaper = Reaper(store, clock, settings, prune_audit=self._trail.prune)
 
     def _make_environments(self) -> EnvironmentService:
-        return EnvironmentService(
+        environments = EnvironmentService(
             self._store,
             self._runtime,
-            self._templates,
+            self._all_templates,
             self._clock,
             self._settings,
             on_fault=self._on_fault,
             audit=self._trail,
             server_id=self._owner,
+            open_secrets=self._secrets.open,
+            snapshot_files=SnapshotFiles(snapshots_folder(self._settings)),
         )
+        self._builds = self._make_builds(environments)
+        return environments
+
+    def _make_builds(self, environments: EnvironmentService) -> TemplateService:
+        store, runtime, settings = self._store.templates, self._runtime, self._settings
+        tools, known, clock = _make_build_tools(settings), self._all_templates, self._clock
+        running = RunningBuilds(store, runtime, tools, known, clock, settings, self._on_fault, self._trail)
+        return TemplateService(store, known, running, runtime, clock, settings, self._owner, environments)
+
+    def _make_departures(self) -> Departures:
+        runs = LiveRuns(self._engine)
+        return Departures(self._accounts, [self._environments.holdings, runs, self._builds.holdings])
 
     def _on_fault(self, error: BaseException) -> None:
         """A bug in a background task: end the process, so that a fresh one takes over."""
@@ -185,6 +250,7 @@ class Gateway:
         await self._ticker.stop()
         await self._webhooks.stop()
         await self._workflows.stop()
+        await self._builds.stop()
         await self._environments.stop()
 
     async def _check_template(self) -> None:
@@ -201,6 +267,7 @@ class Gateway:
         self._keys.open()
         self._sealing_keys.open()
         await self._trail.check()
+        await self._claim_files()
         admin = await ensure_first_admin(
             self._store.users,
             self._passwords,
@@ -209,31 +276,57 @@ class Gateway:
             state=self._settings.state,
         )
         await self._membership.join()
+        # From now on others wait for signs of life, however long it takes to look through what is there.
+        membership = loop.create_task(self._membership.run(), name="membership")
+        try:
+            await self._take_over()
+            await self._serve(sock, lambda: started(Started(admin)), membership)
+            await self._membership.leave()
+        finally:
+            membership.cancel()
+            self._passwords.close()
+            await self._store.close()
+        return 1 if self._fault is not None else 0
+
+    async def _claim_files(self) -> None:
+        """Before anything is removed, and before anything makes the database look used. Raises as it says."""
+        settings, identity = self._settings, await self._store.identity()
+        folders = [find(settings) for find in (artifacts_folder, snapshots_folder, layers_folder, build_logs_folder)]
+        is_new = not await self._store.users.count()
+        await asyncio.to_thread(claim_files, settings.state, identity, folders, is_new=is_new)
+
+    async def _take_over(self) -> None:
+        """Find what an earlier process left, and go on with it."""
+        _warn_of_pools(self._settings)
         held = await self._store.runs.list_held(self._owner)
         expected = self._workspaces.expected(held, self._settings.limits())
         self._workspaces.adopt(await self._environments.start(expected))
+        await self._environments.snapshots.prepare()
+        # What goes on may be of templates that were built.
+        await self._builds.start()
         await self._workflows.start_engine()
         await self._environments.lose_rest()
         self._ticker.start()
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        try:
-            await self._serve(sock, lambda: started(Started(admin)))
-            await self._membership.leave()
-        finally:
-            self._passwords.close()
-            await self._store.close()
-        return 1 if self._fault is not None else 0
 
-    async def _serve(self, sock: socket.socket, started: Callable[[], None]) -> None:
+    async def _serve(self, sock: socket.socket, started: Callable[[], None], membership: asyncio.Task[None]) -> None:
         app = create_app(
             authenticator=self._auth,
             users=self._users,
             environments=self._environments,
             files=self._environments.files,
+            sessions=self._environments.sessions,
+            processes=self._environments.processes,
+            links=FileLinks(self._derived.derive, self._accounts, self._clock),
+            networks=self._environments.network,
+            ports=self._environments.ports,
+            port_links=SignedPortLinks(self._derived.derive, self._accounts, self._clock),
             quotas=self._environments.quotas,
-            templates=self._templates,
+            snapshots=self._environments.snapshots,
+            volumes=self._environments.volumes,
+            templates=self._builds,
             workflows=self._workflows,
             secrets=self._secrets,
             artifacts=self._artifacts,
@@ -259,17 +352,26 @@ class Gateway:
         self._trail.note(by_service("start_service", self._clock.now(), None, {"version": __version__}))
         async with asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(self._membership.run(), name="membership"),
+                tasks.create_task(_await(membership), name="membership while serving"),
                 tasks.create_task(self._reaper.run(), name="reaper"),
                 tasks.create_task(self._auth.run(), name="api key uses"),
+                tasks.create_task(self._make_departures().run(), name="departures"),
                 tasks.create_task(self._artifacts.run(), name="artifacts"),
+                tasks.create_task(self._environments.snapshots.run(), name="snapshots"),
                 tasks.create_task(self._trail.run(), name="audit"),
                 tasks.create_task(self._environments.quotas.use.run(), name="executions of the day"),
+                tasks.create_task(self._environments.volumes.run(), name="volumes"),
+                tasks.create_task(self._builds.leaving.run(), name="templates"),
             ]
             await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
             self._trail.note(by_service("stop_service", self._clock.now(), None, {}))
             for task in background:
                 task.cancel()
+
+
+async def _await(task: asyncio.Task[None]) -> None:
+    """A task that began before the group that is to end with it."""
+    await task
 
 
 def run_gateway(

@@ -26,12 +26,12 @@ _KINDS = {
 }
 
 
-class _Refused(Exception):
+class _NotKept(Exception):
     """What is there cannot be kept."""
 
 
 def _refuse(path: bytes, problem: str) -> NoReturn:
-    raise _Refused("{!r} {}".format(path.decode("utf-8", "backslashreplace")[:200], problem))
+    raise _NotKept("{!r} {}".format(path.decode("utf-8", "backslashreplace")[:200], problem))
 
 
 def _write(kind: bytes, data: bytes) -> None:
@@ -55,7 +55,7 @@ class _Archive:
 
     def write(self) -> None:
         if not stat.S_ISDIR(os.lstat(self._folder).st_mode):
-            raise _Refused("$SANDGATE_ARTIFACTS is not a folder any more")
+            raise _NotKept("$SANDGATE_ARTIFACTS is not a folder any more")
         for path in self._walk():
             self._write_file(path)
         _write_all(_HEAD.pack(b"Z", self._count))
@@ -70,7 +70,7 @@ class _Archive:
                 mode = os.lstat(self._folder + path).st_mode
                 if stat.S_ISDIR(mode):
                     if len(self._folders) > self._most_files:
-                        raise _Refused("there are more than {} folders".format(self._most_files))
+                        raise _NotKept("there are more than {} folders".format(self._most_files))
                     self._folders.append(path)
                 elif stat.S_ISREG(mode):
                     yield path
@@ -81,13 +81,13 @@ class _Archive:
     def _bounded(self, entries: "Iterator[os.DirEntry[bytes]]") -> "Iterator[os.DirEntry[bytes]]":
         for number, entry in enumerate(entries):
             if number > 2 * self._most_files:
-                raise _Refused("there are more than {} files".format(self._most_files))
+                raise _NotKept("there are more than {} files".format(self._most_files))
             yield entry
 
     def _write_file(self, path: bytes) -> None:
         self._count += 1
         if self._count > self._most_files:
-            raise _Refused("there are more than {} files".format(self._most_files))
+            raise _NotKept("there are more than {} files".format(self._most_files))
         descriptor = os.open(self._folder + path, _READ_FLAGS)
         try:
             status = os.fstat(descriptor)
@@ -114,7 +114,7 @@ def write_archive(name: str, most_files: int, most_file_bytes: int) -> None:
     folder = os.fsencode("{}/{}".format(os.environ.get("TMPDIR", "/tmp"), name))
     try:
         _Archive(folder, most_files, most_file_bytes).write()
-    except _Refused as refusal:
+    except _NotKept as refusal:
         _write(b"E", str(refusal).encode("utf-8", "replace"))
     except FileNotFoundError as error:
         if error.filename != folder:

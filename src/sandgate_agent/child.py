@@ -14,7 +14,20 @@ import traceback
 import types
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from sandgate_agent import calls, file_worker, spawning, step_files, surroundings, system, tracebacks, walls, wire
+from sandgate_agent import (
+    calls,
+    file_worker,
+    later,
+    process_worker,
+    programs,
+    spawning,
+    step_files,
+    surroundings,
+    system,
+    tracebacks,
+    walls,
+    wire,
+)
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Settle
 
@@ -32,10 +45,11 @@ _USER_PACKAGES = getattr(sys.modules.get("site"), "USER_SITE", None)
 def prepare_interpreter(setup: Dict[str, Any]) -> None:
     """In the zygote, once: whatever of a fresh interpreter can be laid out before anybody's code is known."""
     spawning.prepare()
-    for name in [name for name in sys.modules if name.split(".")[0] == "sandgate_agent"]:
-        del sys.modules[name]
+    # A zygote of a single sandbox compiles nothing for a session that may never be.
+    later.keep(compiled="standard" in setup)
+    later.forget_package()
     sys.path[:] = ["", *(p for p in sys.path if p and p != setup["agent"])]
-    lay_out(walls.WORKSPACE)
+    lay_out(walls.find_folder(setup))
 
 
 def rehearse() -> None:
@@ -162,6 +176,8 @@ class _Run:
     def run(self) -> int:
         """Run to the end and answer the exit code."""
         try:
+            if "program" in self._options:
+                return self._run_program(self._options["program"])
             self._execute()
         except SystemExit as exit_:
             return self._leave(exit_)
@@ -174,18 +190,22 @@ class _Run:
         linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
         threading.excepthook = self._show_in_thread
         spawning.source, spawning.filename = self._source, self._filename
-        if self._around is not None:
-            self._surround()
+        self._surround()
         _find_user_packages()
-        compiled = compile(self._source, FILENAME, "exec", 0, True)
+        try:
+            compiled = compile(self._source, FILENAME, "exec", 0, True)
+        except SyntaxError as error:
+            if error.text is None and 0 < (error.lineno or 0) <= len(lines):
+                # Of what is found after parsing, the compiler looks for the line in a file of that name.
+                error.text = lines[(error.lineno or 0) - 1]
+            raise
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)
         sys.modules["__main__"] = module
         if "inputs" not in self._options:
             exec(compiled, module.__dict__)
             return
-        self._files = step_files.StepFiles(_temporary + "/" + self._options["folder"], self._options["inputs"])
-        os.environ.update({**self._options["env"], **self._files.variables()})
+        self._files = step_files.lay_out(_temporary, self._options)
         outputs: Dict[str, Any] = {}
         module.__dict__.update(inputs=json.loads(self._options["inputs"]), outputs=outputs)
         try:
@@ -196,9 +216,23 @@ class _Run:
             raise
         self._hand_on(module.__dict__.get("outputs", outputs))
 
+    def _run_program(self, program: Dict[str, Any]) -> int:
+        """Raises ``OSError`` and ``ValueError`` without a trace, as below."""
+        try:
+            self._surround()
+            if "inputs" in self._options:
+                self._files = step_files.lay_out(_temporary, self._options)
+            code = programs.run(program["commands"], program["extension"], self._source, sys.argv[1:], _temporary)
+            if code == 0:
+                self._hand_on({})
+        except (OSError, ValueError) as error:
+            raise error.with_traceback(None) from None
+        return code
+
     def _surround(self) -> None:
         """Raises ``OSError`` without a trace, which would tell of nothing that is the code's."""
-        assert self._around is not None
+        if self._around is None:
+            return
         try:
             self._around.lay_out()
         except OSError as error:
@@ -207,12 +241,12 @@ class _Run:
 
     def _hand_on(self, outputs: Any) -> None:
         """Send what the step leaves to those after it. Raises what says what is wrong with it."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._files is None:
             return
         if not isinstance(outputs, dict):
             raise TypeError("outputs has to be a dict, not {}".format(type(outputs).__name__))
         # The dict has the last word, because it is filled by who reads what other programs have written.
-        written = self._files.read_outputs() if self._files is not None else {}
+        written = self._files.read_outputs()
         try:
             data = json.dumps({**written, **outputs} if written else outputs, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -352,7 +386,12 @@ def main(settling: Sequence[Call]) -> None:
         options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
         options = _read_exactly(options_length) if options_length else b""
         if options.startswith(wire.ROLE):
-            os._exit(file_worker.run(json.loads(options[len(wire.ROLE) :]), _CHANNEL, 1))
+            modules = _read_exactly(code_length) if code_length else b""
+            os._exit(file_worker.run(json.loads(options[len(wire.ROLE) :]), _CHANNEL, 1, modules))
+        if options.startswith(wire.PROCESS):
+            os._exit(process_worker.run(json.loads(options[len(wire.PROCESS) :]), _CHANNEL))
+        if options.startswith(wire.SESSION):
+            later.load("session").run(json.loads(options[len(wire.SESSION) :]), _CHANNEL)
         run = _Run(_read_exactly(code_length), sys.argv[0], options)
         code = run.run()
     except BaseException as error:

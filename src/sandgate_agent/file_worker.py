@@ -4,8 +4,11 @@ Whatever a path leads through, links, races and all, is within the walls: nobody
 answers is hostile to the host all the same.
 
 It writes to stdout one record, the length of a JSON text in 4 bytes and the text, and behind it the bytes of a file, if
-it was asked for one. What is written to a file comes over the channel in pieces, each with its length in 4 bytes before
-it, and ends with an empty one: an end without that is no end of the file.
+it was asked for one, or further records, if it has found many things, up to an empty one. What is written to a file
+comes over the channel in pieces, each with its length in 4 bytes before it, and ends with an empty one: an end without
+that is no end of the file.
+
+Operations that are seldom asked for come with their modules, as text: what is loaded here is loaded for every child.
 """
 
 import errno
@@ -13,60 +16,107 @@ import json
 import os
 import stat
 import struct
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+import sys
+import types
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
+
+from sandgate_agent import file_changes
+from sandgate_agent.file_changes import (
+    MOST_ENTRIES,
+    PIECE_BYTES,
+    READ_FLAGS,
+    Message,
+    describe,
+    find_status,
+    write_all,
+)
 
 _LENGTH = struct.Struct("!I")
 _OFFSET = struct.Struct("!Q")
-_PIECE_BYTES = 256 * 1024
-_MOST_ENTRIES = 200_000
-_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_KINDS = ((stat.S_ISREG, "file"), (stat.S_ISDIR, "folder"), (stat.S_ISLNK, "link"))
-
-Answer = Dict[str, Any]
+# Gathered for one record, if there is more than one thing to tell.
+_RECORD_BYTES = 16 * 1024
 
 
-class _Worker:
+class OperationRefused(Exception):
+    """An operation cannot be done for a reason that the kernel has no number for: ``code`` names it."""
+
+    def __init__(self, code: str, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.path = path
+
+
+class Worker:
     """One operation. ``channel`` is where the host speaks, ``out`` where it is answered."""
 
     def __init__(self, channel: int, out: int) -> None:
-        self._channel = channel
+        self.channel = channel
         self._out = out
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: Message) -> None:
         """Say how it went."""
         text = json.dumps(answer).encode()
-        _write_all(self._out, _LENGTH.pack(len(text)) + text)
+        self.send(text)
 
-    def run(self, operation: str, arguments: Dict[str, Any]) -> None:
-        """Do it. Raises ``OSError``."""
-        if operation == "read":
+    def send(self, piece: bytes) -> None:
+        """A piece of bytes with its length before it."""
+        write_all(self._out, _LENGTH.pack(len(piece)) + piece)
+
+    def send_all(self, found: Iterable[Message]) -> None:
+        """Things in records that are none of them long, up to an empty one."""
+        for record in self.group(found):
+            self.send(record)
+        self.send(b"")
+
+    @staticmethod
+    def group(found: Iterable[Message]) -> Iterator[bytes]:
+        """Things as records that are none of them long."""
+        texts: List[str] = []
+        size = 0
+        for text in map(json.dumps, found):
+            if size + len(text) > _RECORD_BYTES and texts:
+                yield "[{}]".format(",".join(texts)).encode()
+                texts, size = [], 0
+            texts.append(text)
+            size += len(text)
+        if texts:
+            yield "[{}]".format(",".join(texts)).encode()
+
+    def run(self, operation: str, arguments: Dict[str, Any], more: "Dict[str, Operation]") -> None:
+        """Do it. Raises ``OSError``, ``OperationRefused``."""
+        if operation in more:
+            more[operation](self, **arguments)
+        elif operation == "read":
             self._read(arguments["path"])
         elif operation == "write":
             self._write(**arguments)
+        elif operation == "list":
+            self._list(**arguments)
         else:
-            self.answer(_OPERATIONS[operation](**arguments))
+            self.answer(file_changes.OPERATIONS[operation](**arguments))
 
     def _read(self, path: str) -> None:
-        descriptor = os.open(path, _READ_FLAGS)
+        descriptor = os.open(path, READ_FLAGS)
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.ENODEV, "it is no regular file", path)
-        self.answer({"entry": _describe(path, status)})
+        self.answer({"entry": describe(path, status)})
         (offset,) = _OFFSET.unpack(self._receive(_OFFSET.size))
         os.lseek(descriptor, offset, os.SEEK_SET)
         left = status.st_size - offset
         while left > 0:
-            piece = os.read(descriptor, min(left, _PIECE_BYTES))
+            piece = os.read(descriptor, min(left, PIECE_BYTES))
             if not piece:
                 return
-            _write_all(self._out, piece)
+            write_all(self._out, piece)
             left -= len(piece)
 
     def _write(self, path: str, overwrite: bool, mode: Optional[int]) -> None:
         target = os.path.realpath(path)
-        there = _find_status(target)
+        there = find_status(target)
         if there is not None and not stat.S_ISREG(there.st_mode):
             number = errno.EISDIR if stat.S_ISDIR(there.st_mode) else errno.ENODEV
             raise OSError(number, os.strerror(number), path)
@@ -74,10 +124,10 @@ class _Worker:
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         folder = os.path.dirname(target)
         os.makedirs(folder, exist_ok=True)
-        new = _NewFile(folder)
+        new = NewFile(folder)
         try:
-            for piece in self._pieces():
-                _write_all(new.descriptor, piece)
+            for piece in self.pieces():
+                write_all(new.descriptor, piece)
             if mode is None:
                 mode = 0o644 if there is None else stat.S_IMODE(there.st_mode)
             os.fchmod(new.descriptor, mode)
@@ -85,15 +135,21 @@ class _Worker:
         except BaseException:
             new.drop()
             raise
-        self.answer({"entry": _describe(path, os.stat(target))})
+        self.answer({"entry": describe(path, os.stat(target))})
 
-    def _pieces(self) -> Iterator[bytes]:
+    def _list(self, path: str, after: str, limit: int) -> None:
+        names = _names_after(path, after)
+        self.answer({"last": names[limit - 1] if len(names) > limit else None})
+        self.send_all(_look_at_all(name if path == "." else os.path.join(path, name) for name in names[:limit]))
+
+    def pieces(self) -> Iterator[bytes]:
+        """What the host sends, to its end. Raises ``EOFError`` when it breaks off."""
         while True:
             (length,) = _LENGTH.unpack(self._receive(_LENGTH.size))
             if not length:
                 return
             while length:
-                piece = os.read(self._channel, min(length, _PIECE_BYTES))
+                piece = os.read(self.channel, min(length, PIECE_BYTES))
                 if not piece:
                     raise EOFError
                 length -= len(piece)
@@ -102,28 +158,28 @@ class _Worker:
     def _receive(self, length: int) -> bytes:
         whole = b""
         while len(whole) < length:
-            part = os.read(self._channel, length - len(whole))
+            part = os.read(self.channel, length - len(whole))
             if not part:
                 raise EOFError
             whole += part
         return whole
 
 
-class _NewFile:
+class NewFile:
     """A file without a name until it is whole, where the file system has such; otherwise with an odd one."""
 
     def __init__(self, folder: str) -> None:
         self._name = "{}/.upload-{}".format(folder.rstrip("/"), os.urandom(8).hex())
         self._has_name = False
         try:
-            self.descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            self.descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
                 raise
             self._make_named()
 
     def _make_named(self) -> None:
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         self.descriptor = os.open(self._name, flags, 0o600)
         self._has_name = True
 
@@ -147,196 +203,53 @@ class _NewFile:
             os.unlink(self._name)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _find_status(path: str) -> Optional[os.stat_result]:
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _describe(path: str, status: os.stat_result) -> Answer:
-    kind = next((name for test, name in _KINDS if test(status.st_mode)), "other")
-    entry = {
-        "path": path,
-        "kind": kind,
-        "size": status.st_size if kind == "file" else 0,
-        "mode": stat.S_IMODE(status.st_mode),
-        "modified_ns": status.st_mtime_ns,
-        "inode": status.st_ino,
-    }
-    if kind == "link":
-        try:
-            entry["target"] = os.readlink(path)
-        except OSError:
-            # It was taken away just now.
-            entry["target"] = ""
-    return entry
-
-
-def _stat(path: str) -> Answer:
-    return {"entry": _describe(path, os.lstat(path))}
-
-
-def _list(path: str, after: str, limit: int) -> Answer:
-    """Entries by name, those behind ``after``."""
+def _names_after(path: str, after: str) -> List[str]:
+    """What is in a folder, by name, behind a name."""
     names: List[str] = []
     with os.scandir(path) as found:
         for entry in found:
-            if len(names) >= _MOST_ENTRIES:
-                raise OSError(errno.EOVERFLOW, "it has more than {} entries".format(_MOST_ENTRIES), path)
+            if len(names) >= MOST_ENTRIES:
+                raise OSError(errno.EOVERFLOW, "it has more than {} entries".format(MOST_ENTRIES), path)
             if entry.name > after:
                 names.append(entry.name)
-    names.sort()
-    entries = []
-    for name in names[:limit]:
-        whole = name if path == "." else os.path.join(path, name)
-        status = _find_status(whole)
+    return sorted(names)
+
+
+def _look_at_all(paths: Iterable[str]) -> Iterator[Message]:
+    for path in paths:
+        status = find_status(path)
         if status is not None:
-            entries.append(_describe(whole, status))
-    return {"entries": entries, "last": names[limit - 1] if len(names) > limit else None}
+            yield describe(path, status)
 
 
-def _mkdir(path: str) -> Answer:
-    os.makedirs(path, exist_ok=True)
-    return _stat(path)
+Operation = Callable[..., None]
+"""Of a module that comes along; it is given the worker and its arguments, and answers by itself."""
 
 
-def _delete(path: str, recursive: bool) -> Answer:
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        os.unlink(path)
-        return {"deleted": 1}
-    if not recursive:
-        os.rmdir(path)
-        return {"deleted": 1}
-    _check_removable(path)
-    return {"deleted": _delete_tree(path)}
+def _load(modules: Dict[str, str]) -> Dict[str, Operation]:
+    """The operations of modules, of which the later ones may import the earlier, and all of them this one."""
+    package = sys.modules["sandgate_agent"] = types.ModuleType("sandgate_agent")
+    operations: Dict[str, Operation] = {}
+    known = types.ModuleType("sandgate_agent.file_worker")
+    known.__dict__.update(globals())
+    sys.modules.update({"sandgate_agent.file_worker": known, "sandgate_agent.file_changes": file_changes})
+    for name, text in modules.items():
+        module = types.ModuleType("sandgate_agent." + name)
+        sys.modules[module.__name__] = module
+        setattr(package, name, module)
+        exec(compile(text, name + ".py", "exec", 0, True), module.__dict__)
+        operations.update(module.__dict__.get("OPERATIONS", {}))
+    return operations
 
 
-def _check_removable(top: str) -> None:
-    """What cannot go itself is to be refused before all that is in it has gone."""
-    plain = top.rstrip("/")
-    if os.path.basename(plain) in ("", ".", ".."):
-        raise OSError(errno.EINVAL, "a folder is removed by its own name", top)
-    if os.path.islink(plain):
-        raise OSError(errno.ENOTDIR, "it is a link to a folder", top)
-    if os.path.ismount(plain):
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), top)
-    if not os.access(os.path.dirname(plain) or ".", os.W_OK | os.X_OK):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), top)
-
-
-def _delete_tree(top: str) -> int:
-    """Remove a tree without following a link, and without a stack that its depth could fill."""
-    count = 0
-    folders = [top]
-    for folder in folders:
-        with os.scandir(folder) as found:
-            entries = list(found)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            else:
-                os.unlink(entry.path)
-                count += 1
-    for folder in reversed(folders):
-        os.rmdir(folder)
-    return count + len(folders)
-
-
-def _move(source: str, target: str, overwrite: bool) -> Answer:
-    os.lstat(source)
-    _check_free(target, overwrite)
-    os.rename(source, target)
-    return _stat(target)
-
-
-def _copy(source: str, target: str, overwrite: bool) -> Answer:
-    _check_free(target, overwrite)
-    todo: List[Tuple[str, str]] = [(source, target)]
-    if os.path.isdir(source) and (os.path.realpath(target) + "/").startswith(os.path.realpath(source) + "/"):
-        raise OSError(errno.EINVAL, "a folder cannot be copied into itself", target)
-    for each, copy in todo:
-        if len(todo) > _MOST_ENTRIES:
-            raise OSError(errno.EOVERFLOW, "there are more than {} entries".format(_MOST_ENTRIES), source)
-        mode = os.lstat(each).st_mode
-        if stat.S_ISDIR(mode):
-            os.makedirs(copy, exist_ok=True)
-            todo.extend((os.path.join(each, name), os.path.join(copy, name)) for name in sorted(os.listdir(each)))
-        elif stat.S_ISLNK(mode):
-            _copy_link(each, copy, overwrite)
-        elif stat.S_ISREG(mode):
-            _copy_file(each, copy, stat.S_IMODE(mode))
-        else:
-            raise OSError(errno.ENODEV, "it is no regular file", each)
-    return _stat(target)
-
-
-def _copy_link(source: str, target: str, overwrite: bool) -> None:
-    leads_to = os.readlink(source)
-    if overwrite and os.path.lexists(target):
-        if os.path.exists(target) and os.path.exists(source):
-            _check_apart(os.stat(source), os.stat(target), target)
-        os.unlink(target)
-    os.symlink(leads_to, target)
-
-
-def _check_apart(source: os.stat_result, target: os.stat_result, path: str) -> None:
-    """By whatever names: of a file that is copied onto itself nothing would be left."""
-    if os.path.samestat(source, target):
-        raise OSError(errno.EINVAL, "a file cannot be copied onto itself", path)
-
-
-def _copy_file(source: str, target: str, mode: int) -> None:
-    reading = os.open(source, _READ_FLAGS)
+def run(request: Dict[str, Any], channel: int, out: int, modules: bytes = b"") -> int:
+    """Do what is asked and answer it; the exit code. ``modules`` are texts by name, in JSON."""
+    worker = Worker(channel, out)
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-        writing = os.open(target, flags, mode)
-        try:
-            there = os.fstat(writing)
-            _check_apart(os.fstat(reading), there, target)
-            if there.st_size:
-                os.ftruncate(writing, 0)
-            while True:
-                piece = os.read(reading, _PIECE_BYTES)
-                if not piece:
-                    break
-                _write_all(writing, piece)
-            os.fchmod(writing, mode)
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
-
-
-def _check_free(target: str, overwrite: bool) -> None:
-    if not overwrite and os.path.lexists(target):
-        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-    folder = os.path.dirname(target)
-    if folder:
-        os.makedirs(folder, exist_ok=True)
-
-
-_OPERATIONS: Dict[str, Callable[..., Answer]] = {
-    "stat": _stat,
-    "list": _list,
-    "mkdir": _mkdir,
-    "delete": _delete,
-    "move": _move,
-    "copy": _copy,
-}
-
-
-def run(request: Dict[str, Any], channel: int, out: int) -> int:
-    """Do what is asked and answer it; the exit code."""
-    worker = _Worker(channel, out)
-    try:
-        worker.run(request["operation"], request["arguments"])
+        more = _load(json.loads(modules)) if modules else {}
+        worker.run(request["operation"], request["arguments"], more)
+    except OperationRefused as refusal:
+        worker.answer({"error": refusal.code, "message": refusal.message, "path": refusal.path})
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "EIO")
         worker.answer({"error": name, "message": error.strerror or "", "path": os.fspath(error.filename or "")})

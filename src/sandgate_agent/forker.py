@@ -155,7 +155,7 @@ class AnyForker:
                         continue
             for pid in found:
                 if pid != self._pid:
-                    system.bury(pid)
+                    self._burial.bury_orphan(pid)
         return 0
 
     def _obey(self, message: bytes) -> bool:
@@ -169,6 +169,8 @@ class AnyForker:
         # A kill that crossed the message of the child's end on its way must not hit the next child.
         if kind == wire.KILL and number == self._number:
             self._kill_all()
+        elif kind == wire.INTERRUPT:
+            self._interrupt(message, number)
         elif kind == wire.HOLD:
             self._held = True
         elif kind == wire.NEXT:
@@ -176,6 +178,16 @@ class AnyForker:
         elif kind == wire.RESET:
             self._reset(message)
         return True
+
+    def _interrupt(self, message: bytes, number: int) -> None:
+        """What the child began with a group of its own is not meant: that is how it is put in the background."""
+        if self._pid and number == self._number:
+            try:
+                os.kill(-self._pid, _signal.SIGINT)
+            except (ProcessLookupError, PermissionError):
+                # It has not come to its group yet, or has ended.
+                pass
+        os.write(self._control, message)
 
     def _resume(self, message: bytes) -> None:
         """Go on for another gateway: of what runs for the last one only that is kept which this one knows of."""
@@ -195,6 +207,7 @@ class AnyForker:
         self._kill_all()
         while self._burial.bury_next() > 0:
             pass
+        self._burial.orphans = None
         self._pid = 0
 
     def _reset(self, message: bytes) -> None:
@@ -268,7 +281,7 @@ class Forker(AnyForker):
                 drain()
                 buried = bury_ended()
                 while buried > 0 and buried != pid:
-                    # An orphan.
+                    burial.note_orphan()
                     buried = bury_ended()
                 if buried > 0:
                     # So ends all that the child has started; then the gateway is told.
@@ -276,6 +289,7 @@ class Forker(AnyForker):
                     kill_all()
                     while bury_next() > 0:
                         used = burial.add(used)
+                    used = used if burial.orphans is None else burial.take_orphans(used)
                     if number > 1:
                         remember(bytes(end_text))
                     pack_end(end_text, 0, kind, number, *ended, *used)

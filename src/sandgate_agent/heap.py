@@ -18,6 +18,7 @@ import importlib  # noqa: F401
 import io  # noqa: F401
 import json  # noqa: F401
 import linecache  # noqa: F401
+import marshal  # noqa: F401
 import os  # noqa: F401
 import stat  # noqa: F401
 import struct  # noqa: F401

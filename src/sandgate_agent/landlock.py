@@ -7,7 +7,7 @@ import ctypes
 import os
 import struct
 import sys
-from typing import List, Set
+from typing import Iterable, Set, Tuple
 
 from sandgate_agent import calls
 
@@ -15,18 +15,47 @@ from sandgate_agent import calls
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
-_SCOPES = 0x3
+_TCP, _SCOPES = 0x3, 0x3
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 0x1, 0x2, 0x4, 0x8
 _FIRST = 0x1FFF
 _REFER, _TRUNCATE, _IOCTL_DEV = 0x2000, 0x4000, 0x8000
+#: All that can be done with files and folders, as far as the kernel knows it.
+ALL = _FIRST | _REFER | _TRUNCATE | _IOCTL_DEV
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _SYSTEM = ("/bin", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/sbin", "/sys", "/usr")
+
+Place = Tuple[str, int]
+"""A folder, and what may be done with it and below it."""
 
 
 def find_version() -> int:
     """The version that this kernel has; 0 where there is none, or where it is switched off."""
     return max(0, calls.prepare("syscall", _CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)())
+
+
+def restrict(places: Iterable[Place], *, network: bool) -> int:
+    """Of all files only these places can be reached from here on, and over TCP only with ``network``.
+
+    Nobody outside can be signalled, where the kernel can keep from that. As a call is: less than 0 is a failure.
+    """
+    version = find_version()
+    if not version:
+        return 0
+    rights = _FIRST | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    rights |= _IOCTL_DEV if version >= 5 else 0
+    # An older kernel knows fewer fields and takes no more of them.
+    known = 8 if version < 4 else 16 if version < 6 else 24
+    attributes = struct.pack("@QQQ", rights, 0 if network else _TCP, _SCOPES)[:known]
+    rules = calls.prepare("syscall", _CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)()
+    if rules < 0:
+        return rules
+    try:
+        for path, wanted in places:
+            _allow(rules, path, wanted & rights)
+        return int(calls.prepare("syscall", _RESTRICT_SELF, rules, 0)())
+    finally:
+        os.close(rules)
 
 
 def _interpreter() -> Set[str]:
@@ -39,36 +68,21 @@ class Fence:
     """A fence around a folder: prepared in the zygote, put up by a process for itself and all that it starts."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._readable: List[str] = sorted({*_SYSTEM, *_interpreter()})
+        self._places = [
+            *((path, _READ) for path in sorted({*_SYSTEM, *_interpreter()})),
+            # Devices have users of their own, and a process writes to its own files of ``/proc``.
+            ("/dev", _READ | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV),
+            ("/proc", _READ | _WRITE_FILE),
+            ("/dev/shm", ALL),
+            (folder, ALL),
+        ]
 
     def put_up(self) -> int:
         """Nothing outside of the folder can be written from here on, and of the rest only the system's files be read.
 
-        Nobody outside can be signalled, where the kernel can keep from that. As a call is: less than 0 is a failure.
+        See :func:`restrict`.
         """
-        version = find_version()
-        if not version:
-            return 0
-        rights = _FIRST | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
-        rights |= _IOCTL_DEV if version >= 5 else 0
-        scopes = _SCOPES if version >= 6 else 0
-        # An older kernel knows fewer fields and takes no more of them.
-        attributes = struct.pack("@QQQ", rights, 0, scopes)[: 24 if scopes else 8]
-        rules = calls.prepare("syscall", _CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)()
-        if rules < 0:
-            return rules
-        try:
-            for path in self._readable:
-                _allow(rules, path, _READ)
-            # Devices have users of their own, and a process writes to its own files of ``/proc``.
-            _allow(rules, "/dev", (_READ | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV) & rights)
-            _allow(rules, "/proc", _READ | _WRITE_FILE)
-            for path in ("/dev/shm", self._folder):
-                _allow(rules, path, rights)
-            return int(calls.prepare("syscall", _RESTRICT_SELF, rules, 0)())
-        finally:
-            os.close(rules)
+        return restrict(self._places, network=True)
 
 
 def _allow(rules: int, path: str, rights: int) -> None:

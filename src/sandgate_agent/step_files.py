@@ -7,7 +7,7 @@ harms its own step only.
 import json
 import os
 import stat
-from typing import Any, Dict, NoReturn
+from typing import Any, Dict, Mapping, NoReturn
 
 from sandgate_agent import wire
 
@@ -102,6 +102,16 @@ class StepFiles:
         except OSError:
             return wire.LEFT_FILES
         return wire.LEFT_NOTHING
+
+
+def lay_out(folder: str, options: Mapping[str, Any]) -> StepFiles:
+    """Make the files of a step in a folder, as it is asked for, and tell the code where they are by its variables.
+
+    Raises ``OSError``.
+    """
+    files = StepFiles(folder + "/" + options["folder"], options["inputs"])
+    os.environ.update({**options["env"], **files.variables()})
+    return files
 
 
 def rehearse() -> None:

@@ -20,7 +20,7 @@ class Surroundings:
         end = facts["code_bytes"]
         self._facts = facts
         self.code = segment[:end]
-        self._stdin = segment[end : end + facts["stdin_bytes"]]
+        self.stdin = segment[end : end + facts["stdin_bytes"]]
         self._files = segment[end + facts["stdin_bytes"] :]
 
     def lay_out(self) -> None:
@@ -38,8 +38,8 @@ class Surroundings:
         sys.argv[1:] = facts["args"]
         if hasattr(sys, "orig_argv"):
             sys.orig_argv[1:] = sys.argv
-        if self._stdin:
-            _give_stdin(self._stdin)
+        if self.stdin:
+            _give_stdin(self.stdin)
 
 
 def _write_file(path: str, content: bytes) -> None:

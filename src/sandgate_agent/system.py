@@ -8,7 +8,7 @@ import ctypes
 import os
 import struct
 from functools import partial
-from typing import Callable, Iterable, List, NamedTuple, Tuple
+from typing import Callable, Iterable, List, NamedTuple, Optional, Tuple
 
 from sandgate_agent import calls
 from sandgate_agent.calls import Call
@@ -30,6 +30,7 @@ MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
+MS_SHARED = 0x100000
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG = 1
@@ -42,6 +43,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 SECCOMP_MODE_FILTER = 2
 
+CAP_DAC_READ_SEARCH = 2
 CAP_KILL = 5
 CAP_SETGID = 6
 CAP_SETUID = 7
@@ -285,11 +287,32 @@ class Burial:
         # most memory that it held in KiB.
         self.status: Callable[[], Tuple[int]] = partial(struct.Struct("@i").unpack_from, status)
         self.usage: Callable[[], Usage] = partial(struct.Struct("@5q").unpack_from, usage)
+        self._buffers = status, usage
+        # What processes used that ended before the child that had started them, or had started who did.
+        self.orphans: Optional[Usage] = None
 
     def add(self, used: Usage) -> Usage:
         """What others used, and the child buried last."""
         own = self.usage()
         return used[0] + own[0], used[1] + own[1], used[2] + own[2], used[3] + own[3], max(used[4], own[4])
+
+    def note_orphan(self) -> None:
+        """The one buried last is not the child that is waited for."""
+        self.orphans = self.usage() if self.orphans is None else self.add(self.orphans)
+
+    def bury_orphan(self, pid: int) -> None:
+        """Wait for one that was killed; one that is no child is left to its parent."""
+        status, usage = self._buffers
+        if calls.prepare("wait4", pid, status, 0, usage)() == pid:
+            self.note_orphan()
+
+    def take_orphans(self, used: Usage) -> Usage:
+        """What the child used, with all orphans, which are forgotten."""
+        others, self.orphans = self.orphans, None
+        if others is None:
+            return used
+        peak = max(used[4], others[4])
+        return used[0] + others[0], used[1] + others[1], used[2] + others[2], used[3] + others[3], peak
 
 
 def prepare_bury_ended() -> Call:
@@ -312,3 +335,13 @@ def is_zombie(pid: int) -> bool:
             return stat.read().rpartition(b")")[2].split()[0] == b"Z"
     except (OSError, IndexError):
         return True
+
+
+def make_folder(name: str, above: int) -> None:
+    """Make it, of the same owner as the one above, unless there is something of that name."""
+    try:
+        os.mkdir(name, 0o755, dir_fd=above)
+    except FileExistsError:
+        return
+    found = os.fstat(above)
+    os.chown(name, found.st_uid, found.st_gid, dir_fd=above, follow_symlinks=False)

@@ -6,7 +6,7 @@ processes it shows.
 """
 
 import os
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from sandgate_agent import calls, system
 from sandgate_agent.calls import Call
@@ -34,7 +34,7 @@ _OPEN_FOLDERS = ("/tmp", "/var/tmp", "/run/shm")
 _HIDDEN_FOLDERS = ("acpi", "asound", "driver", "pressure", "scsi")
 _HIDDEN_FILES = (
     "bootconfig", "cmdline", "interrupts", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup",
-    "kpagecount", "kpageflags", "latency_stats", "pagetypeinfo", "sched_debug", "slabinfo", "sysrq-trigger",
+    "kpagecount", "kpageflags", "latency_stats", "locks", "pagetypeinfo", "sched_debug", "slabinfo", "sysrq-trigger",
     "timer_list", "timer_stats", "vmallocinfo",
 )  # fmt: skip
 _READ_ONLY_FOLDERS = ("bus", "fs", "irq", "sys")
@@ -63,23 +63,28 @@ class Plan:
     OF_USER: Tuple[Tuple[int, int], ...] = ((11, 8192), (12, 262_144))
 
     def __init__(self, setup: Dict[str, Any]) -> None:
-        """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target)."""
+        """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target).
+
+        And ``open``, further folders of the user's.
+        """
         self._build = [*tree(setup), *_mounts(setup["lowers"]), *_moving_in()]
-        masks = _masks()
-        self._slot = [_proc("/proc"), *masks]
+        masks = _masks(setup)
+        # Where it is counted apart from other slots is nothing that code should see.
+        self._slot = [calls.prepare("unshare", system.CLONE_NEWCGROUP), _proc("/proc"), *masks]
         # The one that is there shows the processes of the first slot; masks must not lie on it itself.
         self._first_slot = [system.prepare_mount("/proc", "/proc", "", system.MS_BIND), *masks]
 
-    def environment(self, disk_bytes: int, inodes: int) -> List[Call]:
-        """Build the file system, the host name and the loopback device of an environment and move into it."""
-        # Private to this environment, in memory, bounded in bytes and in files.
-        options = "size={},nr_inodes={},mode=755".format(disk_bytes, inodes)
-        return [
-            *system.prepare_identity(0),
-            calls.prepare("unshare", system.CLONE_NEWCGROUP),
-            system.prepare_mount("sandgate", _ROOT, "tmpfs", SAFE, options),
-            *self._build,
-        ]
+    def environment(self, disk_bytes: Optional[int], inodes: int) -> List[Call]:
+        """Build the file system, the host name and the loopback device of an environment and move into it.
+
+        ``disk_bytes`` None: what it is to be built in is there already.
+        """
+        root: List[Call] = []
+        if disk_bytes is not None:
+            # Private to this environment, in memory, bounded in bytes and in files.
+            options = "size={},nr_inodes={},mode=755".format(disk_bytes, inodes)
+            root.append(system.prepare_mount("sandgate", _ROOT, "tmpfs", SAFE, options))
+        return [*system.prepare_identity(0), calls.prepare("unshare", system.CLONE_NEWCGROUP), *root, *self._build]
 
     def first_slot(self) -> List[Call]:
         """What :meth:`slot` does, in the process namespace that the environment was made in."""
@@ -91,9 +96,14 @@ class Plan:
 
 
 def tree(setup: Dict[str, Any]) -> List[Call]:
-    """Folders and links of the root; two of them belong to the user."""
+    """Folders and links of the root; two of them, and those that are ``open``, belong to the user.
+
+    Those that are ``bare`` have nothing in them.
+    """
     folders = list(_FOLDERS)
-    for lower in setup["lowers"]:
+    given = setup.get("open", ())
+    above = [os.path.dirname(link) for link in setup["links"] if link.count("/") > 1]
+    for lower in [*setup["lowers"], *setup.get("bare", ()), *given, *above]:
         folders.extend(folder for folder in _parents(lower) if folder not in folders)
     made = [calls.prepare("mkdir", "{}/{}".format(_ROOT, folder).encode(), 0o755) for folder in folders]
     for link, target in setup["links"].items():
@@ -101,7 +111,8 @@ def tree(setup: Dict[str, Any]) -> List[Call]:
     # One on the way to an interpreter is there already.
     missing = [folder for folder in (HOME, WORKSPACE, *_OPEN_FOLDERS) if folder.strip("/") not in folders]
     made += [calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755) for folder in missing]
-    made += [calls.prepare("chown", (_ROOT + folder).encode(), USER_ID, USER_ID) for folder in (HOME, WORKSPACE)]
+    users = [(_ROOT + folder).encode() for folder in (HOME, WORKSPACE, *given)]
+    made += [calls.prepare("chown", folder, USER_ID, USER_ID) for folder in users]
     made += [calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777) for folder in _OPEN_FOLDERS]
     return made
 
@@ -154,7 +165,20 @@ def _proc(folder: str) -> Call:
     return system.prepare_mount("proc", folder, "proc", PROC, "hidepid=2")
 
 
-def _masks() -> List[Call]:
+def find_folder(setup: Dict[str, Any]) -> str:
+    """Where code begins: in the folder that a root file system names, when that is one that sandboxes see."""
+    folder: str = setup.get("folder", "")
+    seen = any(folder == lower or folder.startswith(lower + "/") for lower in setup.get("lowers", ()))
+    return folder if seen and os.path.isdir(folder) else WORKSPACE
+
+
+def prepare_beginning(setup: Dict[str, Any]) -> Call:
+    """Begin there. What looks for the folder in a variable finds it from now on."""
+    folder = os.environ["PWD"] = find_folder(setup)
+    return calls.prepare("chdir", folder.encode())
+
+
+def _masks(setup: Dict[str, Any]) -> List[Call]:
     """What is not for a slot on a ``/proc`` that lies over a whole one, and where it begins."""
     mounts = []
     for source, names in (("/dev/null", _HIDDEN_FILES), ("/var/empty", _HIDDEN_FOLDERS)):
@@ -166,7 +190,7 @@ def _masks() -> List[Call]:
             again = system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | PROC
             mounts.append(system.prepare_mount(folder, folder, "", system.MS_BIND | system.MS_REC))
             mounts.append(system.prepare_mount("", folder, "", again))
-    return [*mounts, calls.prepare("chdir", WORKSPACE.encode())]
+    return [*mounts, prepare_beginning(setup)]
 
 
 def _forget_shared_memory() -> int:

@@ -5,9 +5,18 @@ does not fit raises ``WireError`` and nothing else.
 
 Channels
     launcher - zygote   SOCK_SEQPACKET: ``CLONE`` with JSON behind it and descriptors, ``CLONED`` with a pidfd
+                        In a container of gVisor ``CLONE`` comes alone and is not answered; ``READY`` says that it
+                        serves, and ``FREE`` has memory freed, which ``FREE`` with a number answers; ``LOOK`` asks
+                        what the sandbox holds, which ``LOOK`` with it answers; ``RELAY`` with a descriptor has a relay
+                        made; ``SHOW`` has slots see a volume, which ``SHOW`` with the number of an error answers
+    launcher - relay    SOCK_SEQPACKET, in a container of gVisor: ``DIAL`` and ``LISTEN``, each with a descriptor, one
+                        way; ``LISTEN`` with the port the other way. On the descriptor of a ``DIAL``, SOCK_STREAM,
+                        ``READY`` comes before what the port says
+    proxy - relay       SOCK_SEQPACKET: ``WAITS`` one way, a descriptor for it the other way
     launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
-    gateway - forker    SOCK_SEQPACKET: ``KILL``, ``RESET``, ``RESUME``, ``HOLD``, ``NEXT`` one way; ``CHILD``
-                        with three descriptors, ``EXITED``, ``RESET``, ``RESUME`` the other way. Out of a
+    gateway - forker    SOCK_SEQPACKET: ``KILL``, ``INTERRUPT``, ``RESET``, ``RESUME``, ``HOLD``, ``NEXT`` one way;
+                        ``CHILD`` with three descriptors, ``EXITED``, ``INTERRUPT``, ``RESET``, ``RESUME`` the other
+                        way. Out of a
                         container of gVisor no descriptor can be sent: there ``ENDS`` with three of them asks for a
                         child, and ``CHILD`` comes without any; there is no ``HOLD`` and no ``NEXT``
     gateway - child     SOCK_STREAM: the code one way; outputs, the report of an uncaught exception, and whether the
@@ -36,6 +45,7 @@ _MICRO = 1_000_000
 _NUMBERED = struct.Struct("!cQ")
 _EXITED = struct.Struct("!cQiQQQQQ")
 _CODE = struct.Struct("!II")
+_HELD = struct.Struct("!cqqq")
 
 NUMBERED_BYTES = _NUMBERED.size
 EXITED_BYTES = _EXITED.size
@@ -46,6 +56,8 @@ pack_exited_into = _EXITED.pack_into
 SETUP_LIMIT = 64 * 1024
 
 KILL = b"K"
+# Send the child and those of its process group SIGINT; said back once that is done, or there is none.
+INTERRUPT = b"I"
 RESET = b"A"
 # Of what runs keep only the children of these numbers, and say again how those of them ended that have.
 RESUME = b"U"
@@ -58,6 +70,20 @@ CHILD = b"C"
 EXITED = b"X"
 CLONE = b"Q"
 CLONED = b"P"
+FREE = b"F"
+# What there was to be freed: nothing, the memory of the greediest process, or what nobody used any more.
+NOTHING, OF_ONE, OF_NOBODY = range(3)
+LOOK = b"O"
+# Where no descriptor can be sent out: what carries bytes instead, to a port by IPv4 or IPv6 (times ``FAMILY``), or from
+# a listener, at which somebody waits.
+RELAY = b"L"
+DIAL = b"D"
+FAMILY = 2**16
+LISTEN = b"B"
+WAITS = b"W"
+# Show every slot what was attached at a number, at the path behind it (times two, and one more for reading only); the
+# number of the error why not, or 0.
+SHOW = b"S"
 
 
 class WireError(Exception):
@@ -112,6 +138,30 @@ def parse_exited(message: bytes) -> Exited:
     return exited
 
 
+class Held(NamedTuple):
+    """What a sandbox holds, as its own kernel tells: processes, bytes of its files, and files; None is not counted."""
+
+    processes: int
+    disk_bytes: int
+    inodes: Optional[int]
+
+
+def pack_held(processes: int, disk_bytes: int, inodes: Optional[int]) -> bytes:
+    """The answer to ``LOOK``."""
+    return _HELD.pack(LOOK, processes, disk_bytes, -1 if inodes is None else inodes)
+
+
+def parse_held(message: bytes) -> Held:
+    """What a sandbox holds."""
+    try:
+        kind, processes, disk_bytes, inodes = _HELD.unpack(message)
+    except struct.error as error:
+        raise WireError("expected what is held: {}".format(error)) from None
+    if kind != LOOK or min(processes, disk_bytes, inodes + 1) < 0 or max(processes, disk_bytes, inodes) > _LARGEST:
+        raise WireError("expected what is held, got {!r}".format(message))
+    return Held(processes, disk_bytes, None if inodes < 0 else inodes)
+
+
 # How many children one message asks for: the answer has to fit a datagram, with the ends of all.
 MOST_RESUMED = 64
 _NUMBER = struct.Struct("!Q")
@@ -155,14 +205,28 @@ def pack_code(code: bytes, options: Optional[Dict[str, Any]] = None) -> bytes:
     return _CODE.pack(len(extra), len(code)) + extra + code
 
 
-def pack_role(arguments: Dict[str, Any]) -> bytes:
-    """What a child is given that is to work on files instead of running code."""
+def pack_role(arguments: Dict[str, Any], modules: bytes = b"") -> bytes:
+    """What a child is given that is to work on files instead of running code, and the modules that it needs for it."""
     options = ROLE + json.dumps(arguments).encode()
+    return _CODE.pack(len(options), len(modules)) + options + modules
+
+
+def pack_process(request: Dict[str, Any]) -> bytes:
+    """What a child is given that is to stand by a command."""
+    options = PROCESS + json.dumps(request).encode()
     return _CODE.pack(len(options), 0) + options
 
 
-# Before the options of a child that runs no code; those of code are an object, or nothing.
+def pack_session(arguments: Dict[str, Any]) -> bytes:
+    """What a child is given that is to run one piece of code after another; see ``session_wire``."""
+    options = SESSION + json.dumps(arguments).encode()
+    return _CODE.pack(len(options), 0) + options
+
+
+# Before the options of a child that runs no code at once; those of code are an object, or nothing.
 ROLE = b"files:"
+SESSION = b"session:"
+PROCESS = b"process:"
 CODE_HEADER_BYTES = _CODE.size
 
 
@@ -177,6 +241,27 @@ def pack_report(name: str, value: str, traceback: str) -> bytes:
     # A character takes six bytes at most.
     report = {"name": name[:_NAME_LIMIT], "value": value[:_VALUE_LIMIT], "traceback": traceback[-_TRACEBACK_LIMIT:]}
     return json.dumps(report, ensure_ascii=False).encode("utf-8", "replace")
+
+
+_WORD = struct.Struct("!cI")
+WORD_BYTES = _WORD.size
+# What a child that stands by a command is told: bytes of input behind it, their end, rows and columns, a signal.
+INPUT, INPUT_END, RESIZE, SIGNAL = b"I", b"E", b"W", b"S"
+# What it tells: the command runs, so many bytes of input were taken, no more will be. A report is told as it is.
+BEGUN, TAKEN, INPUT_CLOSED = b"B", b"T", b"C"
+# How much input may be on its way to a command without having been taken.
+INPUT_WINDOW = 64 * 1024
+
+
+def pack_word(kind: bytes, number: int) -> bytes:
+    """A word between the gateway and a child that stands by a command."""
+    return _WORD.pack(kind, number)
+
+
+def parse_word(word: bytes) -> Tuple[bytes, int]:
+    """Its kind and its number."""
+    kind, number = _WORD.unpack(word)
+    return kind, number
 
 
 OUTPUTS_LIMIT = 256 * 1024
@@ -222,9 +307,16 @@ def parse_report(message: bytes) -> Optional[Tuple[str, str, str]]:
     if not message or len(message) > REPORT_LIMIT:
         return None
     try:
-        report = json.loads(message)
+        return read_report(json.loads(message))
+    except (ValueError, RecursionError):
+        return None
+
+
+def read_report(report: Any) -> Optional[Tuple[str, str, str]]:
+    """See :func:`parse_report`, of the value of JSON."""
+    try:
         name, value, traceback = report["name"], report["value"], report["traceback"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         return None
     if not all(isinstance(text, str) for text in (name, value, traceback)):
         return None

@@ -1,9 +1,8 @@
-"""Kills parts of servers at random instants under load, then looks whether everything that has to hold does.
+"""Kills parts of servers at random instants under load, then looks whether everything that has to hold does: R1.
 
-``python -m tests.crash.chaos --kills N --seed S``; the same seed makes the same choices, at other instants.
+The same seed makes the same choices, at other instants.
 """
 
-import argparse
 import os
 import random
 import signal
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field
 from tests.crash.invariants import Acknowledged, check_rows
 from tests.crash.server_process import GATEWAY, LAUNCHER, CrashServer, until
 from tests.crash.workload import DEFINITIONS, EXPECTED, EXPECTED_SLOW, SLOW_DEFINITIONS, Client
-from tests.leaks import left_behind, take_stock
 from tests.postgres import PostgresServer
 
 LEASE_S = 2.0
@@ -193,30 +191,3 @@ def play(kills: int, seed: int, *, servers: int = 1, on_postgresql: bool = False
         chaos = Chaos(running, postgres, seed)
         chaos.check(chaos.run(kills, only=only), database)
     return chaos
-
-
-def say(text: str) -> None:
-    """Tell whoever waits."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
-    """Do it, and say what was done."""
-    parser = argparse.ArgumentParser(prog="scripts/chaos", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200, help="how many (200)")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the choices; the time when left out")
-    parser.add_argument("--servers", type=int, default=1, help="how many share the database (1)")
-    parser.add_argument("--postgresql", action="store_true", help="on a PostgreSQL of its own, which is killed as well")
-    chosen = parser.parse_args()
-    say(f"seed {chosen.seed}")
-    before, started = take_stock(), time.monotonic()
-    chaos = play(chosen.kills, chosen.seed, servers=chosen.servers, on_postgresql=chosen.postgresql)
-    until(lambda: not left_behind(before, take_stock()), "nothing is left behind", 20)
-    say(f"{sum(chaos.kills.values())} kills in {time.monotonic() - started:.0f} s: {dict(chaos.kills)}")
-    say("Nothing acknowledged was lost, no result is there twice, every run has ended, nothing is left behind.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

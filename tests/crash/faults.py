@@ -18,11 +18,11 @@ class FaultyServer(CrashServer):
         """Where the next fault stands until it happens."""
         return self.state / "fault"
 
-    def arm(self, fault: str) -> None:
-        """Let something go wrong at the next write of its point."""
+    def arm(self, *faults: str) -> None:
+        """Let something go wrong at the next write of its point; of several one after the other."""
         # The gateway removes it, and is not root; a rename, so that it never reads half of it.
         draft = self.fault_file.with_suffix(".new")
-        draft.write_text(fault, encoding="utf-8")
+        draft.write_text("\n".join(faults), encoding="utf-8")
         draft.rename(self.fault_file)
 
     def disarm(self) -> None:
@@ -34,12 +34,13 @@ class FaultyServer(CrashServer):
         """Whether what was armed has happened."""
         return not self.fault_file.exists()
 
-    def until_fired(self, limit_s: float = 20.0) -> None:
-        """Wait until it has happened."""
+    def until_fired(self, limit_s: float = 40.0) -> None:
+        """Wait until all that was armed has happened."""
         until(lambda: self.has_fired, "the fault has happened", limit_s)
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.crash.faulty_server", "serve"]
+        # The folder's name says whose process it is, by which it is ended when the tests are killed.
+        return [sys.executable, "-m", "tests.crash.faulty_server", "serve", "--state", str(self.state)]
 
     def _environ(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

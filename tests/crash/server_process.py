@@ -15,7 +15,7 @@ from sandgate.config.paths import run_folder, state_name
 from sandgate.config.settings import Settings
 
 GATEWAY, LAUNCHER, SUPERVISOR = "sg-gateway", "sg-launcher", "sandgate"
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 def until(seen: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
@@ -54,11 +54,6 @@ class CrashServer(Server):
         with suppress(OSError):
             return any(wanted in os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
         return False
-
-    def processes_of_first_sandbox(self) -> list[int]:
-        """What runs in the first sandbox that its launcher made."""
-        group = f"sandgate-{state_name(Settings(state=self.state))}/s1/cgroup.procs"
-        return [int(pid) for file in Path("/sys/fs/cgroup").glob(f"*/{group}") for pid in file.read_text().split()]
 
     @property
     def database(self) -> Path:
@@ -107,6 +102,18 @@ class CrashServer(Server):
         os.kill(pid, signal.SIGKILL)
         until(lambda: pid not in self.processes(name), f"{name} is gone")
 
+    def release(self, file: str) -> None:
+        """Take a file away from the work folders that have it, for code that waits until it is gone."""
+        for pid in self.holders_of(file):
+            with suppress(OSError):
+                Path(f"/proc/{pid}/root/workspace/{file}").unlink()
+
+    def revive(self) -> None:
+        """Start it, where it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            until(lambda: not self.listeners(), "the port is free")
+            self.start()
+
     def kill_all(self) -> None:
         """``kill -9`` of what the operator started; the rest of it has to cope."""
         assert self._process is not None
@@ -133,11 +140,14 @@ class CrashServer(Server):
 class BackgroundExecution:
     """An execution that a thread waits for; ``answer`` is None when the connection broke."""
 
-    def __init__(self, server: CrashServer, environment_id: str, code: str, timeout: float = 60) -> None:
+    def __init__(
+        self, server: CrashServer, environment_id: str, code: str, timeout: float = 60, *, patience_s: float = 60
+    ) -> None:
         self.answer: dict[str, Any] | None = None
         self._path = f"{ENVIRONMENTS}/{environment_id}/execute"
         self._body = {"code": code, "timeout": timeout}
         self._connection = server.connect()
+        self._connection._socket.settimeout(patience_s)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 

@@ -16,6 +16,8 @@ from tests.postgres import PostgresServer, postgres_server
 
 __all__ = ["postgres_server"]
 pytestmark = pytest.mark.needs_root_namespaces
+# How much later anything may be on a busy machine.
+BUSY_S = 15.0
 SETTINGS = {"SANDGATE_RUN_LEASE_S": f"{LEASE_S:g}", "SANDGATE_DRAIN_GRACE_S": "0.3"}
 # The first attempt leaves a file by which its sandbox is found, and never ends; the next one says who it is.
 ONCE = """
@@ -29,13 +31,13 @@ print("again")
 
 def test_random_kills() -> None:
     """One server on SQLite: gateway, launcher and all of it are killed, and the gateway is stopped for a while."""
-    assert sum(play(10, seed=7).kills.values()) == 10
+    assert sum(play(6, seed=7).kills.values()) == 6
 
 
 @pytest.mark.needs_postgresql
 def test_random_kills_of_several_servers() -> None:
     """Two servers on one PostgreSQL, which is killed as well: they take over from each other."""
-    assert sum(play(10, seed=11, servers=2, on_postgresql=True).kills.values()) == 10
+    assert sum(play(6, seed=11, servers=2, on_postgresql=True).kills.values()) == 6
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_a_stopped_worker(pair: tuple[ChaosServer, ChaosServer], postgres_server
         os.kill(gateway, signal.SIGSTOP)
         stopped_at = time.monotonic()
         try:
-            until(lambda: not first.holders_of(run_id), "the code is dead", 2 * LEASE_S + 2)
+            until(lambda: not first.holders_of(run_id), "the code is dead", 2 * LEASE_S + BUSY_S)
             assert time.monotonic() - stopped_at > LEASE_S / 2
             _assert_done_twice(other, run_id)
             before = check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
@@ -94,7 +96,7 @@ def test_a_killed_worker(pair: tuple[ChaosServer, ChaosServer], postgres_server:
     first.kill_all()
     with closing(Client(second)) as other:
         _assert_done_twice(other, run_id)
-        until(lambda: not first.holders_of(run_id), "the code is dead", 2 * LEASE_S + 2)
+        until(lambda: not first.holders_of(run_id), "the code is dead", 2 * LEASE_S + BUSY_S)
         check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
     until(lambda: not first.listeners(), "the port is free")
     first.start()

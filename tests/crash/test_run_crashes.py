@@ -1,6 +1,5 @@
 """Processes are killed while runs are half-way: every run goes on without a hand, each step recorded once."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,19 +62,19 @@ def _kill_server(server: CrashServer) -> None:
     server.start()
 
 
-# Long enough for a server to be killed and started again.
-_WHILE_KILLED_S = 4.0
-
-
-def _until_it_runs(server: CrashServer) -> None:
+def _until_it_runs(server: CrashServer, run_id: str) -> None:
     """A step's row says that it runs before its code does."""
-    until(lambda: server.holders_of("marked"), "the code runs")
+    until(lambda: server.holders_of(run_id), "the code runs")
+
+
+# By its name the sandbox is found.
+_MARK = "mark = os.environ['SANDGATE_RUN_ID']\nopen(mark, 'w').close()"
 
 
 def _slowly(before: str, after: str) -> str:
-    """Code that does one thing at once and another when the server is there again."""
-    wait = f"while time.time() < {time.time() + _WHILE_KILLED_S}: time.sleep(0.01)"
-    return f"import os, time\n{before}\nopen('marked', 'w').close()\n{wait}\n{after}\n"
+    """Code that does one thing at once and another when it is released."""
+    wait = "while os.path.exists(mark): time.sleep(0.01)"
+    return f"import os, time\n{before}\n{_MARK}\n{wait}\n{after}\n"
 
 
 @pytest.mark.parametrize("kill", [_kill_gateway, _kill_server])
@@ -90,10 +89,12 @@ def test_a_step_that_runs_is_taken_up_and_not_started_again(
     ]
     steps[2]["config"]["inputs"] = {"n": "${{ steps.slow.outputs.n }}"}
     run_id = _begin(server, steps)
-    _until_it_runs(server)
+    _until_it_runs(server, run_id)
     with server.connect() as connection:
         first = _look(connection, run_id)["steps"][0]
     kill(server)
+    server.until_ready().close()
+    server.release(run_id)
     run = _until_over(server, run_id)
     assert run["status"] == "succeeded"
     assert run["steps"][0] == first
@@ -105,11 +106,12 @@ def test_a_step_that_runs_is_taken_up_and_not_started_again(
 
 def test_a_step_that_cannot_be_taken_up_is_tried_again(server: CrashServer) -> None:
     """With the launcher every environment dies; the attempt is known to be dead, and the next one is made."""
-    slow = _slowly("if os.environ['SANDGATE_ATTEMPT'] == '2': print('again'); raise SystemExit", "time.sleep(60)")
+    slow = _slowly("if os.environ['SANDGATE_ATTEMPT'] != '1': print('again'); raise SystemExit", "time.sleep(60)")
     run_id = _begin(server, [_step("first", "pass"), _step("slow", slow), _step("last", "pass")])
-    _until_it_runs(server)
+    _until_it_runs(server, run_id)
     server.kill(LAUNCHER)
     run = _until_over(server, run_id)
+    # Sandboxes that wait have died with the others, without anybody knowing that yet, and cost no attempt.
     assert [step["attempts"] for step in run["steps"]] == [1, 2, 1]
     assert (run["status"], run["steps"][1]["stdout"]) == ("succeeded", "again\n")
 
@@ -118,8 +120,10 @@ def test_what_a_step_left_is_there_once_the_step_has_succeeded(server: CrashServ
     """Whoever was told of the result finds the artifacts after ``kill -9``, and those of a step that was taken up."""
     leave = "open(os.environ['SANDGATE_ARTIFACTS'] + '/x', 'w').write('x' * 1_000_000)"
     run_id = _begin(server, [_step("quick", f"import os\n{leave}"), _step("slow", _slowly(leave, ""))])
-    _until_it_runs(server)
+    _until_it_runs(server, run_id)
     _kill_server(server)
+    server.until_ready().close()
+    server.release(run_id)
     run = _until_over(server, run_id)
     assert [step["status"] for step in run["steps"]] == ["succeeded", "succeeded"]
     with server.connect() as connection:
@@ -132,21 +136,21 @@ def test_what_a_step_left_is_there_once_the_step_has_succeeded(server: CrashServ
 
 def test_a_cancel_reaches_what_was_taken_up(server: CrashServer) -> None:
     """Cancelled means killed, whoever began it."""
-    run_id = _begin(server, [_step("slow", "open('marked', 'w').close()\nimport time; time.sleep(60)")])
-    _until_it_runs(server)
+    run_id = _begin(server, [_step("slow", f"import os, time\n{_MARK}\ntime.sleep(60)")])
+    _until_it_runs(server, run_id)
     server.kill(GATEWAY)
     with server.until_ready() as connection:
         until(lambda: _look(connection, run_id)["steps"][0]["status"] == "running", "it was taken up")
         ended = connection.expect(200, "POST", f"{RUNS}/{run_id}/cancel")
         assert ended["status"] == "cancelled"
-    until(lambda: not server.holders_of("marked"), "nothing of it runs")
+    until(lambda: not server.holders_of(run_id), "nothing of it runs")
 
 
 def test_at_most_once_when_asked_for(server: CrashServer) -> None:
     """A step whose retry does not name ``lost`` is not started again."""
     once = _step("once", _slowly("", "time.sleep(60)"), retry={"max_attempts": 3, "on": ["failed"]})
     run_id = _begin(server, [once])
-    _until_it_runs(server)
+    _until_it_runs(server, run_id)
     server.kill(LAUNCHER)
     run = _until_over(server, run_id)
     assert (run["status"], run["steps"][0]["attempts"]) == ("failed", 1)

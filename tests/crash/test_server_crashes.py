@@ -1,7 +1,6 @@
 """Processes of a running server are killed at the worst moments; nothing is lost that was acknowledged."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from tests.crash.server_process import GATEWAY, LAUNCHER, BackgroundExecution, C
 
 pytestmark = pytest.mark.needs_root_namespaces
 LOOP = "print('begun', flush=True)\nwhile True: pass"
-
-
-@pytest.fixture
-def server() -> Iterator[CrashServer]:
-    """A server of the test's own."""
-    with CrashServer({"SANDGATE_DRAIN_GRACE_S": "0.3"}) as running:
-        yield running
 
 
 def status_of(connection: Connection, environment_id: str) -> str:
@@ -57,13 +49,32 @@ def assert_adopted(server: CrashServer, environment_id: str) -> None:
 
 
 def test_gateway_killed(server: CrashServer) -> None:
-    """A gateway that is killed is started again and adopts its environments; what ran is lost, and never hangs."""
+    """A gateway that is killed is started again and adopts its environments; what ran is lost, and never hangs.
+
+    Sessions know what they knew.
+    """
     environment_id = make(server)
+    with server.connect() as connection:
+        asked = {"idle_timeout": 600, "env": {"MODE": "test"}}
+        session = connection.expect(201, "POST", f"{ENVIRONMENTS}/{environment_id}/sessions", asked)
+        session_id = session["session_id"]
+        execute(connection, environment_id, {"code": "known = 5", "session_id": session_id})
     running = BackgroundExecution(server, environment_id, LOOP)
     until(lambda: running_is_recorded(server, environment_id), "the execution is recorded")
     server.kill(GATEWAY)
     assert running.join() is None
     assert_adopted(server, environment_id)
+    with server.connect() as connection:
+        answer = execute(connection, environment_id, {"code": "known", "session_id": session_id})
+        assert answer["results"] == [{"text/plain": "5"}]
+        adopted = connection.expect(200, "GET", f"{ENVIRONMENTS}/{environment_id}/sessions/{session_id}")
+        assert [adopted[name] for name in ("creation_time", "executions", "idle_timeout")] == [
+            session["creation_time"], 2, 600.0,
+        ]  # fmt: skip
+        connection.expect(200, "POST", f"{ENVIRONMENTS}/{environment_id}/sessions/{session_id}/restart")
+        code = "import os; ('known' in globals(), os.environ['MODE'])"
+        answer = execute(connection, environment_id, {"code": code, "session_id": session_id})
+        assert answer["results"] == [{"text/plain": "(False, 'test')"}]
 
 
 def test_server_killed_and_started_again(server: CrashServer) -> None:
@@ -134,9 +145,9 @@ def test_expired_while_nobody_watched(server: CrashServer) -> None:
     with server.connect() as connection:
         wanted = {"name": "short", "template": "python", "timeout": 1}
         environment_id = connection.expect(201, "POST", ENVIRONMENTS, wanted)["environment_id"]
-        execute(connection, environment_id)
+        execute(connection, environment_id, {"code": f"open('{environment_id}', 'w').close()"})
     server.kill_all()
-    until(lambda: not server.processes_of_first_sandbox(), "its processes are gone", 5)
+    until(lambda: not server.holders_of(environment_id), "its processes are gone")
     server.start()
     with server.until_ready() as connection:
         assert status_of(connection, environment_id) == "expired"

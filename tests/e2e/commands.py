@@ -84,7 +84,7 @@ class Terminal:
         self._pid, self._descriptor = pty.fork()
         if self._pid == 0:
             os.execve(PROGRAM, ["sandgate", *arguments], line.environ({"TERM": term}))
-        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        self.resize(ROWS, COLUMNS)
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +100,21 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         """Press keys."""
         os.write(self._descriptor, keys)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give it another size, of which the kernel tells the command."""
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def settings(self) -> list[Any]:
+        """How the terminal treats keys, and what else a program may change of it."""
+        return termios.tcgetattr(self._descriptor)
+
+    def wait_until_taken(self, before: list[Any]) -> None:
+        """Wait until the command has changed the terminal; what was typed before that is thrown away."""
+        deadline = time.monotonic() + LIMIT_S
+        while self.settings() == before:
+            assert time.monotonic() < deadline, f"the terminal was never taken: {self.shown!r}"
+            time.sleep(0.005)  # waits: another process starts
 
     def send(self, number: int) -> None:
         """Send a signal to the command."""

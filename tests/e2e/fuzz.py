@@ -55,16 +55,19 @@ SETTINGS = {
 # How many requests are about the same things, which some of them change or take away.
 _FRESH_EVERY = 60
 _LONGEST_WAIT_S = 1
+# Clients take these out of a path, and ask for another one.
+_NOWHERE = frozenset({"", ".", ".."})
 
 
 @dataclass
 class Report:
-    """What was sent, and what was wrong with the answers."""
+    """What was sent, and what was wrong with the answers; cut short when the time was over before all was sent."""
 
     sent: Counter[str] = field(default_factory=Counter)
     statuses: Counter[int] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
+    is_cut_short: bool = False
 
 
 class Fuzzer:
@@ -79,7 +82,8 @@ class Fuzzer:
         self._random = random.Random(seed)
         self._until_fresh = 0
         self.report = Report()
-        document = self._session.get(f"{self._address}/openapi.json", timeout=LONGEST_S).json()
+        # Made when it is asked for the first time.
+        document = self._session.get(f"{self._address}/openapi.json", timeout=6 * LONGEST_S).json()
         self._schema = schemathesis.openapi.from_dict(document)
 
     def close(self) -> None:
@@ -93,11 +97,19 @@ class Fuzzer:
         self._random.shuffle(found)
         return found
 
+    def unknown(self) -> set[str]:
+        """What paths name and nothing is there of, so that no request would be about anything."""
+        parameters = (each for operation in self.operations() for each in operation.path_parameters)
+        return {str(each.name) for each in parameters} - self._things.known.keys()
+
     def run(self, cases: int, only: str | None = None) -> None:
         """Send about so many requests, as many of each operation, half of them meant to be wrong."""
         operations = [each for each in self.operations() if only in (None, each.definition.raw.get("operationId"))]
         each = max(1, math.ceil(cases / max(1, len(operations)) / 2))
         for operation in operations:
+            if time.monotonic() >= self._ends_at:
+                self.report.is_cut_short = True
+                return
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 self._try(operation, mode, each)
 
@@ -133,6 +145,8 @@ class Fuzzer:
 
     def _ask(self, case: Case[Any], name: str) -> None:
         self._fill_in(case)
+        if not _NOWHERE.isdisjoint(map(str, (case.path_parameters or {}).values())):
+            return
         credential = self._things.credential(case, self._random)
         started = time.monotonic()
         try:
@@ -172,6 +186,9 @@ class Fuzzer:
         if isinstance(wait, int | float) and wait > _LONGEST_WAIT_S:
             case.query["wait"] = _LONGEST_WAIT_S
         if isinstance(case.body, dict):
+            if case.path.endswith("/wait"):
+                # Without one it is longer than a request may take here.
+                case.body.setdefault("timeout", _LONGEST_WAIT_S)
             self._things.fill_in(case.body, self._random)
 
 
@@ -204,6 +221,8 @@ def main(arguments: list[str]) -> int:
     for problem in report.problems:
         sys.stdout.write(f"\n{problem}\n")
     counts = ", ".join(f"{status}: {count}" for status, count in sorted(report.statuses.items()))
+    if report.is_cut_short:
+        sys.stdout.write("\nThe time was over before all was sent; give it more --seconds.\n")
     sys.stdout.write(
         f"\n{report.sent.total()} requests to {len(report.sent)} operations in {time.monotonic() - started:.0f} s, the "
         f"slowest {report.slowest_s:.2f} s; answers {counts}; {len(report.problems)} problems (seed {seed})\n"

@@ -14,6 +14,13 @@ _WORKFLOW = {
     "steps": [{"name": "ask", "type": "approval"}],
     "inputs": {"event": {"type": "object"}},
 }
+_TEMPLATE = {"name": "fuzzed", "base": "python", "files": [{"path": "f", "content": "x"}]}
+_ARTIFACT = "import os\nopen(os.environ['SANDGATE_ARTIFACTS'] + '/a', 'w').write('x')"
+_LEAVES_ARTIFACT = {
+    "name": "leaves",
+    "steps": [{"name": "a", "type": "code_execution", "config": {"code": _ARTIFACT}}],
+}
+_SANDBOX = "/api/v1/sandbox"
 _ORCHESTRATOR = "/api/v1/orchestrator"
 _TIMEOUT_S = 30.0
 
@@ -27,6 +34,8 @@ class Things:
         self._maker = server.token
         self._token = server.token
         self._victims = 0
+        self._kept: dict[str, Any] = {}
+        self._renewed = 0
         self.known: dict[str, Any] = {}
         self._ask("POST", "/api/v1/users", {"username": "fuzzer", "password": _PASSWORD, "role": "admin"})
         self.log_in()
@@ -49,10 +58,14 @@ class Things:
     def renew(self) -> None:
         """Make all of it anew."""
         self._end_old()
-        known: dict[str, Any] = {"secret_name": "API_TOKEN", "name": "python", "step": "ask"}
+        self._renewed += 1
+        name = ("python", "fuzzed")[self._renewed % 2]
+        known: dict[str, Any] = {"secret_name": "API_TOKEN", "name": name, "step": "ask", "port": "1", "rest": ""}
+        known["path"] = "fuzzed"
         made = self._ask("POST", ENVIRONMENTS, {"name": "fuzzed", "template": "python", "timeout": 600})
         known |= made
         known |= self._ask("POST", f"{ENVIRONMENTS}/{made.get('environment_id')}/execute", {"code": "pass"})
+        known |= self._make_parts(f"{ENVIRONMENTS}/{made.get('environment_id')}")
         workflow = self._ask("POST", f"{_ORCHESTRATOR}/workflows", _WORKFLOW)
         known |= workflow
         known |= self._ask("POST", f"{_ORCHESTRATOR}/workflows/{workflow.get('workflow_id')}/start", {})
@@ -64,9 +77,37 @@ class Things:
         known |= self._ask("POST", "/api/v1/auth/api-keys", {"label": "fuzzed", "expires_in": 60})
         known |= self._find_victim()
         self._ask("PUT", f"{_ORCHESTRATOR}/secrets/API_TOKEN", {"value": "a secret for fuzzing"})
-        known.setdefault("artifact_id", "artifact-" + "0" * 26)
+        known |= self._find_artifact()
         # Others than what these are about would be of no use in a path.
         self.known = {name: value for name, value in known.items() if isinstance(value, str)}
+
+    def _make_parts(self, environment: str) -> dict[str, Any]:
+        """What there may be in an environment, begin from one, or be lent to one; and a template that was built."""
+        parts = {
+            **self._ask("POST", f"{environment}/sessions", {}),
+            **self._ask("POST", f"{environment}/processes", {"command": "cat", "stdin": True}),
+            **self._ask("POST", f"{environment}/snapshots", {"name": "fuzzed"}),
+        }
+        if not self._ask("GET", f"{_SANDBOX}/templates/fuzzed"):
+            self._ask("POST", f"{_SANDBOX}/templates", _TEMPLATE)
+        volumes = self._list(f"{_SANDBOX}/volumes?name=fuzzed", "volumes")
+        volume = volumes[0] if volumes else self._ask("POST", f"{_SANDBOX}/volumes", {"name": "fuzzed", "size_mb": 16})
+        link = self._ask("POST", f"{environment}/links", {"path": "fuzzed", "method": "PUT"})
+        to_port = self._ask("POST", f"{environment}/port-links/1", {})
+        parts["volume_id"] = volume.get("volume_id")
+        parts["link"] = _last_part(link.get("link_path"))
+        parts["port_link"] = _last_part(to_port.get("link_path"))
+        return parts
+
+    def _find_artifact(self) -> dict[str, Any]:
+        """With the run that has left it in a half of the cases: the other run is one that waits."""
+        if "artifact_id" not in self._kept:
+            made = self._ask("POST", f"{_ORCHESTRATOR}/workflows", _LEAVES_ARTIFACT)
+            run = self._ask("POST", f"{_ORCHESTRATOR}/workflows/{made.get('workflow_id')}/start?wait=20", {})
+            found = self._list(f"{_ORCHESTRATOR}/runs/{run.get('run_id')}/artifacts", "artifacts")
+            self._kept = {"run_id": run.get("run_id"), **(found[0] if found else {})}
+        names = ("artifact_id", "run_id") if self._renewed % 2 else ("artifact_id",)
+        return {name: self._kept.get(name) for name in names}
 
     def _find_victim(self) -> dict[str, Any]:
         """A user whom requests may change and take away; made when there is none, because a password takes its time."""
@@ -82,13 +123,23 @@ class Things:
             body["workflow_id"] = self.known.get("workflow_id", body["workflow_id"])
         if isinstance(body.get("template"), str) and chance.random() < 0.5:
             body["template"] = "python"
-        if "code" in body and isinstance(body.get("timeout"), int | float) and body["timeout"] > 1:
+        for name in ("snapshot_id", "session_id"):
+            if isinstance(body.get(name), str) and chance.random() < 0.5:
+                body[name] = self.known.get(name, body[name])
+        if body.get("volumes") and chance.random() < 0.5:
+            body["volumes"] = [{"name": "fuzzed", "path": "/workspace/volume"}]
+        # Of what is waited for; what an environment may live is another field of the same name.
+        wait_s = body.get("timeout") if "code" in body or body.keys() == {"timeout"} else None
+        if isinstance(wait_s, int | float) and wait_s > 1:
             body["timeout"] = 1
 
     def _end_old(self) -> None:
         environments = self._list(f"{ENVIRONMENTS}?limit=200", "environments")
         for each in environments[20:] if len(environments) > 40 else ():
             self._ask("DELETE", f"{ENVIRONMENTS}/{each['environment_id']}")
+        for kind, key in (("snapshots", "snapshot_id"), ("volumes", "volume_id")):
+            for each in self._list(f"{_SANDBOX}/{kind}?limit=200", kind)[20:]:
+                self._ask("DELETE", f"{_SANDBOX}/{kind}/{each[key]}")
         runs = f"{_ORCHESTRATOR}/runs"
         for each in self._list(f"{runs}?status=waiting&status=running&status=pending&limit=200", "runs")[20:]:
             self._ask("POST", f"{runs}/{each['run_id']}/cancel")
@@ -110,3 +161,7 @@ class Things:
         )
         said: dict[str, Any] = answer.json()
         return said if answer.ok else {}
+
+
+def _last_part(path: object) -> str | None:
+    return path.rstrip("/").rpartition("/")[2] if isinstance(path, str) else None

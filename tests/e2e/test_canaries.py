@@ -32,6 +32,10 @@ WORKFLOW = {
 }
 
 
+# What a user runs with a secret in its variables; the words of a command line follow each other so, too.
+STARTED = b"sleep 600.25"
+
+
 def _canary(what: str) -> str:
     return f"canary-{what}-{os.urandom(9).hex()}"
 
@@ -113,6 +117,60 @@ def _plant_workflow(planted: Planted) -> None:
     planted.tell("GET", f"{ORCHESTRATOR}/secrets")
 
 
+def _until(planted: Planted, path: str, name: str, *wanted: str) -> None:
+    for _look in range(2000):
+        if planted.ask("GET", path).json()[name] in wanted:
+            return
+        time.sleep(0.02)  # waits: it goes on in the server
+    raise AssertionError(f"{path} is not {wanted}: {planted.ask('GET', path).text}")
+
+
+def _plant_environment(planted: Planted) -> None:
+    """Code of all kinds that finds a secret; what is kept of its environment, and what is made from that."""
+    planted.tell("PUT", f"{ORCHESTRATOR}/secrets/OF_CODE", {"value": planted.plant("secret of code")})
+    wanted = {"name": "s", "template": "python", "secrets": ["OF_CODE"], "timeout": 600}
+    made = planted.ask("POST", ENVIRONMENTS, wanted).json()
+    path = f"{ENVIRONMENTS}/{made['environment_id']}"
+    code = {"code": "import os\nprint('length', len(os.environ['OF_CODE']))"}
+    ran = planted.ask("POST", f"{path}/execute", code).json()
+    assert ran["stdout"] == f"length {len(planted.secrets['secret of code'])}\n"
+    session = planted.ask("POST", f"{path}/sessions", {}).json()["session_id"]
+    planted.tell("POST", f"{path}/execute", {**code, "session_id": session})
+    planted.tell("POST", f"{path}/processes", {"command": f'test -n "$OF_CODE" && {STARTED.decode()}'})
+    snapshot = planted.ask("POST", f"{path}/snapshots", {}).json()["snapshot_id"]
+    copies = planted.ask("POST", f"{path}/fork", {"count": 1}).json()["environments"]
+    begun = planted.ask("POST", ENVIRONMENTS, {"name": "b", "snapshot_id": snapshot}).json()
+    folders = "/workspace /home /tmp /var/tmp /dev/shm /run /etc"
+    looks = f"import subprocess\nprint(subprocess.getoutput('grep -rs canary- {folders}'))"
+    for environment in (made, *copies, begun):
+        there = f"{ENVIRONMENTS}/{environment['environment_id']}"
+        planted.tell("POST", f"{there}/execute", {"code": looks})
+        planted.tell("GET", there)
+    planted.tell("GET", f"{path}/sessions/{session}")
+    planted.tell("GET", f"{path}/processes")
+    planted.tell("GET", f"{path}/executions")
+    _plant_links(planted, path)
+
+
+def _plant_links(planted: Planted, path: str) -> None:
+    """Whoever has one needs nothing else."""
+    for kind, body in (("links", {"path": "f", "method": "PUT"}), ("port-links/1", {})):
+        link = planted.ask("POST", f"{path}/{kind}", body).json()["link_path"].rstrip("/")
+        planted.secrets[kind] = link.rpartition("/")[2]
+        planted.ask("PUT" if kind == "links" else "GET", link, None, "")
+
+
+def _plant_template(planted: Planted) -> None:
+    """A build that is told secrets by who asks for it: what they may be in is the recipe, which its owner reads."""
+    index = f"https://user:{planted.plant('password of an index')}@index.invalid/simple"
+    recipe = {"name": "t", "base": "python", "packages": ["six"], "index": index}
+    planted.tell("POST", "/api/v1/sandbox/templates", recipe)
+    quiet = {"name": "q", "base": "python", "env": {"A": "b"}, "setup": ["echo built"]}
+    planted.tell("POST", "/api/v1/sandbox/templates", quiet)
+    _until(planted, "/api/v1/sandbox/templates/q", "status", "ready", "failed")
+    planted.tell("GET", "/api/v1/sandbox/templates/q/log")
+
+
 def _plant_code(planted: Planted) -> None:
     made = planted.ask("POST", ENVIRONMENTS, {"name": "e", "template": "python"}).json()
     path = f"{ENVIRONMENTS}/{made['environment_id']}"
@@ -134,6 +192,8 @@ def planted() -> Iterator[Planted]:
         _plant_accounts(found)
         _plant_workflow(found)
         _plant_code(found)
+        _plant_environment(found)
+        _plant_template(found)
         found.tell("GET", "/metrics")
         found.tell("GET", "/api/v1/audit?limit=200")
         found.tell("GET", "/readyz")
@@ -175,15 +235,16 @@ def test_nothing_in_the_state_folder_holds_one(planted: Planted) -> None:
 
 
 def test_no_process_shows_one(planted: Planted) -> None:
-    """In its command line, or, but for the server's own settings, in its environment."""
+    """In its command line, or, but for the server's own settings and what a user has started, in its environment."""
     own = set(planted.server.listeners())
     looked_at = 0
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit() or int(folder.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            assert not _who_holds(planted, (folder / "cmdline").read_bytes()), folder
-            if int(folder.name) not in own:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
+            assert not _who_holds(planted, command), folder
+            if int(folder.name) not in own and STARTED not in command:
                 assert not _who_holds(planted, (folder / "environ").read_bytes()), folder
             looked_at += 1
     assert looked_at > 3

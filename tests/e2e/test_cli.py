@@ -200,7 +200,7 @@ def test_a_workflow_lives_from_its_file_to_its_end(line: CommandLine, tmp_path: 
     assert json.loads(line.workflow("get", "life"))["definition"]["name"] == "life"
     assert line.read("workflow", "list", "--name", "life")["workflows"][0]["version"] == 2
     line.workflow("delete", "life")
-    assert "no workflow 'life'" in line.expect(1, "workflow", "status", "life").stderr
+    assert "No workflow of yours is called 'life'" in line.expect(1, "workflow", "status", "life").stderr
 
 
 def test_a_run_that_fails_has_an_exit_code_of_its_own(line: CommandLine) -> None:
@@ -255,7 +255,7 @@ def test_a_name_that_several_have_is_not_guessed(line: CommandLine) -> None:
         (["start", "HELLO", "--inputs", "-"], 2, "has to be an object"),
         (["start", "workflow-000000000000000"], 1, "workflow-000000000000000"),
         (["status", "run-000000000000000"], 1, "run-000000000000000"),
-        (["status", ""], 1, "no workflow ''"),
+        (["status", ""], 1, "No workflow of yours is called ''"),
         (["logs", "../../me"], 1, ""),
         (["runs", "--status", "odd"], 2, "odd"),
         (["list", "--limit", "0"], 2, "--limit"),

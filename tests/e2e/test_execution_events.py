@@ -30,14 +30,16 @@ def environment_id(client: Client) -> Iterator[str]:
 
 
 def test_output_comes_when_it_is_written(client: Client, environment_id: str) -> None:
-    """Within 5 ms of the write, unless the machine is busy with something else."""
+    """While the code goes on, and the quickest within milliseconds."""
     code = "import time\nfor _ in range(30):\n    print(time.time())\n    time.sleep(0.01)"
     late_s = []
     for event in client.stream_execution(environment_id, code):
         if event.kind == "stdout":
             late_s += [time.time() - float(line) for line in json.loads(event.data)["text"].split()]
     assert len(late_s) == 30
-    assert sorted(late_s)[10] < 0.005
+    # On a busy machine; what is kept back until the end would be later by a hundred.
+    assert sorted(late_s)[10] < 0.05
+    assert min(late_s) < 0.02
 
 
 def test_everything_arrives_whole_and_in_order(client: Client, environment_id: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.client import Connection
+from bench.client import Connection, UnexpectedAnswer
 from bench.sandgate_server import Server
 
 pytestmark = pytest.mark.needs_root_namespaces
@@ -43,3 +43,19 @@ def test_the_first_password(fresh: FreshServer) -> None:
     fresh.stop_process()
     fresh.start()
     assert not file.exists()
+
+
+def test_another_database_removes_no_files(fresh: FreshServer) -> None:
+    """A server whose state folder holds files that its database has never heard of does not start."""
+    snapshot = fresh.state / "snapshots/snap-0123456789abcdef.tar"
+    fresh.stop_process()
+    snapshot.parent.mkdir(exist_ok=True)
+    snapshot.write_text("kept")
+    for path in fresh.state.glob("sandgate.db*"):
+        path.rename(path.with_name(f"right-{path.name}"))
+    with pytest.raises(UnexpectedAnswer, match="holds files of another database") as refused:
+        fresh.start()
+    assert str(snapshot.parent) in str(refused.value)
+    assert snapshot.read_text() == "kept"
+    snapshot.rename(fresh.folder / "moved-away")
+    fresh.start()

@@ -1,11 +1,13 @@
 """A short run of the fuzzer; ``scripts/fuzz`` is the long one."""
 
+import os
+
 import pytest
 
 from tests.e2e.fuzz import LONGEST_S, fuzzing
 
 # Two requests of each kind to each operation; on a busy machine as many as there is time for.
-CASES, SECONDS = 268, 15.0
+CASES, SECONDS = 268, 60.0
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -13,6 +15,9 @@ def test_no_request_breaks_the_server_or_the_description() -> None:
     """No 5xx, no answer that is not described, none that takes long."""
     with fuzzing(20261128, SECONDS) as fuzzer:
         fuzzer.run(CASES)
+        # Only root has all that there may be.
+        assert not fuzzer.unknown() or os.geteuid()
     assert not fuzzer.report.problems, "\n\n".join(fuzzer.report.problems)
     assert fuzzer.report.slowest_s < LONGEST_S
-    assert len(fuzzer.report.sent) >= 10
+    # To make up a request takes a processor, of which there may be little; the seed says which come first.
+    assert len(fuzzer.report.sent) >= (5 if fuzzer.report.is_cut_short else 120)

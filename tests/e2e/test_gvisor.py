@@ -8,6 +8,7 @@ import pytest
 
 from bench.client import Connection
 from bench.sandgate_server import ENVIRONMENTS, Server, delete, execute
+from tests.e2e.test_workflow_languages import PLACES, write_in_other_languages
 from tests.runtime.hosts import descendants
 
 pytestmark = pytest.mark.needs_gvisor
@@ -51,6 +52,38 @@ def test_classes_side_by_side(contained: Server) -> None:
         for each in (*made.values(), by_template, plain):
             assert execute(connection, each)["stdout"] == "Hello, World!\n"
             delete(connection, each)
+
+
+@pytest.mark.needs_python39
+@pytest.mark.parametrize("place", PLACES)
+def test_steps_of_workflows_in_other_languages(contained: Server, place: str) -> None:
+    """As in the standard class: what they are given and leave are files, on whatever kernel."""
+    seen = write_in_other_languages(contained, place, "python-3.9")
+    assert seen
+    assert os.uname().release not in seen
+
+
+def test_network_ports_and_metrics(contained: Server) -> None:
+    """As in the standard class: hosts by name, changeable, told of; ports; and what its processes and files are."""
+    with contained.connect() as connection:
+        allow = {"allow": ["packages.example.com"]}
+        wanted = {"name": "e", "template": "python", "isolation": "gvisor", "network": allow}
+        path = f"{ENVIRONMENTS}/{connection.expect(201, 'POST', ENVIRONMENTS, wanted)['environment_id']}"
+        code = (
+            "import os, urllib.request, urllib.error\nopen('file', 'wb').write(bytes(1 << 20))\n"
+            "try: urllib.request.urlopen('http://elsewhere.example.com/')\n"
+            "except urllib.error.HTTPError as error: print(error.code, os.environ['http_proxy'])"
+        )
+        ran = connection.expect(200, "POST", f"{path}/execute", {"code": code})
+        assert ran["stdout"] == "403 http://127.0.0.1:3128\n"
+        told = connection.expect(200, "GET", f"{path}/network")
+        assert (told["network"], told["totals"]["denied"]) == (allow, 1)
+        assert connection.expect(409, "GET", f"{path}/ports/8000/")["error"]["code"] == "PORT_NOT_SERVED"
+        assert connection.expect(200, "PATCH", path, {"network": None})["network"] is None
+        metrics = connection.expect(200, "GET", f"{path}/metrics")
+        assert metrics["disk"]["current_bytes"] >= 1 << 20
+        assert metrics["processes"]["current"] >= 0
+        connection.expect(200, "DELETE", path)
 
 
 @pytest.mark.needs_python39

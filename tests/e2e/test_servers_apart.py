@@ -3,12 +3,15 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
 from bench.client import Answer
 from bench.sandgate_server import ENVIRONMENTS, execute
+from tests.crash.faults import FaultyServer
 from tests.crash.server_process import GATEWAY, BackgroundExecution, CrashServer, until
 from tests.crash.workload import KeyedConnection
 from tests.postgres import PostgresServer, postgres_server
@@ -17,7 +20,9 @@ __all__ = ["postgres_server"]
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_postgresql]
 LEASE_S = 2
 BODY = {"name": "e", "template": "python"}
-LONG = "import time\nopen('begun', 'w').close()\nwhile True: time.sleep(0.01)"
+# By its name its sandbox is found, whatever else is at work on this machine.
+BEGUN = f"begun-{os.urandom(4).hex()}"
+LONG = f"import time\nopen('{BEGUN}', 'w').close()\nwhile True: time.sleep(0.01)"
 
 
 @pytest.fixture
@@ -44,6 +49,10 @@ def _make(server: CrashServer) -> str:
     with server.connect() as connection:
         assert execute(connection, environment_id, {"code": "print(1)"})["stdout"] == "1\n"
     return environment_id
+
+
+def _executions(server: CrashServer, environment_id: str) -> int:
+    return len(_ask(server, "GET", f"{ENVIRONMENTS}/{environment_id}/executions").json()["executions"])
 
 
 def _status(server: CrashServer, environment_id: str) -> str:
@@ -87,7 +96,11 @@ class _Keyed(BackgroundExecution):
     def __init__(self, server: CrashServer, path: str, body: dict[str, Any], key: str) -> None:
         self._key, self._full = key, body
         self.full: Answer | None = None
-        super().__init__(server, path.split("/")[-2], body["code"])
+        environment_id = path.split("/")[-2]
+        before = _executions(server, environment_id)
+        super().__init__(server, environment_id, body["code"])
+        # Whoever asks first has the key, and waits for the end.
+        until(lambda: _executions(server, environment_id) > before, "it is recorded")
         until(lambda: _ask(server, "POST", path, body, key).status == 409, "the key is taken")
 
     def _run(self) -> None:
@@ -106,7 +119,7 @@ def test_a_dead_servers_environments_end(database: str) -> None:
     with CrashServer(settings) as one, CrashServer(settings) as two:
         environment_id, kept = _make(one), _make(two)
         running = BackgroundExecution(one, environment_id, LONG)
-        until(lambda: one.holders_of("begun"), "it runs")
+        until(lambda: one.holders_of(BEGUN), "it runs")
         one.kill_all()
         assert running.join() is None
         until(lambda: _status(two, environment_id) == "failed", "its environment has failed", 10 * LEASE_S)
@@ -115,7 +128,7 @@ def test_a_dead_servers_environments_end(database: str) -> None:
         assert _status(two, kept) == "running"
         assert _ask(two, "DELETE", f"{ENVIRONMENTS}/{environment_id}").status == 200
         one.start()
-        until(lambda: not one.holders_of("begun"), "nothing of it runs any more")
+        until(lambda: not one.holders_of(BEGUN), "nothing of it runs any more")
         assert _status(one, kept) == "running"
 
 
@@ -125,16 +138,59 @@ def test_a_server_that_was_taken_for_dead_ends_what_it_has(database: str) -> Non
     with CrashServer(settings) as one, CrashServer(settings) as two:
         environment_id = _make(one)
         running = BackgroundExecution(one, environment_id, LONG)
-        until(lambda: one.holders_of("begun"), "it runs")
+        until(lambda: one.holders_of(BEGUN), "it runs")
         (gateway,) = one.processes(GATEWAY)
         os.kill(gateway, signal.SIGSTOP)
         try:
             until(lambda: _status(two, environment_id) == "failed", "its environment has failed", 10 * LEASE_S)
         finally:
             os.kill(gateway, signal.SIGCONT)
-        until(lambda: not one.holders_of("begun"), "nothing of it runs any more")
+        until(lambda: not one.holders_of(BEGUN), "nothing of it runs any more")
         answer = running.join()
         assert answer is not None
         assert answer["status"] == "lost"
-        assert _status(one, environment_id) == "failed"
+        # It is told of the ends of executions before it has written the environment's own.
+        until(lambda: _status(one, environment_id) == "failed", "it knows, too")
         assert _status(one, _make(one)) == "running"
+
+
+def test_a_server_that_takes_long_to_start_is_no_dead_one(database: str) -> None:
+    """From its first word on it says that it lives, also while it looks through what an earlier process left."""
+    settings = _settings(database, SANDGATE_SERVER_LEASE_S=str(LEASE_S))
+    with FaultyServer(settings) as slow, CrashServer(settings) as other:
+        ours = _make(slow)
+        # After the list of its environments was read, and before they are taken over.
+        slow.arm(f"idempotency.release_unanswered.before=stall:{1.6 * LEASE_S}")
+        slow.kill(GATEWAY)
+        slow.until_ready().close()
+        assert slow.has_fired
+        assert [_status(server, ours) for server in (slow, other)] == ["running", "running"]
+
+
+def test_what_a_user_may_have_is_counted_on_all_servers(database: str) -> None:
+    """However many are asked for at once; what is refused leaves no sandbox, what goes makes room anywhere."""
+    settings = _settings(database, SANDGATE_MAX_ENVIRONMENTS_PER_USER="4")
+    with CrashServer(settings) as one, CrashServer(settings) as two:
+        servers = (one, two)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda server: _ask(server, "POST", ENVIRONMENTS, BODY), servers * 6))
+        made = [answer.json() for answer in answers if answer.status == 201]
+        assert len(made) == 4
+        refused = [answer for answer in answers if answer.status != 201]
+        assert {_code(answer) for answer in refused} == {(429, "TOO_MANY_ENVIRONMENTS")}
+        assert {answer.json()["error"]["details"]["scope"] for answer in refused} == {"user"}
+        until(lambda: one.sandboxes() + two.sandboxes() == 4, "what was refused has no sandbox")
+        for server in servers:
+            until(partial(_uses_environments, server, 4), "those of the other one are known")
+            listed = _ask(server, "GET", ENVIRONMENTS).json()["environments"]
+            assert {row["environment_id"] for row in listed} == {row["environment_id"] for row in made}
+        path = f"{ENVIRONMENTS}/{made[0]['environment_id']}"
+        gone = next(server for server in servers if _ask(server, "DELETE", path).status == 200)
+        other = two if gone is one else one
+        until(lambda: _ask(other, "POST", ENVIRONMENTS, BODY).status == 201, "there is room again")
+
+
+def _uses_environments(server: CrashServer, count: int) -> bool:
+    """Whether the server says that its user has so many."""
+    told = _ask(server, "GET", "/api/v1/me").json()["quota"]
+    return bool(told["environments"]["used"] == count)

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,6 +79,29 @@ def test_either_server_steers_a_run(servers: tuple[CrashServer, CrashServer]) ->
         assert first.expect(200, "POST", f"{RUNS}/{run_id}/cancel")["status"] == "cancelled"
         history = first.expect(200, "GET", f"{RUNS}/{run_id}/history")["events"]
         assert [event["details"]["by"] for event in history if event["kind"] == "run_retried"] == ["admin"]
+
+
+def _is_over(connection: Connection, run_id: str) -> bool:
+    return _look(connection, run_id)["finished_at"] is not None
+
+
+def _decide(server: CrashServer, run_id: str, word: str) -> tuple[str, int]:
+    with server.connect() as connection:
+        return word, connection.request("POST", f"{RUNS}/{run_id}/steps/ask/{word}", {}).status
+
+
+def test_of_two_decisions_at_once_one_is_told_that_it_lost(servers: tuple[CrashServer, CrashServer]) -> None:
+    """On the server that works on the run, and on the other one; what is answered 200 is what the run came to."""
+    one, two = servers
+    words = ("approve", "reject")
+    with one.connect() as first, ThreadPoolExecutor(2) as pool:
+        for places in ((one, one), (two, two), (one, two), (two, one)):
+            run_id = begin(first, {"name": "ask", "type": "approval"})
+            _until_step(one, run_id, "ask", "waiting")
+            answers = dict(pool.map(_decide, places, (run_id, run_id), words))
+            until(partial(_is_over, first, run_id), "it has ended")
+            won = "approve" if _look(first, run_id)["status"] == "succeeded" else "reject"
+            assert answers == {word: 200 if word == won else 409 for word in words}
 
 
 def test_a_killed_servers_runs_go_on_elsewhere(servers: tuple[CrashServer, CrashServer]) -> None:

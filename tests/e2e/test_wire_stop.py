@@ -49,4 +49,4 @@ def test_stopping_does_not_wait_for_idle_strangers(monkeypatch: pytest.MonkeyPat
         begun = time.monotonic()
         server.begin_to_stop()
         server.join()
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 15

@@ -109,6 +109,42 @@ def test_runs_of_a_group_take_turns(server: Server) -> None:
         assert until(connection, third, "waiting")["concurrency_group"] == "g"
 
 
+# Fails the first time; a file outside the sandbox cannot be had, so the number of the attempt says which it is.
+KEYED = """
+import os
+outputs["key"] = os.environ["SANDGATE_STEP_KEY"]
+outputs["attempt"] = int(os.environ["SANDGATE_ATTEMPT"])
+print(outputs["key"], flush=True)
+if outputs["attempt"] == 1:
+    raise SystemExit(1)
+"""
+
+
+def test_the_key_of_a_step_stays_over_attempts_and_differs_by_item(server: Server) -> None:
+    """It is what others are given to know a repeated effect by."""
+    with server.connect() as connection:
+        once = {"max_attempts": 2, "delay": 0}
+        run = start(connection, code("one", KEYED, retry=once), code("each", KEYED, retry=once, foreach=[7, 8]))
+        assert run["status"] == "succeeded", run
+        one, each = step_of(run, "one"), step_of(run, "each")
+        assert one["outputs"] == {"key": f"{run['run_id']}.one", "attempt": 2}
+        assert [item["outputs"]["key"] for item in each["items"]] == [f"{run['run_id']}.each.{n}" for n in (0, 1)]
+        assert [item["outputs"]["attempt"] for item in each["items"]] == [2, 2]
+
+
+def test_a_workflow_in_use_is_deleted_by_force_alone(server: Server) -> None:
+    """Without it nothing changes; with it, the run is cancelled and its code dead."""
+    with server.connect() as connection:
+        workflow_id = make(connection, code("stubborn", RESISTS))
+        run = until(connection, begin(connection, workflow_id), "running")
+        refused = connection.expect(409, "DELETE", f"{WORKFLOWS}/{workflow_id}")
+        assert "force=true" in json.dumps(refused)
+        assert look(connection, run)["status"] == "running"
+        connection.expect(200, "DELETE", f"{WORKFLOWS}/{workflow_id}?force=true")
+        connection.expect(404, "GET", f"{WORKFLOWS}/{workflow_id}")
+        assert step_of(until(connection, run, "cancelled"), "stubborn")["status"] == "cancelled"
+
+
 def test_files_stay_in_a_workspace(server: Server) -> None:
     """From step to step and between steps side by side, and not from run to run."""
     waits = "import os, time\nwhile not os.path.exists('two'): time.sleep(0.01)\nopen('one', 'w').close()"
@@ -143,6 +179,27 @@ def test_a_step_runs_in_a_named_environment(server: Server) -> None:
         gone = start(connection, code("late", "pass", config=named))
     assert (gone["status"], gone["steps"][0]["attempts"]) == ("failed", 1)
     assert made["environment_id"] in gone["steps"][0]["error"]["value"]
+
+
+@pytest.mark.parametrize("how", ["environment", "execution"])
+def test_a_step_that_is_ended_by_its_environment_has_failed(server: Server, how: str) -> None:
+    """And so has its run: what needs it is skipped, what is for failures runs."""
+    with server.connect() as connection:
+        made = connection.expect(201, "POST", ENVIRONMENTS, {"name": "e", "template": "python"})
+        path = f"{ENVIRONMENTS}/{made['environment_id']}"
+        steps = [code("a", RESISTS, config={"environment_id": made["environment_id"]}), code("b", "pass", "a")]
+        run = begin(connection, make(connection, *steps, on_error=[code("tell", "pass")]))
+        until(connection, run, "running")
+        deadline = time.monotonic() + 20
+        while not (going := connection.expect(200, "GET", f"{path}/executions")["executions"]):
+            assert time.monotonic() < deadline
+        if how == "execution":
+            connection.expect(200, "POST", f"{path}/executions/{going[0]['execution_id']}/cancel")
+            run = until(connection, run, "failed", "succeeded", "cancelled")
+        connection.expect(200, "DELETE", path)
+        run = until(connection, run, "failed", "succeeded", "cancelled")
+    assert [run["status"], *(step["status"] for step in run["steps"])] == ["failed", "failed", "skipped", "succeeded"]
+    assert "Cancelled" in run["error"]["value"]
 
 
 class Echo(BaseHTTPRequestHandler):

@@ -16,6 +16,7 @@ BODY_LIMIT = 100_000
 
 
 watched_came, watched_ended = threading.Event(), threading.Event()
+large_sent = threading.Event()
 
 
 async def _work_for_ever() -> None:
@@ -38,6 +39,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(0.15)
     if scope["path"] == "/large":
         await Answer(200, b"x" * 8_000_000).send(send)
+        large_sent.set()
         return
     said = {"method": scope["method"], "path": scope["path"], "body": len(body)}
     await Answer(200, json.dumps(said).encode()).send(send)

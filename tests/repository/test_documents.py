@@ -136,3 +136,11 @@ def test_the_lock_names_no_index() -> None:
     lines = (read_text("requirements.lock") + read_text("requirements-dev.lock")).splitlines()
     strange = [line for line in lines if not allowed.match(line)]
     assert not strange, f"The lock files hold more than versions and hashes; write them with scripts/lock: {strange}"
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    """Each has a number of its own, which is in its name and its heading."""
+    records = sorted(path for path in tracked_files() if path.startswith("docs/decisions/"))
+    assert [int(Path(record).name[:4]) for record in records] == list(range(1, len(records) + 1))
+    for number, record in enumerate(records, 1):
+        assert read_text(record).startswith(f"# {number}. "), record

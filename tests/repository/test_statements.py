@@ -12,6 +12,8 @@ BROAD = {"Exception", "BaseException"}
 BROAD_HANDLERS = {
     "sandgate.http.boundary:Boundary.__call__": "a request: a bug is answered with 500 and logged",
     "sandgate.environments.lifecycle:Lifecycle._create": "a claimed item: a bug ends the environment as failed",
+    "sandgate.environments.lifecycle:Lifecycle._equip": "a claimed item, too: others go on",
+    "sandgate.environments.builds.running_builds:RunningBuilds._run": "a claimed item: a bug fails that build alone",
     "sandgate.store.readers:read": "a claimed item: what a read raised is its outcome",
     "sandgate.store.writer:Writer._run": "a claimed item: a writer that cannot start tells who waits for it",
     "sandgate.store.writer:_try": "a claimed item: what a write raised is its outcome",
@@ -19,6 +21,9 @@ BROAD_HANDLERS = {
     "sandgate.workflows.ticker:Ticker._serve": "a claimed item: a bug in one schedule leaves the others alone",
     "sandgate.cli.supervisor:Supervisor._fork_gateway": "a forked child: it must never go on as its parent would",
     "sandgate.sandbox.launcher.gvisor.container:Container._run": "a forked child, as the one of a zygote",
+    "sandgate.sandbox.launcher.errand:_run": "a forked child: it must never go on as its parent would",
+    "sandgate.sandbox.launcher.reactor:_call": "a claimed item: a bug that a sandbox meets ends that sandbox alone",
+    "sandgate.sandbox.launcher.server:Launcher._act": "a request: a bug is answered with a refusal and logged",
     "sandgate.sandbox.launcher.jail:start_zygote": "a forked child: it must never go on as its parent would",
     "sandgate_agent.zygote:preload": "code of the template's packages, which may raise anything",
     "sandgate_agent.child:main": "a forked child: it must never go on as its parent would",
@@ -26,6 +31,13 @@ BROAD_HANDLERS = {
     "sandgate_agent.child:_Run._fail": "the text of a user's exception, which may raise anything",
     "sandgate_agent.child:_Run._print": "a stream of the user's code, which may raise anything",
     "sandgate_agent.child:_Run._show": "a hook of the user's code, which may raise anything",
+    "sandgate_agent.session:Session._execute": "code of a user, which may raise anything",
+    "sandgate_agent.session:Session._fail": "the text of a user's exception, which may raise anything",
+    "sandgate_agent.session_errors:show": "a hook of the user's code, which may raise anything",
+    "sandgate_agent.session_errors:print_error": "a stream of the user's code, which may raise anything",
+    "sandgate_agent.session_display:_call": "methods of a user's objects, which may raise anything",
+    "sandgate_agent.session_display:_mimebundle": "a method of a user's object, which may raise anything",
+    "sandgate_agent.session_display:_records": "a library's object, which may raise anything",
     "sandgate_agent.child:_flush": "a stream of the user's code, which may raise anything",
 }
 REASON = "# waits:"

@@ -1,14 +1,18 @@
 """One launcher for each isolation class, and a runtime for each test."""
 
 from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
 
 import pytest
 
 from sandgate.core.states import Isolation
+from tests.abilities import is_tried_on_gvisor
 from tests.runtime.hosts import Bench, LauncherHost, launcher_host
+from tests.runtime.lending import LendingBench
 
 _GVISOR = pytest.param(Isolation.GVISOR, marks=pytest.mark.needs_gvisor)
 _STANDARD = pytest.param(Isolation.STANDARD, marks=pytest.mark.needs_root_namespaces)
+WALLED = (_STANDARD, _GVISOR)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +46,24 @@ async def _connected(host: LauncherHost) -> AsyncIterator[Bench]:
     await bench.runtime.stop(keep_sandboxes=True)
 
 
+async def _lending(host: LauncherHost, counts: bool) -> AsyncIterator[Bench]:
+    bench = LendingBench(host, host.runtime())
+    await bench.runtime.start(bench.on_end)
+    if counts:
+        await bench.clear_out()
+    yield bench
+    await bench.take_back()
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+async def connect(host: LauncherHost, module: ModuleType) -> AsyncIterator[Bench]:
+    """A runtime of the tests of every class; a module that ``COUNTS`` processes finds none of other tests'."""
+    lends = host.isolation is Isolation.GVISOR
+    counts = getattr(module, "COUNTS", False)
+    async for bench in _lending(host, counts) if lends else _connected(host):
+        yield bench
+
+
 @pytest.fixture
 async def standard(standard_host: LauncherHost) -> AsyncIterator[Bench]:
     """A runtime of the standard class."""
@@ -64,15 +86,28 @@ async def process(process_host: LauncherHost) -> AsyncIterator[Bench]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each class in turn for a test of a ``bench``; the gvisor class, which is slow, for those that are marked."""
+    """Each class in turn for a test of a ``bench``, each with walls for one that is ``walled``.
+
+    The marker ``not_on_gvisor`` says why one leaves out the gvisor class.
+    """
+    gvisor = [_GVISOR] if is_tried_on_gvisor(metafunc) else []
     if "bench" in metafunc.fixturenames:
-        marked = metafunc.definition.get_closest_marker("also_gvisor") is not None
-        metafunc.parametrize("bench", [_STANDARD, Isolation.PROCESS, *([_GVISOR] if marked else [])], indirect=True)
+        metafunc.parametrize("bench", [_STANDARD, *gvisor, Isolation.PROCESS], indirect=True)
+    if "walled" in metafunc.fixturenames:
+        metafunc.parametrize("walled", [_STANDARD, *gvisor], indirect=True)
 
 
 @pytest.fixture
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """A runtime of each class in turn, for what all promise."""
     host: LauncherHost = request.getfixturevalue(f"{request.param}_host")
-    async for bench in _connected(host):
+    async for bench in connect(host, request.module):
+        yield bench
+
+
+@pytest.fixture
+async def walled(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """A runtime of each class that puts up walls, in turn."""
+    host: LauncherHost = request.getfixturevalue(f"{request.param}_host")
+    async for bench in connect(host, request.module):
         yield bench

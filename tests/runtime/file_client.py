@@ -5,16 +5,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandgate.core.execution import ExecutionRequest, FileOperation
+from sandgate.core.files import parse_answer
 from sandgate.core.intake import Intake
 from sandgate.core.outlet import Outlet
-from sandgate.environments.files import Channel
+from sandgate.environments.file_channels import Channel
 from sandgate.sandbox.base import Sandbox
+
+MODULES = {
+    "pack": ("walking", "tarring", "zipping", "packing"),
+    "unpack": ("laying", "unpacking", "unzip", "untar", "expanding"),
+    "snapshot": ("walking", "tarring", "snapshotting"),
+    "restore": ("laying", "untar", "restoring"),
+    "watch": ("walking", "watching"),
+    "search": ("walking", "searching"),
+    "discard": ("laying", "unpacking", "unzip", "untar", "expanding"),
+}
 
 
 def begin(sandbox: Sandbox, operation: str, outlet: Outlet | None = None, **arguments: Any) -> Channel:
     """An operation under way."""
     intake = Intake()
-    request = ExecutionRequest("", 20, sink=intake, files=FileOperation(operation, arguments, outlet))
+    files = FileOperation(operation, arguments, outlet, MODULES.get(operation, ()))
+    request = ExecutionRequest("", 20, sink=intake, files=files)
     return Channel(sandbox.execute(request), intake)
 
 
@@ -27,10 +39,45 @@ async def ask(sandbox: Sandbox, operation: str, **arguments: Any) -> Mapping[str
         channel.close()
 
 
+async def list_folder(sandbox: Sandbox, path: str, after: str = "", limit: int = 10) -> tuple[list[Any], str | None]:
+    """A part of a folder, and the name to go on after."""
+    channel = begin(sandbox, "list", path=path, after=after, limit=limit)
+    try:
+        last = (await channel.answer())["last"]
+        return [entry async for entry in channel.found(limit)], last
+    finally:
+        channel.close()
+
+
+async def pack(sandbox: Sandbox, path: str, form: str, entries: int = 10_000, size: int = 1 << 34) -> bytes:
+    """A folder as an archive."""
+    channel = begin(sandbox, "pack", path=path, form=form, most_entries=entries, most_bytes=size)
+    try:
+        await channel.answer()
+        content = b""
+        while part := await channel.part():
+            content += part
+        parse_answer(await channel.record())
+        return content
+    finally:
+        channel.close()
+
+
+async def unpack(sandbox: Sandbox, path: str, form: str, content: bytes, **caps: Any) -> Mapping[str, Any]:
+    """Lay an archive out."""
+    named = {"entries": 10_000, "bytes": 1 << 34, "overwrite": True, "outside_links": False, **caps}
+    return await send(sandbox, "unpack", content, path=path, form=form, staging=".unpack-test", **named)
+
+
 async def write(sandbox: Sandbox, path: str, content: bytes, *, overwrite: bool = True) -> Mapping[str, Any]:
     """Write a file."""
+    return await send(sandbox, "write", content, path=path, overwrite=overwrite, mode=None)
+
+
+async def send(sandbox: Sandbox, operation: str, content: bytes, **arguments: Any) -> Mapping[str, Any]:
+    """Give an operation what it reads; its answer."""
     outlet = Outlet()
-    channel = begin(sandbox, "write", outlet, path=path, overwrite=overwrite, mode=None)
+    channel = begin(sandbox, operation, outlet, **arguments)
     answering = asyncio.ensure_future(channel.answer())
     answering.add_done_callback(lambda _answer: outlet.close())
     try:

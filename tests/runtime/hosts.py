@@ -21,12 +21,14 @@ from sandgate.cli import privileges
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
+from sandgate.core.network import NetworkPolicy
 from sandgate.core.states import ExecutionStatus, Isolation
+from sandgate.core.volume import MountedVolume
 from sandgate.sandbox.base import Sandbox, SandboxSpec
 from sandgate.sandbox.launcher import starter
-from sandgate.sandbox.launcher.cgroup import find_hierarchies
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
 from sandgate.sandbox.launcher.gvisor.runsc import find_runsc
+from sandgate.sandbox.launcher.hierarchies import find_hierarchies
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from tests.abilities import find_interpreter
 
@@ -62,9 +64,9 @@ class LauncherHost:
     isolation: Isolation
     process: subprocess.Popen[str]
 
-    def runtime(self) -> ZygoteRuntime:
+    def runtime(self, policy: NetworkPolicy | None = None) -> ZygoteRuntime:
         """A runtime that will connect to it."""
-        return ZygoteRuntime(self.isolation, self.config.socket_path)
+        return ZygoteRuntime(self.isolation, self.config.socket_path, policy=policy)
 
     def processes(self) -> dict[int, str]:
         """Every process below the launcher but the zygotes, with its name."""
@@ -74,6 +76,12 @@ class LauncherHost:
         """The process 1 of every slot, oldest first; their children bear the same name for a moment."""
         named = {pid: parent for pid, (name, parent) in self._all().items() if name == "sg-forker"}
         return sorted(pid for pid, parent in named.items() if parent not in named)
+
+    def agents(self) -> list[int]:
+        """What falls when the agents of a sandbox do: forkers, or gVisor's kernel under them; oldest first."""
+        if self.isolation is not Isolation.GVISOR:
+            return self.forkers()
+        return sorted(pid for pid in self._all() if _program_of(pid) == b"runsc-sandbox")
 
     def zygotes(self) -> list[int]:
         """The zygotes."""
@@ -107,6 +115,13 @@ def descendants(root: int) -> dict[int, tuple[str, int]]:
     for parent in found:
         found.extend(pid for pid, its_parent in parents.items() if its_parent == parent)
     return {pid: (names[pid], parents[pid]) for pid in found[1:]}
+
+
+def _program_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+    except OSError:
+        return b""
 
 
 def _descriptors_of(pid: int) -> int:
@@ -188,6 +203,7 @@ def launcher_host(isolation: Isolation, **changes: Any) -> Iterator[LauncherHost
             most_sandboxes=2000,
             standard=standard,
             templates=find_templates(),
+            volumes_folder=run_folder / "volumes",
             **(_find_gvisor() if isolation is Isolation.GVISOR else {}),
         )
         config = replace(config, **changes)
@@ -213,6 +229,11 @@ class Bench:
         self.ended: list[tuple[EnvironmentId, str]] = []
         self.made: list[EnvironmentId] = []
 
+    @property
+    def on_gvisor(self) -> bool:
+        """Whether its sandboxes have a kernel of their own."""
+        return self.host.isolation is Isolation.GVISOR
+
     def on_end(self, environment_id: EnvironmentId, reason: str) -> None:
         """Note what ended unasked."""
         self.ended.append((environment_id, reason))
@@ -225,6 +246,15 @@ class Bench:
         environment_id = make_environment_id()
         self.made.append(environment_id)
         return await self.runtime.create(SandboxSpec(environment_id, template, limits or Limits(), lifetime_s))
+
+    async def make_with(self, *volumes: MountedVolume) -> Sandbox:
+        """A sandbox with volumes."""
+        template = f"python-{available_versions()[-1]}"
+        environment_id = make_environment_id()
+        self.made.append(environment_id)
+        sandbox = await self.runtime.create(SandboxSpec(environment_id, template, Limits(), 120.0))
+        await self.runtime.volumes.mount(environment_id, volumes)
+        return sandbox
 
     def request(self, code: str, timeout_s: float = 20.0) -> ExecutionRequest:
         """Code as a sandbox takes it."""
@@ -243,6 +273,14 @@ class Bench:
     async def quiet(self, slots: int = 1) -> None:
         """Wait until nothing is there but forkers, and one child waiting for each."""
         await until(lambda: len(self.host.processes()) == 2 * slots)
+
+    async def nothing_runs(self, sandbox: Sandbox) -> bool:
+        """Whether nothing of the last execution of the only sandbox runs on, now."""
+        return len(self.host.processes()) <= 2
+
+    def count_groups(self) -> int:
+        """Control groups of sandboxes that somebody uses."""
+        return len(self.host.groups())
 
     async def works(self, sandbox: Sandbox) -> bool:
         """Whether a sandbox runs code as if nothing had happened."""

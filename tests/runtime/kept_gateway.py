@@ -28,7 +28,8 @@ async def main(path: str, isolation: str, template: str, environment: str, tag: 
     await runtime.start(lambda _environment_id, _reason: None)
     sandbox = await runtime.create(SandboxSpec(EnvironmentId(environment), template, Limits(), 120.0))
     running = sandbox.execute(ExecutionRequest(code, 100.0, StepData({"n": 1}, {}), is_last=True, tag=tag))
-    while sandbox._first.running is None:  # noqa: ASYNC110 - nobody is told when code is given to a child
+    # On a busy machine it may have ended before anybody looks.
+    while sandbox._first.running is None and not running.ended:  # noqa: ASYNC110 - nobody is told of the first
         await asyncio.sleep(0)
     _say("begun")
     while running._stdout.kept()[-4:] != b"now\n":

@@ -11,6 +11,7 @@ from tests.runtime.hosts import Bench, LauncherHost, find_templates, launcher_ho
 
 pytestmark = pytest.mark.needs_root_namespaces
 
+_HOSTS = {"standard": "standard_host", "preloaded": "preloaded_host", "gvisor": "preloaded_gvisor_host"}
 PRELOAD = ("random", "uuid", "tempfile", "secrets", "json", "no_such_module_anywhere")
 
 
@@ -22,10 +23,18 @@ def preloaded_host() -> Iterator[LauncherHost]:
         yield host
 
 
-@pytest.fixture(params=["standard_host", "preloaded_host"])
+@pytest.fixture(scope="module")
+def preloaded_gvisor_host() -> Iterator[LauncherHost]:
+    """The same, of the gvisor class."""
+    templates = tuple(replace(template, preload=PRELOAD) for template in find_templates())
+    with launcher_host(Isolation.GVISOR, templates=templates) as host:
+        yield host
+
+
+@pytest.fixture(params=["standard", "preloaded", pytest.param("gvisor", marks=pytest.mark.needs_gvisor)])
 async def forks(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    """A runtime with and without preloaded libraries."""
-    host: LauncherHost = request.getfixturevalue(request.param)
+    """A runtime with and without preloaded libraries; gVisor's are slow to start, so that it has them always."""
+    host: LauncherHost = request.getfixturevalue(_HOSTS[request.param])
     runtime = host.runtime()
     made = Bench(host, runtime)
     await runtime.start(made.on_end)
@@ -88,6 +97,7 @@ def _pieces() -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("version", [pytest.param("3.9", marks=pytest.mark.needs_python39), None])
+@pytest.mark.few_on_gvisor(version=[None])
 async def test_memory_of_the_last_execution(version: str | None, forks: Bench) -> None:
     """Neither code nor output nor variables of an execution are in the memory of the next one; its files are."""
     sandbox = await forks.make(version)

@@ -66,6 +66,7 @@ async def _take(sandbox: Sandbox, data: StepData) -> Taker:
 
 
 @pytest.mark.parametrize("version", available_versions())
+@pytest.mark.few_on_gvisor(version=[available_versions()[0]])
 async def test_files_come_out_as_they_are(bench: Bench, version: str) -> None:
     """On every version, more than any cap on output lets through; once more, if need be, and until they are removed."""
     sandbox = await bench.make(version)
@@ -90,9 +91,9 @@ async def test_a_folder_that_is_gone_is_an_empty_one(bench: Bench) -> None:
 
 
 @pytest.mark.needs_root_namespaces
-async def test_code_that_waits_for_the_reader_harms_its_own_step(standard: Bench) -> None:
+async def test_code_that_waits_for_the_reader_harms_its_own_step(walled: Bench) -> None:
     """A file that every interpreter of the environment reads at its start can spoil the archive, and no more."""
-    sandbox = await standard.make()
+    sandbox = await walled.make()
     data = await _leave(
         sandbox,
         "import site\nos.makedirs(site.getusersitepackages())\nopen(folder + '/x', 'w').write('x')\n"
@@ -124,9 +125,9 @@ async def test_files_that_change_while_they_are_read(bench: Bench) -> None:
 
 
 @pytest.mark.needs_root_namespaces
-async def test_a_reader_is_killed_like_everything_else(standard: Bench) -> None:
+async def test_a_reader_is_killed_like_everything_else(walled: Bench) -> None:
     """One that is cancelled while its taker does not take ends at once, and the sandbox goes on."""
-    sandbox = await standard.make()
+    sandbox = await walled.make()
     data = await _leave(sandbox, "open(folder + '/x', 'w').write('x' * 6_000_000)")
 
     class Full(Taker):
@@ -138,4 +139,4 @@ async def test_a_reader_is_killed_like_everything_else(standard: Bench) -> None:
     asyncio.get_running_loop().call_later(0.1, execution.cancel)
     ran = await execution.wait()
     assert (ran.status, taker.closed) == (ExecutionStatus.CANCELLED, True)
-    assert await standard.works(sandbox)
+    assert await walled.works(sandbox)

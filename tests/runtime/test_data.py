@@ -16,7 +16,6 @@ async def _run(bench: Bench, code: str, inputs: object = None, timeout_s: float 
     return await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()
 
 
-@pytest.mark.also_gvisor
 async def test_inputs_come_and_outputs_go(bench: Bench) -> None:
     """As JSON, with the environment variables; also when the code leaves by ``sys.exit()``."""
     value = {"text": "é\U0001f40d\0", "list": [1, 2.5, None, True]}
@@ -28,7 +27,6 @@ async def test_inputs_come_and_outputs_go(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [100_000, wire.OUTPUTS_LIMIT - 10])
-@pytest.mark.also_gvisor
 async def test_large_outputs(bench: Bench, size: int) -> None:
     """More than a socket holds at once arrives whole, and so do large inputs."""
     ran = await _run(bench, "outputs['y'] = inputs['x']", "x" * size)
@@ -44,7 +42,6 @@ async def test_large_outputs(bench: Bench, size: int) -> None:
         ("outputs = [1]", "outputs has to be a dict"),
     ],
 )
-@pytest.mark.also_gvisor
 async def test_outputs_that_cannot_be_handed_on(bench: Bench, code: str, problem: str) -> None:
     """The step fails, and says what is wrong with them."""
     ran = await _run(bench, code)
@@ -54,7 +51,6 @@ async def test_outputs_that_cannot_be_handed_on(bench: Bench, code: str, problem
     assert problem.encode() in ran.stderr
 
 
-@pytest.mark.also_gvisor
 async def test_code_that_fails_hands_on_nothing(bench: Bench) -> None:
     """And its traceback shows its own lines only."""
     ran = await _run(bench, "outputs['y'] = 1\n1 / 0")
@@ -64,7 +60,6 @@ async def test_code_that_fails_hands_on_nothing(bench: Bench) -> None:
     assert "child.py" not in ran.error.traceback
 
 
-@pytest.mark.also_gvisor
 async def test_lies_about_outputs_are_cut(bench: Bench) -> None:
     """Code that writes to the channel itself harms its own answer and nothing else."""
     lie = "import os\nos.write(63, b'O' + (1 << 30).to_bytes(4, 'big') + b'x' * 1000)\nos.close(63)"

@@ -4,14 +4,25 @@ import asyncio
 import os
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from sandgate.core.errors import LauncherUnavailable
+from sandgate.core.ids import make_environment_id
 from sandgate.core.limits import MIB, Limits
 from sandgate.core.states import ExecutionStatus, Isolation
-from tests.runtime.hosts import Bench, LauncherHost, descendants, launcher_host, start_launcher, until
+from sandgate.sandbox.launcher.client import LauncherClient
+from tests.runtime.hosts import (
+    Bench,
+    LauncherHost,
+    available_versions,
+    descendants,
+    launcher_host,
+    start_launcher,
+    until,
+)
 
 pytestmark = pytest.mark.needs_gvisor
 _IDS = range(1_700_000_000, 1_700_000_000 + 65_536)
@@ -35,12 +46,14 @@ def mounts() -> list[str]:
 
 async def test_nothing_of_it_is_root(gvisor: Bench) -> None:
     """Neither runsc, nor its file server, nor gVisor's kernel: they have two ids, and no network but their own."""
-    sandbox = await gvisor.make()
-    assert await gvisor.works(sandbox)
-    pids = list(descendants(gvisor.host.process.pid))
-    assert len(pids) > 3
+    before = set(descendants(gvisor.host.process.pid))
+    for _each in range(2):
+        assert await gvisor.works(await gvisor.make())
+    pids = list(set(descendants(gvisor.host.process.pid)) - before)
+    assert len(pids) > 6
     found = {each for pid in pids for each in ids(pid)}
-    assert len(found) == 2
+    # Neither has an id of the other's.
+    assert len(found) == 4
     assert found <= set(_IDS)
     networks = {os.readlink(f"/proc/{pid}/ns/net") for pid in pids}
     assert os.readlink("/proc/self/ns/net") not in networks
@@ -97,13 +110,17 @@ answer = [os.fsdecode(each) for each in told if each and each not in own]
     assert await gvisor.ask(sandbox, code) == []
 
 
-async def test_memory_that_runs_out_ends_what_runs(gvisor: Bench) -> None:
-    """Not the sandbox, which works on and has its files; again and again."""
+async def test_memory_that_runs_out_ends_who_has_it(gvisor: Bench) -> None:
+    """Not the sandbox, nor what runs beside it; again and again."""
     sandbox = await gvisor.make(limits=SMALL)
     assert (await gvisor.run(sandbox, "open('kept', 'w').write('kept')")).status is ExecutionStatus.COMPLETED
+    beside = sandbox.execute(gvisor.request("import time\nwhile True: time.sleep(0.01)", 60))
     for _round in range(2):
         ran = await gvisor.run(sandbox, GROWS)
         assert (ran.status, ran.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
+    assert not beside.ended  # type: ignore[attr-defined]
+    beside.cancel()
+    assert (await beside.wait()).status is ExecutionStatus.CANCELLED
     assert (await gvisor.run(sandbox, "print(open('kept').read())")).stdout == b"kept\n"
 
 
@@ -158,7 +175,7 @@ except OSError:
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     started = time.perf_counter()
     assert (await gvisor.run(sandbox, bomb, 0.5)).status is ExecutionStatus.TIMED_OUT
-    assert time.perf_counter() - started < 1.5
+    assert time.perf_counter() - started < 10
     look = "import os\nprint(sorted(int(name) for name in os.listdir('/proc') if name.isdigit())[2:])"
     assert (await gvisor.run(sandbox, look)).stdout == b"[]\n"
 
@@ -172,7 +189,7 @@ async def test_deadlines_and_floods(gvisor: Bench) -> None:
     started = time.perf_counter()
     ran = await gvisor.run(sandbox, stubborn, 0.2)
     assert ran.status is ExecutionStatus.TIMED_OUT
-    assert 0.2 <= time.perf_counter() - started < 1.0
+    assert 0.2 <= time.perf_counter() - started < 10
     flood = await gvisor.run(sandbox, "import os\nwhile True: os.write(1, b'x' * 65536)")
     assert (flood.status, flood.stdout, flood.stdout_truncated) == (ExecutionStatus.OUTPUT_LIMIT, b"x" * 4096, True)
     assert await gvisor.works(sandbox)
@@ -236,3 +253,26 @@ async def test_a_launcher_that_dies_takes_everything_along() -> None:
         assert host.groups() == []
         assert os.listdir(host.config.run_folder / "jail") == []
         await runtime.stop(keep_sandboxes=False)
+
+
+async def test_a_late_answer_is_not_the_next_gateways(gvisor: Bench) -> None:
+    """What one gateway has asked for, and did not wait for, is no answer to what the next one asks by that number."""
+    sandbox = await gvisor.make(lifetime_s=60.0)
+    await gvisor.runtime.stop(keep_sandboxes=True)
+    first, second = (LauncherClient(lambda *_ended: None, lambda: None) for _each in range(2))
+    first.connect(gvisor.host.config.socket_path)
+    asking = asyncio.create_task(first.request("listen", limit_s=10, environment_id=sandbox.environment_id))
+    await asyncio.sleep(0)
+    first.close()
+    with pytest.raises(LauncherUnavailable):
+        await asking
+    second.connect(gvisor.host.config.socket_path)
+    answer = await second.request(
+        "create", limit_s=10, environment_id=make_environment_id(), isolation="gvisor", lifetime_s=60.0,
+        template=f"python-{available_versions()[-1]}", limits=asdict(Limits()),
+    )  # fmt: skip
+    assert "counters" in answer.values
+    answer.close()
+    second.close()
+    await gvisor.runtime.start(gvisor.on_end)
+    await gvisor.runtime.adopt({})

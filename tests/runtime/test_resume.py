@@ -11,15 +11,17 @@ from sandgate.core.execution import ExecutionRequest, StepData
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus, Isolation
+from sandgate.sandbox.base import Sandbox
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from tests.runtime.hosts import Bench, Lag, LauncherHost, available_versions, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEMPLATE = f"python-{available_versions()[-1]}"
 TAG = "run-1|step|-|1"
-both = pytest.mark.parametrize(
-    "isolation", [pytest.param(Isolation.STANDARD, marks=pytest.mark.needs_root_namespaces), Isolation.PROCESS]
-)
+_STANDARD = pytest.param(Isolation.STANDARD, marks=pytest.mark.needs_root_namespaces)
+_GVISOR = pytest.param(Isolation.GVISOR, marks=pytest.mark.needs_gvisor)
+both = pytest.mark.parametrize("isolation", [_STANDARD, Isolation.PROCESS])
+every = pytest.mark.parametrize("isolation", [_STANDARD, _GVISOR, Isolation.PROCESS])
 
 
 def request_of(code: str = "", timeout_s: float = 100.0, tag: str = TAG) -> ExecutionRequest:
@@ -59,17 +61,27 @@ def host_of(isolation: Isolation, request: pytest.FixtureRequest) -> LauncherHos
     return host
 
 
-@both
+# Until the test takes the file away.
+HELD = "import os, sys, time\nopen('held', 'w').close()\nwhile os.path.exists('held'): time.sleep(0.002)\n"
+
+
+async def let_go(bench: Bench, sandbox: Sandbox, file: str = "held") -> None:
+    """Take the file of such code away, as soon as it is there."""
+    wait = f"import os, time\nwhile not os.path.exists({file!r}): time.sleep(0.002)\n"
+    assert (await bench.run(sandbox, f"{wait}os.remove({file!r})")).exit_code == 0
+
+
+@every
 async def test_it_is_taken_up_and_ends(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """What it prints and hands on after the kill of its gateway arrives, once."""
     host, environment_id = host_of(isolation, request), make_environment_id()
-    code = "import time\nwhile time.time() < {}: time.sleep(0.002)\nprint('after')\noutputs['n'] = inputs['n'] + 1"
-    await run_and_kill(host, environment_id, code.format(time.time() + 2.5), b"begun\n")
+    await run_and_kill(host, environment_id, f"{HELD}print('after')\noutputs['n'] = inputs['n'] + 1", b"begun\n")
     bench = await connect(host)
     resumed = await bench.runtime.resume(request_of(), Limits())
     assert resumed is not None
     assert resumed.sandbox.environment_id == environment_id
     assert await bench.runtime.resume(request_of(), Limits()) is None
+    await let_go(bench, resumed.sandbox)
     ended = await resumed.execution.wait()
     assert (ended.status, ended.stdout, ended.outputs) == (ExecutionStatus.COMPLETED, b"after\n", b'{"n": 2}')
     await bench.runtime.destroy(environment_id)
@@ -77,8 +89,9 @@ async def test_it_is_taken_up_and_ends(isolation: Isolation, request: pytest.Fix
     await bench.runtime.stop(keep_sandboxes=True)
 
 
-@both
+@every
 @pytest.mark.parametrize("word", [b"begun\n", b"ended\n"])
+@pytest.mark.few_on_gvisor(word=[b"ended\n"])
 async def test_its_end_is_told_again(isolation: Isolation, word: bytes, request: pytest.FixtureRequest) -> None:
     """Whether or not the gateway that was killed had heard of the end."""
     host, environment_id = host_of(isolation, request), make_environment_id()
@@ -99,19 +112,20 @@ async def test_its_time_counts_from_its_beginning(isolation: Isolation, request:
     """Nobody gains time by the death of a gateway."""
     host, environment_id = host_of(isolation, request), make_environment_id()
     await run_and_kill(host, environment_id, "import time; time.sleep(1000)", b"begun\n")
+    begun_at = time.monotonic()
     bench = await connect(host)
-    await asyncio.sleep(1.0)  # waits: the time that has to be over
-    began = time.monotonic()
-    resumed = await bench.runtime.resume(request_of(timeout_s=1.0), Limits())
+    await asyncio.sleep(1.5)  # waits: the time that has to be over
+    taken_at = time.monotonic()
+    resumed = await bench.runtime.resume(request_of(timeout_s=taken_at - begun_at), Limits())
     assert resumed is not None
     ended = await resumed.execution.wait()
     assert ended.status is ExecutionStatus.TIMED_OUT
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - taken_at < taken_at - begun_at
     await bench.runtime.destroy(environment_id)
     await bench.runtime.stop(keep_sandboxes=True)
 
 
-@both
+@every
 async def test_it_can_be_cancelled(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """A kill reaches it as before."""
     host, environment_id = host_of(isolation, request), make_environment_id()
@@ -125,7 +139,7 @@ async def test_it_can_be_cancelled(isolation: Isolation, request: pytest.Fixture
     await bench.runtime.stop(keep_sandboxes=True)
 
 
-@both
+@every
 async def test_what_nobody_wants_is_ended(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """After everybody has taken up what is theirs."""
     host, environment_id = host_of(isolation, request), make_environment_id()
@@ -168,12 +182,10 @@ async def test_a_sandbox_that_ends_by_itself_leaves_no_output(
     await bench.runtime.stop(keep_sandboxes=True)
 
 
-UNTIL = "import sys, time\nwhile time.time() < {}: time.sleep(0.002)\n"
-
-
-@both
+@every
 @pytest.mark.parametrize("count", [0, 30_000, 300_000, 2_000_000])
 @pytest.mark.parametrize("word", [b"seen\n", b"ended\n"])
+@pytest.mark.few_on_gvisor(count=[300_000], word=[b"ended\n"])
 async def test_nothing_that_it_printed_is_lost(
     isolation: Isolation, count: int, word: bytes, request: pytest.FixtureRequest
 ) -> None:
@@ -182,12 +194,14 @@ async def test_nothing_that_it_printed_is_lost(
     if count > Limits().output_bytes:
         # Beyond the cap the word is not seen any more.
         word = b"ended\n"
-    wait = UNTIL.format(time.time() + (3.0 if word == b"seen\n" else 0.0))
-    code = f"print('now', file=sys.stderr)\nprint('x' * {count})\nprint('now', flush=True)\n{wait}print('after')"
+    held = HELD if word == b"seen\n" else ""
+    code = f"print('now', file=sys.stderr)\nprint('x' * {count})\nprint('now', flush=True)\n{held}print('after')"
     await run_and_kill(host, environment_id, f"import sys\n{code}\noutputs['n'] = 1", word)
     bench = await connect(host)
     resumed = await bench.runtime.resume(request_of(), Limits())
     assert resumed is not None
+    if held:
+        await let_go(bench, resumed.sandbox)
     ended = await resumed.execution.wait()
     whole = b"x" * count + b"\nnow\nafter\n"
     assert ended.stdout == whole[: Limits().output_bytes]
@@ -244,7 +258,7 @@ async def test_a_flood_ends_as_any_other(isolation: Isolation, request: pytest.F
     async with Lag.measured() as lag:
         ended = await running.wait()
     assert (ended.status, len(ended.stdout)) == (ExecutionStatus.OUTPUT_LIMIT, Limits().output_bytes)
-    assert lag.worst_s < 0.2
+    assert lag.worst_s < 2
     assert sum(path.stat().st_size for path in spool_of(host).glob("*")) <= Limits().output_bytes + 1
     await bench.runtime.destroy(sandbox.environment_id)
     await bench.runtime.stop(keep_sandboxes=True)

@@ -16,16 +16,37 @@ from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Sandbox
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from tests.runtime.hosts import Bench, LauncherHost, until
-from tests.runtime.test_resume import ROOT, TEMPLATE, both, host_of, spool_of
+from tests.runtime.test_resume import ROOT, TEMPLATE, both, host_of, let_go, spool_of
 
 SLEEP = "import time; time.sleep(1000)"
+LEAVING = """
+import os, time
+place = os.environ["SANDGATE_ARTIFACTS"]
+open(place + "/kept", "w").close()
+os.rename(place + "/kept", place + "/left")
+folder, name = os.path.split(place)
+open(folder + "/mine-" + name, "w").close()
+time.sleep(1000)
+"""
 HELLO = "print('hello', inputs['tag'])\noutputs['tag'] = inputs['tag']"
 
 
-def later(seconds: float) -> str:
-    """Code that says something at once and something when the time has come."""
-    wait = f"while time.time() < {time.time() + seconds}: time.sleep(0.002)"
-    return f"import time\nprint('before', flush=True)\n{wait}\nprint('after')\noutputs['tag'] = inputs['tag']"
+# Says something at once, and something when the test takes its file away.
+LATER = """
+import os, time
+print('before', flush=True)
+held = 'held-' + inputs['tag']
+open(held, 'w').close()
+while os.path.exists(held): time.sleep(0.002)
+print('after')
+outputs['tag'] = inputs['tag']
+"""
+
+
+async def release(bench: Bench, sandbox: Sandbox, *tags: str) -> None:
+    """Let the code of these go on, as soon as it has come as far as that."""
+    for tag in tags:
+        await let_go(bench, sandbox, f"held-{tag}")
 
 
 def request_of(tag: str, timeout_s: float = 100.0, code: str = HELLO) -> ExecutionRequest:
@@ -74,13 +95,15 @@ async def close(host: LauncherHost, bench: Bench, environment_id: EnvironmentId)
 async def test_each_is_taken_up_and_ends(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """Side by side, those that had ended, too, each with its own output; what had no tag is gone."""
     host, environment_id = host_of(isolation, request), make_environment_id()
-    flood = f"print('x' * 300_000)\n{later(1.5)}"
-    codes = {"ended-1": HELLO, "ended-2": "import sys; sys.exit(3)", "a": later(1.5), "b": flood, "c": later(1.5)}
+    flood = f"print('x' * 300_000)\n{LATER}"
+    codes = {"ended-1": HELLO, "ended-2": "import sys; sys.exit(3)", "a": LATER, "b": flood, "c": LATER}
     await run_and_kill(host, environment_id, codes)
     bench, sandboxes = await connect(host, environment_id)
     assert [sandbox.environment_id for sandbox in sandboxes] == [environment_id]
     assert set(bench.runtime.kept()) == set(codes)
-    ends = {tag: await (await take_up(bench, tag)) for tag in codes}
+    ending = {tag: await take_up(bench, tag) for tag in codes}
+    await release(bench, sandboxes[0], "a", "b", "c")
+    ends = {tag: await end for tag, end in ending.items()}
     assert bench.runtime.kept() == frozenset()
     for tag, expected in {"ended-1": b"hello ended-1\n", "a": b"before\nafter\n", "c": b"before\nafter\n"}.items():
         ended = ends[tag]
@@ -98,8 +121,8 @@ async def test_each_is_taken_up_and_ends(isolation: Isolation, request: pytest.F
 async def test_one_is_cancelled_and_the_others_go_on(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """The kill reaches one slot; a time limit of one counts from its beginning, and ends that one only."""
     host, environment_id = host_of(isolation, request), make_environment_id()
-    await run_and_kill(host, environment_id, {"a": SLEEP, "b": later(1.8), "c": SLEEP, "d": SLEEP})
-    bench, _ = await connect(host, environment_id)
+    await run_and_kill(host, environment_id, {"a": SLEEP, "b": LATER, "c": SLEEP, "d": SLEEP})
+    bench, sandboxes = await connect(host, environment_id)
     resumed = await bench.runtime.resume(request_of("a"), Limits())
     assert resumed is not None
     going_on, short = await take_up(bench, "b"), await take_up(bench, "c", timeout_s=0.1)
@@ -108,6 +131,7 @@ async def test_one_is_cancelled_and_the_others_go_on(isolation: Isolation, reque
     assert (await short).status is ExecutionStatus.TIMED_OUT
     # Nobody wants the last one.
     await bench.runtime.discard()
+    await release(bench, sandboxes[0], "b")
     assert (await going_on).stdout == b"before\nafter\n"
     assert bench.runtime.kept() == frozenset()
     await close(host, bench, environment_id)
@@ -153,11 +177,11 @@ async def test_what_was_kept_and_not_begun_begins(isolation: Isolation, request:
 async def test_what_nobody_holds_ends(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """It may run elsewhere by then; the gateway that comes back hears that it is lost, and the sandbox stays."""
     host, environment_id = host_of(isolation, request), make_environment_id()
-    bench, _ = await connect(host, tagged_s=0.5)
+    bench, _ = await connect(host, tagged_s=1.0)
     sandbox = await bench.make()
     environment_id = sandbox.environment_id
     running = [asyncio.ensure_future(sandbox.execute(request_of(tag, code=SLEEP)).wait()) for tag in ("a", "b")]
-    for _beat in range(4):
+    for _beat in range(6):
         await asyncio.sleep(0.2)  # waits: longer in all than it lives unheld
         bench.runtime.hold()
     assert not any(end.done() for end in running)
@@ -165,6 +189,38 @@ async def test_what_nobody_holds_ends(isolation: Isolation, request: pytest.Fixt
     assert sandbox.failure is None
     assert await bench.works(sandbox)
     await close(host, bench, environment_id)
+
+
+@both
+async def test_files_of_what_ended_unheld_are_removed(isolation: Isolation, request: pytest.FixtureRequest) -> None:
+    """When no gateway is there to do it, by the next one, where the sandbox goes on; others' files stay."""
+    host = host_of(isolation, request)
+    bench, _ = await connect(host, tagged_s=0.5)
+    sandbox = await bench.make()
+    running = [
+        asyncio.ensure_future(
+            sandbox.execute(ExecutionRequest(LEAVING, 100.0, data, tag=f"run-1|a|-|1|{folder}")).wait()
+        )
+        for folder, data in ((folder, StepData({}, {}, folder)) for folder in ("first", "second"))
+    ]
+    look = "import os\nanswer = sorted(os.listdir(os.environ.get('TMPDIR', '/tmp')))"
+    while [name for name in await bench.ask(sandbox, look) if name.startswith("mine-")] != [
+        "mine-first",
+        "mine-second",
+    ]:
+        pass
+    before = await bench.ask(sandbox, look)
+    assert {"first", "second", "first-inputs.json", "second-inputs.json"} <= set(before)
+    await bench.runtime.stop(keep_sandboxes=True)
+    await asyncio.gather(*running, return_exceptions=True)
+    await asyncio.sleep(1.0)  # waits: for longer than what runs is left alone unheld
+    bench, (adopted,) = await connect(host, sandbox.environment_id)
+    assert not bench.runtime.kept()
+    async with asyncio.timeout(20):
+        while "first" in (names := await bench.ask(adopted, look)) or "second" in names:
+            pass
+    assert [name for name in names if "first" in name or "second" in name] == ["mine-first", "mine-second"]
+    await close(host, bench, sandbox.environment_id)
 
 
 @both
@@ -189,7 +245,8 @@ async def test_ends_of_a_time_without_a_gateway_are_told(isolation: Isolation, r
     """In every slot, whatever was said in it meanwhile."""
     host, environment_id = host_of(isolation, request), make_environment_id()
     ends_at = time.time() + 0.8
-    await run_and_kill(host, environment_id, {tag: later(0.8) for tag in "abc"})
+    wait = f"import time\nprint('before', flush=True)\nwhile time.time() < {ends_at}: time.sleep(0.002)\nprint('after')"
+    await run_and_kill(host, environment_id, dict.fromkeys("abc", wait))
     await asyncio.sleep(max(0.0, ends_at + 0.2 - time.time()))  # waits: for the ends
     bench, _ = await connect(host, environment_id)
     ends = [await (await take_up(bench, tag)) for tag in "abc"]

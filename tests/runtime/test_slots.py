@@ -10,7 +10,7 @@ from sandgate.core.errors import SandboxFailed, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
-from sandgate.sandbox import link
+from sandgate.sandbox import line, link
 from sandgate.sandbox.base import RunningExecution, Sandbox
 from tests.runtime.hosts import Bench, until
 
@@ -48,7 +48,7 @@ async def test_sixteen_side_by_side(bench: Bench) -> None:
     sandbox = await bench.make()
     met = [await each.wait() for each in start(sandbox, MEET, 16)]
     assert {(each.status, each.stdout) for each in met} == {(ExecutionStatus.COMPLETED, b"met\n")}
-    assert len(bench.host.forkers()) == 16
+    assert bench.on_gvisor or len(bench.host.forkers()) == 16
 
 
 async def test_more_wait_their_turn(bench: Bench) -> None:
@@ -65,7 +65,7 @@ async def test_more_wait_their_turn(bench: Bench) -> None:
     assert [(await each.wait()).stdout for each in queued] == [b"0\n", b"1\n", b"2\n", b"", b"4\n"]
     assert (await bench.run(sandbox, "open('go', 'w').close()")).exit_code == 0
     assert (await waiting[1].wait()).stdout == b"went\n"
-    assert len(bench.host.forkers()) == 2
+    assert bench.on_gvisor or len(bench.host.forkers()) == 2
 
 
 async def test_queue_is_bounded(bench: Bench) -> None:
@@ -74,8 +74,8 @@ async def test_queue_is_bounded(bench: Bench) -> None:
     accepted: list[RunningExecution] = []
     # One of them may run already.
     with pytest.raises(TooManyExecutions):
-        accepted.extend(sandbox.execute(ExecutionRequest(WAIT, 60)) for _each in range(link.QUEUE_LIMIT + 2))
-    assert link.QUEUE_LIMIT <= len(accepted) <= link.QUEUE_LIMIT + 1
+        accepted.extend(sandbox.execute(ExecutionRequest(WAIT, 60)) for _each in range(line.LIMIT + 2))
+    assert line.LIMIT <= len(accepted) <= line.LIMIT + 1
     await bench.runtime.destroy(sandbox.environment_id)
     ended = [await each.wait() for each in accepted]
     assert {each.status for each in ended} == {ExecutionStatus.LOST}
@@ -88,7 +88,7 @@ async def test_what_was_cancelled_takes_no_place_in_the_queue(bench: Bench) -> N
     sandbox = await bench.make(limits=Limits(concurrent_executions=1))
     (first,) = start(sandbox, WAIT, 1)
     given_up = []
-    for _each in range(link.QUEUE_LIMIT + 2):
+    for _each in range(line.LIMIT + 2):
         given_up.append(sandbox.execute(ExecutionRequest("pass", 60)))
         given_up[-1].cancel()
     assert {(await each.wait()).status for each in given_up} == {ExecutionStatus.CANCELLED}
@@ -98,36 +98,37 @@ async def test_what_was_cancelled_takes_no_place_in_the_queue(bench: Bench) -> N
 
 
 @pytest.mark.needs_root_namespaces
-async def test_slots_see_files_and_no_processes(standard: Bench) -> None:
+async def test_slots_see_files_and_no_processes(walled: Bench) -> None:
     """Side by side, executions share disk and network, and see none of each other's processes."""
-    sandbox = await standard.make()
+    sandbox = await walled.make()
     waiting = start(sandbox, WAIT, 3)
-    await started(standard, sandbox, 3)
+    await started(walled, sandbox, 3)
     look = (
-        "import os\nanswer = [[n for n in os.listdir('/proc') if n.isdigit()] == [str(os.getpid())],\n"
+        "import os\nanswer = [[n for n in os.listdir('/proc') if n.isdigit() and n != '1'] == [str(os.getpid())],\n"
         "  os.path.exists('/proc/1'), sorted(n for n in os.listdir() if n.startswith('waits')),\n"
         "  os.readlink('/proc/self/ns/net')]"
     )
-    alone, one, files, network = await standard.ask(sandbox, look)
-    assert (alone, one) == (True, False)
+    alone, one, files, network = await walled.ask(sandbox, look)
+    assert (alone, one) == (True, walled.on_gvisor)
     assert files == ["waits-0", "waits-1", "waits-2"]
-    assert (await standard.ask(sandbox, look))[3] == network
+    # An old gVisor numbers namespaces anew each time that somebody looks.
+    assert walled.on_gvisor or (await walled.ask(sandbox, look))[3] == network
     storm = (
         "import os, signal\nfor pid in set(range(2, 400)) - {os.getpid()}:\n"
         "    for s in (signal.SIGKILL, signal.SIGSTOP):\n        try: os.kill(pid, s)\n"
         "        except (ProcessLookupError, PermissionError): pass"
     )
-    assert (await standard.run(sandbox, storm)).exit_code == 0
-    await standard.run(sandbox, "open('go', 'w').close()")
+    assert (await walled.run(sandbox, storm)).exit_code == 0
+    await walled.run(sandbox, "open('go', 'w').close()")
     assert [(await each.wait()).stdout for each in waiting] == [b"went\n"] * 3
 
 
 @pytest.mark.needs_root_namespaces
-async def test_walls_of_later_slots(standard: Bench) -> None:
+async def test_walls_of_later_slots(walled: Bench) -> None:
     """A slot that joins an environment has the walls of the first one."""
-    sandbox = await standard.make()
+    sandbox = await walled.make()
     waiting = start(sandbox, WAIT, 1)
-    await started(standard, sandbox, 1)
+    await started(walled, sandbox, 1)
     look = (
         "import os\nstatus = dict(l.split(':', 1) for l in open('/proc/self/status').read().splitlines())\n"
         "answer = [{k: v.strip() for k, v in status.items() if k[:3] in ('Cap', 'Uid', 'Gid', 'NoN', 'Sec')},\n"
@@ -135,62 +136,67 @@ async def test_walls_of_later_slots(standard: Bench) -> None:
         # A later slot has the first one's mounts below its own.
         "  sorted({' '.join(l.split()[3:6]) for l in open('/proc/self/mountinfo')}),\n"
         "  [l.split(':')[2] for l in open('/proc/self/cgroup')],\n"
-        "  [os.readlink('/proc/self/ns/' + n) for n in ('user', 'net', 'ipc', 'uts', 'cgroup')],\n"
+        "  [os.path.exists(n) and os.readlink(n) for n in ('/proc/self/ns/' + n for n in NAMES)],\n"
         "  [__import__('resource').getrlimit(n) for n in range(16)]]"
-    )
-    second = await standard.ask(sandbox, look)
+    ).replace("NAMES", "('user', 'net', 'ipc', 'uts')")
+    second = await walled.ask(sandbox, look)
     waiting[0].cancel()
     await waiting[0].wait()
-    assert len(standard.host.forkers()) == 2
+    assert walled.on_gvisor or len(walled.host.forkers()) == 2
     # The first of several that are free.
-    await standard.quiet(2)
-    assert await standard.ask(sandbox, look) == second
+    await walled.quiet(2)
+    first = await walled.ask(sandbox, look)
+    if walled.on_gvisor:
+        del first[7], second[7]
+    assert first == second
 
 
 @pytest.mark.needs_root_namespaces
-async def test_death_of_a_later_slot(standard: Bench) -> None:
+@pytest.mark.not_on_gvisor("nobody on the host reaches a process inside")
+async def test_death_of_a_later_slot(walled: Bench) -> None:
     """When the process 1 of a slot dies, its execution is lost, the others and the environment go on."""
-    sandbox = await standard.make()
+    sandbox = await walled.make()
     waiting = start(sandbox, WAIT, 1)
-    await started(standard, sandbox, 1)
+    await started(walled, sandbox, 1)
     lost = sandbox.execute(
         ExecutionRequest("import time\nprint('before', flush=True)\nopen('on', 'w').close()\ntime.sleep(60)", 60)
     )
-    await standard.run(sandbox, "import os, time\nwhile not os.path.exists('on'): time.sleep(0.002)")
-    for pid in standard.host.forkers()[1:]:
+    await walled.run(sandbox, "import os, time\nwhile not os.path.exists('on'): time.sleep(0.002)")
+    for pid in walled.host.forkers()[1:]:
         os.kill(pid, signal.SIGKILL)
     ended = await lost.wait()
     assert (ended.status, ended.exit_code) == (ExecutionStatus.LOST, None)
     assert ended.stdout == b"before\n"
     # The loop hears of every end that has come by then before it goes on.
-    await until(lambda: len(standard.host.forkers()) == 1)
+    await until(lambda: len(walled.host.forkers()) == 1)
     for _round in range(3):
         await asyncio.sleep(0)
     assert sandbox.failure is None
-    assert (await standard.run(sandbox, "open('go', 'w').close()")).exit_code == 0
+    assert (await walled.run(sandbox, "open('go', 'w').close()")).exit_code == 0
     assert (await waiting[0].wait()).stdout == b"went\n"
-    assert await standard.works(sandbox)
-    assert standard.ended == []
+    assert await walled.works(sandbox)
+    assert walled.ended == []
 
 
 @pytest.mark.needs_root_namespaces
-async def test_death_of_the_first_slot(standard: Bench) -> None:
+@pytest.mark.not_on_gvisor("nobody on the host reaches a process inside")
+async def test_death_of_the_first_slot(walled: Bench) -> None:
     """It holds the environment: everything in it is lost, and whoever owns it is told why."""
-    sandbox = await standard.make()
-    first = standard.host.forkers()[0]
-    neighbour = await standard.make()
+    sandbox = await walled.make()
+    first = walled.host.forkers()[0]
+    neighbour = await walled.make()
     waiting = start(sandbox, WAIT, 3)
-    await started(standard, sandbox, 3)
+    await started(walled, sandbox, 3)
     os.kill(first, signal.SIGKILL)
     assert {(await each.wait()).status for each in waiting} == {ExecutionStatus.LOST}
-    await until(lambda: standard.ended)
-    assert standard.ended == [(sandbox.environment_id, "its process 1 ended by itself")]
+    await until(lambda: walled.ended)
+    assert walled.ended == [(sandbox.environment_id, "its process 1 ended by itself")]
     assert sandbox.failure is not None
     with pytest.raises(SandboxFailed):
         sandbox.execute(ExecutionRequest("pass", 1))
-    assert await standard.works(neighbour)
-    await until(lambda: len(standard.host.groups()) == 1)
-    assert len(standard.host.forkers()) == 1
+    assert await walled.works(neighbour)
+    await until(lambda: len(walled.host.groups()) == 1)
+    assert len(walled.host.forkers()) == 1
 
 
 async def test_idle_slots_are_let_go(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,9 +212,9 @@ async def test_idle_slots_are_let_go(bench: Bench, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.needs_root_namespaces
-async def test_no_process_is_left_for_a_slot(standard: Bench) -> None:
+async def test_no_process_is_left_for_a_slot(walled: Bench) -> None:
     """Where an execution holds all processes, others wait for it and then run."""
-    sandbox = await standard.make(limits=Limits(processes=8, concurrent_executions=4))
+    sandbox = await walled.make(limits=Limits(processes=8, concurrent_executions=4))
     hog = (
         "import os, time\nn = 0\nwhile n < 2:\n    try:\n        if os.fork() == 0: time.sleep(60)\n"
         "    except BlockingIOError: n += 1; time.sleep(0.05)\nprint('full')\n"
@@ -219,6 +225,7 @@ async def test_no_process_is_left_for_a_slot(standard: Bench) -> None:
     assert [(await each.wait()).stdout for each in others] == [b"ran\n"] * 6
 
 
+@pytest.mark.not_on_gvisor("slow; the suite of the contract asks the same")
 async def test_many_at_once_in_many(bench: Bench) -> None:
     """Many environments, each with some at once, mix up no answers."""
     sandboxes = [await bench.make() for _each in range(4)]

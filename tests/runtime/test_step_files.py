@@ -20,7 +20,7 @@ async def _run(bench: Bench, code: str, inputs: Any = None, version: str | None 
 
 
 @pytest.mark.parametrize("version", available_versions())
-@pytest.mark.also_gvisor
+@pytest.mark.few_on_gvisor(version=[available_versions()[0]])
 async def test_the_inputs_are_in_a_file(bench: Bench, version: str) -> None:
     """As JSON, for every program that the code starts, on every version."""
     program = 'import json, os; print(json.load(open(os.environ["SANDGATE_INPUTS"]))["x"]["list"])'
@@ -29,7 +29,6 @@ async def test_the_inputs_are_in_a_file(bench: Bench, version: str) -> None:
     assert (ran.status, ran.stdout) == (ExecutionStatus.COMPLETED, b"[1, 2.5, None, True]\n"), ran
 
 
-@pytest.mark.also_gvisor
 async def test_outputs_may_be_written_to_a_file(bench: Bench) -> None:
     """By any program; the dict is laid over it key by key."""
     ran = await _run(bench, "os.system('echo \\'{\"a\": 1, \"b\": 2}\\' > $SANDGATE_OUTPUTS')\noutputs['b'] = 3")
@@ -54,7 +53,6 @@ async def test_outputs_may_be_written_to_a_file(bench: Bench) -> None:
         (f"open({OUT}, 'w').write('{{}}'); os.chmod({OUT}, 0)", "cannot be read"),
     ],
 )
-@pytest.mark.also_gvisor
 async def test_a_file_that_cannot_be_taken_fails_the_step(bench: Bench, code: str, problem: str) -> None:
     """At once, and with what is wrong with it."""
     ran = await _run(bench, code)
@@ -63,7 +61,6 @@ async def test_a_file_that_cannot_be_taken_fails_the_step(bench: Bench, code: st
     assert problem in ran.error.value, ran.error
 
 
-@pytest.mark.also_gvisor
 async def test_without_its_folder_a_step_still_ends(bench: Bench) -> None:
     """Code may take away what it was given, or write nothing into it."""
     for code in (f"os.unlink({IN}); os.rmdir({LEFT})", f"open({OUT}, 'w').close()"):
@@ -71,7 +68,6 @@ async def test_without_its_folder_a_step_still_ends(bench: Bench) -> None:
         assert (ran.status, ran.outputs, ran.left_files) == (ExecutionStatus.COMPLETED, b"{}", False)
 
 
-@pytest.mark.also_gvisor
 async def test_it_is_known_whether_files_were_left(bench: Bench) -> None:
     """Also those of the last moment; who cannot say it is not believed to have none."""
     write = f"open({LEFT} + '/x', 'w').close()"
@@ -90,7 +86,6 @@ async def test_it_is_known_whether_files_were_left(bench: Bench) -> None:
         assert (await _run(bench, code)).left_files is left, code
 
 
-@pytest.mark.also_gvisor
 async def test_nothing_of_a_step_stays_in_a_shared_environment(bench: Bench) -> None:
     """Inputs may hold secrets, so that the next step finds no trace of them; code that is no step has no files."""
     sandbox = await bench.make()

@@ -10,8 +10,10 @@ from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import Sandbox
 from tests.runtime.hosts import Bench, Lag
 
-TIMEOUT_S = 0.25
-LATE_S = 0.05
+# On a busy machine code may not have begun when its time is over; then it gets more.
+TIMEOUTS_S = (0.2, 2.0, 20.0)
+# Of each on a machine where others want the processors, and of the quickest of some.
+LATE_S, SOON_S = 1.0, 0.05
 
 # Each prints "before" without a line's end first and would go on for ever.
 STUBBORN = {
@@ -45,65 +47,84 @@ STUBBORN = {
 }
 
 
-async def _end(execution: Sandbox, code: str, timeout_s: float) -> tuple[Termination, float]:
-    """How it ended, and how much later than it should, on top of how late this machine calls anybody back."""
+async def _end(sandbox: Sandbox, code: str, timeout_s: float) -> tuple[Termination, float]:
+    """How it ended, and how much later than it should."""
     started = time.perf_counter()
-    async with Lag.measured() as lag:
-        ran = await execution.execute(ExecutionRequest(code, timeout_s)).wait()
+    ran = await sandbox.execute(ExecutionRequest(code, timeout_s)).wait()
     late_s = time.perf_counter() - started - timeout_s
     assert ran.duration_s >= timeout_s
-    return ran, late_s - lag.worst_s
+    return ran, late_s
+
+
+async def _check_end(bench: Bench, sandbox: Sandbox, code: str, sandboxes: int = 1) -> None:
+    """Assert that code which had begun ends when its time is over, with what it had printed, and leaves nothing."""
+    begin = "print('before', end='')\nopen('begun', 'w').close()\n"
+    for timeout_s in TIMEOUTS_S:
+        ran, late_s = await _end(sandbox, begin + code, timeout_s)
+        assert ran.status is ExecutionStatus.TIMED_OUT
+        assert late_s <= LATE_S
+        await bench.quiet(sandboxes)
+        if await bench.ask(sandbox, "import os\nanswer = os.path.exists('begun')"):
+            break
+    assert (ran.stdout, ran.stderr, ran.exit_code, ran.error) == (b"before", b"", None, None)
+
+
+# Those that make more of gVisor's kernel than a loop or a sleep does.
+_IN_GVISOR = [
+    "ignores every signal", "forks loops", "stops its group", "is interrupted without a pause",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STUBBORN)
+@pytest.mark.few_on_gvisor(name=_IN_GVISOR)
 async def test_deadline(name: str, bench: Bench) -> None:
-    """The answer comes at most 50 ms after the deadline, with what was printed, and the sandbox works on."""
+    """The answer comes after the deadline, with what was printed, and the sandbox works on."""
     sandbox = await bench.make()
     assert await bench.works(sandbox)
     await bench.quiet()
-    ran, late_s = await _end(sandbox, "print('before', end='')\n" + STUBBORN[name], TIMEOUT_S)
-    assert ran.status is ExecutionStatus.TIMED_OUT
-    assert (ran.stdout, ran.stderr, ran.exit_code, ran.error) == (b"before", b"", None, None)
-    assert late_s <= LATE_S
-    await bench.quiet()
+    await _check_end(bench, sandbox, STUBBORN[name])
     assert await bench.works(sandbox)
+
+
+async def test_answer_comes_soon_after_the_deadline(bench: Bench) -> None:
+    """At most 50 ms, when nobody else wants the processors just then."""
+    sandbox = await bench.make()
+    late_s = [(await _end(sandbox, STUBBORN["loops"], 0.1))[1] for _round in range(6)]
+    assert min(late_s) <= SOON_S
 
 
 @pytest.mark.needs_root_namespaces
 @pytest.mark.parametrize("body", ["pass", "os.setsid()", "os.setsid(); os.fork()"])
-async def test_storm_of_forks(body: str, standard: Bench) -> None:
+@pytest.mark.few_on_gvisor(body=["os.setsid()"])
+async def test_storm_of_forks(body: str, walled: Bench) -> None:
     """Processes that fork as fast as they can, each of them, end with their execution."""
     storm = (
-        "import os, time\nprint('before', end='')\nend = time.monotonic() + 30\n"
+        "import os, time\nend = time.monotonic() + 30\n"
         f"while time.monotonic() < end:\n    try:\n        if os.fork() == 0:\n            {body}\n"
         "    except OSError: pass"
     )
-    sandbox, neighbour = await standard.make(), await standard.make()
-    assert await standard.works(neighbour)
-    await standard.quiet(2)
-    ran, late_s = await _end(sandbox, storm, TIMEOUT_S)
-    assert ran.status is ExecutionStatus.TIMED_OUT
-    assert ran.stdout == b"before"
-    assert late_s <= LATE_S
-    await standard.quiet(2)
-    assert await standard.works(sandbox)
+    sandbox, neighbour = await walled.make(), await walled.make()
+    assert await walled.works(neighbour)
+    await walled.quiet(2)
+    await _check_end(walled, sandbox, storm, 2)
+    assert await walled.works(sandbox)
 
 
 @pytest.mark.parametrize("delay_s", [0, 0.001, 0.02, 0.1])
 @pytest.mark.parametrize("name", ["loops", "leaves daemons", "ignores every signal", "becomes a shell"])
+@pytest.mark.few_on_gvisor(name=["leaves daemons"], delay_s=[0, 0.1])
 async def test_cancel(name: str, delay_s: float, bench: Bench) -> None:
     """A cancelled execution ends at once, at whatever moment, with nothing left of it."""
     sandbox = await bench.make()
     assert await bench.works(sandbox)
     execution = sandbox.execute(ExecutionRequest(STUBBORN[name], 60))
     await asyncio.sleep(delay_s)
-    async with Lag.measured() as lag:
-        started = time.perf_counter()
-        execution.cancel()
-        ran = await execution.wait()
-        late_s = time.perf_counter() - started
+    started = time.perf_counter()
+    execution.cancel()
+    ran = await execution.wait()
+    late_s = time.perf_counter() - started
     assert (ran.status, ran.exit_code) == (ExecutionStatus.CANCELLED, None)
-    assert late_s <= LATE_S + lag.worst_s
+    assert late_s <= LATE_S
     await bench.quiet()
     assert await bench.works(sandbox)
 
@@ -121,21 +142,22 @@ OUTLIVING = {
 
 
 @pytest.mark.parametrize("name", OUTLIVING)
+@pytest.mark.few_on_gvisor(name=["a daemon", "a forker"])
 async def test_end_of_the_main_process_is_the_end(name: str, bench: Bench) -> None:
     """The answer waits for nobody who holds the pipes, and what was left running is dead when it comes."""
     sandbox = await bench.make()
     assert await bench.works(sandbox)
     ran = await bench.run(sandbox, OUTLIVING[name] + "\nprint('done')\nimport os; os._exit(0)", 20)
     assert (ran.status, ran.exit_code, ran.stdout) == (ExecutionStatus.COMPLETED, 0, b"done\n")
-    assert len(bench.host.processes()) <= 2
-    assert ran.duration_s < 5
+    assert await bench.nothing_runs(sandbox)
+    assert ran.duration_s < 15
     assert await bench.works(sandbox)
 
 
 async def test_late_end_is_no_end_of_the_next(bench: Bench) -> None:
     """A kill that crosses the end of its execution on the way does not hit the next one."""
     sandbox = await bench.make()
-    for _round in range(30):
+    for _round in range(8 if bench.on_gvisor else 30):
         execution = sandbox.execute(ExecutionRequest("pass", 60))
         await asyncio.sleep(0.0005)
         execution.cancel()
@@ -147,11 +169,14 @@ async def test_late_end_is_no_end_of_the_next(bench: Bench) -> None:
 async def test_deadline_beside_the_end(bench: Bench) -> None:
     """Whichever comes first decides, and the answer is whole in either case."""
     sandbox = await bench.make()
-    for _round in range(10):
-        ran = await bench.run(sandbox, "import time; print('x', flush=True); time.sleep(0.02)", 0.0215)
-        assert ran.stdout == b"x\n"
+    # A start takes longer in gVisor.
+    sleep_s, limit_s = (0.2, 0.22) if bench.on_gvisor else (0.02, 0.0215)
+    for _round in range(3 if bench.on_gvisor else 10):
+        ran = await bench.run(sandbox, f"import time; print('x', flush=True); time.sleep({sleep_s})", limit_s)
         assert ran.status in (ExecutionStatus.TIMED_OUT, ExecutionStatus.COMPLETED)
         assert (ran.exit_code is None) is (ran.status is ExecutionStatus.TIMED_OUT)
+        # What has not begun in time, on a busy machine, has printed nothing.
+        assert ran.stdout == b"x\n" or (ran.stdout == b"" and ran.status is ExecutionStatus.TIMED_OUT)
     assert await bench.works(sandbox)
 
 
@@ -170,7 +195,7 @@ channel = socket.socket(fileno=63)
 for each in (near, far):
     try:
         channel.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [each.fileno()]))])
-    except PermissionError:
+    except OSError:
         pass
 os.write(1, b"sent")
 os._exit(0)
@@ -178,10 +203,10 @@ os._exit(0)
 
 
 @pytest.mark.needs_root_namespaces
-async def test_nobody_waits_for_sockets_that_are_sent_out(standard: Bench) -> None:
+async def test_nobody_waits_for_sockets_that_are_sent_out(walled: Bench) -> None:
     """The last close of one that lingers takes as long as its maker wants; it must not be the gateway's."""
-    sandbox = await standard.make()
+    sandbox = await walled.make()
     async with Lag.measured() as lag:
-        ran = await standard.run(sandbox, LINGERING)
+        ran = await walled.run(sandbox, LINGERING)
     assert (ran.status, ran.stdout, ran.stderr) == (ExecutionStatus.COMPLETED, b"sent", b"")
     assert lag.worst_s < 5

@@ -17,12 +17,17 @@ from sandgate.core.ids import make_environment_id
 from sandgate.core.limits import MIB, Limits
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Sandbox, SandboxSpec
-from sandgate.sandbox.launcher.config import TemplateConfig
+from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
+from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
+from sandgate.sandbox.launcher.reactor import Reactor
+from sandgate.sandbox.launcher.zygote import Zygote
 from tests.runtime.hosts import Bench, available_versions, find_templates, launcher_host, until
 
 TEMPLATE = f"python-{available_versions()[-1]}"
 STANDARD = pytest.param(Isolation.STANDARD, marks=pytest.mark.needs_root_namespaces)
+GVISOR = pytest.param(Isolation.GVISOR, marks=pytest.mark.needs_gvisor)
 both = pytest.mark.parametrize("isolation", [STANDARD, Isolation.PROCESS])
+every = pytest.mark.parametrize("isolation", [STANDARD, GVISOR, Isolation.PROCESS])
 
 
 @asynccontextmanager
@@ -87,7 +92,7 @@ async def test_broken_interpreters(isolation: Isolation, tmp_path_factory: pytes
         assert "no template" in await _refusal(bench, "python-1.0")
 
 
-@both
+@every
 async def test_packages_that_cannot_be_imported_ahead(isolation: Isolation) -> None:
     """One that is missing, prints, or exits is left to the code that imports it."""
     templates = tuple(
@@ -109,6 +114,36 @@ PRELOADS = {
     "ends_the_zygote": ("import os\nprint('last words')\nos._exit(7)", "last words"),
     "takes_for_ever": ("import time\ntime.sleep(1000)", "was not ready within 1 seconds"),
 }
+
+
+# The same in a container, whose channel is standard input.
+CONTAINED = {
+    "missing": (None, "it could not be built"),
+    "ends with words": ("echo 'first line' >&2; echo 'no good \033[31m' >&2; exit 3", "no good"),
+    "talks nonsense": ("printf garbage >&0; exec sleep 1000", "it broke the protocol"),
+    "says what nobody asked": ("printf 'O%024d' 0 >&0; exec sleep 1000", "it broke the protocol"),
+}
+
+
+@pytest.mark.needs_gvisor
+async def test_broken_interpreters_in_containers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Create is refused with what is wrong, nothing is left of it, and the others are served."""
+    folders = {name: tmp_path_factory.mktemp("broken") for name in CONTAINED}
+    for each in folders.values():
+        each.chmod(0o755)
+    templates = [
+        TemplateConfig(name.replace(" ", "-"), _program(folders[name], CONTAINED[name][0]), str(folders[name]))
+        for name in CONTAINED
+    ]
+    everything = (*find_templates(), *templates)
+    async with own_launcher(Isolation.GVISOR, templates=everything) as bench:
+        sandbox = await bench.make()
+        reasons = await asyncio.gather(*(_refusal(bench, template.name) for template in templates))
+        for (name, (_text, expected)), reason in zip(CONTAINED.items(), reasons, strict=True):
+            assert expected in reason, name
+            assert reason.isprintable()
+        assert await bench.works(sandbox)
+        assert len(bench.host.groups()) == 1
 
 
 async def test_packages_that_break_the_zygote(tmp_path: Path) -> None:
@@ -308,3 +343,29 @@ async def test_no_descriptor_for_a_slot() -> None:
         assert (await second.wait()).status is ExecutionStatus.COMPLETED
         assert bench.host.process.poll() is None
         assert await bench.works(await bench.make())
+
+
+class _Unconfining(Group):
+    """A control group that takes nobody."""
+
+    def make(self, limits: GroupLimits) -> None:
+        """Make nothing."""
+
+    def attach(self, pid: int, part: str = "") -> None:
+        """As where the group was taken away meanwhile."""
+        raise OSError(f"no room for {pid}")
+
+
+def test_what_cannot_be_confined_is_not_started(tmp_path: Path) -> None:
+    """It is killed while it waits to be told to go on, and no descriptor of it stays."""
+    config = LauncherConfig(
+        run_folder=tmp_path, tree_name="sandgate-test-none", gateway_uid=os.geteuid(), host_id_base=0,
+        most_sandboxes=1, standard=False, templates=find_templates(),
+    )  # fmt: skip
+    zygote = Zygote(config, config.templates[0], Reactor(), on_end=lambda _zygote: None)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no room for") as refused:
+        zygote.start(0, _Unconfining([]), None)
+    assert zygote.pid == -1
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not Path("/proc", str(refused.value).rpartition(" ")[2]).exists()

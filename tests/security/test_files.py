@@ -67,18 +67,19 @@ FILLERS = {
 
 
 @pytest.mark.parametrize("how", FILLERS)
+@pytest.mark.few_on_gvisor(how=["with bytes"])
 async def test_full_disk(how: str, siege: Siege) -> None:
     """However it is filled, it is full for its own environment only, which still answers, and ends at once."""
     siege.attacker = await siege.bench.make(limits=SMALL)
     ran = await siege.run(
-        f"try:\n    exec({FILLERS[how]!r})\nexcept OSError as e: os.write(1, errno.errorcode[e.errno].encode())", 6.0
+        f"try:\n    exec({FILLERS[how]!r})\nexcept OSError as e: os.write(1, errno.errorcode[e.errno].encode())", 60.0
     )
     assert ran.status in (ExecutionStatus.COMPLETED, ExecutionStatus.OUT_OF_MEMORY), ran
     assert ran.stdout in (b"ENOSPC", b"EDQUOT", b"ENOTSUP", b"EMLINK", b"")
     assert await siege.bench.works(siege.attacker)
     started = time.perf_counter()
     await siege.bench.runtime.destroy(siege.attacker.environment_id)
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 15
 
 
 TRAPS = (
@@ -94,7 +95,7 @@ TRAPS = (
 async def test_traps_for_a_service_that_follows(siege: Siege) -> None:
     """Links, pipes and odd names for whoever comes from outside: counting and ending it goes as fast as ever."""
     await siege.ask(TRAPS)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         used = await siege.attacker.usage()
         assert used.disk_bytes is None or used.disk_bytes < 32 * MIB
         await siege.bench.runtime.destroy(siege.attacker.environment_id)
@@ -111,7 +112,7 @@ async def test_clean_up_races(siege: Siege) -> None:
         sandbox = await siege.bench.make()
         running = sandbox.execute(siege.bench.request("import os\n" + race, 30))
         await asyncio.sleep(0.1)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             await siege.bench.runtime.destroy(sandbox.environment_id)
         assert (await running.wait()).status is ExecutionStatus.LOST
-    assert len(siege.bench.host.groups()) == 2
+    assert siege.bench.count_groups() == 2

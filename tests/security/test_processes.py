@@ -1,5 +1,9 @@
 """Storms of processes and threads, and everything that a process may try to change about itself."""
 
+import os
+import statistics
+import time
+
 import pytest
 
 from sandgate.core.execution import ExecutionRequest
@@ -42,6 +46,7 @@ STORMS = {
 
 
 @pytest.mark.parametrize("name", STORMS)
+@pytest.mark.few_on_gvisor(name=["threads", "orphans", "renames"])
 async def test_storm(name: str, siege: Siege) -> None:
     """It ends with its time, and with all of it; while it rages a neighbour's hello comes."""
     siege.attacker = await siege.bench.make(limits=SMALL)
@@ -58,19 +63,34 @@ async def test_storm(name: str, siege: Siege) -> None:
     assert await siege.bench.works(siege.attacker)
 
 
-async def test_hello_beside_greedy_neighbours(siege: Siege) -> None:
-    """As many loops as processors and more, each in an environment of its own: a hello takes less than twice as long.
+async def _hellos_s(siege: Siege) -> list[float]:
+    taken = []
+    for _each in range(12):
+        started = time.perf_counter()
+        assert await siege.bench.works(siege.neighbour)
+        taken.append(time.perf_counter() - started)
+    return taken
 
-    What the service itself needs of a busy machine comes on top, and is bounded here.
+
+@pytest.mark.not_on_gvisor("slow; the storms above ask the same")
+async def test_hello_beside_greedy_neighbours(siege: Siege) -> None:
+    """Twice as many loops as processors, each in an environment of its own: a hello takes some times as long at most.
+
+    It shares each processor with two of them, and has its turn before its share is used up: thrice as long would be
+    fair. By the medians of hellos alone and beside, in turn, and the best of some rounds: others are at work on this
+    machine, too.
     """
-    alone_s = await siege.bench.hello_s(siege.neighbour)
-    others = [await siege.bench.make(limits=SMALL) for _each in range(4)]
-    loops = [each.execute(ExecutionRequest("while True: pass", 30)) for each in others]
-    beside_s = await siege.bench.hello_s(siege.neighbour)
-    for loop in loops:
-        loop.cancel()
-        await loop.wait()
-    assert beside_s <= 2 * alone_s + 0.05
+    others = [await siege.bench.make(limits=SMALL) for _each in range(2 * (os.cpu_count() or 1))]
+    ratios = []
+    for _round in range(4):
+        alone_s = await _hellos_s(siege)
+        loops = [each.execute(ExecutionRequest("while True: pass", 30)) for each in others]
+        beside_s = await _hellos_s(siege)
+        for loop in loops:
+            loop.cancel()
+            await loop.wait()
+        ratios.append(statistics.median(beside_s) / statistics.median(alone_s))
+    assert min(ratios) <= 5, ratios
 
 
 async def test_nothing_can_be_raised(siege: Siege) -> None:
@@ -91,6 +111,9 @@ async def test_nothing_can_be_raised(siege: Siege) -> None:
     )
     raised, refused = await siege.ask(code)
     assert raised == {}
+    if siege.bench.on_gvisor:
+        # Priorities and scores can be set there, and mean nothing.
+        refused = refused[2:4] + refused[5:]
     assert set(refused) <= {"EPERM", "EACCES", "EINVAL"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaks import Leaks, Machine, left_behind, still_left, take_stock
+from tests.leaks import Leaks, Machine, Process, left_behind, still_left, take_stock
 
 # Starts a process that its parent does not wait for, as a crash would leave it, and prints its id.
 ORPHAN = """
@@ -111,3 +111,13 @@ def test_a_control_group_is_found(before: dict[str, Leaks], monkeypatch: pytest.
     found = left_behind(before, take_stock())
     folder.rmdir()
     assert str(folder) in found["control groups"]
+
+
+def test_what_an_older_server_starts_is_not_ours() -> None:
+    """An orphan that was there before this run is somebody else's, with all that it starts meanwhile."""
+    me = Process(10, 2, "100", "pytest", "", "")
+    shell = Process(2, 1, "1", "sh", "", "")
+    older, newer = Process(20, 1, "99", "sandgate serve", "", ""), Process(30, 1, "101", "sandgate serve", "", "")
+    theirs, own = Process(21, 20, "102", "sandgate", "", ""), Process(31, 30, "102", "sandgate", "", "")
+    rows = [Process(1, 0, "0", "init", "", ""), shell, me, older, newer, theirs, own]
+    assert Machine({row.pid: row for row in rows}, me.pid).ours == {newer, own}

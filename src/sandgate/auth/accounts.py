@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from sandgate.auth.fresh import FreshCache
-from sandgate.auth.ports import UserRows
+from sandgate.core.account_stores import UserStore
 from sandgate.core.clock import Clock
 from sandgate.core.ids import UserId
 from sandgate.core.principal import Role, User
@@ -20,7 +20,7 @@ _INSTANT = timedelta(microseconds=1)
 class Accounts:
     """Reads users through a cache and writes them past it. Every method may raise ``StoreUnavailable``."""
 
-    def __init__(self, rows: UserRows, clock: Clock) -> None:
+    def __init__(self, rows: UserStore, clock: Clock) -> None:
         self._rows = rows
         self._clock = clock
         self._held: FreshCache[UserId, User | None] = FreshCache(clock, max_age_s=FRESH_FOR_S, most=_MOST_HELD)

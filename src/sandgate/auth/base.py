@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandgate.core.file_link import FileGrant, FileLink, OpenLink
 from sandgate.core.idempotency import Keep
 from sandgate.core.ids import ApiKeyId, UserId
 from sandgate.core.page import Page, PageRequest
+from sandgate.core.port_link import OpenPortLink, PortGrant, PortLink
 from sandgate.core.principal import ApiKey, Principal, Role, User
 
 
@@ -23,6 +25,30 @@ class IssuedApiKey:
 
     key: ApiKey
     secret: str
+
+
+class Links(Protocol):
+    """Links to files, which are credentials of their own."""
+
+    def make(self, caller: Principal, grant: FileGrant, lifetime_s: int) -> FileLink:
+        """A link with which anybody may do what the caller may, of what is granted."""
+        ...
+
+    async def open(self, token: str, method: str) -> OpenLink:
+        """What a link allows to whoever comes with it. Raises ``FileLinkNotFound``, ``StoreUnavailable``."""
+        ...
+
+
+class PortLinks(Protocol):
+    """Links to ports, which are credentials of their own."""
+
+    def make(self, caller: Principal, grant: PortGrant, lifetime_s: int) -> PortLink:
+        """A link with which anybody may talk to the server at the port, as the caller may."""
+        ...
+
+    async def open(self, token: str) -> OpenPortLink:
+        """What a link allows to whoever comes with it. Raises ``PortLinkNotFound``, ``StoreUnavailable``."""
+        ...
 
 
 class Authenticator(Protocol):

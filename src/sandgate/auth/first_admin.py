@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandgate.auth.passwords import Passwords, find_password_problem
-from sandgate.auth.ports import UserRows
 from sandgate.auth.private_files import (
     create_private_file,
     delete_private_file,
@@ -13,6 +12,7 @@ from sandgate.auth.private_files import (
     read_private_file,
 )
 from sandgate.auth.users import make_user
+from sandgate.core.account_stores import UserStore
 from sandgate.core.clock import Clock
 from sandgate.core.errors import ConfigurationError, UserNameTaken
 from sandgate.core.principal import Role, User
@@ -36,7 +36,7 @@ class FirstAdmin:
 
 
 async def ensure_first_admin(
-    users: UserRows, passwords: Passwords, clock: Clock, *, given_password: str, state: Path
+    users: UserStore, passwords: Passwords, clock: Clock, *, given_password: str, state: Path
 ) -> FirstAdmin | None:
     """Make ``admin`` when no user exists; None when there was one, or when another process has just made it.
 
@@ -84,7 +84,7 @@ def _keep_password(path: Path) -> str:
     return data.decode("utf-8", "replace").strip()
 
 
-async def _drop_if_wrong(users: UserRows, passwords: Passwords, password: str, path: Path) -> None:
+async def _drop_if_wrong(users: UserStore, passwords: Passwords, password: str, path: Path) -> None:
     """Another process was faster, perhaps from another state folder: then this file holds nobody's password."""
     admin = await users.find_by_name(ADMIN_NAME)
     if admin is not None and not await passwords.verify(admin.password_hash, password):

@@ -19,9 +19,9 @@ from sandgate.auth.fresh import FreshCache
 from sandgate.auth.keys import LONGEST_TOKEN_S
 from sandgate.auth.names import check_label, is_user_name
 from sandgate.auth.passwords import Passwords
-from sandgate.auth.ports import CredentialRows
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import TokenClaims, Tokens
+from sandgate.core.account_stores import CredentialStore
 from sandgate.core.clock import Clock
 from sandgate.core.errors import (
     ApiKeyNotFound,
@@ -59,7 +59,7 @@ class AuthService:
         self,
         *,
         accounts: Accounts,
-        credentials: CredentialRows,
+        credentials: CredentialStore,
         passwords: Passwords,
         tokens: Tokens,
         throttle: LoginThrottle,

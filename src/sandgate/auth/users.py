@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.names import check_user_name
 from sandgate.auth.passwords import Passwords, check_password
-from sandgate.auth.ports import UserRows
+from sandgate.core.account_stores import UserStore
 from sandgate.core.clock import Clock
 from sandgate.core.errors import Forbidden, UserNotFound
 from sandgate.core.idempotency import Keep
@@ -19,7 +19,7 @@ class UserService:
 
     def __init__(
         self,
-        rows: UserRows,
+        rows: UserStore,
         accounts: Accounts,
         passwords: Passwords,
         clock: Clock,

@@ -78,8 +78,9 @@ def verify(
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find rows of the audit log that were removed, changed, moved or put in.
+    """Find out whether the audit log was tampered with.
 
+    That is: whether rows of it were removed, changed, moved or put in.
     Exit code 1 when there are any. Keep the end that is printed somewhere else, and give it to the next verification.
     """
     import asyncio

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def doctor(state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Say whether this machine can isolate code, and what brings what it lacks.
+    """Say whether this machine can isolate code.
 
     Everything is tried, nothing is changed. The standard class puts up all walls, the gvisor class puts a kernel of its
     own behind them, the process class has none; the exit code is 3 when the standard class cannot be held.
@@ -25,11 +25,15 @@ def doctor(state: StateOption = None, as_json: JsonOption = False) -> None:
     """
     from sandgate.config.paths import id_block, interpreter_folders
     from sandgate.sandbox.gvisor_probe import probe_gvisor
+    from sandgate.sandbox.pools_probe import memory_of_machine, probe_pools
     from sandgate.sandbox.probe import Machine, probe
+    from sandgate.sandbox.volume_probe import probe_volumes
 
     settings = state_folder.read(state=state)
     machine = probe(interpreter_folders(settings), host_id=id_block(settings))
-    machine = Machine((*machine.abilities, *probe_gvisor(settings.runsc, settings.gvisor_platform)))
+    gvisor, volumes = probe_gvisor(settings.runsc, settings.gvisor_platform), probe_volumes(id_block(settings))
+    pools = probe_pools(memory_of_machine(), settings.max_environments)
+    machine = Machine((*machine.abilities, *gvisor, volumes, *pools))
     if as_json:
         print_json(_describe(machine))
     else:

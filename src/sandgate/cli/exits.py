@@ -24,9 +24,10 @@ MEANINGS = {
     EXIT_NOT_LOGGED_IN: "not logged in, or the login is no longer valid",
     EXIT_UNREACHABLE: "the server cannot be reached, or cannot answer now",
     EXIT_RUN_FAILED: "the run that was waited for has ended, but not as succeeded",
-    EXIT_INTERRUPTED: "ended by Ctrl-C; a run that was watched goes on",
+    EXIT_INTERRUPTED: "ended by Ctrl-C; a run that was watched goes on, code of `sandgate run` does not",
 }
 
+_HIGHEST_EXIT_CODE = 255
 _UNAUTHORIZED, _UNAVAILABLE = 401, 503
 
 
@@ -63,6 +64,11 @@ def exit_code_of(error: SandgateError | ClientError) -> int:
     if isinstance(error, InvalidSettings | InvalidRequest | WrongUsage):
         return EXIT_USAGE
     return EXIT_NOT_LOGGED_IN if isinstance(error, NotLoggedIn) else EXIT_REFUSED
+
+
+def exit_code_of_code(given: object) -> int:
+    """The exit code of a command that ends as what it has run has ended; ``given`` is what the server says of that."""
+    return given if isinstance(given, int) and 0 <= given <= _HIGHEST_EXIT_CODE else EXIT_REFUSED
 
 
 def _exit_code_of_client(error: ClientError) -> int:

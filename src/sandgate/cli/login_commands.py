@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sandgate.cli.asking import ask, read_line
 from sandgate.cli.connection import ProfileOption, find_login, profile_name
 from sandgate.cli.credentials import Profile, change_profiles, credentials_path, read_profiles
 from sandgate.cli.exits import WrongUsage
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _USUAL_ADDRESS = "http://127.0.0.1:8080"
 _DAY_S = 86_400
-_LONGEST_LINE = 64 * 1024
 _LONGEST_LABEL = 100
 
 
@@ -34,7 +34,7 @@ def login(
     address: Annotated[
         str | None,
         typer.Argument(
-            metavar="[URL]", help="Address of the server, as in https://sandgate.example:8080.", show_default=False
+            metavar="URL", help="Address of the server, as in https://sandgate.example:8080.", show_default=False
         ),
     ] = None,
     username: Annotated[
@@ -76,7 +76,10 @@ def login(
 
 
 def logout(profile: ProfileOption = None) -> None:
-    """Forget a login; the API key that it made is ended on the server too."""
+    """Forget a login.
+
+    The API key that it made is ended on the server, too.
+    """
     name = profile_name(os.environ, profile)
     path = credentials_path(os.environ)
     saved = read_profiles(path).get(name)
@@ -127,8 +130,8 @@ def _log_in(
     """Exchange name and password for a key of the login's own."""
     from sandgate.sdk.client import Client
 
-    name = username or _ask("User name", "--username")
-    password = _read_line() if password_stdin else _ask("Password", "--password-stdin", hide=True)
+    name = username or ask("User name", "--username")
+    password = read_line() if password_stdin else ask("Password", "--password-stdin", hide=True)
     with Client(server) as client:
         token = client.issue_token(name, password)
     with Client(server, token.access_token) as client:
@@ -166,7 +169,7 @@ def _end_key_of_before(client: "Client", before: Profile) -> None:
 
 def _take_key(server: str) -> Profile:
     """A profile with a key that is given."""
-    key = _read_line().strip()
+    key = read_line().strip()
     return Profile(server, _ask_who(server, key).username, key)
 
 
@@ -192,15 +195,3 @@ def _end_key(saved: Profile) -> str:
     except ClientError as error:
         return error.message
     return ""
-
-
-def _ask(what: str, option: str, *, hide: bool = False) -> str:
-    """Asked for on the terminal."""
-    if not sys.stdin.isatty():
-        raise WrongUsage(f"There is no terminal to ask for the {what.lower()} on; use {option}")
-    answer: str = typer.prompt(what, hide_input=hide)
-    return answer
-
-
-def _read_line() -> str:
-    return sys.stdin.readline(_LONGEST_LINE).removesuffix("\n").removesuffix("\r")

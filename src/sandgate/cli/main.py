@@ -20,10 +20,13 @@ from sandgate.cli import (
     keys_command,
     login_commands,
     migrate_command,
+    secret_commands,
     serve_command,
     template_commands,
     user_commands,
 )
+from sandgate.cli.environments import app as environment_app
+from sandgate.cli.environments import code_command, terminal_command
 from sandgate.cli.exits import EXIT_INTERRUPTED, EXIT_REFUSED, exit_code_of
 from sandgate.cli.printable import neutralise
 from sandgate.cli.workflows import app as workflow_app
@@ -49,7 +52,8 @@ def _options(
 ) -> None:
     """Run untrusted code in isolated environments behind an HTTP API.
 
-    To begin: `sandgate doctor`, then `sandgate serve`. Each command says more with --help.
+    To begin a server: `sandgate doctor`, then `sandgate serve`. To use one: `sandgate login`, then `sandgate run`. Each
+    command says more with --help.
     """
 
 
@@ -71,7 +75,17 @@ def make_app() -> typer.Typer:
     app.command("login")(login_commands.login)
     app.command("logout")(login_commands.logout)
     app.command("whoami")(login_commands.whoami)
+    app.command("run", context_settings={"allow_interspersed_args": False})(code_command.run)
+    app.command("terminal")(terminal_command.terminal)
+    app.add_typer(environment_app.app, name="environment")
+    app.add_typer(environment_app.files, name="files")
+    app.add_typer(environment_app.sessions, name="session")
+    app.add_typer(environment_app.processes, name="process")
+    app.add_typer(environment_app.ports, name="port")
+    app.add_typer(environment_app.snapshots, name="snapshot")
+    app.add_typer(environment_app.volumes, name="volume")
     app.add_typer(workflow_app.app, name="workflow")
+    app.add_typer(secret_commands.app, name="secret")
     app.add_typer(user_commands.app, name="user")
     app.add_typer(template_commands.app, name="template")
     app.add_typer(keys_command.app, name="keys")

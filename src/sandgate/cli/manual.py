@@ -16,8 +16,9 @@ _HEAD = """\
 <!-- Generated from src/sandgate/cli by scripts/check --write-docs; changes by hand are lost. -->
 
 `scripts/install` leaves the command at `.venv/bin/sandgate`. Some of its commands run a server or work on its state
-folder: they need no login, but the rights of whoever runs the server. The others (`login`, `logout`, `whoami`,
-`workflow`) talk to a server over its API, from any machine.
+folder: they need no login, but the rights of whoever runs the server. The others (`login`, `logout`, `whoami`, `run`,
+`terminal`, `environment`, `files`, `session`, `process`, `port`, `snapshot`, `volume`, `workflow`, `secret`, and
+`template` but for `interpreters` and `install`) talk to a server over its API, from any machine.
 
 ## A first run
 
@@ -33,6 +34,42 @@ sandgate workflow logs RUN --follow
 kept nowhere. On a terminal, `--follow` and `status` redraw the steps in place until the run has ended; in a pipe they
 print a line for each change. Ctrl-C ends the watching, never the run: `sandgate workflow status RUN` goes on with it.
 A server that restarts meanwhile is waited for, up to five minutes.
+
+## Environments
+
+```sh
+sandgate run -c 'print("hello")'
+sandgate environment create work --idle-timeout 600
+sandgate files put work data.csv
+sandgate run --environment work --env MODE=test report.py --year 2026
+sandgate files get work report.html
+sandgate terminal work
+sandgate environment delete work
+```
+
+`run` shows output as it is written and ends with the exit code of the code; without `--environment` it makes one for
+this run, and ends it again. What comes behind FILE is for the code; behind `-c CODE`, put `--` before arguments that
+begin with a dash. `terminal` gives this terminal to a shell there until it ends, or until Ctrl-]. An environment is
+named by its id, or by its name where one live environment of yours has it.
+
+```sh
+sandgate process start --name web work python -m http.server 8000
+sandgate port ask work 8000 report.html
+sandgate port link work 8000 --expires-in 600
+sandgate process logs work web --follow
+SESSION=$(sandgate session create work)
+sandgate run --environment work --session $SESSION -c 'x = 41'
+sandgate run --environment work --session $SESSION -c 'x + 1'
+sandgate snapshot create work --name prepared
+sandgate environment create try-1 --snapshot prepared
+sandgate environment fork work --count 3
+sandgate volume create data --size-mb 256
+sandgate environment create reader --volume data:/data:ro
+sandgate run --volume data:/data -c 'open("/data/kept", "w").write("kept")'
+```
+
+Volumes, snapshots and processes may be named by their names, too, where one of yours has it. Options of `process
+start` come before ENVIRONMENT, its command behind it.
 
 ## Definitions
 
@@ -64,10 +101,14 @@ is of the same server. These four variables are no settings of a server, and do 
 
 With `--json` a command prints one JSON document and nothing else on standard output; messages go to standard error.
 What comes from a server (names, messages, output of code) may hold characters that command a terminal. They are shown
-as in `\\x1b`, never sent, when standard output is a terminal; `logs --raw` sends them. What goes to a file or a pipe by
-`logs` is unchanged.
+as in `\\x1b`, never sent, when standard output is a terminal; `--raw` of `logs`, `run` and `port ask` sends them, and
+`terminal` does by its nature. What goes to a file or a pipe by `logs`, `run`, `port ask` and `files get` is unchanged.
 
 ## Exit codes
+
+`run`, `terminal`, `process wait` and `process logs --follow` end with the exit code of what was run, `run` with 124
+when its time was over, and 137 when it wanted too much memory. When there is none, a line on standard error begins
+with `sandgate:`, and the code is one of these:
 
 | code | |
 | --- | --- |
@@ -94,7 +135,10 @@ def _section(command: Any, path: str) -> str:
     """A heading, how it is called, what it does, what it takes."""
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option"]
-    usage = " ".join([path, *(_placeholder(each) for each in arguments), *(["[OPTIONS]"] if options else [])])
+    named, flags = [_placeholder(each) for each in arguments], ["[OPTIONS]"] if options else []
+    # Behind an argument that is code they are for the code.
+    follow = getattr(command, "allow_interspersed_args", True)
+    usage = " ".join([path, *(named + flags if follow else flags + named)])
     rows = [(f"`{_placeholder(each)}`", each.help or "") for each in arguments if each.help]
     rows += [(_flags(each), _explain(each)) for each in options]
     table = "".join(f"| {_cell(name)} | {_cell(text)} |\n" for name, text in rows)

@@ -9,6 +9,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sandgate.core.errors import ConfigurationError
@@ -91,11 +92,51 @@ def check_readable(paths: Iterable[Path]) -> None:
             )
 
 
-def give_folder(folder: Path, user_id: int, group_id: int, mode: int = 0o700) -> None:
-    """Make a folder that belongs to the gateway, or hand over one that a gateway of root's had."""
+def give_folder(
+    folder: Path,
+    user_id: int,
+    group_id: int,
+    mode: int = 0o700,
+    *,
+    but: Sequence[Path] = (),
+    closed: Sequence[Path] = (),
+) -> None:
+    """Make a folder that belongs to the gateway, or hand over one that a gateway of root's had, except for ``but``.
+
+    Into ``closed`` nobody but the gateway writes: they may be large, and one that it has already is not looked through.
+    """
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     folder.chmod(mode)
-    if os.geteuid() == 0:
-        for path in (folder, *folder.rglob("*")):
-            if path.lstat().st_uid != user_id and not path.is_symlink():
-                os.chown(path, user_id, group_id)
+    if os.geteuid() != 0:
+        return
+    root = folder.resolve()
+    kept, whole = ({path.relative_to(folder) for path in paths} for paths in (but, closed))
+    last = []
+    for path, folders, files, descriptor in os.fwalk(root):
+        here = Path(path).relative_to(root)
+        for name in [*folders, *files]:
+            below = here / name
+            if below in kept or (below in whole and _has(descriptor, name, user_id)):
+                # What is in it is not looked at.
+                folders[:] = [other for other in folders if other != name]
+            elif below in whole:
+                # Behind what is in it, so that whoever was interrupted begins again.
+                last.append(root / below)
+            else:
+                _give(descriptor, name, user_id, group_id)
+    for whole_folder in last:
+        os.chown(whole_folder, user_id, group_id, follow_symlinks=False)
+    os.chown(root, user_id, group_id)
+
+
+def _has(parent: int, name: str, user_id: int) -> bool:
+    return os.stat(name, dir_fd=parent, follow_symlinks=False).st_uid == user_id
+
+
+def _give(parent: int, name: str, user_id: int, group_id: int) -> None:
+    """What is a link stays what it is, also when it has become one just now; a file of several names may be others'."""
+    with suppress(FileNotFoundError):
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        has_other_names = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+        if found.st_uid != user_id and not has_other_names:
+            os.chown(name, user_id, group_id, dir_fd=parent, follow_symlinks=False)

@@ -14,18 +14,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandgate.cli import privileges
+from sandgate.cli import privileges, run_folders
 from sandgate.cli.supervisor import EXIT_REFUSED, EXIT_UNAVAILABLE, Supervisor
-from sandgate.config.paths import BLOCK_IDS, id_block, interpreter_folders, run_folder, state_name
+from sandgate.config.paths import (
+    BLOCK_IDS,
+    GATEWAYS_FOLDERS,
+    LAUNCHERS_FOLDERS,
+    disks_folder,
+    id_block,
+    interpreter_folders,
+    layers_folder,
+    run_folder,
+    state_name,
+    volumes_folder,
+)
 from sandgate.config.settings import Settings
 from sandgate.core.errors import ConfigurationError, IsolationUnavailable, MechanismFault, SandgateError
+from sandgate.core.last_resort import say
 from sandgate.core.states import Isolation
+from sandgate.environments.languages import parse_languages
 from sandgate.environments.templates import TemplateCatalogue
 from sandgate.sandbox import probe
 from sandgate.sandbox.interpreters import find_interpreters
 from sandgate.sandbox.launcher import starter
 from sandgate.sandbox.launcher.config import IDS_OF_SANDBOX, ZYGOTE_IDS, LauncherConfig, TemplateConfig
 from sandgate.sandbox.launcher.gvisor.runsc import AUTOMATIC, Runsc, find_runsc
+from sandgate.sandbox.launcher.reclaim import remove_empty_tree
 from sandgate_agent import system
 
 if TYPE_CHECKING:
@@ -34,6 +48,8 @@ if TYPE_CHECKING:
 
 _LOCK_LIMIT_S = 2.0
 _OWN_IDS = 16
+# What the control groups of a server are called, before its own name.
+_TREE = "sandgate-"
 _BANNER = """\
 **********************************************************************************
 *  WEAK ISOLATION: this server runs code in the `process` class. Code is kept    *
@@ -130,16 +146,16 @@ def _launcher_config(
     settings: Settings, catalogue: TemplateCatalogue, isolation: Isolation, identity: Identity, runsc: Runsc | None
 ) -> LauncherConfig:
     templates = [
-        TemplateConfig(template.name, template.interpreter, template.prefix, template.preload)
+        TemplateConfig(template.name, template.interpreter, template.prefix, template.preload, template.limits)
         for template in catalogue.list()
         if template.interpreter and template.prefix
     ]
     return LauncherConfig(
         run_folder=run_folder(settings),
-        tree_name=f"sandgate-{state_name(settings)}",
+        tree_name=f"{_TREE}{state_name(settings)}",
         gateway_uid=identity.user_id,
         host_id_base=id_block(settings) + _OWN_IDS,
-        most_sandboxes=_most_sandboxes(settings, len(templates)),
+        most_sandboxes=_most_sandboxes(settings, len(templates) + settings.max_live_templates),
         standard=isolation is not Isolation.PROCESS,
         templates=tuple(templates),
         spares=settings.spare_sandboxes,
@@ -147,6 +163,12 @@ def _launcher_config(
         runsc=runsc.path if runsc else "",
         platform=runsc.platform if runsc else "",
         gvisor_spares=settings.gvisor_spare_sandboxes,
+        volumes_folder=volumes_folder(settings),
+        layers_folder=layers_folder(settings) if isolation is not Isolation.PROCESS else None,
+        zygote_idle_s=settings.template_idle_timeout_s,
+        most_built=settings.max_live_templates,
+        built_memory_bytes=settings.template_memory_bytes,
+        disks_folder=disks_folder(settings),
     )
 
 
@@ -158,11 +180,16 @@ def _most_sandboxes(settings: Settings, templates: int) -> int:
     return min(settings.max_environments + spares * templates, ids // IDS_OF_SANDBOX)
 
 
-def _prepare_folders(settings: Settings, config: LauncherConfig, identity: Identity) -> None:
-    privileges.give_folder(settings.state, identity.user_id, identity.group_id)
-    config.run_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+def _prepare_folders(settings: Settings, config: LauncherConfig, identity: Identity) -> int:
+    """A descriptor that holds the launcher's folder against servers that clear up."""
+    kept, closed = ([settings.state / name for name in names] for names in (LAUNCHERS_FOLDERS, GATEWAYS_FOLDERS))
+    privileges.give_folder(settings.state, identity.user_id, identity.group_id, but=kept, closed=closed)
+    held = run_folders.hold(config.run_folder)
     if identity.launcher_id is not None:
-        os.chown(config.run_folder, identity.launcher_id, identity.launcher_id)
+        os.chown(held, identity.launcher_id, identity.launcher_id)
+    if os.geteuid() == 0:
+        run_folders.clear(config.run_folder.parent, lambda name: remove_empty_tree(f"{_TREE}{name}"))
+    return held
 
 
 def _lock(state: Path) -> int:
@@ -215,8 +242,10 @@ def _announce(sock: socket.socket, started: "Started", scheme: str = "http") -> 
     if started.admin is not None:
         lines.append(f"  admin          {started.admin.name}")
         lines.append(f"  password       {_first_password(started.admin)}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    # A gateway that is started again may find its log on a disk that is full.
+    with contextlib.suppress(OSError):
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
 
 
 class _Server:
@@ -254,7 +283,7 @@ class _Server:
         try:
             return self._serve()
         except SandgateError as error:
-            sys.stderr.write(f"sandgate: {error.message}\n")
+            say(f"sandgate: {error.message}")
             return EXIT_UNAVAILABLE if isinstance(error, MechanismFault) else EXIT_REFUSED
 
     def _serve(self) -> int:
@@ -297,6 +326,9 @@ def run(settings: Settings) -> int:
     # What dies leaves no image of its memory behind; 0 would still hand one to a program that collects them.
     # Source: core(5), do_coredump() in fs/coredump.c.
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Each execution that runs costs the gateway four descriptors; a shell gives 1,024.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if isolation is Isolation.PROCESS:
         sys.stderr.write(_BANNER)
         sys.stderr.flush()
@@ -309,11 +341,13 @@ def run(settings: Settings) -> int:
     others = (Isolation.STANDARD, Isolation.GVISOR) if runsc else ()
     isolations = tuple(dict.fromkeys((isolation, *others)))
     contained = [name.strip() for name in settings.gvisor_templates.split(",") if name.strip()]
-    catalogue = TemplateCatalogue(found, settings.limits(), isolations, contained)
+    languages = parse_languages(settings.languages)
+    catalogue = TemplateCatalogue(found, settings.limits(), isolations, contained, languages)
     config = _launcher_config(settings, catalogue, isolation, identity, runsc)
-    _prepare_folders(settings, config, identity)
+    held = _prepare_folders(settings, config, identity)
     lock = _lock(settings.state)
     try:
         return _Server(settings, catalogue, identity, config).run()
     finally:
         os.close(lock)
+        os.close(held)

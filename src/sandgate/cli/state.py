@@ -35,6 +35,7 @@ DatabaseOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many at most.")]
 
 
 def read(**overrides: Any) -> "Settings":

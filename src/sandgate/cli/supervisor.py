@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from sandgate.core.errors import MechanismFault
+from sandgate.core.last_resort import say
 from sandgate.sandbox.launcher import reclaim, starter
 from sandgate.sandbox.launcher.config import LauncherConfig
 
@@ -56,7 +57,10 @@ class Supervisor:
         if not starter.is_running(self._config):
             self._start_first_launcher()
         code = self._watch()
-        self._end_launcher()
+        if code == EXIT_REFUSED and self._launcher is None:
+            # What an earlier server left is found by one that can be started.
+            return code
+        self._end_launcher(asked=code != 0)
         return code
 
     def _start_first_launcher(self) -> None:
@@ -90,10 +94,10 @@ class Supervisor:
                 code = self._run_gateway()
             except BaseException:
                 # Nothing may return into the supervisor's code from here, and nothing may end without a word.
-                traceback.print_exc()
+                say(traceback.format_exc())
             finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
+                with suppress(OSError):
+                    sys.stdout.flush()
                 os._exit(code)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])
 
@@ -119,11 +123,11 @@ class Supervisor:
         return not self._stopping and self._launcher is None and not starter.is_running(self._config)
 
     def _revive_launcher(self) -> None:
-        sys.stderr.write("sandgate: the launcher died; starting it again\n")
+        say("sandgate: the launcher died; starting it again")
         try:
             self._launcher = self._start_launcher()
         except MechanismFault as error:
-            sys.stderr.write(f"sandgate: {error}\n")
+            say(f"sandgate: {error}")
             time.sleep(_LAUNCHER_PAUSE_S)
 
     def _on_gateway_end(self, code: int) -> int | None:
@@ -135,9 +139,9 @@ class Supervisor:
             return self._wait_for_what_is_away()
         self._quick_deaths = self._quick_deaths + 1 if time.monotonic() - self._born < _QUICK_DEATH_S else 1
         if self._quick_deaths >= _MOST_QUICK_DEATHS:
-            sys.stderr.write(f"sandgate: the gateway died {self._quick_deaths} times in a row; giving up\n")
+            say(f"sandgate: the gateway died {self._quick_deaths} times in a row; giving up")
             return 1
-        sys.stderr.write(f"sandgate: the gateway died ({code}); starting it again\n")
+        say(f"sandgate: the gateway died ({code}); starting it again")
         self._fork_gateway()
         return None
 
@@ -152,8 +156,8 @@ class Supervisor:
         self._fork_gateway()
         return None
 
-    def _end_launcher(self) -> None:
-        """The gateway has ended it if all went well; otherwise it is asked here."""
+    def _end_launcher(self, *, asked: bool) -> None:
+        """The gateway has ended it if all went well; otherwise it is ``asked`` here, whoever started it."""
         if self._launcher is not None:
             self._launcher.terminate()
             try:
@@ -161,6 +165,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self._launcher.kill()
                 self._launcher.wait()
+        elif asked:
+            starter.shut_down(self._config, _LAUNCHER_GONE_LIMIT_S)
         else:
             starter.wait_until_gone(self._config, _LAUNCHER_GONE_LIMIT_S)
         if not starter.is_running(self._config):

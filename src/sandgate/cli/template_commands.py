@@ -7,26 +7,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sandgate.cli import state as state_folder
+from sandgate.cli import template_builds
 from sandgate.cli.exits import MachineLacks
 from sandgate.cli.state import JsonOption, StateOption
 from sandgate.cli.terminal import print_json, print_table
 from sandgate.core.errors import TemplateNotFound
+from sandgate.sandbox.uv import find_uv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sandgate.core.template import Template
 
-app = typer.Typer(no_args_is_help=True, help="The Python versions that environments can have.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="What environments can be made from.", rich_markup_mode=None)
+
+app.command("build")(template_builds.build)
+app.command("list")(template_builds.list_templates)
+app.command("get")(template_builds.get)
+app.command("log")(template_builds.log)
+app.command("delete")(template_builds.delete)
 
 _NEWEST = "3.13"
 _INSTALL_LIMIT_S = 600.0
 _SHOWN_OF_ERROR = 500
 
 
-@app.command("list")
-def list_templates(state: StateOption = None, as_json: JsonOption = False) -> None:
-    """List all, with the reason why one cannot be used here.
+@app.command("interpreters")
+def list_interpreters(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """List interpreters of this machine, and templates of them.
+
+    That is what a server that is started here offers, with the reason why one cannot be used.
 
     With --json: {"templates": [{"name", "language", "language_version", "available", "unavailable_reason",
     "interpreter"}]}.
@@ -44,7 +54,12 @@ def list_templates(state: StateOption = None, as_json: JsonOption = False) -> No
 
 @app.command("install")
 def install(
-    name: Annotated[str, typer.Argument(help="A name of `sandgate template list`, as python-3.9.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A name of `sandgate template interpreters`, as python-3.9.", show_default=False
+        ),
+    ],
 ) -> None:
     """Fetch the interpreter of a template from the internet.
 
@@ -62,15 +77,6 @@ def install(
     if found is None:
         raise MachineLacks(f"uv has installed Python {version}, but it does not run here; try: uv python list")
     typer.echo(f"Python {found.full_version} is at {found.executable}; restart the server to use it.")
-
-
-def find_uv() -> str | None:
-    """The program ``uv``: the one that was installed with sandgate, or one on the path."""
-    import shutil
-    import sys
-
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.exists() else shutil.which("uv")
 
 
 def _run_uv(arguments: "Sequence[str]") -> None:

@@ -4,7 +4,6 @@ A server notices within a second. Passwords come from a prompt or from standard 
 which every user of the machine can read.
 """
 
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from sandgate.cli import state as state_folder
+from sandgate.cli.asking import ask, check_terminal, read_line
 from sandgate.cli.audit_commands import audited
-from sandgate.cli.exits import EXIT_USAGE
 from sandgate.cli.state import DatabaseOption, JsonOption, StateOption
 from sandgate.cli.terminal import print_json, print_table, show_time
 from sandgate.core.errors import UserNotFound
@@ -23,14 +22,14 @@ from sandgate.core.ids import UserId
 from sandgate.core.principal import Role, User
 
 if TYPE_CHECKING:
-    from sandgate.auth.ports import UserRows
     from sandgate.auth.users import UserService
     from sandgate.config.settings import Settings
+    from sandgate.core.account_stores import UserStore
     from sandgate.store.sql_store import SqlStore
 
 app = typer.Typer(no_args_is_help=True, help="The users who may use the API.", rich_markup_mode=None)
 
-NameArgument = Annotated[str, typer.Argument(help="The user's name or id.", show_default=False)]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The user's name or id.", show_default=False)]
 StdinOption = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from the first line of standard input.")
 ]
@@ -38,7 +37,6 @@ _ROLES = "viewer reads what is its own, user also changes it, admin sees and cha
 #: How many users are fetched at a time.
 LIST_PAGE = 200
 
-_LONGEST_LINE = 64 * 1024
 
 ResultT = TypeVar("ResultT")
 
@@ -48,7 +46,7 @@ class _Accounts:
     """The service of users, as the server has it, and the rows that it works on."""
 
     users: "UserService"
-    rows: "UserRows"
+    rows: "UserStore"
     store: "SqlStore"
 
     async def find(self, name: str) -> User:
@@ -68,7 +66,7 @@ Work = Callable[[_Accounts], Awaitable[ResultT]]
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="1 to 64 of A-Z a-z 0-9 . _ @ -", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 of A-Z a-z 0-9 . _ @ -", show_default=False)],
     role: Annotated[Role, typer.Option(help=_ROLES)] = Role.USER,
     password_stdin: StdinOption = False,
     state: StateOption = None,
@@ -126,7 +124,7 @@ def set_password(
 @app.command("set-role")
 def set_role(
     name: NameArgument,
-    role: Annotated[Role, typer.Argument(help=_ROLES, show_default=False)],
+    role: Annotated[Role, typer.Argument(metavar="ROLE", help=_ROLES, show_default=False)],
     state: StateOption = None,
     database_url: DatabaseOption = None,
     as_json: JsonOption = False,
@@ -173,7 +171,7 @@ def delete(
     """Remove a user and the user's API keys."""
     settings = state_folder.read(state=state, database_url=database_url)
     if not yes:
-        _check_terminal("--yes")
+        check_terminal("--yes")
         typer.confirm(f"Remove the user {name} and all API keys of that user?", abort=True)
 
     async def work(accounts: _Accounts) -> User:
@@ -251,18 +249,7 @@ async def _opened(settings: "Settings", *, create: bool) -> AsyncIterator[_Accou
 
 def _read_password(from_stdin: bool) -> str:
     """The password, from the first line of standard input or asked for twice."""
-    if from_stdin:
-        return sys.stdin.readline(_LONGEST_LINE).removesuffix("\n").removesuffix("\r")
-    _check_terminal("--password-stdin")
-    password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return password
-
-
-def _check_terminal(option: str) -> None:
-    """Nobody can be asked where there is no terminal."""
-    if not sys.stdin.isatty():
-        typer.echo(f"sandgate: there is no terminal to ask on; use {option}", err=True)
-        raise typer.Exit(EXIT_USAGE)
+    return read_line() if from_stdin else ask("Password", "--password-stdin", hide=True, twice=True)
 
 
 def _show(user: User, done: str, as_json: bool) -> None:

@@ -15,7 +15,7 @@ MASK = "***"
 _HEAD = """\
 # Configuration
 
-<!-- Generated from src/sandgate/config/settings.py by scripts/check --write-docs; changes by hand are lost. -->
+<!-- Generated from src/sandgate/config/groups by scripts/check --write-docs; changes by hand are lost. -->
 
 Each setting is read once, when the server starts, from its environment variable; those that `sandgate serve --help`
 lists have a flag that overrides it. A variable that begins with `SANDGATE_` and is no setting, or a value out of range,

@@ -6,6 +6,11 @@ from pathlib import Path
 
 from sandgate.config.settings import Settings
 
+# Of the state folder, what stays root's.
+LAUNCHERS_FOLDERS = ("volumes", "disks")
+# What may be large, and nobody but the gateway writes into.
+GATEWAYS_FOLDERS = ("artifacts", "snapshots", "templates/layers")
+
 # Far above the ids of accounts, of containers' usual ranges and of systemd's own users.
 _FIRST_BLOCK, _BLOCKS, BLOCK_IDS = 1_879_048_192, 8192, 65_536
 
@@ -42,6 +47,31 @@ def keys_folder(settings: Settings) -> Path:
 def artifacts_folder(settings: Settings) -> Path:
     """The folder of what steps of workflows left."""
     return settings.state / "artifacts"
+
+
+def snapshots_folder(settings: Settings) -> Path:
+    """The folder of the files of snapshots."""
+    return settings.state / "snapshots"
+
+
+def volumes_folder(settings: Settings) -> Path:
+    """The folder of users' volumes, which is the launcher's alone."""
+    return settings.state / "volumes"
+
+
+def layers_folder(settings: Settings) -> Path:
+    """The folder of what was built for templates."""
+    return settings.state / "templates" / "layers"
+
+
+def build_logs_folder(settings: Settings) -> Path:
+    """The folder of what builds of templates have said."""
+    return settings.state / "templates" / "logs"
+
+
+def disks_folder(settings: Settings) -> Path | None:
+    """The folder of what files of environments are on, which is the launcher's alone; None: they are in memory."""
+    return settings.state / "disks" if settings.environment_disk == "image" else None
 
 
 def interpreter_folders(settings: Settings) -> tuple[Path, ...]:

@@ -36,6 +36,7 @@ class Credential(StrEnum):
     API_KEY = "api_key"
     PASSWORD = "password"  # noqa: S105 - the kind of credential, not one
     WEBHOOK = "webhook"
+    LINK = "link"
     COMMAND = "command"
     SERVICE = "service"
     NONE = "none"
@@ -146,6 +147,12 @@ class AuditSink(Protocol):
 
     def refuse(self, entry: AuditEntry) -> None:
         """Like :meth:`note`, for what was refused; many that are alike within a minute are put together."""
+        ...
+
+    def note_often(self, entry: AuditEntry) -> None:
+        """Like :meth:`note`, for what one user may do hundreds of times a second: beyond some within a minute that are
+        alike, one entry stands for the rest.
+        """
         ...
 
     async def record(self, entry: AuditEntry) -> None:

@@ -4,12 +4,18 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
+from sandgate.core.ids import EnvironmentId, ExecutionId, SessionId, UserId
+from sandgate.core.language import Language
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.output_watch import OutputWatch
+from sandgate.core.session import Bundle
 from sandgate.core.states import ExecutionStatus
+
+if TYPE_CHECKING:
+    # It brings an event loop along, which commands that only show something have no use for.
+    from sandgate.core.command_talk import CommandStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an execution used."""
+    """What an execution used: time of all its processes, and the most memory of its environment while it ran."""
 
     cpu_ms: int
     peak_memory_bytes: int
@@ -44,12 +50,14 @@ class InputSource(Protocol):
 class FileOperation:
     """What a sandbox does with its files in the place of running code; see ``sandgate_agent/file_worker.py``.
 
-    Its answer goes to the request's ``sink``; what it reads comes from ``source``.
+    Its answer goes to the request's ``sink``; what it reads comes from ``source``. ``modules`` of ``sandgate_agent`` go
+    with it, because a child has none but those that all need.
     """
 
     operation: str
     arguments: Mapping[str, Any]
     source: InputSource | None = None
+    modules: tuple[str, ...] = ()
 
 
 OUTPUT_STREAMS = ("stdout", "stderr")
@@ -63,12 +71,14 @@ def _make_folder_name() -> str:
 class StepData:
     """What the code of a workflow's step is given: ``inputs`` as JSON, and environment variables.
 
-    ``folder`` is the name of the folder of its files, which no other attempt has.
+    ``folder`` is the name of the folder of its files, which no other attempt has. ``language`` is what the code is
+    written in, None: in that of the interpreter.
     """
 
     inputs: Mapping[str, Any] = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
     folder: str = field(default_factory=_make_folder_name)
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +130,11 @@ class ExecutionRequest:
     seen while it is written. With ``tag`` a later gateway may take the execution up if this one dies: see
     ``Runtime.resume``. With ``sink`` stdout goes there, without a cap of its own. With ``around`` the code finds more
     than the environment; what of it cannot be laid out, as a folder that is not there, is an error of the code. With
-    ``watch`` somebody sees all output as it is written; not together with ``tag`` or ``sink``. With
-    ``files`` no code is run.
+    ``watch`` somebody sees all output as it is written; not together with ``sink``, or with the ``tag`` of code. With
+    ``files`` no code is run. ``language`` None is that of the sandbox's interpreter. With
+    ``command`` no code is run, either: it stays beside what is executed, takes no place of it, and writes to ``watch``
+    only. A tag then has no leave to end: it lives as long as its sandbox. With ``session_id`` it is run by that session
+    instead of a process of its own.
     """
 
     code: str
@@ -134,6 +147,9 @@ class ExecutionRequest:
     around: Surroundings | None = None
     watch: OutputWatch | None = None
     files: FileOperation | None = None
+    language: Language | None = None
+    session_id: SessionId | None = None
+    command: "CommandStart | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +159,8 @@ class Termination:
     ``exit_code`` is the process's exit code, 128 + N when signal N ended it, None when the service ended it.
     ``outputs`` is what the code of a step left, as it wrote it: at most 256 KiB that ought to be JSON.
     ``left_files`` is False when the code of a step says that it left no files. ``is_tidy`` is False when it had files
-    of its own and did not get to remove them.
+    of its own and did not get to remove them. ``results`` is what an execution in a session has shown, None
+    of any other.
     """
 
     status: ExecutionStatus
@@ -158,6 +175,8 @@ class Termination:
     outputs: bytes | None = None
     left_files: bool = False
     is_tidy: bool = True
+    results: Sequence[Bundle] | None = None
+    results_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,3 +198,6 @@ class Execution:
     stderr_truncated: bool = False
     error: ErrorReport | None = None
     usage: Usage | None = None
+    session_id: SessionId | None = None
+    results: Sequence[Bundle] | None = None
+    results_truncated: bool = False

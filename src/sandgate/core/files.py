@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sandgate.core.errors import (
+    ArchiveInvalid,
+    ArchiveTooLarge,
     DiskFull,
     FileConflict,
     FileForbidden,
@@ -14,13 +16,17 @@ from sandgate.core.errors import (
     FilesUnavailable,
     FileTooLarge,
     PathInvalid,
+    PatternInvalid,
     SandgateError,
+    SnapshotTooLarge,
 )
 
+ArchiveForm = Literal["tar", "tar.gz", "zip"]
 KINDS = ("file", "folder", "link", "other")
 # A path has 4,096 bytes at most, and the end of a text is one of them. Source: PATH_MAX in linux/limits.h.
 LONGEST_PATH_BYTES = 4095
-MOST_ANSWER_BYTES = 8 * 1024**2
+# An entry has two paths at most, each byte of which may be six characters.
+MOST_RECORD_BYTES = 64 * 1024
 _LARGEST = 2**63 - 1
 _LATEST_NS = 253_402_300_799 * 10**9
 
@@ -45,6 +51,10 @@ _ERRORS: Mapping[str, type[SandgateError]] = {
     "ENOSPC": DiskFull,
     "EDQUOT": DiskFull,
     "EFBIG": FileTooLarge,
+    "PATTERN_INVALID": PatternInvalid,
+    "ARCHIVE_INVALID": ArchiveInvalid,
+    "ARCHIVE_TOO_LARGE": ArchiveTooLarge,
+    "SNAPSHOT_TOO_LARGE": SnapshotTooLarge,
 }
 
 
@@ -73,15 +83,41 @@ def show_path(path: bytes) -> str:
 
 def parse_answer(text: bytes) -> Mapping[str, Any]:
     """The record that comes first. Raises what it says went wrong, or ``FilesUnavailable`` when it says nothing."""
-    try:
-        answer = json.loads(text)
-    except (ValueError, RecursionError):
-        answer = None
+    answer = _parse(text)
     if not isinstance(answer, dict):
-        raise FilesUnavailable("The environment answered in no form that was agreed")
+        raise not_agreed()
     if "error" in answer:
         raise _error(answer)
     return answer
+
+
+def parse_found(text: bytes) -> list[Any]:
+    """Things that come in a further record. Raises ``FilesUnavailable``."""
+    found = _parse(text)
+    if not isinstance(found, list):
+        raise not_agreed()
+    return found
+
+
+def not_agreed() -> FilesUnavailable:
+    """What an environment says cannot be read."""
+    return FilesUnavailable("The environment answered in no form that was agreed")
+
+
+def parse_count(value: object) -> int:
+    """A number of things. Raises ``FilesUnavailable``."""
+    if not isinstance(value, int) or not 0 <= value <= _LARGEST:
+        raise not_agreed()
+    return value
+
+
+def _parse(text: bytes) -> object:
+    if len(text) > MOST_RECORD_BYTES:
+        raise not_agreed()
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise not_agreed() from None
 
 
 def _error(answer: Mapping[str, Any]) -> SandgateError:
@@ -91,7 +127,8 @@ def _error(answer: Mapping[str, Any]) -> SandgateError:
     except UnicodeEncodeError:
         path = ""
     why = str(answer.get("message", "")).encode("utf-8", "replace").decode("utf-8")[:200]
-    return kind(f"{path!r} in the environment: {why}", {"path": path})
+    where = f"{path!r} in the environment" if path else "The environment says"
+    return kind(f"{where}: {why}", {"path": path})
 
 
 def parse_entry(value: object) -> FileEntry:
@@ -109,4 +146,4 @@ def parse_entry(value: object) -> FileEntry:
         link = None if target is None else encode_path(str(target))
         return FileEntry(encode_path(str(value["path"])), kind, size, mode & 0o7777, modified_at, tag, link)
     except (AssertionError, KeyError, UnicodeError, OverflowError):
-        raise FilesUnavailable("The environment answered in no form that was agreed") from None
+        raise not_agreed() from None

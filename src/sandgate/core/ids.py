@@ -9,11 +9,12 @@ import hashlib
 import secrets
 import threading
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NewType
 
 EnvironmentId = NewType("EnvironmentId", str)
 ExecutionId = NewType("ExecutionId", str)
+ProcessId = NewType("ProcessId", str)
 UserId = NewType("UserId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 WorkflowId = NewType("WorkflowId", str)
@@ -23,6 +24,10 @@ ScheduleId = NewType("ScheduleId", str)
 WebhookId = NewType("WebhookId", str)
 DeliveryId = NewType("DeliveryId", str)
 AuditId = NewType("AuditId", str)
+SessionId = NewType("SessionId", str)
+SnapshotId = NewType("SnapshotId", str)
+VolumeId = NewType("VolumeId", str)
+TemplateId = NewType("TemplateId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _COUNTER_LIMIT = 32**3
@@ -74,6 +79,11 @@ def first_id_at(prefix: str, at: datetime) -> str:
     return f"{prefix}-{_encode(max(0, int(at.timestamp() * 1000)), 0, 0)}"
 
 
+def make_template_id() -> TemplateId:
+    """A new ``tpl-…``."""
+    return TemplateId(make_id("tpl"))
+
+
 def make_environment_id() -> EnvironmentId:
     """A new ``env-…``."""
     return EnvironmentId(make_id("env"))
@@ -82,6 +92,29 @@ def make_environment_id() -> EnvironmentId:
 def make_execution_id() -> ExecutionId:
     """A new ``exec-…``."""
     return ExecutionId(make_id("exec"))
+
+
+def make_session_id() -> SessionId:
+    """A new ``session-…``."""
+    return SessionId(make_id("session"))
+
+
+def make_volume_id() -> VolumeId:
+    """A new ``vol-…``."""
+    return VolumeId(make_id("vol"))
+
+
+def time_of_id(identifier: str) -> datetime:
+    """When an identifier of this kind was made, to the millisecond."""
+    value = 0
+    for character in identifier.rpartition("-")[2][:10]:
+        value = value << 5 | _ALPHABET.index(character)
+    return datetime.fromtimestamp(value / 1000, UTC)
+
+
+def make_process_id() -> ProcessId:
+    """A new ``proc-…``."""
+    return ProcessId(make_id("proc"))
 
 
 def make_user_id() -> UserId:
@@ -125,6 +158,11 @@ def derive_run_id(parent: RunId, place: str, at: datetime) -> RunId:
 def make_schedule_id() -> ScheduleId:
     """A new ``schedule-…``."""
     return ScheduleId(make_id("schedule"))
+
+
+def make_snapshot_id() -> SnapshotId:
+    """A new ``snap-…``."""
+    return SnapshotId(make_id("snap"))
 
 
 def make_webhook_id() -> WebhookId:

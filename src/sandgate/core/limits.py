@@ -1,6 +1,8 @@
 """What one sandbox may use. Every figure is held from outside the sandbox, by cgroup, rlimit or mount option."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 
 MIB = 1024 * 1024
 
@@ -24,6 +26,17 @@ class Limits:
     concurrent_executions: int = 16
     output_bytes: int = MIB
     drained_output_bytes: int = 256 * MIB
+
+    @property
+    def machine_bytes(self) -> int:
+        """What the environment can take of the machine's memory; its files are in memory, too."""
+        return self.memory_bytes + self.disk_bytes
+
+
+@lru_cache(maxsize=64)
+def fields_of(limits: Limits) -> Mapping[str, int]:
+    """By name; most environments have the limits of one of a few others."""
+    return asdict(limits)
 
 
 @dataclass(frozen=True, slots=True)

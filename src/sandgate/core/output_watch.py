@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from sandgate.core.session import Bundle
+
 
 class OutputWatch(Protocol):
     """Told of both streams of one execution. What is kept for its record is kept all the same.
@@ -24,4 +26,8 @@ class OutputWatch(Protocol):
 
         At the end of an execution pieces may come in spite of that, as much as a pipe holds.
         """
+        ...
+
+    def show(self, bundle: Bundle) -> None:
+        """Take something that an execution in a session shows, after all that was put before."""
         ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -68,6 +68,9 @@ STEP_REOPENINGS: Mapping[StepStatus, frozenset[StepStatus]] = {
     status: frozenset({StepStatus.PENDING, StepStatus.RUNNING}) for status in _ENDED_STEPS
 }
 
+# Source: GitHub Actions gives what runs after the end of a job's time as long.
+_TIDYING = timedelta(minutes=5)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -113,6 +116,11 @@ class Run:
     def is_live(self) -> bool:
         """Whether it has not ended."""
         return self.status in LIVE_RUN_STATUSES
+
+    @property
+    def tidy_until(self) -> datetime | None:
+        """Until when a run with a time limit may tidy up; None: as long as that takes."""
+        return None if self.deadline_at is None else self.deadline_at + _TIDYING
 
     @property
     def waits_for_slot(self) -> bool:

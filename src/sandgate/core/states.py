@@ -15,6 +15,13 @@ class EnvironmentStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class OnTimeout(StrEnum):
+    """What becomes of an environment at the end of its lifetime."""
+
+    DELETE = "delete"
+    PAUSE = "pause"
+
+
 class ExecutionStatus(StrEnum):
     """``running``, or how an execution ended."""
 
@@ -26,6 +33,14 @@ class ExecutionStatus(StrEnum):
     OUTPUT_LIMIT = "output_limit"
     CANCELLED = "cancelled"
     LOST = "lost"
+
+
+class TemplateStatus(StrEnum):
+    """How far a template has come that is built from a recipe."""
+
+    BUILDING = "building"
+    READY = "ready"
+    FAILED = "failed"
 
 
 class Isolation(StrEnum):
@@ -55,6 +70,13 @@ EXECUTION_TRANSITIONS: Mapping[ExecutionStatus, frozenset[ExecutionStatus]] = {
     if status is ExecutionStatus.RUNNING
     else frozenset()
     for status in ExecutionStatus
+}
+
+TEMPLATE_TRANSITIONS: Mapping[TemplateStatus, frozenset[TemplateStatus]] = {
+    TemplateStatus.BUILDING: frozenset({TemplateStatus.READY, TemplateStatus.FAILED}),
+    # One whose files are gone.
+    TemplateStatus.READY: frozenset({TemplateStatus.FAILED}),
+    TemplateStatus.FAILED: frozenset(),
 }
 
 

@@ -1,4 +1,7 @@
-"""Removes what the code of a step would have removed itself, had it not been killed, where more is to run after it."""
+"""Removes what code would have removed itself, had it not been killed, where more is to run after it.
+
+That is the files of a step, and the file of a program in another language.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from sandgate.core.errors import MechanismFault, RequestRefused
-from sandgate.core.execution import ExecutionRequest, Termination
+from sandgate.core.execution import ExecutionRequest, Surroundings, Termination
 from sandgate.core.states import ExecutionStatus
 
 # A sandbox that is too busy for it keeps the files.
@@ -22,6 +25,25 @@ for end in ("-inputs.json", "-outputs.json"):
 if {whole}:
     shutil.rmtree(path, ignore_errors=True)
 """
+# The names that sandgate_agent.programs takes; whoever runs a file has its lock.
+_CODE_OF_PROGRAMS = """
+import fcntl, os
+for folder in (".", os.environ.get("TMPDIR", "/tmp")):
+    for number in range(1, 65):
+        path = folder + "/.sandgate-code" + ("-%d" % number if number > 1 else "") + {extension!r}
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        except OSError:
+            pass
+"""
+_KILLED = frozenset(
+    {
+        ExecutionStatus.CANCELLED, ExecutionStatus.TIMED_OUT, ExecutionStatus.OUT_OF_MEMORY,
+        ExecutionStatus.OUTPUT_LIMIT, ExecutionStatus.LOST,
+    }
+)  # fmt: skip
 # What these left is not collected.
 _WORTHLESS = frozenset({ExecutionStatus.CANCELLED, ExecutionStatus.LOST})
 
@@ -45,6 +67,20 @@ Execute = Callable[[ExecutionRequest], Tidier]
 def removal_of(folder: str, *, whole: bool = True) -> ExecutionRequest:
     """What removes the files of a step by the name of their folder; the ``whole`` folder, too, if there is one."""
     return ExecutionRequest(_CODE.format(folder=folder, whole=whole), _LIMIT_S)
+
+
+def removal_after(request: ExecutionRequest) -> ExecutionRequest | None:
+    """What removes the file of a program that was killed; None for what has none."""
+    if request.language is None or request.session_id is not None:
+        return None
+    cwd = None if request.around is None else request.around.cwd
+    code = _CODE_OF_PROGRAMS.format(extension=request.language.extension)
+    return ExecutionRequest(code, _LIMIT_S, around=None if cwd is None else Surroundings(cwd=cwd))
+
+
+def was_killed(status: ExecutionStatus) -> bool:
+    """Whether code that ended so may have left what it would have removed."""
+    return status in _KILLED
 
 
 async def remove(execute: Execute, request: ExecutionRequest) -> None:

@@ -1,50 +1,69 @@
 """The use cases of environments, as the HTTP layer sees them."""
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from sandgate.core.environment import Environment
+from sandgate.core.byte_stream import ByteStream
+from sandgate.core.environment import Environment, EnvironmentChange
 from sandgate.core.execution import Execution, Surroundings
-from sandgate.core.files import FileEntry
 from sandgate.core.idempotency import Keep
-from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
+from sandgate.core.ids import EnvironmentId, ExecutionId, SessionId, SnapshotId, UserId
 from sandgate.core.limits import AskedLimits
+from sandgate.core.network import NetworkReport, NetworkRules
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.quota import QuotaReport, UserQuota
-from sandgate.core.states import EnvironmentStatus, Isolation
+from sandgate.core.states import EnvironmentStatus, Isolation, OnTimeout
 from sandgate.core.template import Template
-from sandgate.environments.files import Folder, OpenFile
+from sandgate.core.variables import Variables
+from sandgate.core.volume import VolumeWish
 from sandgate.environments.following import Events
 from sandgate.environments.journal import Offsets
+from sandgate.environments.life import Life
 from sandgate.sandbox.base import SandboxUsage
 
 
 @dataclass(frozen=True, slots=True)
 class NewEnvironment:
-    """What a caller asks for; ``timeout_s`` None takes the default."""
+    """What a caller asks for; ``timeout_s`` and ``idle_timeout_s`` None take the defaults, the latter 0 is never.
+
+    With ``snapshot_id`` the template is that of the snapshot.
+    """
 
     name: str
-    template: str
+    template: str | None
     timeout_s: int | None = None
     metadata: dict[str, str] | None = None
     isolation: Isolation | None = None
     limits: AskedLimits | None = None
+    network: NetworkRules | None = None
+    variables: Variables = field(default_factory=Variables)
+    on_timeout: OnTimeout = OnTimeout.DELETE
+    idle_timeout_s: int | None = None
+    snapshot_id: SnapshotId | None = None
+    volumes: tuple[VolumeWish, ...] = ()
+
+    @property
+    def wants_pause(self) -> bool:
+        """Whether it asks for something that takes pausing."""
+        return self.on_timeout is OnTimeout.PAUSE or bool(self.idle_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a live environment uses at a moment."""
+    """What a live environment uses at a moment. ``memory_limit_bytes`` holds its files, too, where they are memory."""
 
     row: Environment
     at: datetime
     usage: SandboxUsage
     executions_running: int
+    memory_limit_bytes: int
 
 
-class Environments(Protocol):
+class Environments(Life, Protocol):
     """Every method raises ``EnvironmentNotFound`` for an unknown, deleted or foreign id (an admin sees all),
     ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
     """
@@ -55,8 +74,11 @@ class Environments(Protocol):
         """The row, durable, in status ``creating``; its sandbox is being made. What ``keep`` makes is on disk with it.
 
         Raises ``UnknownTemplate``, ``TemplateUnavailable``, ``IsolationUnavailable``, ``LimitTooHigh``,
-        ``TooManyEnvironments``,
-        ``ServiceDraining``.
+        ``TooManyEnvironments``, ``TooManyLiveTemplates``, ``NetworkNotOffered``, ``TooManyNetworkRules``,
+        ``EnvironmentVariablesTooLarge``, ``PauseUnavailable``, ``InvalidRequest`` for secrets and volumes that are not
+        there, ``SecretUnreadable``, ``VolumesUnavailable``, ``VolumeElsewhere``, ``VolumeNotFound`` for one that is
+        deleted meanwhile, ``ServiceDraining``; with a snapshot ``SnapshotNotFound``, ``SnapshotUnfit``,
+        ``SnapshotElsewhere``, ``SnapshotUnreadable``.
         """
         ...
 
@@ -79,20 +101,22 @@ class Environments(Protocol):
         statuses: frozenset[EnvironmentStatus] | None = None,
         template: str | None = None,
         name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Page[Environment]:
-        """A page; by default of live ones."""
+        """A page; by default of live ones. ``metadata`` is what each has of it, at least."""
         ...
 
     async def update(
         self,
         caller: Principal,
         environment_id: EnvironmentId,
-        *,
-        name: str | None = None,
-        metadata: dict[str, str] | None = None,
-        timeout_s: int | None = None,
+        change: EnvironmentChange,
     ) -> Environment:
-        """Change what is not None; ``timeout_s`` is counted anew from now. Raises ``EnvironmentNotRunning``."""
+        """Change it; a lifetime and the time without use are counted anew from now.
+
+        Raises ``EnvironmentNotRunning``, ``NetworkNotOffered``, ``TooManyNetworkRules``, ``NetworkUnavailable``,
+        ``PauseUnavailable``.
+        """
         ...
 
     async def delete(self, caller: Principal, environment_id: EnvironmentId) -> Environment:
@@ -106,12 +130,14 @@ class Environments(Protocol):
         code: str,
         timeout_s: float | None,
         around: Surroundings | None = None,
+        language: str | None = None,
+        session_id: SessionId | None = None,
     ) -> Execution:
         """Run code to its end and answer the durable record; waits for an environment that is being made.
 
         Cancelling the coroutine (a client that went away) cancels the execution. Raises ``CodeTooLarge``,
-        ``ExecutionInputTooLarge``, ``TooManyExecutionFiles``, ``EnvironmentNotRunning``, ``TooManyExecutions``,
-        ``ServiceDraining``.
+        ``ExecutionInputTooLarge``, ``TooManyExecutionFiles``, ``UnknownLanguage``, ``EnvironmentNotRunning``,
+        ``TooManyExecutions``, ``ServiceDraining``, in a session ``SessionNotFound``, ``SessionEnded``, ``SessionBusy``.
         """
         ...
 
@@ -122,11 +148,10 @@ class Environments(Protocol):
         code: str,
         timeout_s: float | None,
         around: Surroundings | None,
+        language: str | None = None,
+        session_id: SessionId | None = None,
     ) -> Execution:
-        """Let code run whether or not anybody waits; answers its record, durable, in status ``running``.
-
-        Raises what :meth:`execute` does.
-        """
+        """Let code run whoever waits; answers its durable record, ``running``. Raises what :meth:`execute` does."""
         ...
 
     async def stream_execution(
@@ -136,6 +161,8 @@ class Environments(Protocol):
         code: str,
         timeout_s: float | None,
         around: Surroundings | None,
+        language: str | None = None,
+        session_id: SessionId | None = None,
         *,
         detach: bool,
     ) -> Events:
@@ -174,63 +201,27 @@ class Environments(Protocol):
         ...
 
 
-class Files(Protocol):
-    """Files of environments, by their paths inside. Every method raises what :class:`Environments` does, and
-    ``EnvironmentNotRunning``, ``FileMissing``, ``FileForbidden``, ``PathInvalid``, ``FilesUnavailable``,
-    ``TooManyExecutions``.
-    """
+class Networks(Protocol):
+    """What environments reach of the network. Every method raises what :class:`Environments` does."""
 
-    async def look(self, caller: Principal, environment_id: EnvironmentId, path: str) -> FileEntry:
-        """One file, a link itself."""
+    async def report(self, caller: Principal, environment_id: EnvironmentId) -> NetworkReport:
+        """What a live one may reach, and has reached. Raises ``EnvironmentNotRunning``, ``NetworkUnavailable``."""
         ...
 
-    async def list(
-        self, caller: Principal, environment_id: EnvironmentId, path: str, *, after: str, limit: int
-    ) -> Folder:
-        """A part of a folder by name, behind the name ``after``. Raises ``FileConflict``."""
+
+class Ports(Protocol):
+    """What listens in environments. Every method raises what :class:`Environments` does, and ``NetworkNotOffered``."""
+
+    async def check(self, caller: Principal, environment_id: EnvironmentId) -> None:
+        """Whether the caller may talk to what listens in a live environment. Raises ``EnvironmentNotRunning``."""
         ...
 
-    async def make_folder(self, caller: Principal, environment_id: EnvironmentId, path: str) -> FileEntry:
-        """Make a folder and those on the way to it. Raises ``FileConflict``, ``DiskFull``."""
-        ...
+    def connect(
+        self, caller: Principal, environment_id: EnvironmentId, port: int
+    ) -> AbstractAsyncContextManager[ByteStream]:
+        """A connection to what listens at a port, closed with the block.
 
-    async def delete(self, caller: Principal, environment_id: EnvironmentId, path: str, *, recursive: bool) -> int:
-        """Remove a file, a link, an empty folder, or a tree; how many. Raises ``FileConflict``."""
-        ...
-
-    async def transfer(
-        self,
-        caller: Principal,
-        environment_id: EnvironmentId,
-        operation: str,
-        source: str,
-        target: str,
-        *,
-        overwrite: bool,
-    ) -> FileEntry:
-        """``move`` or ``copy`` a file or a tree; the new one. Raises ``FileConflict``, ``DiskFull``."""
-        ...
-
-    async def open(self, caller: Principal, environment_id: EnvironmentId, path: str) -> OpenFile:
-        """A regular file, to be read; the caller closes it. Raises ``FileConflict``, ``FileTooLarge``."""
-        ...
-
-    async def write(
-        self,
-        caller: Principal,
-        environment_id: EnvironmentId,
-        path: str,
-        body: AsyncIterator[bytes],
-        *,
-        overwrite: bool,
-        mode: int | None,
-        size_bytes: int = 0,
-    ) -> FileEntry:
-        """Write a file in one step: until all of it is there, what was there stays.
-
-        ``size_bytes`` is how long it will be, if that is known: what cannot fit is refused before it is sent.
-
-        Raises ``FileConflict``, ``FileTooLarge``, ``DiskFull``.
+        Raises ``EnvironmentNotRunning``, ``LauncherUnavailable``, ``PortNotServed``, ``TooManyPortConnections``.
         """
         ...
 
@@ -238,15 +229,15 @@ class Files(Protocol):
 class Templates(Protocol):
     """What environments can be made from."""
 
-    def list(self) -> Sequence[Template]:
-        """All, by name, the unavailable ones with their reason."""
+    def list(self, user_id: UserId | None = None) -> Sequence[Template]:
+        """All that a user may use, by name, the unavailable ones with their reason; None: those of everybody."""
         ...
 
-    def get(self, name: str) -> Template:
+    def get(self, name: str, user_id: UserId | None = None) -> Template:
         """One, for a path. Raises ``TemplateNotFound``."""
         ...
 
-    def check(self, name: str) -> Template:
+    def check(self, name: str, user_id: UserId | None = None) -> Template:
         """One that environments can be made from. Raises ``UnknownTemplate``, ``TemplateUnavailable``."""
         ...
 

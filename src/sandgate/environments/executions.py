@@ -16,10 +16,11 @@ from sandgate.core.errors import (
     TooManyExecutionFiles,
 )
 from sandgate.core.execution import ErrorReport, Execution, ExecutionRequest, Surroundings, Termination
-from sandgate.core.ids import ExecutionId, make_execution_id
+from sandgate.core.ids import ExecutionId, SessionId, make_execution_id
+from sandgate.core.language import Language
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus
-from sandgate.core.tidying import tidy
+from sandgate.core.tidying import removal_after, remove, tidy, was_killed
 from sandgate.environments.journal import OutputJournal
 from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import ActiveExecution, LiveEnvironment
@@ -106,12 +107,19 @@ class Executions:
             )
 
     async def run(
-        self, live: LiveEnvironment, code: str, timeout_s: float | None, around: Surroundings | None = None
+        self,
+        live: LiveEnvironment,
+        code: str,
+        timeout_s: float | None,
+        around: Surroundings | None = None,
+        language: Language | None = None,
+        session_id: SessionId | None = None,
     ) -> Execution:
         """Run code to its end and answer the durable record; see ``Environments.execute``."""
         tap = OutputTap()
         timeout_s = self._default_timeout_s if timeout_s is None else timeout_s
-        active = await self._start(live, ExecutionRequest(code, timeout_s, around=around, tap=tap), tap=tap)
+        request = ExecutionRequest(code, timeout_s, around=around, tap=tap, language=language, session_id=session_id)
+        active = await self._start(live, request, tap=tap)
         note = asyncio.get_running_loop().call_later(_WORTH_A_ROW_S, self._note_running, active)
         try:
             return await self._conclude(live, active)
@@ -128,6 +136,8 @@ class Executions:
         code: str,
         timeout_s: float | None,
         around: Surroundings | None,
+        language: Language | None = None,
+        session_id: SessionId | None = None,
         *,
         durable: bool,
     ) -> ActiveExecution:
@@ -137,8 +147,9 @@ class Executions:
         """
         limits, settings = live.row.limits, self._settings
         journal = OutputJournal(limits.output_bytes, settings.stream_window_bytes, settings.max_streamed_output_bytes)
+        timeout_s = self._default_timeout_s if timeout_s is None else timeout_s
         request = ExecutionRequest(
-            code, self._default_timeout_s if timeout_s is None else timeout_s, around=around, watch=journal
+            code, timeout_s, around=around, watch=journal, language=language, session_id=session_id
         )
         active = await self._start(live, request, journal=journal)
         # Made now, because what fails later has to be heard by whoever asks later.
@@ -202,13 +213,23 @@ class Executions:
         sandbox = live.get_sandbox() or await live.wait_for_sandbox()
         try:
             resumed = await self._resume(live, request)
-            handle = sandbox.execute(request) if resumed is None else resumed.execution
+            if resumed is not None:
+                handle = resumed.execution
+            elif request.session_id is None:
+                if request.tag is not None:
+                    # It may have been paused meanwhile.
+                    sandbox = live.get_sandbox() or await live.wait_for_sandbox()
+                handle = sandbox.execute(request)
+            else:
+                handle = live.sessions.get(request.session_id).execute(request)
         except SandboxFailed as fault:
             # The sandbox is gone, but the runtime's word of it is still on its way.
             self._lifecycle.sandbox_ended(live.environment_id, sandbox.failure or fault.message)
             raise live.refusal() from fault
         age_s = 0.0 if resumed is None else resumed.age_s
-        active = ActiveExecution(self._begin(live, request, age_s), handle, sandbox, mask, journal, tap)
+        active = ActiveExecution(
+            self._begin(live, request, age_s), handle, sandbox, mask, journal, tap, removal_after(request)
+        )
         live.add(active)
         return active
 
@@ -244,12 +265,13 @@ class Executions:
 
     async def drain(self, environments: Iterable[LiveEnvironment], grace_s: float) -> None:
         """Wait for what runs, then cancel the rest."""
-        waits = [asyncio.ensure_future(live.wait_until_idle()) for live in environments if live.running]
-        if not waits:
-            return
-        _, pending = await asyncio.wait(waits, timeout=grace_s)
-        for wait in pending:
-            wait.cancel()
+        # What is paused comes to no end by itself.
+        busy = [live for live in environments if live.running and not live.is_paused]
+        waits = [asyncio.ensure_future(live.wait_until_idle()) for live in busy]
+        if waits:
+            _, pending = await asyncio.wait(waits, timeout=grace_s)
+            for wait in pending:
+                wait.cancel()
         for live in environments:
             live.cancel_all()
 
@@ -262,6 +284,7 @@ class Executions:
             status=ExecutionStatus.RUNNING,
             timeout_s=request.timeout_s,
             started_at=self._clock.now() - timedelta(seconds=age_s),
+            session_id=request.session_id,
         )
 
     def _note_running(self, active: ActiveExecution) -> None:
@@ -278,6 +301,11 @@ class Executions:
         """Wait for the end and record it. Raises ``StoreUnavailable``; the record is then written later."""
         termination = await active.handle.wait()
         active.end_output()
+        if active.removal is not None and was_killed(termination.status) and live.ending is None:
+            self._tasks.spawn(remove(active.sandbox.execute, active.removal), f"tidy after {active.row.execution_id}")
+        session = None if active.row.session_id is None else live.sessions.find(active.row.session_id)
+        if session is not None:
+            session.note_use(self._clock)
         ended = self._describe(active.row, await _masked(termination, active.mask))
         try:
             await self._store.finish(ended)
@@ -338,6 +366,9 @@ class Executions:
             stderr_truncated=termination.stderr_truncated,
             error=None if error is None else _clean_report(error),
             usage=termination.usage,
+            session_id=row.session_id,
+            results=termination.results,
+            results_truncated=termination.results_truncated,
         )
 
 

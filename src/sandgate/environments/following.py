@@ -5,18 +5,19 @@ While it runs they come from its journal; once it has ended, or where another pr
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from sandgate.core.execution import OUTPUT_STREAMS, Execution
+from sandgate.core.session import Bundle
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.journal import JournalReader, Offsets, OutputJournal, Part
 from sandgate.environments.live import ActiveExecution
 
-STARTED, SKIPPED, FINISHED = "started", "skipped", "finished"
+STARTED, SKIPPED, RESULT, FINISHED = "started", "skipped", "result", "finished"
 _NUMBER = "(?:0|[1-9][0-9]{0,14})"
-_POSITION = re.compile(rf"{_NUMBER}\.{_NUMBER}")
+_POSITION = re.compile(rf"{_NUMBER}\.{_NUMBER}(?:\.[0-9]{{1,9}})?")
 _PART_CHARACTERS = 128 * 1024
 # An execution of another process is looked at this often.
 _LOOK_AGAIN_S = 1.0
@@ -30,7 +31,7 @@ class ExecutionEvent:
     """``position`` is where to go on after it. ``execution`` comes with the first and the last event.
 
     ``kind`` is the name of a stream with ``text``, or ``skipped`` with how many ``characters`` of ``stream`` are not
-    held any more.
+    held any more, or ``result`` with a ``bundle``.
     """
 
     position: str
@@ -39,6 +40,7 @@ class ExecutionEvent:
     text: str = ""
     stream: str = ""
     characters: int = 0
+    bundle: Bundle | None = None
 
 
 Batch = Sequence[ExecutionEvent]
@@ -64,7 +66,8 @@ def parse_offsets(text: str) -> Offsets | None:
     """What a client says that it has read; None when that is no position."""
     if not _POSITION.fullmatch(text):
         return None
-    return Offsets(dict(zip(OUTPUT_STREAMS, map(int, text.split(".")), strict=True)))
+    *read, results = map(int, (text if text.count(".") > 1 else f"{text}.0").split("."))
+    return Offsets(dict(zip(OUTPUT_STREAMS, read, strict=True)), results)
 
 
 def follow(
@@ -110,13 +113,16 @@ class Following:
             before = str(self._reader.offsets)
             parts = self._reader.read()
             if parts:
-                return list(_describe(parts, before))
+                return list(describe_parts(parts, before))
             if not self._journal.has_ended:
                 await self._journal.wait_for_change()
                 continue
             record = await self._active.wait_for_record()
             self._finished = True
-            return [ExecutionEvent(str(self._reader.offsets), FINISHED, record)]
+            offsets = self._reader.offsets
+            # What nobody has seen while it ran is in the record.
+            late = list(_show_rest(record, offsets))
+            return [*late, ExecutionEvent(str(offsets), FINISHED, record)]
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -126,7 +132,14 @@ class Following:
             self._active.handle.cancel()
 
 
-def _describe(parts: Sequence[Part], before: str) -> Sequence[ExecutionEvent]:
+def _show_rest(record: Execution, offsets: Offsets) -> Iterator[ExecutionEvent]:
+    """What the record has of what was shown beyond what was seen."""
+    for bundle in (record.results or ())[offsets.results :]:
+        offsets.results += 1
+        yield ExecutionEvent(str(offsets), RESULT, bundle=bundle)
+
+
+def describe_parts(parts: Sequence[Part], before: str) -> Sequence[ExecutionEvent]:
     """Parts as events, each with the position after it."""
     offsets = parse_offsets(before) or Offsets()
     events: list[ExecutionEvent] = []
@@ -134,6 +147,10 @@ def _describe(parts: Sequence[Part], before: str) -> Sequence[ExecutionEvent]:
         if part.skipped:
             offsets.read[part.stream] += part.skipped
             events.append(ExecutionEvent(str(offsets), SKIPPED, stream=part.stream, characters=part.skipped))
+        if part.bundle is not None:
+            offsets.results += 1
+            events.append(ExecutionEvent(str(offsets), RESULT, bundle=part.bundle))
+            continue
         offsets.read[part.stream] += len(part.text)
         events.append(ExecutionEvent(str(offsets), part.stream, text=part.text))
     return events
@@ -161,4 +178,6 @@ async def replay(
         while rest := text[offsets.read[stream] : offsets.read[stream] + _PART_CHARACTERS]:
             offsets.read[stream] += len(rest)
             yield [ExecutionEvent(str(offsets), stream, text=rest)]
+    for event in _show_rest(row, offsets):
+        yield [event]
     yield [ExecutionEvent(str(offsets), FINISHED, row)]

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from sandgate.core.execution import OUTPUT_STREAMS
+from sandgate.core.session import Bundle
 
 # How much text the reader that sets the pace may have left to read before the code has to wait.
 _AHEAD_CHARACTERS = 512 * 1024
-# Without such a reader output is taken at this pace, which leaves the process to others: 64 KiB a millisecond.
-_UNPACED_PAUSE_S = 0.001
+# Without such a reader output is taken at this pace, which leaves the process to others, unless another is chosen.
+_UNPACED_BYTES_PER_S = 64 * 1024 * 1000
 _PART_CHARACTERS = 128 * 1024
 # Smaller pieces of one stream become one, as long as no piece of the other comes between.
 _SMALL_CHARACTERS = 4096
@@ -30,12 +31,14 @@ _MANY_ENTRIES = 8192
 
 @dataclass(slots=True)
 class Offsets:
-    """How many characters of each stream were read."""
+    """How many characters of each stream were read, and how much of what was shown was seen."""
 
     read: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTPUT_STREAMS, 0))
+    results: int = 0
 
     def __str__(self) -> str:
-        return ".".join(str(self.read[name]) for name in OUTPUT_STREAMS)
+        text = ".".join(str(self.read[name]) for name in OUTPUT_STREAMS)
+        return f"{text}.{self.results}" if self.results else text
 
 
 @dataclass(slots=True)
@@ -50,20 +53,24 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a stream, after ``skipped`` characters that are not there any more."""
+    """A piece of a stream, after ``skipped`` characters that are not there any more, or a ``bundle`` that is shown."""
 
     stream: str
     text: str
     skipped: int = 0
+    bundle: Bundle | None = None
 
 
 class OutputJournal:
     """See :class:`sandgate.core.output_watch.OutputWatch`."""
 
-    def __init__(self, head_characters: int, recent_characters: int, most_bytes: int) -> None:
+    def __init__(
+        self, head_characters: int, recent_characters: int, most_bytes: int, bytes_per_s: int = _UNPACED_BYTES_PER_S
+    ) -> None:
         self._head_characters = head_characters
         self._recent_characters = recent_characters
         self._most_bytes = most_bytes
+        self._bytes_per_s = bytes_per_s
         self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in OUTPUT_STREAMS}
         self._lengths = dict.fromkeys(OUTPUT_STREAMS, 0)
         self._head: list[_Entry] = []
@@ -71,6 +78,8 @@ class OutputJournal:
         self._head_size = 0
         self._recent_size = 0
         self._newest: dict[str, _Entry] = {}
+        # What was shown, all of it, each with the number of the entry that it came before.
+        self._results: list[tuple[int, Bundle]] = []
         self._number = 0
         self._written = 0
         self._waiting: list[Callable[[], None]] = []
@@ -97,7 +106,7 @@ class OutputJournal:
         if self.pacer is None:
             if not self._recent:
                 return True
-            asyncio.get_running_loop().call_later(_UNPACED_PAUSE_S, resume)
+            asyncio.get_running_loop().call_later(len(data) / self._bytes_per_s, resume)
             return False
         if self._ahead_of(self.pacer) < _AHEAD_CHARACTERS:
             return True
@@ -111,6 +120,12 @@ class OutputJournal:
     def add(self, stream: str, data: bytes) -> None:
         """Take a piece, whether or not there is somebody to read it."""
         self._add(stream, self._decoders[stream].decode(data))
+
+    def show(self, bundle: Bundle) -> None:
+        """See ``OutputWatch``. What is written from now on comes behind it."""
+        self._results.append((self._number, bundle))
+        self._newest.clear()
+        self._wake()
 
     def end(self) -> None:
         """Nothing more will be written."""
@@ -181,6 +196,17 @@ class OutputJournal:
         # From one to the next: a place in the middle of a queue is found by walking to it.
         return chain(head, islice(self._recent, max(0, number - self._recent[0].number), None))
 
+    def items_from(self, number: int, shown: int) -> Iterator[_Entry | Bundle]:
+        """The same with what was shown, beyond the first of it, where it came."""
+        results = self._results
+        for entry in self.entries_from(number):
+            while shown < len(results) and results[shown][0] <= entry.number:
+                yield results[shown][1]
+                shown += 1
+            yield entry
+        for _number, bundle in results[shown:]:
+            yield bundle
+
     def free(self, reader: "JournalReader") -> None:
         """The reader does not set the pace any more."""
         if self.pacer is reader:
@@ -228,9 +254,14 @@ class JournalReader:
         """What comes next, as much as is good at a time; empty when there is nothing now."""
         parts: list[Part] = []
         size = 0
-        for entry in self._journal.entries_from(self.number):
+        for entry in self._journal.items_from(self.number, self.offsets.results):
             if size >= _BATCH_CHARACTERS:
                 break
+            if not isinstance(entry, _Entry):
+                parts.append(Part("", "", 0, entry))
+                self.offsets.results += 1
+                size += sum(map(len, entry.values()))
+                continue
             # Not beyond the last two, because they may have grown by the next time.
             self.number = max(self.number, entry.number - 1)
             end = entry.start + len(entry.text)

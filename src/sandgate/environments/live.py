@@ -2,16 +2,19 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from sandgate.core.environment import Environment
 from sandgate.core.errors import EnvironmentNotRunning
-from sandgate.core.execution import Execution
+from sandgate.core.execution import Execution, ExecutionRequest
 from sandgate.core.ids import EnvironmentId, ExecutionId
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import EnvironmentStatus
 from sandgate.environments.journal import OutputJournal
+from sandgate.environments.live_sessions import LiveSessions
 from sandgate.sandbox.base import Mask, RunningExecution, Sandbox
 
 
@@ -36,7 +39,7 @@ def not_running(environment_id: EnvironmentId, status: EnvironmentStatus, reason
 class ActiveExecution:
     """An execution that has not been recorded as ended yet."""
 
-    __slots__ = ("handle", "has_ended", "journal", "mask", "recorded", "row", "sandbox", "tap")
+    __slots__ = ("handle", "has_ended", "journal", "mask", "recorded", "removal", "row", "sandbox", "tap")
 
     def __init__(
         self,
@@ -46,8 +49,11 @@ class ActiveExecution:
         mask: Mask | None = None,
         journal: OutputJournal | None = None,
         tap: OutputTap | None = None,
+        removal: ExecutionRequest | None = None,
     ) -> None:
         self.row = row
+        # What removes what it leaves if it is killed.
+        self.removal = removal
         self.handle = handle
         self.sandbox = sandbox
         self.mask = mask
@@ -101,10 +107,17 @@ class ActiveExecution:
 class LiveEnvironment:
     """The newest row, the sandbox or the promise of one, and what runs in it."""
 
-    def __init__(self, row: Environment, deadline: float, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self,
+        row: Environment,
+        deadline: float,
+        sandbox: Sandbox | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.row = row
         self.deadline = deadline
         self.running: dict[ExecutionId, ActiveExecution] = {}
+        self.sessions = LiveSessions(row.environment_id)
         self.making: asyncio.Task[None] | None = None
         self.asked_runtime = False
         self.is_written = True
@@ -112,7 +125,16 @@ class LiveEnvironment:
         self.ended: asyncio.Task[None] | None = None
         # Serialises changes, each of which reads the row, waits, and writes it.
         self.changing = asyncio.Lock()
+        # Serialises what lets it stand still and go on, and the writes of that.
+        self.standing = asyncio.Lock()
+        self.writing = asyncio.Lock()
+        # When somebody asked for its sandbox last, or something that ran in it ended.
+        self.used_at = 0.0
+        self._users = 0
+        self._monotonic = monotonic
         self._sandbox = sandbox
+        self._asleep: Sandbox | None = None
+        self._resume: Callable[[], Awaitable[object]] | None = None
         self._made: asyncio.Future[None] | None = None
         self._idle: asyncio.Future[None] | None = None
 
@@ -122,10 +144,52 @@ class LiveEnvironment:
         return self.row.environment_id
 
     def get_sandbox(self) -> Sandbox | None:
-        """The sandbox, None while it is being made. Raises ``EnvironmentNotRunning`` once the end has begun."""
+        """The sandbox, to be used; None while it is being made, or paused.
+
+        Raises ``EnvironmentNotRunning`` once the end has begun.
+        """
         if self.ending is not None:
             raise self.refusal()
+        self.used_at = self._monotonic()
         return self._sandbox
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it stands still, or is about to."""
+        return self._asleep is not None
+
+    @property
+    def asleep(self) -> Sandbox | None:
+        """The sandbox of one that is paused."""
+        return self._asleep
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether something runs in it, or waits to."""
+        if self.running or self._users:
+            return True
+        return self._sandbox is not None and not self._sandbox.is_idle
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """It is used from outside during the block, whatever runs in it."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self.used_at = self._monotonic()
+
+    def fall_asleep(self, resume: Callable[[], Awaitable[object]]) -> None:
+        """From now on whoever wants its sandbox waits until ``resume`` is done, which wakes it."""
+        self._asleep, self._sandbox = self._sandbox, None
+        self._resume = resume
+
+    def wake(self) -> None:
+        """Its sandbox may be used again."""
+        if self._asleep is not None:
+            self._sandbox, self._asleep = self._asleep, None
+        self._wake()
 
     def refusal(self) -> EnvironmentNotRunning:
         """What to answer to whoever wants to use it while it ends."""
@@ -134,14 +198,36 @@ class LiveEnvironment:
         return not_running(self.environment_id, status, reason)
 
     async def wait_for_sandbox(self) -> Sandbox:
-        """The sandbox, waited for while it is being made. Raises ``EnvironmentNotRunning`` when it comes to none."""
+        """The sandbox, to be used; waited for while it is being made, resumed when it is paused.
+
+        Raises ``EnvironmentNotRunning`` when it comes to none, ``LauncherUnavailable`` when it cannot be resumed.
+        """
         while True:
             sandbox = self.get_sandbox()
             if sandbox is not None:
                 return sandbox
-            if self._made is None:
-                self._made = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._made)
+            if self._asleep is not None and self._resume is not None:
+                await self._resume()
+            else:
+                await self._wait()
+
+    async def wait_for_made(self) -> Sandbox:
+        """The sandbox as it is, perhaps paused; waited for while it is being made.
+
+        Raises ``EnvironmentNotRunning`` when it comes to none.
+        """
+        while True:
+            if self.ending is not None:
+                raise self.refusal()
+            sandbox = self._sandbox or self._asleep
+            if sandbox is not None:
+                return sandbox
+            await self._wait()
+
+    async def _wait(self) -> None:
+        if self._made is None:
+            self._made = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._made)
 
     def become_running(self, sandbox: Sandbox) -> None:
         """The sandbox has been made."""
@@ -161,6 +247,7 @@ class LiveEnvironment:
     def remove(self, active: ActiveExecution) -> None:
         """The execution is recorded, or never will be."""
         self.running.pop(active.row.execution_id, None)
+        self.used_at = self._monotonic()
         if self._idle is not None and not self.running:
             self._idle.set_result(None)
             self._idle = None

@@ -54,6 +54,16 @@ class Lookup:
         check(caller, live.row)
         return live
 
+    async def get_awake(self, caller: Principal, environment_id: EnvironmentId) -> LiveEnvironment:
+        """One that the caller may change, to do something with what is in it: paused it is resumed.
+
+        Raises ``EnvironmentNotRunning``, ``LauncherUnavailable``.
+        """
+        live = await self.get_live(caller, environment_id)
+        if live.is_paused:
+            await live.wait_for_sandbox()
+        return live
+
     async def find_execution(self, environment_id: EnvironmentId, execution_id: ExecutionId) -> Execution:
         """A recorded execution of the environment. Raises ``ExecutionNotFound``."""
         row = await self._store.executions.find(execution_id)

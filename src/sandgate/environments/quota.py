@@ -3,26 +3,31 @@
 from collections import Counter
 
 from sandgate.config.settings import Settings
-from sandgate.core.errors import MemoryQuotaExceeded, TooManyEnvironments
+from sandgate.core.environment import Environment
+from sandgate.core.errors import MemoryQuotaExceeded, TooManyEnvironments, TooManyLiveTemplates
 from sandgate.core.ids import UserId
 from sandgate.core.limits import MIB
-from sandgate.core.quota import UserQuota
+from sandgate.core.quota import EnvironmentsHeld, UserQuota
 
 # Environments end when their users delete them or their lifetime is over; neither can be foretold.
 _RETRY_AFTER_S = 10.0
+_NOTHING = EnvironmentsHeld()
 
 
 class Quota:
-    """Counts the live environments of each user and of the server, and their memory, in memory.
+    """Counts the live environments of each user and of the server, their memory, and their built templates.
 
-    The service is the only one that makes and ends environments, so that its count is the truth. It is filled
-    from the rows that are live at the start.
+    The service is the only one that makes and ends environments on this server, so that its count is the truth about
+    them. It is filled from the rows that are live at the start; what a user has elsewhere is told with each wish.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._most = settings.max_environments
         self._held: Counter[UserId] = Counter()
         self._memory: Counter[UserId] = Counter()
+        self._most_templates = settings.max_live_templates_per_user
+        # Of each user the environments of each template that was built.
+        self._templates: dict[UserId, Counter[str]] = {}
         self._total = 0
 
     @property
@@ -30,49 +35,86 @@ class Quota:
         """The live environments of the server."""
         return self._total
 
-    def held_by(self, user_id: UserId) -> int:
-        """The live environments of one user."""
-        return self._held[user_id]
+    def of(self, user_id: UserId) -> EnvironmentsHeld:
+        """What one user has here."""
+        return EnvironmentsHeld(self._held[user_id], self._memory[user_id])
 
-    def memory_of(self, user_id: UserId) -> int:
-        """The memory that the live environments of one user may use together, in bytes."""
-        return self._memory[user_id]
+    def take(self, row: Environment, allowed: UserQuota, elsewhere: EnvironmentsHeld = _NOTHING) -> None:
+        """Count one more, of a user who has others ``elsewhere``.
 
-    def take(self, user_id: UserId, memory_bytes: int, allowed: UserQuota) -> None:
-        """Count one more. Raises ``TooManyEnvironments``, ``MemoryQuotaExceeded``, with nothing counted."""
-        held, memory = self._held[user_id], self._memory[user_id]
-        if allowed.environments is not None and held >= allowed.environments:
-            raise self._refusal("You have", allowed.environments, held, "user")
+        Raises ``TooManyEnvironments``, ``MemoryQuotaExceeded``, ``TooManyLiveTemplates``, with nothing counted.
+        """
+        held = self.of(row.owner_id).plus(elsewhere)
+        check_place(held, allowed)
         if self._total >= self._most:
-            raise self._refusal("The server holds", self._most, self._total, "server")
-        if allowed.memory_bytes is not None and memory + memory_bytes > allowed.memory_bytes:
-            limit = allowed.memory_bytes
-            raise MemoryQuotaExceeded(
-                f"Your live environments have {memory // MIB} MiB of memory and this one asks for "
-                f"{memory_bytes // MIB}, but all of them together may have {limit // MIB}; delete one, or ask for less",
-                {"limit_bytes": limit, "used_bytes": memory, "asked_bytes": memory_bytes, "scope": "user"},
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        self.count(user_id, memory_bytes)
+            raise _refusal("The server holds", self._most, self._total, "server")
+        check_memory(held, row.limits.machine_bytes, allowed)
+        if _is_built(row.template):
+            self._check_templates(row.owner_id, row.template)
+        self.count(row)
 
-    def count(self, user_id: UserId, memory_bytes: int) -> None:
+    def count(self, row: Environment) -> None:
         """Count one more that exists already, whatever the limits say."""
-        self._held[user_id] += 1
-        self._memory[user_id] += memory_bytes
+        self._held[row.owner_id] += 1
+        self._memory[row.owner_id] += row.limits.machine_bytes
         self._total += 1
+        if _is_built(row.template):
+            self._templates.setdefault(row.owner_id, Counter())[row.template] += 1
 
-    def give_back(self, user_id: UserId, memory_bytes: int) -> None:
+    def give_back(self, row: Environment) -> None:
         """Count one less."""
+        user_id = row.owner_id
         self._total -= 1
         self._held[user_id] -= 1
-        self._memory[user_id] -= memory_bytes
+        self._memory[user_id] -= row.limits.machine_bytes
         if not self._held[user_id]:
             del self._held[user_id], self._memory[user_id]
+        if _is_built(row.template):
+            # Those of which there are none take no place.
+            self._templates[user_id] -= Counter({row.template: 1})
+            if not self._templates[user_id]:
+                del self._templates[user_id]
 
-    @staticmethod
-    def _refusal(who: str, limit: int, used: int, scope: str) -> TooManyEnvironments:
-        return TooManyEnvironments(
-            f"{who} {used} live environments, and {limit} is the most allowed; delete one, or wait until one expires",
-            {"limit": limit, "used": used, "scope": scope},
-            retry_after_s=_RETRY_AFTER_S,
-        )
+    def _check_templates(self, user_id: UserId, template: str) -> None:
+        """What is ready for a template takes memory of the server's, which nobody may have all of."""
+        live = self._templates.get(user_id, Counter())
+        if template not in live and len(live) >= self._most_templates:
+            raise TooManyLiveTemplates(
+                f"Your live environments are of {len(live)} built templates, and {self._most_templates} is the most at "
+                f"once; delete those of one, or take one of {', '.join(sorted(live))}",
+                {"limit": self._most_templates, "used": len(live)},
+                retry_after_s=_RETRY_AFTER_S,
+            )
+
+
+def _is_built(template: str) -> bool:
+    """Whether a reference names a version, as those of the server's own templates do not."""
+    return "@" in template
+
+
+def check_place(held: EnvironmentsHeld, allowed: UserQuota) -> None:
+    """Raises ``TooManyEnvironments`` for who has as many as are allowed."""
+    if not allowed.has_place(held):
+        raise _refusal("You have", allowed.environments or 0, held.count, "user")
+
+
+def check_memory(held: EnvironmentsHeld, asked_bytes: int, allowed: UserQuota) -> None:
+    """Raises ``MemoryQuotaExceeded`` for who would have more than is allowed."""
+    if allowed.has_memory(held, asked_bytes):
+        return
+    limit, used = allowed.memory_bytes or 0, held.memory_bytes
+    raise MemoryQuotaExceeded(
+        f"Your live environments have {used // MIB} MiB of memory and this one asks for {asked_bytes // MIB}, files "
+        f"included, but all of them together may have {limit // MIB}; delete one, or ask for less of `memory_mb` and "
+        "`disk_mb`",
+        {"limit_bytes": limit, "used_bytes": used, "asked_bytes": asked_bytes, "scope": "user"},
+        retry_after_s=_RETRY_AFTER_S,
+    )
+
+
+def _refusal(who: str, limit: int, used: int, scope: str) -> TooManyEnvironments:
+    return TooManyEnvironments(
+        f"{who} {used} live environments, and {limit} is the most allowed; delete one, or wait until one expires",
+        {"limit": limit, "used": used, "scope": scope},
+        retry_after_s=_RETRY_AFTER_S,
+    )

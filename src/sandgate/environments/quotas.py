@@ -11,7 +11,7 @@ from sandgate.core.errors import Forbidden, UserNotFound
 from sandgate.core.ids import UserId
 from sandgate.core.limits import Ceilings
 from sandgate.core.principal import Principal
-from sandgate.core.quota import QuotaReport, QuotaUse, UserQuota
+from sandgate.core.quota import EnvironmentsHeld, QuotaReport, QuotaUse, UserQuota
 from sandgate.environments.quota import Quota
 from sandgate.environments.usage import ExecutionUse
 from sandgate.store.base import Store
@@ -21,6 +21,7 @@ _FRESH_FOR_S = 1.0
 _MOST_HELD = 10_000
 
 _NOTHING_SET = UserQuota()
+_NOTHING_HELD = EnvironmentsHeld()
 
 
 class UserQuotas:
@@ -29,10 +30,13 @@ class UserQuotas:
     ``use.run`` has to be running for executions of the day to be remembered.
     """
 
-    def __init__(self, store: Store, held: Quota, clock: Clock, settings: Settings) -> None:
+    def __init__(self, store: Store, held: Quota, clock: Clock, settings: Settings, server_id: str) -> None:
         self._store = store
         self._held = held
-        self.use = ExecutionUse(store.quotas, clock, settings.max_execution_bytes_at_once_per_user)
+        self._server_id = server_id
+        self.use = ExecutionUse(
+            store.quotas, clock, settings.max_execution_bytes_at_once_per_user, settings.max_executions_at_once
+        )
         self._defaults = UserQuota(
             environments=settings.max_environments_per_user,
             memory_bytes=settings.max_memory_bytes_per_user or None,
@@ -42,13 +46,33 @@ class UserQuotas:
             environment_cpu_millis=settings.max_environment_cpu_millis,
             environment_processes=settings.max_environment_processes,
             environment_disk_bytes=settings.max_environment_disk_bytes,
+            snapshots=settings.max_snapshots_per_user,
+            snapshot_bytes=settings.max_snapshot_bytes_per_user,
+            volumes=settings.max_volumes_per_user,
+            volume_bytes=settings.max_volume_bytes_per_user,
         )
         self._server_ceilings = _ceilings(self._defaults, "server")
         self._allowed: FreshCache[UserId, UserQuota] = FreshCache(clock, max_age_s=_FRESH_FOR_S, most=_MOST_HELD)
+        self._elsewhere: FreshCache[UserId, EnvironmentsHeld] = FreshCache(
+            clock, max_age_s=_FRESH_FOR_S, most=_MOST_HELD
+        )
 
     async def allowed(self, user_id: UserId) -> UserQuota:
         """What the user may use, at most a second old. Raises ``StoreUnavailable``."""
         return await self._allowed.get(user_id, self._load)
+
+    async def elsewhere(self, user_id: UserId) -> EnvironmentsHeld:
+        """What the user has of live environments on other servers, at most a second old. Raises ``StoreUnavailable``.
+
+        What is older than it seems is found when the row is written: see :meth:`shared`.
+        """
+        if not self._store.servers.is_shared:
+            return _NOTHING_HELD
+        return await self._elsewhere.get(user_id, self._find_elsewhere)
+
+    def shared(self, allowed: UserQuota) -> UserQuota | None:
+        """What the database has to hold a new row against: other servers may be adding to the same; None: nothing."""
+        return allowed if self._store.servers.is_shared else None
 
     def ceilings(self, allowed: UserQuota) -> Ceilings:
         """The most that may be asked for with one environment by whoever may use this much."""
@@ -57,9 +81,7 @@ class UserQuotas:
 
     @asynccontextmanager
     async def executing(self, user_id: UserId, size_bytes: int) -> AsyncIterator[None]:
-        """Counts an execution of the user for as long as the block lasts. Raises ``ExecutionQuotaExceeded``,
-        ``StoreUnavailable``.
-        """
+        """Counts an execution of the user for as long as the block lasts. Raises as :meth:`begin` does."""
         await self.begin(user_id, size_bytes)
         try:
             yield
@@ -67,7 +89,10 @@ class UserQuotas:
             self.end(user_id, size_bytes)
 
     async def begin(self, user_id: UserId, size_bytes: int) -> None:
-        """Count an execution until :meth:`end`. Raises ``ExecutionQuotaExceeded``, ``StoreUnavailable``."""
+        """Count an execution until :meth:`end`.
+
+        Raises ``ExecutionQuotaExceeded``, ``TooManyExecutions``, ``StoreUnavailable``.
+        """
         await self.use.begin(user_id, await self.allowed(user_id), size_bytes)
 
     def end(self, user_id: UserId, size_bytes: int) -> None:
@@ -109,13 +134,23 @@ class UserQuotas:
 
     async def _report(self, user_id: UserId) -> QuotaReport:
         own = await self._store.quotas.find(user_id) or _NOTHING_SET
+        kept = await self._store.snapshots.measure(user_id)
+        volumes = await self._store.volumes.held(user_id)
+        held = self._held.of(user_id).plus(await self.elsewhere(user_id))
         use = QuotaUse(
-            environments=self._held.held_by(user_id),
-            memory_bytes=self._held.memory_of(user_id),
+            environments=held.count,
+            memory_bytes=held.memory_bytes,
             executions_today=await self.use.today(user_id),
             executions_at_once=self.use.at_once(user_id),
+            snapshots=kept.count,
+            snapshot_bytes=kept.size_bytes,
+            volumes=volumes.count,
+            volume_bytes=volumes.size_bytes,
         )
         return QuotaReport(own, own.over(self._defaults), use)
+
+    async def _find_elsewhere(self, user_id: UserId) -> EnvironmentsHeld:
+        return await self._store.environments.held_elsewhere(user_id, self._server_id)
 
     async def _load(self, user_id: UserId) -> UserQuota:
         own = await self._store.quotas.find(user_id) or _NOTHING_SET

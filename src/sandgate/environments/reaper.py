@@ -22,8 +22,9 @@ _log = get_logger(__name__)
 
 
 class Reaper:
-    """Prunes what ended long ago (executions, runs, environments, deleted workflows), revoked tokens that have
-    expired, first answers of idempotent requests, and, through ``prune_audit``, what is old in the audit log.
+    """Prunes what ended long ago (executions, runs, environments, deleted workflows), what is the oldest of users of
+    whom more is kept than may be, revoked tokens that have expired, first answers of idempotent requests, and, through
+    ``prune_audit``, what is old in the audit log.
     """
 
     def __init__(
@@ -35,6 +36,10 @@ class Reaper:
         self._retention = timedelta(seconds=settings.execution_retention_s)
         self._run_retention = timedelta(seconds=settings.run_retention_s)
         self._idempotency_retention = timedelta(seconds=settings.idempotency_retention_s)
+        self._most_output_bytes = settings.max_kept_output_bytes_per_user
+        self._most_run_bytes = settings.max_kept_run_bytes_per_user
+        # A run brings many rows with it.
+        self._run_batch = max(1, batch // _ROWS_OF_A_RUN)
         self._prune_audit = prune_audit
         self._audit_retention = timedelta(seconds=settings.audit_retention_s)
 
@@ -54,14 +59,44 @@ class Reaper:
         pruned += await self._store.idempotency.prune(now - self._idempotency_retention)
         pruned += await self._prune_all(self._store.executions.prune, now - self._retention, self._batch)
         retention, before = self._store.retention, now - self._run_retention
-        # A run brings many rows with it.
-        pruned += await self._prune_all(retention.prune_runs, before, max(1, self._batch // _ROWS_OF_A_RUN))
+        await self._prune_output()
+        pruned += await self._prune_all(retention.prune_runs, before, self._run_batch)
+        pruned += await self._prune_kept_runs()
         pruned += await self._prune_all(retention.prune_workflows, before, self._batch)
         pruned += await self._prune_all(retention.prune_environments, before, self._batch)
         if self._prune_audit is not None:
             pruned += await self._prune_all(self._prune_audit, now - self._audit_retention, self._batch)
         if pruned:
             _log.info("records pruned", count=pruned)
+        return pruned
+
+    async def _prune_output(self) -> None:
+        """Let each user keep so many bytes of output."""
+        for owner_id, excess_bytes in await self._store.executions.find_over(self._most_output_bytes):
+            while excess_bytes > 0:
+                gone = await self._store.executions.prune_oldest(owner_id, excess_bytes, self._batch)
+                if not gone:
+                    break
+                excess_bytes -= gone
+
+    async def _prune_kept_runs(self) -> int:
+        """Let each user keep so many bytes of runs, and of workflows such versions only as somebody needs."""
+        retention, pruned = self._store.retention, await self._prune_versions()
+        while over := await retention.find_over(self._most_run_bytes):
+            gone = 0
+            for owner_id, excess_bytes in over:
+                gone += await retention.prune_oldest_runs(owner_id, excess_bytes, self._run_batch)
+            gone += await self._prune_versions()
+            pruned += gone
+            if not gone:
+                # All that is left of it is needed by runs that have not ended.
+                break
+        return pruned
+
+    async def _prune_versions(self) -> int:
+        pruned = 0
+        while gone := await self._store.retention.prune_versions(self._batch):
+            pruned += gone
         return pruned
 
     async def _prune_all(self, prune: Prune, before: datetime, batch: int) -> int:

@@ -1,18 +1,24 @@
 """The use cases of code that runs in environments."""
 
+from dataclasses import replace
+
 from sandgate.core.errors import ExecutionNotRunning, ServiceDraining
 from sandgate.core.execution import Execution, ExecutionRequest, Surroundings, Termination
-from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
+from sandgate.core.ids import EnvironmentId, ExecutionId, SessionId, UserId
+from sandgate.core.language import Language
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role
+from sandgate.core.template import Template, choose_language
 from sandgate.environments.access import check_can_change, check_is_here
+from sandgate.environments.base import Templates
 from sandgate.environments.executions import Executions
 from sandgate.environments.following import Events, follow, replay
 from sandgate.environments.journal import Offsets
 from sandgate.environments.lifecycle import Lifecycle
-from sandgate.environments.live import ActiveExecution
+from sandgate.environments.live import ActiveExecution, LiveEnvironment
 from sandgate.environments.lookup import Lookup
 from sandgate.environments.quotas import UserQuotas
+from sandgate.environments.variables import VariableGiver, give_step
 from sandgate.sandbox.base import Collect, Mask
 from sandgate.store.base import Store
 
@@ -30,6 +36,8 @@ class CodeRunner:
     _lifecycle: Lifecycle
     _lookup: Lookup
     _executions: Executions
+    _templates: Templates
+    _variables: VariableGiver
     quotas: UserQuotas
     _server_id: str
     _draining = False
@@ -41,6 +49,8 @@ class CodeRunner:
         code: str,
         timeout_s: float | None,
         around: Surroundings | None = None,
+        language: str | None = None,
+        session_id: SessionId | None = None,
     ) -> Execution:
         """See ``Environments``."""
         live = self._lifecycle.find(environment_id)
@@ -49,10 +59,15 @@ class CodeRunner:
         check_can_change(caller, live.row)
         self._check_not_draining()
         self._executions.check_code(code)
+        if session_id is not None:
+            live.sessions.get(session_id).check_can_run(caller, live.row)
+        elif live.row.variables:
+            around = await self._variables.surround(caller, live.row, around)
         if around is not None:
             self._executions.check_around(around)
+        chosen = self._choose_language(live, language)
         async with self.quotas.executing(caller.user_id, _measure(code, around)):
-            return await self._executions.run(live, code, timeout_s, around)
+            return await self._executions.run(live, code, timeout_s, around, chosen, session_id)
 
     async def begin_execution(
         self,
@@ -61,9 +76,11 @@ class CodeRunner:
         code: str,
         timeout_s: float | None,
         around: Surroundings | None,
+        language: str | None = None,
+        session_id: SessionId | None = None,
     ) -> Execution:
         """See ``Environments``."""
-        active = await self._begin(caller, environment_id, code, timeout_s, around, durable=True)
+        active = await self._begin(caller, environment_id, code, timeout_s, around, language, session_id, durable=True)
         return active.row
 
     async def stream_execution(
@@ -73,11 +90,15 @@ class CodeRunner:
         code: str,
         timeout_s: float | None,
         around: Surroundings | None,
+        language: str | None = None,
+        session_id: SessionId | None = None,
         *,
         detach: bool,
     ) -> Events:
         """See ``Environments``."""
-        active = await self._begin(caller, environment_id, code, timeout_s, around, durable=detach)
+        active = await self._begin(
+            caller, environment_id, code, timeout_s, around, language, session_id, durable=detach
+        )
         return follow(active, Offsets(), is_new=True, leads=not detach, sets_pace=True)
 
     async def _begin(
@@ -87,18 +108,25 @@ class CodeRunner:
         code: str,
         timeout_s: float | None,
         around: Surroundings | None,
+        language: str | None,
+        session_id: SessionId | None,
         *,
         durable: bool,
     ) -> ActiveExecution:
         live = await self._lookup.get_live(caller, environment_id)
         self._check_not_draining()
         self._executions.check_code(code)
+        if session_id is not None:
+            live.sessions.get(session_id).check_can_run(caller, live.row)
+        else:
+            around = await self._variables.surround(caller, live.row, around)
         if around is not None:
             self._executions.check_around(around)
+        chosen = self._choose_language(live, language)
         size = _measure(code, around)
         await self.quotas.begin(caller.user_id, size)
         try:
-            active = await self._executions.begin(live, code, timeout_s, around, durable=durable)
+            active = await self._executions.begin(live, code, timeout_s, around, chosen, session_id, durable=durable)
         except BaseException:
             self.quotas.end(caller.user_id, size)
             raise
@@ -135,12 +163,15 @@ class CodeRunner:
 
         When it is cancelled, it raises ``CancelledError`` once nothing of it runs any more. Raises
         ``EnvironmentNotFound``, also for another user's, ``EnvironmentNotRunning``, ``TooManyExecutions``,
-        ``ServiceDraining``.
+        ``UnknownLanguage``, ``ServiceDraining``.
         """
         owner = Principal(owner_id, "", Role.USER)
         live = await self._lookup.get_live(owner, environment_id)
         self._check_not_draining()
-        return await self._executions.run_step(live, request, mask, collect)
+        given = give_step(live.row, request)
+        if request.data is not None:
+            given = replace(given, language=self._choose_language(live, request.data.language))
+        return await self._executions.run_step(live, given, mask, collect)
 
     async def get_execution(
         self, caller: Principal, environment_id: EnvironmentId, execution_id: ExecutionId
@@ -170,11 +201,20 @@ class CodeRunner:
             check_is_here(row, self._server_id)
         active = self._executions.find_active(live, execution_id) if live is not None else None
         if active is not None:
+            # What stands still cannot be ended cleanly.
+            await self._lookup.get_awake(caller, environment_id)
             return await self._executions.cancel(active)
         found = await self._lookup.find_execution(environment_id, execution_id)
         raise ExecutionNotRunning(
             f"Execution {execution_id} has ended already ({found.status})", {"status": found.status.value}
         )
+
+    def _choose_language(self, live: LiveEnvironment, name: str | None) -> Language | None:
+        """None for that of the environment's interpreter. Raises ``UnknownLanguage``."""
+        return None if name is None else choose_language(self._find_template(live), name)
+
+    def _find_template(self, live: LiveEnvironment) -> Template:
+        return self._templates.get(live.row.template, live.row.owner_id)
 
     def _check_not_draining(self) -> None:
         if self._draining:

@@ -5,9 +5,12 @@ from dataclasses import replace
 from typing import Protocol
 
 from sandgate.core.errors import ConfigurationError, TemplateNotFound, TemplateUnavailable, UnknownTemplate
+from sandgate.core.ids import UserId
+from sandgate.core.language import BUILT_IN, Language
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.core.template import Template
+from sandgate.environments.languages import find_languages
 
 #: Listed whether or not an interpreter was found.
 VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
@@ -47,14 +50,16 @@ class TemplateCatalogue:
         limits: Limits,
         isolations: Sequence[Isolation] = (),
         contained: Collection[str] = (),
+        languages: Sequence[Language] = BUILT_IN,
     ) -> None:
-        """``isolations`` are the classes that the server holds, its own first.
+        """``isolations`` are the classes that the server holds, its own first; of ``languages`` each template has
+        those whose programs are there.
 
         The templates of the names in ``contained`` are of the gvisor class when nothing else is asked for. Raises
         ``ConfigurationError`` when there is none of such a name.
         """
         listed = [version for version in (*VERSIONS, *NEW_VERSIONS) if version in VERSIONS or version in interpreters]
-        made = [_make_template(version, interpreters.get(version), limits) for version in listed]
+        made = [_make_template(version, interpreters.get(version), limits, languages) for version in listed]
         self._templates = {
             template.name: replace(template, isolations=_order(isolations, template.name in contained))
             for template in [_make_newest(made, limits), *made]
@@ -65,18 +70,18 @@ class TemplateCatalogue:
                 + ", ".join(self._templates)
             )
 
-    def list(self) -> Sequence[Template]:
+    def list(self, user_id: UserId | None = None) -> Sequence[Template]:  # noqa: ARG002 - everybody has these
         """See :class:`sandgate.environments.base.Templates`; versions in the order of their numbers."""
         return tuple(self._templates.values())
 
-    def get(self, name: str) -> Template:
+    def get(self, name: str, user_id: UserId | None = None) -> Template:  # noqa: ARG002 - everybody has these
         """See :class:`sandgate.environments.base.Templates`."""
         template = self._templates.get(name)
         if template is None:
             raise TemplateNotFound(f"There is no template {name!r}; there are: {', '.join(self._templates)}")
         return template
 
-    def check(self, name: str) -> Template:
+    def check(self, name: str, user_id: UserId | None = None) -> Template:  # noqa: ARG002 - same
         """See :class:`sandgate.environments.base.Templates`."""
         template = self._templates.get(name)
         if template is None:
@@ -98,12 +103,15 @@ def _order(isolations: Sequence[Isolation], contained: bool) -> tuple[Isolation,
     return tuple(sorted(isolations, key=lambda isolation: isolation is not first))
 
 
-def _make_template(version: str, found: FoundInterpreter | None, limits: Limits) -> Template:
+def _make_template(
+    version: str, found: FoundInterpreter | None, limits: Limits, languages: Sequence[Language]
+) -> Template:
     """The template of a minor version."""
     name = f"{_LANGUAGE}-{version}"
     if found is None:
         return Template(name, _LANGUAGE, version, None, None, limits, unavailable_reason=_lacks(version, name))
-    return Template(name, _LANGUAGE, found.full_version, found.executable, found.prefix, limits)
+    there = find_languages(languages, found.prefix)
+    return Template(name, _LANGUAGE, found.full_version, found.executable, found.prefix, limits, languages=there)
 
 
 def _make_newest(templates: Sequence[Template], limits: Limits) -> Template:

@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta
 
 from sandgate.auth.fresh import FreshCache
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ExecutionQuotaExceeded, StoreUnavailable
+from sandgate.core.errors import ExecutionQuotaExceeded, StoreUnavailable, TooManyExecutions
 from sandgate.core.ids import UserId
 from sandgate.core.quota import UserQuota
 from sandgate.store.base import QuotaStore
@@ -20,13 +20,19 @@ _log = get_logger(__name__)
 
 
 class ExecutionUse:
-    """Counts executions in memory and adds them to their day in the database every few seconds, while ``run`` runs."""
+    """Counts executions in memory and adds them to their day in the database every few seconds, while ``run`` runs.
 
-    def __init__(self, store: QuotaStore, clock: Clock, most_bytes: int) -> None:
-        """``most_bytes`` is how much the executions of one user may hold at once."""
+    What a write of unknown outcome may have added is added again: a connection that is lost in the middle of a commit
+    may count those of some seconds twice. A process that is killed forgets those of as many.
+    """
+
+    def __init__(self, store: QuotaStore, clock: Clock, most_bytes: int, most_at_once: int) -> None:
+        """``most_bytes`` is how much the executions of one user may hold, ``most_at_once`` how many all may be."""
         self._store = store
         self._clock = clock
         self._most_bytes = most_bytes
+        self._most_at_once = most_at_once
+        self._all_at_once = 0
         self._at_once: Counter[UserId] = Counter()
         self._bytes: Counter[UserId] = Counter()
         self._day = clock.now().date()
@@ -45,8 +51,9 @@ class ExecutionUse:
         return before + self._new[user_id] + self._adding[user_id]
 
     async def begin(self, user_id: UserId, allowed: UserQuota, size_bytes: int = 0) -> None:
-        """Count one more, which holds so much. Raises ``ExecutionQuotaExceeded``, with nothing counted, and
-        ``StoreUnavailable``. ``end`` has to follow, with the same size.
+        """Count one more, which holds so much. ``end`` has to follow, with the same size.
+
+        Raises ``ExecutionQuotaExceeded``, ``TooManyExecutions`` and ``StoreUnavailable``, with nothing counted.
         """
         if allowed.executions_per_day is not None:
             used = await self.today(user_id)
@@ -66,13 +73,21 @@ class ExecutionUse:
                 f"and {self._most_bytes} is the most allowed; wait until some have ended",
                 {"limit": self._most_bytes, "used": held, "scope": "bytes_at_once"},
             )
+        if self._all_at_once >= self._most_at_once:
+            raise TooManyExecutions(
+                f"The server runs {self._all_at_once} executions at once, and {self._most_at_once} is the most it may; "
+                "try again when some have ended",
+                {"limit": self._most_at_once, "used": self._all_at_once, "scope": "server"},
+            )
         self._turn_day()
+        self._all_at_once += 1
         self._bytes[user_id] = held + size_bytes
         self._at_once[user_id] = running + 1
         self._new[user_id] += 1
 
     def end(self, user_id: UserId, size_bytes: int = 0) -> None:
         """Count one less that runs."""
+        self._all_at_once -= 1
         self._at_once[user_id] -= 1
         self._bytes[user_id] -= size_bytes
         if not self._at_once[user_id]:

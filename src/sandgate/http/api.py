@@ -8,9 +8,12 @@ from starlette.types import Receive, Scope, Send
 
 import sandgate
 from sandgate.core.errors import NotFound, SandgateError
+from sandgate.http import parameters
+from sandgate.http.audit import Audit
 from sandgate.http.authentication import SECURITY_SCHEMES
 from sandgate.http.documentation import shared_components
-from sandgate.http.operation import Audit, Endpoint, Gate, Operation
+from sandgate.http.operation import Endpoint, Gate, Operation
+from sandgate.http.route_index import RouteIndex
 
 EndpointT = TypeVar("EndpointT", bound=Endpoint)
 
@@ -25,9 +28,9 @@ probes, the addresses of webhooks and this documentation needs a token or an API
 
 
 class Api(FastAPI):
-    """FastAPI as a registry: operations are declared on it, its router finds them, its document describes them.
+    """FastAPI as a registry: operations are declared on it, its document describes them; ``index`` finds them.
 
-    Its layers of middleware are not used; :class:`sandgate.http.boundary.Boundary` stands in front of the router.
+    Its layers of middleware are not used; :class:`sandgate.http.boundary.Boundary` stands in front of the index.
     """
 
     def __init__(self, gate: Gate) -> None:
@@ -41,7 +44,7 @@ class Api(FastAPI):
         )
         self._gate = gate
         self._methods: dict[str, list[str]] = {}
-        self.router.default = _refuse_path
+        self.index = RouteIndex(self.router.routes, _refuse_path)
 
     def operation(
         self,
@@ -54,12 +57,14 @@ class Api(FastAPI):
         idempotent: bool = False,
         audit: Audit | None = None,
         hidden: bool = False,
+        opens_socket: bool = False,
         extra: dict[str, Any] | None = None,
     ) -> Callable[[EndpointT], EndpointT]:
         """Declare a function as the operation; its signature says what it takes, its annotation what it answers.
 
         ``errors`` are those of the use case; what reading a request can meet is added by itself. ``extra`` is merged
-        into the operation's part of the document. Whatever is no GET counts as a change, unless ``audit`` says else.
+        into the operation's part of the document. With ``opens_socket`` browsers may prove who they are in the ways
+        that they have for a web socket. Whatever is no GET counts as a change, unless ``audit`` says else.
         """
         told = audit or (Audit.READ if method == "GET" else Audit.CHANGE)
         allowed = self._methods.setdefault(path, [])
@@ -79,6 +84,7 @@ class Api(FastAPI):
                     audit=told,
                     allowed=allowed,
                     hidden=hidden,
+                    opens_socket=opens_socket,
                     extra=extra or {},
                 )
             )
@@ -101,6 +107,7 @@ class Api(FastAPI):
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)
+            parameters.describe(document)
             self.openapi_schema = document
         return self.openapi_schema
 

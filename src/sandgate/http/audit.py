@@ -1,5 +1,6 @@
 """Tells the audit log of requests: of every change, and of every refusal."""
 
+import enum
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,6 @@ from sandgate.core.clock import Clock
 from sandgate.core.ids import make_audit_id
 from sandgate.http.exchange import Exchange
 
-# What reading is refused for and is worth a word: somebody asks for what is not theirs, or too much of it.
-_TOLD_OF_READS = frozenset({401, 403, 404, 429})
 _CLIENT_GONE = "CLIENT_GONE"
 
 # Fields of bodies that say what a change was and are never a secret. Of others only the name is kept.
@@ -29,8 +28,26 @@ _SHOWN = (
     "memory_mb",
     "executions_per_day",
     "executions_at_once",
+    "snapshots",
+    "snapshot_mb",
+    "snapshot_id",
+    "count",
+    "network",
+    "size_mb",
 )
 _LONGEST_SHOWN = 128
+_LONGEST_MODEL = 512
+
+
+class Audit(enum.Enum):
+    """What the audit log is told of an operation that succeeds: ``OFTEN`` is a change that nobody waits to see told,
+    ``SUMMED`` one of which there may be so many that beyond some a minute they share an entry.
+    """
+
+    READ = enum.auto()
+    CHANGE = enum.auto()
+    OFTEN = enum.auto()
+    SUMMED = enum.auto()
 
 
 class AuditedRequests:
@@ -41,17 +58,19 @@ class AuditedRequests:
         self._clock = clock
         self._with_executions = with_executions
 
-    async def tell_done(self, exchange: Exchange, status: int, *, often: bool) -> None:
-        """A change was made and is about to be answered. Of what is done ``often`` nobody waits for the entry."""
-        if often:
+    async def tell_done(self, exchange: Exchange, status: int, told: Audit) -> None:
+        """A change was made and is about to be answered."""
+        if told is Audit.SUMMED:
             if self._with_executions or exchange.operation != "execute":
-                self._sink.note(self._entry(exchange, AuditOutcome.DONE, status, None))
+                self._sink.note_often(self._entry(exchange, AuditOutcome.DONE, status, None))
+        elif told is Audit.OFTEN:
+            self._sink.note(self._entry(exchange, AuditOutcome.DONE, status, None))
         else:
             await self._sink.record(self._entry(exchange, AuditOutcome.DONE, status, None))
 
     def tell_refused(self, exchange: Exchange, status: int, code: str) -> None:
-        """A request was answered with an error."""
-        if not (exchange.changes or (exchange.is_known and status in _TOLD_OF_READS)):
+        """A request was answered with an error; what asks to read what the API does not have is not told."""
+        if not (exchange.changes or exchange.is_known):
             return
         outcome = AuditOutcome.FAILED if status >= 500 else AuditOutcome.REFUSED
         self._sink.refuse(self._entry(exchange, outcome, status, code))
@@ -65,6 +84,8 @@ class AuditedRequests:
         caller = exchange.caller
         if caller is None:
             user_id, name, kind, credential_id = None, exchange.login_name, exchange.credential, None
+        elif exchange.credential is Credential.LINK:
+            user_id, name, kind, credential_id = caller.user_id, caller.name, Credential.LINK, None
         elif caller.api_key_id is None:
             user_id, name, kind, credential_id = caller.user_id, caller.name, Credential.TOKEN, caller.token_id
         else:
@@ -96,4 +117,6 @@ def facts_of_body(body: BaseModel) -> Mapping[str, Any]:
 
 
 def _shorten(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()[:_LONGEST_MODEL]
     return value[:_LONGEST_SHOWN] if isinstance(value, str) else value

@@ -9,7 +9,8 @@ from sandgate.core.addresses import TrustedProxies
 from sandgate.core.errors import SandgateError
 from sandgate.http.answer import Answer, Header
 from sandgate.http.audit import AuditedRequests
-from sandgate.http.connection import ClientGone
+from sandgate.http.connection import AnswerCutOff, ClientGone, find_cut
+from sandgate.http.cors import CrossOrigin
 from sandgate.http.exchange import Exchange, begin_exchange
 from sandgate.http.metrics import HttpMetrics
 from sandgate.http.problems import render_internal_error, render_problem, status_of
@@ -27,6 +28,9 @@ CONTENT_POLICY: Header = (b"content-security-policy", b"default-src 'none'; fram
 STAY_SECURE: Header = (b"strict-transport-security", b"max-age=31536000")
 NO_STORE: Header = (b"cache-control", b"no-store")
 
+# What requests are counted as that only ask whether they may ask.
+PREFLIGHT = "preflight"
+
 _log = get_logger(__name__)
 
 
@@ -39,11 +43,13 @@ class Boundary:
         metrics: HttpMetrics,
         audit: AuditedRequests | None = None,
         proxies: TrustedProxies | None = None,
+        cross_origin: CrossOrigin | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._audit = audit
         self._proxies = proxies or TrustedProxies(())
+        self._cross_origin = cross_origin or CrossOrigin()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -62,15 +68,28 @@ class Boundary:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 message["headers"] = _dress(message["headers"], exchange)
+                self._cross_origin.dress(message["headers"], exchange)
             await send(message)
 
         try:
             exchange.check_headers(scope["headers"])
-            await self._app(scope, receive, send_dressed)
+            preflight = self._cross_origin.answer_preflight(scope["method"], exchange)
+            if preflight is None:
+                await self._app(scope, receive, send_dressed)
+            else:
+                exchange.operation = PREFLIGHT
+                await preflight.send(send_dressed)
         except ClientGone:
             _log.debug("client went away", operation=exchange.operation)
             if self._audit is not None:
                 self._audit.tell_gone(exchange)
+        except AnswerCutOff as error:
+            cut = find_cut(scope)
+            if cut is None:
+                raise
+            # By whoever gives the answer, as often as they like: nothing of this service's has failed.
+            _log.debug("answer cut off", operation=exchange.operation, reason=str(error))
+            cut()
         except Exception as error:
             if exchange.status:
                 raise
@@ -86,6 +105,9 @@ def _dress(headers: list[Header], exchange: Exchange) -> list[Header]:
     """The headers of an answer with those that every answer has."""
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append(NO_STORE)
+    if exchange.is_foreign:
+        headers.append((b"x-request-id", exchange.request_id.encode()))
+        return headers
     headers.extend(SAFETY_HEADERS)
     if not any(name == CONTENT_POLICY[0] for name, _ in headers):
         headers.append(CONTENT_POLICY)
@@ -104,9 +126,9 @@ def _explain(error: Exception, exchange: Exchange) -> Answer:
     if status == 500:
         _log.error("request failed", operation=exchange.operation, exc_info=error)
     elif status > 500:
-        _log.warning("request not served", operation=exchange.operation, code=error.code, reason=error.message)
+        _log.warning("request not served", operation=exchange.operation, error_code=error.code, reason=error.message)
     else:
-        _log.debug("request refused", operation=exchange.operation, code=error.code)
+        _log.debug("request refused", operation=exchange.operation, error_code=error.code)
     return render_problem(error, exchange.request_id)
 
 

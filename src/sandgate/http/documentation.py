@@ -48,9 +48,12 @@ _TITLES = {
     415: "The body is of a type that is not read here.",
     416: "The wanted part begins after the end; `Content-Range` says where that is.",
     429: "Too many; `Retry-After` says when to ask again.",
+    426: "Another protocol has to be asked for.",
     431: "The head of the request is too large.",
     500: "A bug; the log has the cause under the request id.",
+    502: "What was asked inside an environment gives no answer that can be passed on.",
     503: "Something below is away; `Retry-After` says when to ask again.",
+    504: "What was asked inside an environment does not answer in time.",
 }
 
 IDEMPOTENCY_PARAMETER: dict[str, Any] = {

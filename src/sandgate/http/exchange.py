@@ -32,6 +32,8 @@ class Exchange:
     ``claimed`` is the idempotency key that is this request's, and ``kept`` says that its answer is on disk with what it
     did. ``drafted`` is the draft of the answer that a request with the same key is still working on. ``caller``,
     ``credential``, ``changes``, ``resource_id``, ``login_name`` and ``facts`` are what the audit log is told.
+    ``is_foreign`` says that the answer is that of a server in an environment, with headers of its own.
+    ``has_origin`` says that it is for a name of such a server's own.
     ``wants_head_only`` says that nobody will read the body of the answer.
     """
 
@@ -43,8 +45,10 @@ class Exchange:
         "credential",
         "drafted",
         "facts",
+        "has_origin",
         "headers",
         "holds_place",
+        "is_foreign",
         "is_secure",
         "kept",
         "login_name",
@@ -67,6 +71,8 @@ class Exchange:
         self.drafted: bytes | None = None
         self.address = address
         self.is_secure = False
+        self.is_foreign = False
+        self.has_origin = False
         self.holds_place = False
         self.caller: Principal | None = None
         self.credential = Credential.NONE

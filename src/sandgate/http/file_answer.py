@@ -9,14 +9,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from starlette.types import Send
+from starlette.types import Receive, Send
 
 from sandgate.core.errors import RangeNotSatisfiable
 from sandgate.http.answer import Answer, Header
+from sandgate.http.connection import while_connected
+from sandgate.http.documentation import REQUEST_ID_HEADER
 from sandgate.http.exchange import Exchange
 
 PIECE_BYTES = 256 * 1024
 OCTETS = b"application/octet-stream"
+HARMLESS: Header = (b"content-security-policy", b"default-src 'none'; sandbox")
+"""Whatever it is, a browser that shows it all the same runs nothing of it."""
 
 RANGE_PARAMETERS: list[dict[str, Any]] = [
     {
@@ -33,6 +37,27 @@ RANGE_PARAMETERS: list[dict[str, Any]] = [
     )
 ]
 """The part of an operation's document that says how a part of a file is asked for."""
+
+OCTETS_CONTENT: dict[str, Any] = {OCTETS.decode(): {"schema": {"type": "string", "format": "binary"}}}
+"""The part of an operation's document that says that a body is bytes."""
+
+FILE_CONTENT: dict[str, Any] = {
+    "parameters": RANGE_PARAMETERS,
+    "responses": {
+        "200": {"content": OCTETS_CONTENT},
+        "206": {
+            "description": "The part that was asked for.",
+            "content": OCTETS_CONTENT,
+            "headers": REQUEST_ID_HEADER,
+        },
+        "304": {
+            "description": "The file is the one that you have.",
+            "content": OCTETS_CONTENT,
+            "headers": REQUEST_ID_HEADER,
+        },
+    },
+}
+"""The document of an operation that answers a file."""
 
 _RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})")
 
@@ -62,6 +87,10 @@ class FileAnswer(Answer):
         """See ``Answer``."""
         sized = () if self.status == 304 else ((b"content-length", str(self.length).encode()),)
         return [(b"content-type", self.content_type), *sized, *self.headers]
+
+    async def serve(self, receive: Receive, send: Send) -> None:
+        """See ``Answer``. A file that nobody receives any more is read no further, however slowly it comes."""
+        await while_connected(receive, self.send(send))
 
     async def send(self, send: Send) -> None:
         """See ``Answer``. Raises ``OSError``, which cuts the connection off."""
@@ -95,7 +124,7 @@ def _answer(headers: Mapping[bytes, bytes], content: Content, size: int, name: s
     shared: tuple[Header, ...] = ((b"etag", etag), (b"accept-ranges", b"bytes"))
     if _names(headers.get(b"if-none-match", b""), etag):
         return FileAnswer(304, b"", OCTETS, shared, content)
-    shared += (_disposition(name), (b"content-security-policy", b"default-src 'none'; sandbox"))
+    shared += (disposition(name), HARMLESS)
     wanted = headers.get(b"range", b"")
     if b"if-range" in headers and headers[b"if-range"] != etag:
         wanted = b""
@@ -133,7 +162,7 @@ def _find_part(wanted: bytes, size: int) -> tuple[int, int] | None:
     return first, last
 
 
-def _disposition(name: str) -> Header:
+def disposition(name: str) -> Header:
     """To be saved under this name, and never shown by a browser. Source: RFC 6266, RFC 8187."""
     plain = "".join(sign if sign.isascii() and sign.isprintable() and sign not in '"\\%' else "_" for sign in name)
     return b"content-disposition", f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}".encode()

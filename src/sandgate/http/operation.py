@@ -1,8 +1,8 @@
 """One method of one path: how a request becomes the arguments of a function, and its result an answer."""
 
-import enum
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_args, get_origin
 
@@ -16,20 +16,25 @@ from sandgate.auth.base import Authenticator
 from sandgate.core.errors import MethodNotAllowed, SandgateError
 from sandgate.core.principal import Principal
 from sandgate.http import documentation
-from sandgate.http.answer import Answer
-from sandgate.http.audit import AuditedRequests, facts_of_body
+from sandgate.http.answer import PIECE_BYTES, Answer
+from sandgate.http.audit import Audit, AuditedRequests, facts_of_body
 from sandgate.http.authentication import SECURITY, authenticate
 from sandgate.http.bodies import JSON_TYPE, check_media_type, parse_json, read_body, refuse_field, split_form, validate
 from sandgate.http.exchange import Exchange, exchange_of
 from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.idempotency import IdempotentRequests
+from sandgate.http.port_answer import PortAnswer
 from sandgate.http.rate import RequestRate, RequestsAtOnce
+from sandgate.http.socket_tickets import SocketTickets
 from sandgate.http.streaming import EventStream
+from sandgate.http.unread import UnreadAnswers
+from sandgate.http.web_socket import WebSocketAnswer
 
 # Parts of paths that are credentials.
-_SECRET_PARTS = frozenset({"token"})
+_SECRET_PARTS = frozenset({"token", "link", "port_link"})
 
-Endpoint = Callable[..., Awaitable[BaseModel | Answer | EventStream]]
+Held = EventStream | WebSocketAnswer | PortAnswer
+Endpoint = Callable[..., Awaitable[BaseModel | Answer | Held]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +46,9 @@ class Gate:
     max_body_bytes: int
     rate: RequestRate
     at_once: RequestsAtOnce
+    unread: UnreadAnswers
     audit: AuditedRequests
-
-
-class Audit(enum.Enum):
-    """What the audit log is told of an operation that succeeds: ``OFTEN`` is a change that nobody waits to see told."""
-
-    READ = enum.auto()
-    CHANGE = enum.auto()
-    OFTEN = enum.auto()
+    tickets: SocketTickets
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +121,10 @@ class Operation(APIRoute):
         audit: Audit,
         allowed: Sequence[str],
         hidden: bool,
+        opens_socket: bool,
         extra: dict[str, Any],
     ) -> None:
+        self._opens_socket = opens_socket
         self._gate = gate
         self._method = method
         self._status = status
@@ -168,22 +169,44 @@ class Operation(APIRoute):
             answer = await self._answer_once(exchange, arguments)
         else:
             result = await self.endpoint(**arguments)
-            if isinstance(result, EventStream):
-                if exchange.changes:
-                    await self._gate.audit.tell_done(exchange, 200, often=self._audit is Audit.OFTEN)
-                await result.serve(scope, receive, send, lambda: authenticate(exchange, self._gate.authenticator))
+            if isinstance(result, WebSocketAnswer):
+                with closing(result):
+                    await self._hold(result, scope, receive, send, exchange)
+                return
+            if isinstance(result, EventStream | PortAnswer):
+                await self._hold(result, scope, receive, send, exchange)
                 return
             answer = self._render(result, exchange)
         if exchange.changes:
-            await self._gate.audit.tell_done(exchange, answer.status, often=self._audit is Audit.OFTEN)
-        await answer.send(send)
+            await self._gate.audit.tell_done(exchange, answer.status, self._audit)
+        await self._send(answer, receive, send, exchange)
+
+    async def _send(self, answer: Answer, receive: Receive, send: Send, exchange: Exchange) -> None:
+        size_bytes = len(answer.body)
+        if exchange.caller is None or size_bytes <= PIECE_BYTES:
+            await answer.serve(receive, send)
+            return
+        if not exchange.changes:
+            # What has been done is told in any case.
+            self._gate.unread.check(exchange.caller.user_id, size_bytes)
+        with self._gate.unread.holding(exchange.caller.user_id, size_bytes):
+            await answer.serve(receive, send)
+
+    async def _hold(self, result: Held, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        """Serve what goes on for long, as long as the caller would be let in."""
+        if exchange.changes:
+            await self._gate.audit.tell_done(exchange, self._status, self._audit)
+        await result.serve(scope, receive, send, lambda: authenticate(exchange, self._gate.authenticator))
 
     async def _read(self, scope: Scope, receive: Receive, exchange: Exchange) -> dict[str, Any]:
         signature = self._signature
         arguments: dict[str, Any] = {}
         if signature.caller is not None:
+            if self._opens_socket:
+                self._gate.tickets.admit(exchange, scope["path"], scope["query_string"])
             caller = exchange.caller = await authenticate(exchange, self._gate.authenticator)
             self._gate.rate.take(caller.user_id)
+            self._gate.unread.check(caller.user_id)
             self._gate.at_once.take(caller.user_id)
             exchange.holds_place = True
             arguments[signature.caller] = caller
@@ -217,7 +240,7 @@ class Operation(APIRoute):
 
     async def _answer(self, exchange: Exchange, arguments: dict[str, Any]) -> Answer:
         result = await self.endpoint(**arguments)
-        if isinstance(result, EventStream):
+        if isinstance(result, Held):
             raise TypeError(f"{self.unique_id} streams, and cannot be asked for once")
         return self._render(result, exchange)
 
@@ -280,8 +303,13 @@ def _holds_list(annotation: Any) -> bool:
 def _read_query(model: type[BaseModel], lists: frozenset[str], raw: bytes) -> BaseModel:
     """A query string as a model; a field may be repeated where the model has a list."""
     fields: dict[str, Any] = {}
+    # Of a list of pairs each may be written as a field of its own.
+    pairs: frozenset[str] = getattr(model, "PAIRS", frozenset())
     for name, value in split_form(raw) if raw else ():
-        if name in lists:
+        whole, dot, part = name.partition(".")
+        if dot and whole in pairs:
+            fields.setdefault(whole, []).append(f"{part}={value}")
+        elif name in lists:
             fields.setdefault(name, []).append(value)
         elif name in fields:
             refuse_field(name, "is given more than once")

@@ -22,14 +22,16 @@ def _parse_digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
 
+#: Comes before a number of a query.
+Digits = BeforeValidator(_parse_digits)
+
+
 class PageQuery(BaseModel):
     """Which part of a list is wanted."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    limit: Annotated[
-        int, BeforeValidator(_parse_digits), Field(ge=1, le=200, description="How many items at most.")
-    ] = 50
+    limit: Annotated[int, Digits, Field(ge=1, le=200, description="How many items at most.")] = 50
     cursor: Annotated[str | None, Field(max_length=200, description="`next_cursor` of the page before; opaque.")] = None
 
     def page_request(self, prefix: str) -> PageRequest:

@@ -6,9 +6,24 @@ from typing import Annotated
 from fastapi import Path
 
 from sandgate.core.artifact import ArtifactId
-from sandgate.core.errors import ApiKeyNotFound, ExecutionNotFound, UserNotFound
-from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, ScheduleId, UserId, WebhookId, WorkflowId
+from sandgate.core.errors import ApiKeyNotFound, ExecutionNotFound, ProcessNotFound, SessionNotFound, UserNotFound
+from sandgate.core.ids import (
+    ApiKeyId,
+    EnvironmentId,
+    ExecutionId,
+    ProcessId,
+    RunId,
+    ScheduleId,
+    SessionId,
+    SnapshotId,
+    UserId,
+    VolumeId,
+    WebhookId,
+    WorkflowId,
+)
 from sandgate.environments.access import environment_not_found
+from sandgate.environments.snapshots import snapshot_not_found
+from sandgate.environments.volumes import volume_not_found
 from sandgate.http.bodies import refuse_field
 from sandgate.http.operation import ParsedBy
 from sandgate.workflows.refusals import artifact_not_found, run_not_found, secret_not_found, workflow_not_found
@@ -36,6 +51,34 @@ def parse_execution_id(text: str) -> ExecutionId:
     if not _has_form("exec-", text):
         raise ExecutionNotFound(f"There is no execution {_shown(text)}")
     return ExecutionId(text)
+
+
+def parse_session_id(text: str) -> SessionId:
+    """Raises ``SessionNotFound``."""
+    if not _has_form("session-", text):
+        raise SessionNotFound(f"There is no session {_shown(text)}")
+    return SessionId(text)
+
+
+def parse_process_id(text: str) -> ProcessId:
+    """Raises ``ProcessNotFound``."""
+    if not _has_form("proc-", text):
+        raise ProcessNotFound(f"There is no process {_shown(text)}")
+    return ProcessId(text)
+
+
+def parse_snapshot_id(text: str) -> SnapshotId:
+    """Raises ``SnapshotNotFound``."""
+    if not _has_form("snap-", text):
+        raise snapshot_not_found(SnapshotId(_shown(text)))
+    return SnapshotId(text)
+
+
+def parse_volume_id(text: str) -> VolumeId:
+    """Raises ``VolumeNotFound``."""
+    if not _has_form("vol-", text):
+        raise volume_not_found(_shown(text))
+    return VolumeId(text)
 
 
 def parse_user_id(text: str) -> UserId:
@@ -116,6 +159,10 @@ EnvironmentPath = Annotated[
     EnvironmentId, Path(examples=["env-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_environment_id)
 ]
 ExecutionPath = Annotated[ExecutionId, Path(examples=["exec-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_execution_id)]
+SessionPath = Annotated[SessionId, Path(examples=["session-06evrhy3k000t5v8c0p9x2m4qj"]), ParsedBy(parse_session_id)]
+ProcessPath = Annotated[ProcessId, Path(examples=["proc-06evrhxr2g000r2s7n0cymq3kd"]), ParsedBy(parse_process_id)]
+SnapshotPath = Annotated[SnapshotId, Path(examples=["snap-06evrhxq8g000wmabyzsqnd3wf"]), ParsedBy(parse_snapshot_id)]
+VolumePath = Annotated[VolumeId, Path(examples=["vol-06evrhy7m0004k2x9c5p8w3n1d"]), ParsedBy(parse_volume_id)]
 UserPath = Annotated[UserId, Path(examples=["user-06evrhwp4g000e8v0zrc4v1m6h"]), ParsedBy(parse_user_id)]
 ApiKeyPath = Annotated[ApiKeyId, Path(examples=["key-06evrhwzr0000c9kq9nb4dj8yt"]), ParsedBy(parse_api_key_id)]
 WorkflowPath = Annotated[

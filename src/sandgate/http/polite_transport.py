@@ -7,10 +7,6 @@ from typing import Any
 # How long, and for how many bytes, a client that is told to stop may go on sending before it is cut off.
 _LINGER_S = 2.0
 _LINGER_BYTES = 8 * 1024 * 1024
-# A client that reads nothing of an answer for this long is cut off. What it reads is seen here in leaps, because the
-# kernels on both sides hold megabytes.
-_READING_CHECK_S = 120.0
-
 
 _HEAD = b"HTTP/1.1 "
 _INTERIM = b"HTTP/1.1 1"
@@ -26,7 +22,11 @@ class PoliteTransport:
     itself at once, and so a client would be woken twice for every answer.
     """
 
-    def __init__(self, transport: asyncio.Transport, is_receiving: Callable[[], bool]) -> None:
+    def __init__(self, transport: asyncio.Transport, is_receiving: Callable[[], bool], patience_s: float) -> None:
+        """A client that reads nothing of an answer for ``patience_s`` is cut off. What it reads is seen here in
+        leaps, because the kernels on both sides hold megabytes.
+        """
+        self._patience_s = patience_s
         self._transport = transport
         self._is_receiving = is_receiving
         self._loop = asyncio.get_running_loop()
@@ -95,7 +95,7 @@ class PoliteTransport:
         """See to it that the client reads what waits to be sent, or cut it off."""
         self.stop_watching()
         waiting = self._transport.get_write_buffer_size()
-        self._reading_timer = self._loop.call_later(_READING_CHECK_S, self._check_reading, waiting)
+        self._reading_timer = self._loop.call_later(self._patience_s, self._check_reading, waiting)
 
     def stop_watching(self) -> None:
         """The client has read enough."""

@@ -4,12 +4,15 @@ import asyncio
 import enum
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sandgate.config.settings import Settings
 from sandgate.core.addresses import TrustedProxies, network_of
@@ -21,9 +24,12 @@ from sandgate.core.errors import (
     TooManyConnections,
 )
 from sandgate.core.ids import make_id
+from sandgate.http.answer import Header
 from sandgate.http.boundary import CONTENT_POLICY, NO_STORE, SAFETY_HEADERS
+from sandgate.http.connection import offer_cut
 from sandgate.http.polite_transport import PoliteTransport
 from sandgate.http.problems import render_problem
+from sandgate.http.upgraded import Upgraded, offer_upgrade
 from sandgate.telemetry.log import get_logger
 
 _MOST_HEAD_BYTES = 16 * 1024
@@ -45,6 +51,7 @@ class WireLimits:
     max_connections: int
     max_of_address: int = sys.maxsize
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
+    unread_answer_timeout_s: float = 120.0
     held: Counter[str] = field(default_factory=Counter)
     """Connections by the network of their client."""
 
@@ -58,6 +65,7 @@ class WireLimits:
             settings.max_connections,
             settings.max_connections_per_address,
             proxies,
+            settings.unread_answer_timeout_s,
         )
 
     def place_of(self, peer: Any) -> str | None:
@@ -100,12 +108,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wanted_keep_alive: bool | None = None
         self._polite: PoliteTransport
         self._place: str | None = None
+        # Once the connection speaks another protocol.
+        self._upgraded: Upgraded | None = None
 
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
-        self._polite = PoliteTransport(transport, lambda: self._phase is _Phase.BODY)
+        self._polite = PoliteTransport(
+            transport, lambda: self._phase is _Phase.BODY, self._limits.unread_answer_timeout_s
+        )
         super().connection_made(self._polite)  # type: ignore[arg-type]
         beyond = len(self.connections) - self._limits.max_connections
         if beyond > _MOST_TOLD:
@@ -126,6 +138,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
+        if self._upgraded is not None:
+            self._upgraded.feed(data)
+            return
         self._unset_keepalive_if_required()
         if self._refused or self._polite.is_lingering:
             self._polite.drop(data)
@@ -148,6 +163,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = _Phase.IDLE
         self._cancel_timer()
         self._polite.lost()
+        if self._upgraded is not None:
+            self._upgraded.lost()
         self._give_place_back()
         self.resume_writing()
         self._unset_keepalive_if_required()
@@ -165,6 +182,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close once the answers that are due have left."""
+        if self._upgraded is not None:
+            self._upgraded.go_away()
+            return
         self._wanted_keep_alive = None
         super().shutdown()
 
@@ -190,6 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._problem is not None:
             raise self._problem
         super().on_headers_complete()
+        offer_cut(cast("Scope", self.scope), partial(self._cut, self.cycle))
         self._phase = _Phase.BODY
 
     def on_message_complete(self) -> None:
@@ -275,7 +296,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Serve the request as if the client had not asked for another protocol, then close.
+        """Serve the request as if the client had not asked for another protocol, then close; unless it is served by
+        somebody who speaks that, and nothing of it was sent before it was agreed upon.
 
         The parser has stopped behind the head and takes the request for one without a body.
         """
@@ -287,9 +309,29 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(MalformedRequest("A request that asks for another protocol cannot have a body in chunks"))
             return
         self._unparsed_bytes = int(headers.get(b"content-length", b"0"))
+        if not rest and not self._unparsed_bytes and not self.pipeline:
+            offer_upgrade(cast("Scope", self.scope), self._upgrade)
         self.cycle.more_body = bool(self._unparsed_bytes)
         self._phase = _Phase.BODY
         self._take_unparsed(rest)
+
+    def _upgrade(self, head: Sequence[Header]) -> Upgraded:
+        """The client agrees; nothing more is said in HTTP."""
+        # As far as HTTP goes the request is answered.
+        self.cycle.response_started = self.cycle.response_complete = self.cycle.disconnected = True
+        self._cancel_timer()
+        self._phase = _Phase.IDLE
+        self._upgraded = Upgraded(self._polite, self.flow)
+        if self.transport.is_closing():
+            self._upgraded.lost()
+        lines = [b"HTTP/1.1 101 Switching Protocols", *(name + b": " + value for name, value in head)]
+        self._upgraded.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        return self._upgraded
+
+    def _cut(self, cycle: RequestResponseCycle) -> None:
+        """The answer ends here, and the connection with it: its end shows that it is not whole."""
+        cycle.disconnected = True
+        self._polite.close()
 
     def _take_unparsed(self, data: bytes) -> None:
         """Take bytes of a body past the parser."""
@@ -320,7 +362,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if cycle.response_started:
                 self._polite.close()
                 return
-        _log.debug("connection refused", code=error.code, reason=error.message)
+        _log.debug("connection refused", error_code=error.code, reason=error.message)
         self._polite.write(self._render(error))
         self._polite.linger()
 

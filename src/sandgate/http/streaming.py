@@ -157,7 +157,7 @@ class EventStream:
                 wait_s = min(left_s, self._streams.heartbeat_s, max(0.0, checked_at + check_every_s - loop.time()))
                 done, _ = await asyncio.wait({coming}, timeout=wait_s)
                 if loop.time() >= checked_at + check_every_s:
-                    if check is not None and not await _is_still_let_in(check):
+                    if check is not None and not await is_still_let_in(check):
                         return
                     checked_at = loop.time()
                 if not done:
@@ -173,7 +173,7 @@ class EventStream:
                 await asyncio.wait({coming})
 
 
-async def _is_still_let_in(check: Check) -> bool:
+async def is_still_let_in(check: Check) -> bool:
     """Whether the credential that the stream was asked for with is still good; a database that is away ends none."""
     try:
         await check()

@@ -1,13 +1,19 @@
 """What the use cases need from a runtime. Nothing in here knows users, HTTP or SQL."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
+from sandgate.core.byte_stream import ByteStream
 from sandgate.core.execution import ExecutionRequest, Termination
-from sandgate.core.ids import EnvironmentId
-from sandgate.core.limits import Limits
+from sandgate.core.ids import EnvironmentId, VolumeId
+from sandgate.core.limits import Limits, fields_of
+from sandgate.core.network import NetworkReport, NetworkRules
+from sandgate.core.session import BackgroundOutput, SessionRequest, SessionStatus
 from sandgate.core.states import Isolation
+from sandgate.core.template import Layer
+from sandgate.core.volume import MountedVolume
+from sandgate.sandbox.file_copier import FileCopier
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +21,7 @@ class SandboxSpec:
     """What to make: an environment's sandbox from a template, within limits, for ``lifetime_s`` seconds from now.
 
     The runtime ends it by itself when the lifetime is over, even if the gateway is gone by then. ``isolation`` None is
-    the runtime's own class.
+    the runtime's own class. ``layer`` says what ``template`` is when it was built, or is being built.
     """
 
     environment_id: EnvironmentId
@@ -23,6 +29,13 @@ class SandboxSpec:
     limits: Limits
     lifetime_s: float
     isolation: Isolation | None = None
+    layer: Layer | None = None
+
+    def to_request(self, isolation: Isolation) -> dict[str, Any]:
+        """As the launcher is asked for it, of this class."""
+        asked = {"environment_id": self.environment_id, "isolation": isolation.value, "template": self.template}
+        held = {"limits": fields_of(self.limits), "lifetime_s": self.lifetime_s}
+        return {**asked, **held, "layer": None if self.layer is None else asdict(self.layer)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,58 @@ class RunningExecution(Protocol):
         ...
 
 
+class RunningSession(Protocol):
+    """An interpreter that stays in a sandbox, for executions one after the other."""
+
+    @property
+    def status(self) -> SessionStatus:
+        """Where it is in its life."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why it has ended, for a person; None while it has not."""
+        ...
+
+    @property
+    def executions(self) -> int:
+        """How many have begun in it."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """How many wait for the one that runs."""
+        ...
+
+    @property
+    def background(self) -> BackgroundOutput:
+        """What it wrote between executions."""
+        ...
+
+    async def wait_until_ready(self) -> None:
+        """Wait until it has begun. Raises ``SessionEnded``."""
+        ...
+
+    async def wait(self) -> str:
+        """Wait until it has ended, and answer why. It always does, with its sandbox at the latest."""
+        ...
+
+    def execute(self, request: ExecutionRequest) -> RunningExecution:
+        """Run code in it, after what waits already. Raises ``SessionBusy``, ``SessionEnded``.
+
+        At its time limit, or when it is cancelled, it is interrupted; code that goes on takes the session with it.
+        """
+        ...
+
+    def interrupt(self) -> bool:
+        """Interrupt what runs, as by Ctrl-C; False when nothing does."""
+        ...
+
+    def end(self, reason: str) -> None:
+        """Kill it with all that it has started; ``wait`` then answers the reason, unless it had ended before."""
+        ...
+
+
 Execute = Callable[[ExecutionRequest], RunningExecution]
 """Runs more code where an execution has ended."""
 
@@ -66,6 +131,70 @@ Collect = Callable[[Execute, Termination], Awaitable[None]]
 
 Mask = Callable[[Termination], Termination]
 """What may be recorded and shown of an execution."""
+
+
+class SandboxNetwork(Protocol):
+    """The network of a sandbox: none, until hosts are allowed."""
+
+    async def allow(self, rules: NetworkRules, owner: str) -> None:
+        """Let code reach these hosts and no others from now on; what is open to others is cut off.
+
+        Code that begins from then on finds in its variables how. ``owner`` is whose share of all connections it takes.
+        Raises ``LauncherUnavailable``, ``NetworkUnavailable``, ``SandboxFailed``.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let code reach nothing from now on."""
+        ...
+
+    async def report(self) -> NetworkReport:
+        """What it has reached. Raises ``NetworkUnavailable``."""
+        ...
+
+    async def dial(self, port: int) -> ByteStream:
+        """A connection to what listens at a port of its loopback, which is the caller's to close.
+
+        Raises ``ConnectionRefusedError`` when nothing does, ``LauncherUnavailable``, ``SandboxFailed``.
+        """
+        ...
+
+
+class SandboxApart(Protocol):
+    """A place in a sandbox where something is done while the rest stands still."""
+
+    def execute(self, request: ExecutionRequest) -> RunningExecution:
+        """Do it, once; beside everything else, and beyond the limit for that."""
+        ...
+
+    def close(self) -> None:
+        """End it with what is done in it; the rest still stands still."""
+        ...
+
+
+class SandboxStandstill(Protocol):
+    """A sandbox whose processes may stand still: with their memory and files, without the processor."""
+
+    async def begin(self) -> bool:
+        """Let everything stand still, the time of what runs along; again for one that does is no error.
+
+        False when a process still sleeps in the kernel: it stands still before it runs any code of its own again. What
+        is executed meanwhile waits. Cancelled, or when it fails, all goes on.
+        Raises ``LauncherUnavailable``, ``SandboxFailed``, also where it cannot be done.
+        """
+        ...
+
+    async def begin_but(self) -> SandboxApart:
+        """Let everything stand still but what is done in the place that this answers, which is the caller's to close.
+
+        Not while something stands still. Cancelled, or when it fails, all goes on.
+        Raises ``LauncherUnavailable``, ``SandboxFailed``, also where it cannot be done.
+        """
+        ...
+
+    async def end(self) -> None:
+        """Let everything go on. Raises ``LauncherUnavailable``, ``SandboxFailed``; then it does not."""
+        ...
 
 
 class Sandbox(Protocol):
@@ -81,6 +210,21 @@ class Sandbox(Protocol):
         """None while it lives, otherwise why it ended."""
         ...
 
+    @property
+    def network(self) -> SandboxNetwork:
+        """What it reaches of the world."""
+        ...
+
+    @property
+    def standstill(self) -> SandboxStandstill:
+        """Its processes, which may stand still."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs in it, and nothing waits to."""
+        ...
+
     def execute(self, request: ExecutionRequest) -> RunningExecution:
         """Start an execution; side by side with others up to the limit of the environment, then queued.
 
@@ -89,6 +233,10 @@ class Sandbox(Protocol):
 
         Raises ``TooManyExecutions`` when the queue is full, ``SandboxFailed`` when the sandbox has ended.
         """
+        ...
+
+    def open_session(self, request: SessionRequest) -> RunningSession:
+        """Start a session, beside executions and beyond the limit for those. Raises ``SandboxFailed``."""
         ...
 
     async def extend(self, lifetime_s: float) -> None:
@@ -109,8 +257,42 @@ class Resumed:
     age_s: float = 0.0
 
 
+class VolumeKeeper(Protocol):
+    """Volumes on the machine of a runtime. Each method raises ``LauncherUnavailable``, ``SandboxFailed``."""
+
+    def find_lack(self, isolation: Isolation) -> str | None:
+        """Why sandboxes of a class can have none here; None when they can. Known once the runtime was started."""
+        ...
+
+    async def make(self, volume_id: VolumeId, size_bytes: int) -> None:
+        """See to it that there is one of this size, and that it can be mounted."""
+        ...
+
+    async def mount(self, environment_id: EnvironmentId, volumes: Sequence[MountedVolume]) -> None:
+        """Give them to a sandbox in which no code has run yet; a volume that is not there is made."""
+        ...
+
+    async def measure(self, volume_ids: Sequence[VolumeId]) -> Mapping[VolumeId, int]:
+        """How many bytes files take in each; 0 where there is none."""
+        ...
+
+    async def remove(self, volume_id: VolumeId) -> None:
+        """Take it away with all that is in it; one that is not there is no error."""
+        ...
+
+
 class Runtime(Protocol):
     """What makes and ends sandboxes."""
+
+    @property
+    def copies(self) -> FileCopier:
+        """What copies files between sandboxes of it."""
+        ...
+
+    @property
+    def volumes(self) -> VolumeKeeper:
+        """The volumes that sandboxes of it can be given."""
+        ...
 
     @property
     def isolation(self) -> Isolation:
@@ -120,6 +302,10 @@ class Runtime(Protocol):
     @property
     def isolations(self) -> Collection[Isolation]:
         """Every class that it makes, known once it was started."""
+        ...
+
+    def can_pause(self, isolation: Isolation) -> bool:
+        """Whether sandboxes of a class may stand still on this machine, known once it was started."""
         ...
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
@@ -142,11 +328,22 @@ class Runtime(Protocol):
         """The tags of executions that an earlier gateway began and that can be taken up now."""
         ...
 
+    def read_note(self, environment_id: EnvironmentId, tag: str) -> bytes | None:
+        """What an earlier gateway left with the tag of a command; None when there is nothing."""
+        ...
+
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
         """Take up the execution with the request's tag, as if this gateway had begun it; None when there is none.
 
         Its time limit counts from its true beginning. A sandbox that was not expected is the caller's from then on, as
         after :meth:`create`.
+        """
+        ...
+
+    def resume_session(self, request: SessionRequest) -> RunningSession | None:
+        """Take up the session with the request's tag, in a sandbox that was expected; None when there is none.
+
+        What an earlier gateway ran in it is interrupted; one that does not get ready ends.
         """
         ...
 

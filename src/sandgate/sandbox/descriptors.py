@@ -2,22 +2,60 @@
 
 import _socket
 import array
+import os
+from contextlib import suppress
+from typing import NamedTuple
 
 _ITEM = array.array("i").itemsize
+# Source: include/uapi/asm-generic/socket.h, since Linux 6.16
+_SO_PASSRIGHTS = 83
 
 
-def receive(channel: "_socket.socket", most_descriptors: int) -> tuple[bytes, list[int]]:
-    """One message and the descriptors that came with it; an empty message is the end of the channel."""
+class Received(NamedTuple):
+    """A message, and the descriptors that came with it; ``lacked`` when this process had no room for them."""
+
+    message: bytes
+    descriptors: list[int]
+    lacked: bool = False
+
+
+def receive_or_lack(channel: "_socket.socket", most_descriptors: int) -> Received:
+    """See :func:`receive`; also tells whether none came because this process may have no more."""
     space = _socket.CMSG_SPACE(most_descriptors * _ITEM)
-    message, ancillary, _flags, _address = channel.recvmsg(65536, space, _socket.MSG_CMSG_CLOEXEC)
+    message, ancillary, flags, _address = channel.recvmsg(65536, space, _socket.MSG_CMSG_CLOEXEC)
     found = array.array("i")
     for level, kind, data in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             found.frombytes(data[: len(data) - len(data) % _ITEM])
-    return message, list(found)
+    if flags & _socket.MSG_CTRUNC:
+        for descriptor in found:
+            os.close(descriptor)
+        # As many as there was space for is what a sender of too many is given.
+        return Received(message, [], lacked=_socket.CMSG_LEN((len(found) + 1) * _ITEM) <= space)
+    return Received(message, list(found))
+
+
+def receive(channel: "_socket.socket", most_descriptors: int) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it; an empty message is the end of the channel.
+
+    None came when they were more than ``most_descriptors``, or this process may have no more: a part of them would be
+    taken for the whole.
+    """
+    message, descriptors, _lacked = receive_or_lack(channel, most_descriptors)
+    return message, descriptors
 
 
 def send(channel: "_socket.socket", message: bytes, descriptors: list[int]) -> None:
     """Send one message with descriptors."""
     rights = array.array("i", descriptors)
     channel.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if descriptors else [])
+
+
+def refuse(channel: "_socket.socket") -> None:
+    """Have nobody send descriptors to a socket.
+
+    They would be closed by this process, and what the last close of a file costs is up to who made it. Older kernels
+    have no such switch; there the filter of system calls keeps a close from waiting.
+    """
+    with suppress(OSError):
+        channel.setsockopt(_socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)

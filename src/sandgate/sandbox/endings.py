@@ -2,9 +2,14 @@
 
 import os
 import signal
+import socket
 
 from sandgate.core.execution import ErrorReport, Usage
+from sandgate.sandbox.meter import Measured
 from sandgate_agent import wire
+
+# What the service itself works in a slot around an execution: it makes the child before, and the next one after it.
+_SERVICE_US = 5000
 
 
 def exit_code_of(exited: wire.Exited) -> int:
@@ -14,11 +19,18 @@ def exit_code_of(exited: wire.Exited) -> int:
     return os.WEXITSTATUS(exited.wait_status)
 
 
-def usage_of(exited: wire.Exited | None) -> Usage:
-    """What it has used; nothing when that is not known."""
-    if exited is None:
-        return Usage(cpu_ms=0, peak_memory_bytes=0)
-    return Usage(cpu_ms=round((exited.user_us + exited.system_us) / 1000), peak_memory_bytes=exited.peak_memory_bytes)
+def usage_of(exited: wire.Exited | None, measured: Measured) -> Usage:
+    """What it has used: what was told at its end, where that agrees with what was counted, and otherwise the latter."""
+    told_us = 0 if exited is None else exited.user_us + exited.system_us
+    counted_us = measured.cpu_us
+    if counted_us is None or abs(counted_us - told_us) <= _SERVICE_US:
+        counted_us = told_us
+    elif not measured.is_whole:
+        counted_us = max(counted_us, told_us)
+    peak = measured.peak_memory_bytes
+    if peak is None:
+        peak = 0 if exited is None else exited.peak_memory_bytes
+    return Usage(cpu_ms=round(counted_us / 1000), peak_memory_bytes=peak)
 
 
 def error_of(exited: wire.Exited | None, exit_code: int | None, report: "tuple[str, str, str] | None") -> ErrorReport:
@@ -33,3 +45,11 @@ def error_of(exited: wire.Exited | None, exit_code: int | None, report: "tuple[s
     if report is not None:
         return ErrorReport(*report)
     return ErrorReport("NonZeroExit", f"exit code {exit_code}", "")
+
+
+def read_report(channel: socket.socket) -> "tuple[str, str, str] | None":
+    """What a child that has ended has said of it; None when it said nothing."""
+    try:
+        return wire.parse_report(channel.recv(wire.REPORT_LIMIT + 1, socket.MSG_DONTWAIT))
+    except OSError:
+        return None

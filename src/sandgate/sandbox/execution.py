@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import termios
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from functools import partial
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
-from sandgate.sandbox.endings import error_of, exit_code_of, usage_of
+from sandgate.sandbox.endings import error_of, exit_code_of, read_report, usage_of
 from sandgate.sandbox.kept_output import Spool
+from sandgate.sandbox.meter import NOTHING, Metering
 from sandgate.sandbox.output import OutputStream
 from sandgate.sandbox.payload import make_payload
+from sandgate.sandbox.timed import Timed
 from sandgate_agent import wire
 
 # Short executions are read once, at their end; from here on output is read as it comes.
@@ -52,12 +53,17 @@ class WaitingChild:
         os.close(self.stderr)
 
 
-class ZygoteExecution:
+class ZygoteExecution(Timed):
     """See :class:`sandgate.sandbox.base.RunningExecution`. ``is_last``: none is expected to follow in the sandbox.
+    ``metering`` is set by whoever starts it, where there is something that counts.
 
     ``tag`` is what a later gateway may take it up by. With ``spool`` its output and its answer are left where that one
     finds them.
     """
+
+    # Whether it is kept for a later gateway before it has what it is to do, and sent that again by one.
+    _is_kept_first = True
+    is_command = False
 
     def __init__(
         self,
@@ -66,6 +72,7 @@ class ZygoteExecution:
         was_out_of_memory: Callable[[int], Awaitable[bool]],
         spool: Spool | None = None,
     ) -> None:
+        super().__init__(request.timeout_s)
         self._payload = make_payload(request)
         self.is_last = request.is_last
         self.tag = request.tag
@@ -81,7 +88,6 @@ class ZygoteExecution:
         self._left_files: bool | None = None
         self._answer = b""
         self._outputs: bytes | None = None
-        self._timeout_s = request.timeout_s
         self._limits = limits
         self._was_out_of_memory = was_out_of_memory
         self._result: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
@@ -92,7 +98,7 @@ class ZygoteExecution:
         self._judging: asyncio.Future[None] | None = None
         self._counting: asyncio.Future[bool] | None = None
         self._alone = True
-        self._started = 0.0
+        self.metering: Metering | None = None
         self._kills_before = 0
 
     # For whoever waits
@@ -104,11 +110,6 @@ class ZygoteExecution:
     def cancel(self) -> None:
         """See :class:`sandgate.sandbox.base.RunningExecution`."""
         self._end(ExecutionStatus.CANCELLED)
-
-    @property
-    def age_s(self) -> float:
-        """How long ago it began."""
-        return time.perf_counter() - self._started
 
     @property
     def ended(self) -> bool:
@@ -137,7 +138,7 @@ class ZygoteExecution:
         self._kills_before = kills_before
         self._take(child, kill, 0.0)
         self._keep = keep
-        if len(self._payload) <= _SENT_AT_ONCE_BYTES:
+        if self._is_kept_first and len(self._payload) <= _SENT_AT_ONCE_BYTES:
             # Before the code: whoever comes after this gateway finds the execution if it has begun.
             self._let_be_kept()
         self._send()
@@ -155,7 +156,7 @@ class ZygoteExecution:
         self._take(child, kill, age_s)
         if self._spool is not None:
             self._spool.recover()
-        if not has_ended and len(self._payload) <= _SENT_AT_ONCE_BYTES:
+        if self._is_kept_first and not has_ended and len(self._payload) <= _SENT_AT_ONCE_BYTES:
             self._send_again()
         self._payload = b""
 
@@ -181,11 +182,8 @@ class ZygoteExecution:
             child.channel.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
         if self._tap is not None:
             self._tap.open({"stdout": self._stdout, "stderr": self._stderr})
-        self._started = time.perf_counter() - age_s
-        self._timers = [
-            loop.call_later(max(0.0, self._timeout_s - age_s), self._end, ExecutionStatus.TIMED_OUT),
-            loop.call_later(_WATCH_AFTER_S if self._watcher is None else 0.0, self._watch),
-        ]
+        self._begin_time(age_s)
+        self._timers = [loop.call_later(_WATCH_AFTER_S if self._watcher is None else 0.0, self._watch)]
         if self._watcher is not None:
             self._watcher.begin()
 
@@ -260,6 +258,12 @@ class ZygoteExecution:
         self._answer += part
         return bool(part)
 
+    def _over(self) -> None:
+        self._end(ExecutionStatus.TIMED_OUT)
+
+    def _has_ended(self) -> bool:
+        return self.ended
+
     def _on_flood(self) -> None:
         self._end(ExecutionStatus.OUTPUT_LIMIT)
 
@@ -303,7 +307,7 @@ class ZygoteExecution:
 
     def _had_time(self, exited: wire.Exited | None) -> bool:
         """Whether it can have used up the memory."""
-        lasted_s = time.perf_counter() - self._started if self._started > 0 else 0.0
+        lasted_s = self.age_s if self._started > 0 else 0.0
         worked_s = lasted_s if exited is None else (exited.user_us + exited.system_us) / 1e6
         return lasted_s >= _LONG_S or min(lasted_s, worked_s) >= _SLOW_S
 
@@ -332,16 +336,16 @@ class ZygoteExecution:
         loop.remove_writer(child.channel.fileno())
         if self._has_data:
             loop.remove_reader(child.channel.fileno())
-            report = self._read_rest(child.channel)
-        else:
-            report = _read_report(child.channel)
+        report = self._read_end(child.channel)
         child.channel.close()
         self._stdout.finish()
         self._stderr.finish()
         return report
 
-    def _read_rest(self, channel: socket.socket) -> "tuple[str, str, str] | None":
+    def _read_end(self, channel: socket.socket) -> "tuple[str, str, str] | None":
         """Read what is left of the outputs, and the report after them."""
+        if not self._has_data:
+            return read_report(channel)
         before = -1
         while before != len(self._answer):
             before = len(self._answer)
@@ -351,6 +355,7 @@ class ZygoteExecution:
         return wire.parse_report(report)
 
     def _timers_off(self) -> None:
+        self._forget_limit()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -373,8 +378,8 @@ class ZygoteExecution:
             stdout_truncated=started and self._stdout.truncated,
             stderr_truncated=started and self._stderr.truncated,
             error=error_of(exited, exit_code, report) if status is ExecutionStatus.FAILED else None,
-            duration_s=time.perf_counter() - self._started if started else 0.0,
-            usage=usage_of(exited),
+            duration_s=self.age_s if started else 0.0,
+            usage=usage_of(exited, NOTHING if self.metering is None else self.metering.end()),
             outputs=self._outputs if status is ExecutionStatus.COMPLETED else None,
             left_files=started and self._has_data and self._left_files is not False,
             is_tidy=not (started and self._has_data) or self._left_files is not None,
@@ -384,10 +389,3 @@ class ZygoteExecution:
         if self._judging is None and self._had_time(exited):
             # It may have borne a kill, which must not be laid to the next one.
             self._counting = asyncio.ensure_future(self._was_out_of_memory(self._kills_before))
-
-
-def _read_report(channel: socket.socket) -> "tuple[str, str, str] | None":
-    try:
-        return wire.parse_report(channel.recv(wire.REPORT_LIMIT + 1, socket.MSG_DONTWAIT))
-    except OSError:
-        return None

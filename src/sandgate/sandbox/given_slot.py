@@ -4,9 +4,10 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 
+from sandgate.sandbox.child_ends import open_child, without_rights
 from sandgate.sandbox.execution import WaitingChild
 from sandgate.sandbox.offer import Offer, make_offer
-from sandgate.sandbox.slot import Running, Slot, open_child, without_rights
+from sandgate.sandbox.slot import Running, Slot
 from sandgate_agent import wire
 
 _RETRY_S = 0.02

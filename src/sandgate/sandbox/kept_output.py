@@ -65,6 +65,22 @@ class Keeping:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
+    def note(self, environment_id: str, tag: str, text: bytes) -> None:
+        """Leave a later gateway word of what it takes up. Raises nothing: without it there is nothing to take up."""
+        with suppress(OSError):
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = self.path(environment_id, tag, "note")
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(text)
+
+    def read_note(self, environment_id: str, tag: str) -> bytes | None:
+        """What an earlier gateway has left."""
+        try:
+            return self.path(environment_id, tag, "note").read_bytes()
+        except OSError:
+            return None
+
     def forget(self, environment_id: str, tag: str = "") -> None:
         """Remove the files of an environment, or of one execution in it."""
         for path in self._folder.glob(f"{environment_id}.{_short(tag)}.*" if tag else f"{environment_id}.*"):
@@ -239,6 +255,7 @@ class KeptOutputStream(OutputStream):
         self._open = False
         os.close(self._descriptor)
         self._close_file()
+        self._let_go()
 
 
 class Spool:

@@ -4,15 +4,67 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
-from sandgate.sandbox.launcher.client import Answer
-from sandgate.sandbox.slot import open_child
+from sandgate.sandbox.child_ends import open_child
+from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.launcher.client import Reply
+from sandgate.sandbox.slot import Interruptible, Slot
 from sandgate_agent import wire
 
 # An execution's socket and its two pipes; what comes beyond is the control socket of its slot.
 _CHILD_DESCRIPTORS = 3
+
+
+class Keep(Protocol):
+    """Has a child's ends kept for a later gateway."""
+
+    def __call__(self, tag: str, child: WaitingChild, slot: Slot, kills: int, /, *, is_command: bool) -> None:
+        """Keep them; those of a command as long as the sandbox lives, others while a gateway holds them."""
+        ...
+
+
+def keep_nothing(_tag: str, _child: WaitingChild, _slot: Slot, _kills: int, *, is_command: bool) -> None:
+    """Nobody comes later."""
+
+
+class Resumable(Protocol):
+    """What can go on with a child that an earlier gateway had: an execution, or a session."""
+
+    @property
+    def is_command(self) -> bool:
+        """See ``Running``."""
+        ...
+
+    def stand_still(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def go_on(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def resume(
+        self, child: WaitingChild, age_s: float, kill: Callable[[], None], kills_before: int, *, has_ended: bool
+    ) -> None:
+        """The child is its own from now on."""
+        ...
+
+    def share(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def end_for_memory(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def on_exited(self, exited: wire.Exited) -> None:
+        """See ``Running``."""
+        ...
+
+    def on_lost(self) -> None:
+        """See ``Running``."""
+        ...
 
 
 class LeftBehind:
@@ -28,12 +80,17 @@ class LeftBehind:
         self._lost = False
         self._shared = False
         self._takes_too_much = False
-        self._execution: ZygoteExecution | None = None
+        self._execution: Resumable | None = None
 
     @property
     def age_s(self) -> float:
         """How long ago it was begun."""
         return time.monotonic() - self._since
+
+    @property
+    def is_command(self) -> bool:
+        """See ``ZygoteExecution``; it is known once somebody takes it up."""
+        return self._execution is not None and self._execution.is_command
 
     def share(self) -> None:
         """See ``ZygoteExecution``."""
@@ -53,13 +110,28 @@ class LeftBehind:
         if self._execution is not None:
             self._execution.on_exited(exited)
 
+    def stand_still(self) -> None:
+        """Only who takes it up keeps its time."""
+        if self._execution is not None:
+            self._execution.stand_still()
+
+    def go_on(self) -> None:
+        """See :meth:`stand_still`."""
+        if self._execution is not None:
+            self._execution.go_on()
+
+    def on_interrupted(self) -> None:
+        """See ``SandboxSession``."""
+        if isinstance(self._execution, Interruptible):
+            self._execution.on_interrupted()
+
     def on_lost(self) -> None:
         """See ``ZygoteExecution``."""
         self._lost = True
         if self._execution is not None:
             self._execution.on_lost()
 
-    def take_up(self, execution: ZygoteExecution, kill: Callable[[], None]) -> None:
+    def take_up(self, execution: Resumable, kill: Callable[[], None]) -> None:
         """From now on ``execution`` is told what happens to it; ``kill`` kills it and all that it has started."""
         self._execution = execution
         if self._shared:
@@ -95,16 +167,13 @@ class LeftSlot:
             left.close()
 
 
-def read_left(answer: Answer) -> dict[int, LeftSlot]:
-    """What an answer to ``adopt`` says was left, by slot; its first descriptor stays in the answer."""
-    descriptors = answer.descriptors[1:]
-    del answer.descriptors[1:]
+def read_left(answer: Reply) -> dict[int, LeftSlot]:
+    """What an answer to ``adopt`` says was left, by slot; what is the sandbox's own stays in the answer."""
     slots: dict[int, LeftSlot] = {}
-    for part in answer.parts:
-        if "kept" not in part:
-            continue
-        ends, descriptors = descriptors[: part["ends"]], descriptors[part["ends"] :]
-        _add(slots, part["kept"], ends)
+    for part, received in zip(answer.parts, answer.received, strict=True):
+        if "kept" in part:
+            _add(slots, part["kept"], list(received))
+            received.clear()
     return slots
 
 
@@ -117,7 +186,7 @@ def _add(slots: dict[int, LeftSlot], facts: Mapping[str, Any], ends: list[int]) 
         control.close()
     try:
         child = open_child(int(facts["child"]), ends)
-    except wire.WireError:
+    except (wire.WireError, OSError):
         for end in ends:
             os.close(end)
         return

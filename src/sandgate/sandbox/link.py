@@ -9,42 +9,50 @@ import itertools
 import os
 import socket
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 
-from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
+from sandgate.core.session import SessionRequest, SessionStatus
+from sandgate.sandbox import stall
+from sandgate.sandbox.adoption import Adoption
 from sandgate.sandbox.base import SandboxUsage
-from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.execution import ZygoteExecution
 from sandgate.sandbox.given_slot import GivenSlot
-from sandgate.sandbox.kept_output import Keeping, Spool
+from sandgate.sandbox.inner_network import InnerNetwork
+from sandgate.sandbox.kept_output import Keeping
 from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
-from sandgate.sandbox.left_behind import LeftBehind, LeftSlot
-from sandgate.sandbox.slot import Slot
+from sandgate.sandbox.left_behind import Keep, LeftBehind, keep_nothing
+from sandgate.sandbox.line import Line
+from sandgate.sandbox.making import ExecutionMaker
+from sandgate.sandbox.meter import Meter
+from sandgate.sandbox.session import SandboxSession, as_it_is
+from sandgate.sandbox.slot import Running, Slot, Startable
+from sandgate.sandbox.stall import StallWatch
+from sandgate.sandbox.standstill import Standstill
 from sandgate_agent import wire
 
-QUEUE_LIMIT = 256
 _IDLE_SLOT_S = 10.0
 _RETRY_S = 0.02
+# A session that has just begun has the machine for itself so long.
+_SPARE_SLOT_S = 0.05
 _ADOPT_LIMIT_S = 5.0
 # How long the next child waits while the runtime has more urgent things to do than to make it.
 _HOLD_S = 0.02
 _MOST_HOLDS = 10
-# With nothing running, a sandbox that offers no child for so long will not come back.
-_STALL_LIMIT_S = 30.0
 
 
-class SandboxLink:
+class SandboxLink(Adoption):
     """See :class:`sandgate.sandbox.base.Sandbox`.
 
-    ``add_slot()`` makes another slot and answers its control socket, ``usage()`` answers what this sandbox uses,
-    ``extend(seconds)`` moves its end, ``keep(tag, child, slot, kills)`` has a child's ends kept for a later gateway,
-    ``let_go(tag)`` no longer, ``is_busy()`` tells whether the machine has more urgent things to do than to make a child
-    that nobody has asked for yet.
+    ``add_slot()`` makes another slot and answers its control socket and what counts its time, ``counters`` count for
+    the whole sandbox (see :class:`Meter`; all are this object's from here on), ``usage(looks_inside)`` answers what it
+    uses, ``extend(seconds)`` moves its end, ``keep`` has a child's ends kept for a later gateway, ``let_go(tag)`` no
+    longer, ``is_busy()`` tells whether the machine has more urgent things to do than to make a child that nobody has
+    asked for yet.
     """
 
     def __init__(
@@ -53,39 +61,51 @@ class SandboxLink:
         control: socket.socket,
         limits: Limits,
         *,
-        add_slot: Callable[[], Awaitable[socket.socket]],
-        usage: Callable[[], Awaitable[SandboxUsage]],
+        add_slot: Callable[[], Awaitable[tuple[socket.socket, Sequence[int]]]],
+        usage: Callable[[bool], Awaitable[SandboxUsage]],
         extend: Callable[[float], Awaitable[None]],
-        keep: Callable[[str, WaitingChild, Slot, int], None] = lambda _tag, _child, _slot, _kills: None,
+        standstill: Standstill,
+        keep: Keep = keep_nothing,
         let_go: Callable[[str], None] = lambda _tag: None,
         keeping: Keeping | None = None,
         is_busy: Callable[[], bool] = lambda: False,
         slot_type: type[Slot] = Slot,
+        counters: Sequence[int] = (),
+        network: InnerNetwork | None = None,
     ) -> None:
         self._environment_id = environment_id
         self._limits = limits
+        self._network = network
         self._add_slot = add_slot
         self._usage = usage
         self._extend = extend
         self._keep = keep
         self._let_go = let_go
         self._keeping = keeping
+        self._maker = ExecutionMaker(environment_id, self._was_out_of_memory, keeping, network)
         # What a later gateway may take up, and what an earlier one has left, with its slot; both by tag.
         self._tagged: dict[str, ZygoteExecution] = {}
         self._left: dict[str, tuple[LeftBehind, Slot]] = {}
+        # Of sessions.
+        self._noted: set[str] = set()
         self._is_busy = is_busy
         self._holding: asyncio.TimerHandle | None = None
         self._slot_type = slot_type
         self._first = slot_type(control, self._on_ready, self._on_slot_lost)
         self._slots = [self._first]
+        self.standstill = standstill.of(self._running, self._make_execution)
         self._places = itertools.count(1)
-        self._waiting: deque[ZygoteExecution] = deque()
+        self._waiting = Line()
         self._adding: set[asyncio.Task[None]] = set()
+        self._meter = Meter(counters)
         self._kills = 0
         self._failure: str | None = None
         self._sweep: asyncio.TimerHandle | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        self._progressed_at = time.monotonic()
+        self._stall = StallWatch(
+            lambda: bool(self._waiting),
+            self._is_at_work,
+            self._on_stall,
+        )
 
     @property
     def environment_id(self) -> EnvironmentId:
@@ -93,88 +113,38 @@ class SandboxLink:
         return self._environment_id
 
     @property
+    def network(self) -> InnerNetwork:
+        """See :class:`sandgate.sandbox.base.Sandbox`."""
+        assert self._network is not None  # noqa: S101 - only some tests do without one
+        return self._network
+
+    @property
     def failure(self) -> str | None:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         return self._failure
+
+    @property
+    def is_idle(self) -> bool:
+        """See :class:`sandgate.sandbox.base.Sandbox`."""
+        return not self._waiting and all(map(_is_resting, self._running()))
+
+    def _is_at_work(self) -> bool:
+        """Whether there is a reason for nothing to go on."""
+        busy = any(slot.running is not None or slot.lacks_room for slot in self._slots_of_code())
+        return self.standstill.is_on or busy
+
+    def _running(self) -> list[Running]:
+        return [slot.running for slot in self._slots if slot.running is not None]
 
     def take_up(self, ends: list[int]) -> None:
         """A child was asked for before this gateway knew of the sandbox: these are its ends, if there are any."""
         try:
             if ends and isinstance(self._first, GivenSlot):
                 self._first.take_up(ends)
-        except wire.WireError as error:
+        except (wire.WireError, OSError) as error:
             for end in ends:
                 os.close(end)
             self.fail(f"its first child cannot be reached: {error}")
-
-    async def adopt(self, left: Mapping[int, LeftSlot] = MappingProxyType({})) -> None:
-        """Make the sandbox forget what it ran for an earlier gateway, but what was left to be taken up.
-
-        Raises ``SandboxFailed``.
-        """
-        self._places = itertools.count(max(left, default=0) + 1)
-        others = dict(left)
-        first = others.pop(0, None)
-        try:
-            if first is None:
-                await self._first.reset(_ADOPT_LIMIT_S)
-            else:
-                await self._go_on_in(self._first, first)
-        except SandboxFailed:
-            for found in others.values():
-                found.close()
-            raise
-        for found in others.values():
-            with suppress(SandboxFailed):
-                await self._go_on_in(self._make_slot(found), found)
-        await self._was_out_of_memory(0)
-
-    def _make_slot(self, left: LeftSlot) -> Slot:
-        """Right before it is told to go on: what was said to the earlier gateway is skipped only after that."""
-        assert left.control is not None  # noqa: S101 - only the first slot comes without one
-        slot = self._slot_type(left.control, self._on_ready, self._on_slot_lost, left.place)
-        self._slots.append(slot)
-        return slot
-
-    async def _go_on_in(self, slot: Slot, left: LeftSlot) -> None:
-        """Raises ``SandboxFailed``; then what was left in it is lost."""
-        self._left |= {execution.tag: (execution, slot) for execution in left.executions}
-        try:
-            await slot.resume({execution.number: execution for execution in left.executions}, _ADOPT_LIMIT_S)
-        except SandboxFailed:
-            slot.close()
-            if slot in self._slots[1:]:
-                self._slots.remove(slot)
-            for execution in left.executions:
-                execution.on_lost()
-            raise
-
-    @property
-    def left(self) -> Collection[str]:
-        """The tags of what an earlier gateway has left."""
-        return self._left.keys()
-
-    def resume(self, request: ExecutionRequest, limits: Limits) -> ZygoteExecution | None:
-        """Go on with what an earlier gateway began under the request's tag; None when there is nothing."""
-        left, slot = self._left.pop(request.tag or "", (None, self._first))
-        if left is None:
-            return None
-        self._limits = limits
-        execution = self._make_execution(request)
-        if len(self._slots) > 1 or self._left:
-            execution.share()
-        left.take_up(execution, lambda: slot.kill(left.number))
-        return execution
-
-    def drop(self, tag: str) -> None:
-        """End what an earlier gateway left under this tag, for which nobody asks."""
-        left, slot = self._left.pop(tag, (None, self._first))
-        if left is not None:
-            slot.kill(left.number)
-            left.close()
-            self.let_go(tag)
-            if self._keeping is not None:
-                self._keeping.forget(self._environment_id, tag)
 
     def lose(self, tag: str) -> None:
         """The launcher has killed the execution with this tag."""
@@ -187,37 +157,66 @@ class SandboxLink:
         execution = self._tagged.pop(tag, None)
         if execution is not None:
             execution.forget()
+            if execution.is_command and self._keeping is not None:
+                self._keeping.forget(self._environment_id, tag)
 
     def execute(self, request: ExecutionRequest) -> ZygoteExecution:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
-        if self._failure is not None:
-            raise SandboxFailed(f"The sandbox has ended: {self._failure}", {"reason": self._failure})
-        if len(self._waiting) >= QUEUE_LIMIT:
-            # Those that were cancelled meanwhile wait for nothing.
-            self._waiting = deque(each for each in self._waiting if not each.ended)
-        if len(self._waiting) >= QUEUE_LIMIT:
-            raise TooManyExecutions(
-                f"{QUEUE_LIMIT} executions wait in this environment already; try again when some have ended.",
-                {"limit": QUEUE_LIMIT},
-            )
+        self._check_alive()
+        self._waiting.check_room()
         execution = self._make_execution(request)
-        ready = next((slot for slot in self._slots if slot.is_ready), None)
-        if ready is not None and not self._waiting:
-            self._start(ready, execution)
-        else:
-            self._waiting.append(execution)
-            self._ask_for_next()
-            self._ask_for_slots()
-            self._watch_for_stall()
+        self._begin(execution)
         return execution
 
-    def _make_execution(self, request: ExecutionRequest) -> ZygoteExecution:
-        tag, spool = request.tag, None
-        if tag is not None and self._keeping is not None:
-            spool = Spool(self._keeping, self._environment_id, tag)
-        execution = ZygoteExecution(request, self._limits, self._was_out_of_memory, spool)
+    def open_session(self, request: SessionRequest) -> SandboxSession:
+        """See :class:`sandgate.sandbox.base.Sandbox`."""
+        self._check_alive()
+        session = self._make_session(request)
+        if request.tag is not None and self._keeping is not None:
+            self._keeping.note(self._environment_id, request.tag, request.note)
+        self._begin(session)
+        return session
+
+    def _make_session(self, request: SessionRequest) -> SandboxSession:
+        surround = as_it_is if self._network is None else self._network.surround
+        session = SandboxSession(request, self._limits, self._was_out_of_memory, surround)
+        tag = request.tag
         if tag is not None:
-            self._tagged[tag] = execution
+            self._noted.add(tag)
+            session.on_over(lambda: self._forget_session(tag))
+        return session
+
+    def _forget_session(self, tag: str) -> None:
+        """It has ended; when it did with this gateway, what was kept of it is for the next one."""
+        if self._failure is None:
+            self._let_go(tag)
+            self._forget_note(tag)
+
+    def _forget_note(self, tag: str) -> None:
+        self._noted.discard(tag)
+        if self._keeping is not None:
+            self._keeping.forget(self._environment_id, tag)
+
+    def _check_alive(self) -> None:
+        """Raises ``SandboxFailed``."""
+        if self._failure is not None:
+            raise SandboxFailed(f"The sandbox has ended: {self._failure}", {"reason": self._failure})
+
+    def _begin(self, execution: Startable) -> None:
+        """Now, or when there is a child for it."""
+        ready = next((slot for slot in self._slots if slot.is_ready), None)
+        if ready is not None and (execution.is_command or not (self._waiting or self._is_full)):
+            self._start(ready, execution)
+        else:
+            self._waiting.add(execution)
+            self._ask_for_next()
+            self._ask_for_slots()
+            self._stall.begin()
+
+    def _make_execution(self, request: ExecutionRequest) -> ZygoteExecution:
+        execution = self._maker.make(request, self._limits)
+        if request.tag is not None:
+            self._tagged[request.tag] = execution
         return execution
 
     async def extend(self, lifetime_s: float) -> None:
@@ -226,11 +225,11 @@ class SandboxLink:
 
     async def usage(self) -> SandboxUsage:
         """See :class:`sandgate.sandbox.base.Sandbox`."""
-        return await self._usage()
+        return await self._usage(True)
 
     async def _was_out_of_memory(self, kills_before: int) -> bool:
         try:
-            used = await self._usage()
+            used = await self._usage(False)
         except (LauncherUnavailable, SandboxFailed):
             # Nothing is known without the launcher.
             return self._kills > kills_before
@@ -242,36 +241,71 @@ class SandboxLink:
     def _ask_for_slots(self) -> None:
         """Ask for as many slots as executions wait, beyond those that are getting ready, within the limit."""
         coming = len(self._adding) + sum(1 for slot in self._slots if slot.running is None and not slot.is_ready)
-        room = self._limits.concurrent_executions - len(self._slots) - len(self._adding)
+        # Commands and sessions have slots of their own: what is executed is not to wait for them.
+        commands = self._waiting.count_commands() + len(self._slots) - len(self._slots_of_code())
+        room = self._limits.concurrent_executions + commands - len(self._slots) - len(self._adding)
         for _slot in range(min(room, len(self._waiting) - coming)):
-            task = asyncio.ensure_future(self._add())
-            self._adding.add(task)
-            task.add_done_callback(self._adding.discard)
+            self._add_one()
+
+    def _slots_of_code(self) -> list[Slot]:
+        """Those in which nothing stays."""
+        return [slot for slot in self._slots if not slot.runs_command]
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether as much code runs as may, though there are slots: those are for what stays."""
+        limit = self._limits.concurrent_executions
+        return len(self._slots) > limit and sum(slot.running is not None for slot in self._slots_of_code()) >= limit
+
+    def _add_one(self) -> None:
+        task = asyncio.ensure_future(self._add())
+        self._adding.add(task)
+        task.add_done_callback(self._adding.discard)
 
     async def _add(self) -> None:
         """Add a slot, or try again as long as somebody waits: an execution may hold all processes now."""
-        while self._failure is None and self._waiting:
+        while self._failure is None and (self._waiting or not self._slots_of_code()):
+            await self.standstill.wait_for_end()
             try:
-                control = await self._add_slot()
+                control, counters = await self._add_slot()
             except (SandboxFailed, LauncherUnavailable):
+                if not self._waiting:
+                    # Whoever comes will ask again.
+                    return
                 await asyncio.sleep(_RETRY_S)
                 continue
+            place = next(self._places)
+            for counter in counters:
+                self._meter.add(place, counter)
             if self._failure is not None:
                 control.close()
+                self._meter.close()
                 return
-            self._slots.append(self._slot_type(control, self._on_ready, self._on_slot_lost, next(self._places)))
+            self._slots.append(self._slot_type(control, self._on_ready, self._on_slot_lost, place))
             return
 
-    def _start(self, slot: Slot, execution: ZygoteExecution) -> None:
+    def _start(self, slot: Slot, execution: Startable) -> None:
         others = [other.running for other in self._slots if other.running is not None]
         for each in [*others, execution] if others else ():
             each.share()
         busy = self._is_busy()
         tag = execution.tag
-        keep = None if tag is None else lambda child: self._keep(tag, child, slot, self._kills)
+        is_command = execution.is_command
+        keep = None if tag is None else lambda child: self._keep(tag, child, slot, self._kills, is_command=is_command)
+        if isinstance(execution, SandboxSession):
+            execution.measured_by(partial(self._meter.begin, slot.place))
+            asyncio.get_running_loop().call_later(_SPARE_SLOT_S, self._provide_slot)
+        elif isinstance(execution, ZygoteExecution):
+            execution.metering = self._meter.begin(slot.place)
         slot.start(execution, self._kills, hold=busy or execution.is_last, keep=keep)
+        self.standstill.admit(execution)
         if busy and not execution.is_last and self._holding is None:
             self._hold(_MOST_HOLDS)
+
+    def _provide_slot(self) -> None:
+        """A session keeps its slot, and the next execution is not to wait for another one to be made."""
+        if not self._slots_of_code() and not self._adding and self._failure is None:
+            self._add_one()
 
     def _hold(self, times: int) -> None:
         self._holding = asyncio.get_running_loop().call_later(_HOLD_S, self._end_hold, times - 1)
@@ -288,27 +322,19 @@ class SandboxLink:
         for slot in self._slots:
             slot.ask_for_next()
 
-    def _watch_for_stall(self) -> None:
-        if self._watch is None and self._failure is None:
-            self._progressed_at = time.monotonic()
-            self._watch = asyncio.get_running_loop().call_later(_STALL_LIMIT_S, self._check_for_stall)
-
-    def _check_for_stall(self) -> None:
-        """Nobody may wait for ever on a sandbox that is alive and does nothing."""
-        self._watch = None
-        busy = any(slot.running is not None for slot in self._slots)
-        if self._waiting and not busy and time.monotonic() - self._progressed_at >= _STALL_LIMIT_S:
-            self.fail(f"it started no process within {_STALL_LIMIT_S:.0f} seconds")
-        elif self._waiting:
-            self._watch_for_stall()
+    def _on_stall(self) -> None:
+        """What stays in it may hold all processes, and is not to end because others cannot begin."""
+        if len(self._slots_of_code()) < len(self._slots):
+            self._waiting.lose()
+        else:
+            self.fail(f"it started no process within {stall.LIMIT_S:.0f} seconds")
 
     def _on_ready(self, slot: Slot) -> None:
-        self._progressed_at = time.monotonic()
-        while self._waiting:
-            execution = self._waiting.popleft()
-            if not execution.ended:
-                self._start(slot, execution)
-                return
+        self._stall.note_progress()
+        following = self._waiting.take(only_commands=self._is_full)
+        if following is not None:
+            self._start(slot, following)
+            return
         slot.idle_since = time.monotonic()
         if len(self._slots) > 1 and self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_IDLE_SLOT_S, self._close_idle)
@@ -318,8 +344,9 @@ class SandboxLink:
         self._sweep = None
         before = time.monotonic() - _IDLE_SLOT_S * 0.9
         for slot in self._slots[1:]:
-            if slot.is_ready and slot.idle_since < before:
+            if slot.is_ready and slot.idle_since < before and len(self._slots_of_code()) > 1:
                 self._slots.remove(slot)
+                self._meter.remove(slot.place)
                 slot.close()
         if len(self._slots) > 1 and self._failure is None:
             self._sweep = asyncio.get_running_loop().call_later(_IDLE_SLOT_S, self._close_idle)
@@ -329,40 +356,45 @@ class SandboxLink:
             self.fail("its process 1 ended")
         elif slot in self._slots:
             self._slots.remove(slot)
+            self._meter.remove(slot.place)
             self._ask_for_slots()
 
     def end_for_memory(self) -> None:
         """The sandbox uses more than it may: end what runs in it, because nobody can tell which of them it is."""
-        for slot in self._slots:
-            if slot.running is not None:
-                slot.running.end_for_memory()
+        for running in self._running():
+            running.end_for_memory()
 
     def fail(self, reason: str) -> None:
         """It has ended: everything that ran or waited in it is lost. The first reason stands."""
         if self._failure is not None:
             return
         self._failure = reason
+        self.standstill.close()
+        if self._network is not None:
+            self._network.forget()
         if reason == OUT_OF_MEMORY:
             self.end_for_memory()
-        for timer in (self._sweep, self._watch, self._holding):
+        self._stall.close()
+        for timer in (self._sweep, self._holding):
             if timer is not None:
                 timer.cancel()
         for slot in self._slots:
             slot.close()
-        while self._waiting:
-            self._waiting.popleft().on_lost()
+        self._meter.close()
+        self._waiting.lose()
 
     def forget(self) -> Collection[str]:
         """The sandbox is ended for good: nobody will take up what it ran; answers under which tags it did."""
-        tags = [*self._tagged, *self._left]
+        tags = [*self._tagged, *self._left, *self._noted]
+        for tag in tuple(self._noted):
+            self._forget_note(tag)
         for execution in self._tagged.values():
             execution.forget()
         self._tagged.clear()
         self.leave()
         return tags
 
-    def leave(self) -> None:
-        """What an earlier gateway left is for a later one."""
-        for left, _slot in self._left.values():
-            left.close()
-        self._left.clear()
+
+def _is_resting(running: Running) -> bool:
+    """Whether it is a session that waits for code."""
+    return isinstance(running, SandboxSession) and running.status is SessionStatus.IDLE

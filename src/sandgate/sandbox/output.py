@@ -1,7 +1,10 @@
 """Reads what an execution writes, from its own pipes, and keeps a bounded part of it."""
 
 import asyncio
+import fcntl
 import os
+import sys
+import termios
 from collections.abc import Callable
 
 from sandgate.core.execution import OutputSink
@@ -14,6 +17,12 @@ _PAUSE_S = 0.002
 _DROP_PAUSE_S = 0.001
 # The largest pipe that an unprivileged process can make; what the last read may find at the end.
 LARGEST_PIPE_BYTES = 1 << 20
+
+
+def bytes_in(pipe: int) -> int:
+    """How much there is to be read, at most what any pipe holds."""
+    counted = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return min(int.from_bytes(counted, sys.byteorder), LARGEST_PIPE_BYTES)
 
 
 Take = Callable[[bytes, Callable[[], None]], bool]
@@ -44,6 +53,7 @@ class OutputStream:
         self._has_room = True
         self._kept = bytearray()
         self._dropped_bytes = 0
+        self._read_bytes = _READ_BYTES
         self._watched = False
         self._open = True
         self.on_kept: Callable[[bytes], None] | None = None
@@ -72,7 +82,7 @@ class OutputStream:
     def _read(self) -> int:
         """Read once; the number of bytes, 0 at the end, -1 when there is nothing now."""
         try:
-            data = os.read(self._descriptor, _READ_BYTES)
+            data = os.read(self._descriptor, self._read_bytes)
         except BlockingIOError:
             return -1
         if self._sink is not None:
@@ -99,11 +109,11 @@ class OutputStream:
 
     def _on_readable(self) -> None:
         length = self._read()
-        if length == 0 or not self._has_room:
-            self._unwatch()
-        elif self._is_flooded:
+        if self._is_flooded:
             self._unwatch()
             self._on_flood()
+        elif length == 0 or not self._has_room:
+            self._unwatch()
         elif self._dropped_bytes and self._take_all is None:
             self._rest(_DROP_PAUSE_S)
         elif length < _DRIBBLE_BYTES:
@@ -117,14 +127,53 @@ class OutputStream:
         """Read what is left in the pipe and close it; nobody writes any more, or nobody may."""
         if not self._open:
             return
+        self._end(LARGEST_PIPE_BYTES)
+        os.close(self._descriptor)
+        if self._sink is not None:
+            self._sink.close()
+        self._let_go()
+
+    def release(self) -> None:
+        """Read what is in the pipe at this moment, and leave it to others: what is written from now on is theirs."""
+        if self._open:
+            self._end(bytes_in(self._descriptor))
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Hold nobody who holds this: all that was written would wait for the collector, which seldom looks."""
+        self._on_flood = _ignore
+        self._sink = self._take_all = self.on_kept = None
+
+    def _end(self, left: int) -> None:
         self._unwatch()
         self._open = False
-        left = LARGEST_PIPE_BYTES
-        while left > 0:
+        self._read_up_to(left)
+
+    def _read_up_to(self, left: int) -> None:
+        while left > 0 and (self._has_room or not self._open):
+            self._read_bytes = min(left, _READ_BYTES)
             length = self._read()
             if length <= 0:
                 break
             left -= length
-        os.close(self._descriptor)
-        if self._sink is not None:
-            self._sink.close()
+        self._read_bytes = _READ_BYTES
+
+    def catch_up(self) -> None:
+        """Read what is in the pipe at this moment, unless the next piece has to wait."""
+        if self._open and self._has_room:
+            self._read_up_to(bytes_in(self._descriptor))
+            if not self._has_room:
+                self._unwatch()
+
+    def tolerate(self) -> None:
+        """What is more than may be dropped is dropped all the same: somebody sees to it that there is an end.
+
+        Nobody is told of it any more, or what comes until then would pile up where it is told.
+        """
+        self._drop_bytes = sys.maxsize
+        self._take_all = None
+        self.watch()
+
+
+def _ignore() -> None:
+    """Nothing comes any more."""

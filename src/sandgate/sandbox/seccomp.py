@@ -207,7 +207,7 @@ def _add_checked(builder: _Builder) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Verdict:
     """What to answer to a call whose arguments at the places are the values, in their lower 32 bits.
 
     ``given`` is the place of a pointer that must not be null besides.
@@ -219,23 +219,23 @@ class _Answer:
 
 
 # libseccomp has no "every value but these" in 32 bits, and 32 bits of these arguments are all that the kernel looks at.
-_ANSWERED: Mapping[str, Sequence[_Answer]] = {
+_ANSWERED: Mapping[str, Sequence[_Verdict]] = {
     # Characters pushed into a terminal, and drivers of modems, printers and radios put on one.
-    "ioctl": tuple(_Answer(((1, request),), errno.EPERM) for request in (_TIOCSTI, _TIOCLINUX, _TIOCSETD)),
+    "ioctl": tuple(_Verdict(((1, request),), errno.EPERM) for request in (_TIOCSTI, _TIOCLINUX, _TIOCSETD)),
     "setsockopt": (
         # Whoever closes a socket that lingers last has to wait, for as long as was asked for, and a process can see to
         # it that the last is somebody else: it sends its sockets to where they are never received.
-        _Answer(((1, socket.SOL_SOCKET), (2, socket.SO_LINGER)), 0),
-        *(_Answer(((1, socket.SOL_SOCKET), (2, option)), errno.EPERM) for option in _SO_PROGRAMS),
-        _Answer(((1, socket.IPPROTO_TCP), (2, _TCP_ULP)), errno.ENOENT),
+        _Verdict(((1, socket.SOL_SOCKET), (2, socket.SO_LINGER)), 0),
+        *(_Verdict(((1, socket.SOL_SOCKET), (2, option)), errno.EPERM) for option in _SO_PROGRAMS),
+        _Verdict(((1, socket.IPPROTO_TCP), (2, _TCP_ULP)), errno.ENOENT),
     ),
     # There are no core dumps. At the limit that says so the host's handler of them is not even asked, and at 0 it is.
-    "setrlimit": (_Answer(((0, _RLIMIT_CORE),), 0),),
-    "prlimit64": (_Answer(((1, _RLIMIT_CORE),), 0, given=2),),
+    "setrlimit": (_Verdict(((0, _RLIMIT_CORE),), 0),),
+    "prlimit64": (_Verdict(((1, _RLIMIT_CORE),), 0, given=2),),
     # Files that all environments are shown would have to be read from the disk again.
-    "fadvise64": (_Answer(((3, _FADV_DONTNEED),), 0),),
+    "fadvise64": (_Verdict(((3, _FADV_DONTNEED),), 0),),
     # As of a kernel that merges no pages: who shares a page with whom can be measured.
-    "madvise": (_Answer(((2, _MADV_MERGEABLE),), errno.EINVAL),),
+    "madvise": (_Verdict(((2, _MADV_MERGEABLE),), errno.EINVAL),),
 }
 
 _Instruction = tuple[int, int, int, int]
@@ -246,7 +246,7 @@ def _word(argument: int, half: int = 0) -> _Instruction:
     return (_LOAD, 0, 0, _ARGUMENTS_OFFSET + 8 * argument + 4 * half)
 
 
-def _answer_of(answer: _Answer) -> list[_Instruction]:
+def _instructions_of(answer: _Verdict) -> list[_Instruction]:
     """Answer, or go on behind these instructions."""
     end: list[_Instruction] = [(_ANSWER, 0, 0, _ACT_ERRNO | answer.error)]
     if answer.given is not None:
@@ -261,7 +261,7 @@ def _answers_first(number: Callable[[str], int], architecture: int) -> bytes:
     """Instructions to put before all others, by which calls are answered on account of their arguments."""
     made: list[_Instruction] = [(_LOAD, 0, 0, 0)]
     for name, answers in _ANSWERED.items():
-        own = [instruction for answer in answers for instruction in _answer_of(answer)]
+        own = [instruction for answer in answers for instruction in _instructions_of(answer)]
         # What is not answered is judged by the rest, which loads the number again.
         own.append((_LOAD, 0, 0, 0))
         if number(name) >= 0:
@@ -284,6 +284,28 @@ def build_filter() -> bytes:
             builder.add(_ACT_ERRNO | errno.ENOSYS, name)
         _add_checked(builder)
         return _answers_first(builder.number, builder.architecture()) + builder.export()
+    finally:
+        builder.release()
+
+
+_OF_ZYGOTES: Sequence[str] = tuple(
+    """
+    capset chroot clone mount mount_setattr move_mount open_tree pivot_root prctl seccomp sethostname setns umount2
+    unshare
+    """.split()  # noqa: SIM905 - as above
+)
+
+
+def build_zygote_filter() -> bytes:
+    """For zygotes that run packages of users: with what makes walls, and nothing else. Raises ``MechanismFault``."""
+    builder = _Builder()
+    try:
+        for name in (*ALLOWED, *_OF_ZYGOTES):
+            builder.add(_ACT_ALLOW, name)
+        for name in _UNKNOWN:
+            builder.add(_ACT_ERRNO | errno.ENOSYS, name)
+        _add_checked(builder)
+        return builder.export()
     finally:
         builder.release()
 

@@ -1,27 +1,40 @@
 """The gateway's side of a slot: one waiting child, or one execution, at a time."""
 
 import asyncio
+import math
 import os
 import socket
-import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sandgate.core.errors import SandboxFailed
 from sandgate.sandbox import descriptors
-from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.child_ends import CHILD_DESCRIPTORS, open_child
+from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.session import SandboxSession
 from sandgate_agent import wire
 
-_CHILD_DESCRIPTORS = 3
 _READS_AT_ONCE = 8
-# Source: include/uapi/asm-generic/socket.h, since Linux 6.16
-_SO_PASSRIGHTS = 83
+# When descriptors may be had again.
+_TRY_AGAIN_S = 0.05
 
 
 class Running(Protocol):
     """What a slot tells of its child."""
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it stays beside what is executed."""
+        ...
+
+    def stand_still(self) -> None:
+        """Its time does not go on."""
+        ...
+
+    def go_on(self) -> None:
+        """Its time goes on."""
+        ...
 
     def share(self) -> None:
         """Another one runs in the sandbox during this one."""
@@ -37,6 +50,69 @@ class Running(Protocol):
 
     def on_lost(self) -> None:
         """The slot is gone."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """What is told that an interrupt was passed on."""
+
+    def on_interrupted(self) -> None:
+        """It was."""
+        ...
+
+
+class Startable(Protocol):
+    """What can be handed a child: an execution, a command, or a session."""
+
+    @property
+    def is_command(self) -> bool:
+        """See ``Running``."""
+        ...
+
+    @property
+    def is_last(self) -> bool:
+        """Whether none is expected to follow in the sandbox."""
+        ...
+
+    @property
+    def tag(self) -> str | None:
+        """What a later gateway may take it up by."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """Whether it needs no child any more."""
+        ...
+
+    def start(
+        self, child: WaitingChild, kills_before: int, kill: Callable[[], None], keep: Callable[[], None] | None = None
+    ) -> None:
+        """The child is its own from now on. ``kill`` kills it; ``keep`` lets others take it up."""
+        ...
+
+    def share(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def stand_still(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def go_on(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def end_for_memory(self) -> None:
+        """See ``Running``."""
+        ...
+
+    def on_exited(self, exited: wire.Exited) -> None:
+        """See ``Running``."""
+        ...
+
+    def on_lost(self) -> None:
+        """See ``Running``."""
         ...
 
 
@@ -62,6 +138,10 @@ class Slot:
         self._running: Running | None = None
         self._number = 0
         self._held = False
+        # Those that it has not said to be done.
+        self._interrupts = 0
+        self._unreachable = False
+        self._lacked_at = -math.inf
         self._reset: asyncio.Future[None] | None = None
         self._left: dict[int, Running] = {}
         self.idle_since = 0.0
@@ -73,9 +153,19 @@ class Slot:
         return self._child is not None
 
     @property
+    def lacks_room(self) -> bool:
+        """Whether it has no child because this process had no descriptors for one, a moment ago."""
+        return time.monotonic() - self._lacked_at < 20 * _TRY_AGAIN_S
+
+    @property
     def running(self) -> Running | None:
         """The execution that has its child."""
         return self._running
+
+    @property
+    def runs_command(self) -> bool:
+        """Whether what has its child stays beside what is executed."""
+        return self._running is not None and self._running.is_command
 
     @property
     def control(self) -> int:
@@ -84,7 +174,7 @@ class Slot:
 
     def start(
         self,
-        execution: ZygoteExecution,
+        execution: Startable,
         kills_before: int,
         *,
         hold: bool = False,
@@ -104,6 +194,8 @@ class Slot:
             self._tell_hold(child.number)
         self._child = None
         self._running = execution
+        if isinstance(execution, SandboxSession):
+            execution.interrupt_by(lambda: self.interrupt(child.number))
         execution.start(
             child, kills_before, lambda: self.kill(child.number), None if keep is None else lambda: keep(child)
         )
@@ -140,6 +232,11 @@ class Slot:
         """Kill the child of this number and all that it has started, if it is the one that runs."""
         self._say(wire.KILL, number)
 
+    def interrupt(self, number: int) -> None:
+        """Interrupt the child of this number and its group, if it is the one that runs; that it was done is told."""
+        self._interrupts += 1
+        self._say(wire.INTERRUPT, number)
+
     def ask_for_next(self) -> None:
         """Let a slot that was told to hold have its next child."""
         if self._held:
@@ -165,13 +262,16 @@ class Slot:
             if self._control.fileno() < 0:
                 return
             try:
-                message, received = descriptors.receive(self._control, _CHILD_DESCRIPTORS + 1)
+                message, received, lacked = descriptors.receive_or_lack(self._control, CHILD_DESCRIPTORS + 1)
             except BlockingIOError:
                 return
             except OSError:
-                message, received = b"", []
+                message, received, lacked = b"", [], False
             try:
-                self._on_message(message, received)
+                if lacked and not self._is_resetting:
+                    self._be_unreachable(self._parse_next(message))
+                else:
+                    self._on_message(message, received)
             except wire.WireError:
                 for descriptor in received:
                     os.close(descriptor)
@@ -186,20 +286,53 @@ class Slot:
             return
         if message[:1] == wire.EXITED:
             exited = wire.parse_exited(message)
+            if exited.number == self._number and self._unreachable and not received:
+                self._unreachable = False
+                asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self.ask_for_next)
+                return
             if exited.number != self._number or received or self._running is None:
                 raise wire.WireError("the end of a child that does not run")
             execution, self._running = self._running, None
             execution.on_exited(exited)
             return
         kind, number = wire.parse_numbered(message)
-        if kind != wire.CHILD or number != self._number + 1 or self._child or self._running:
-            raise wire.WireError("expected the next child")
-        self._child = self._take_child(number, received)
+        if kind == wire.INTERRUPT and not received and self._interrupts:
+            self._interrupts -= 1
+            # It may have ended meanwhile.
+            if isinstance(self._running, Interruptible) and number == self._number:
+                self._running.on_interrupted()
+            return
+        number = self._parse_next(message)
+        try:
+            self._child = self._take_child(number, received)
+        except OSError:
+            for descriptor in received:
+                os.close(descriptor)
+            self._be_unreachable(number)
+            return
         self._number = number
         self._on_ready(self)
 
+    def _parse_next(self, message: bytes) -> int:
+        """The number of the next child. Raises ``WireError``."""
+        kind, number = wire.parse_numbered(message)
+        if kind != wire.CHILD or number != self._number + 1 or self._child or self._running or self._unreachable:
+            raise wire.WireError("expected the next child")
+        return number
+
+    def _be_unreachable(self, number: int) -> None:
+        """A child has come whose ends this process had no room for: it ends by itself, and the next one has to wait."""
+        self._number = number
+        self._unreachable = True
+        self._lacked_at = time.monotonic()
+        self._held = True
+        self._say(wire.HOLD, self._number)
+
     def _take_child(self, number: int, received: list[int]) -> WaitingChild:
-        """The child that has come. Raises ``WireError``, and then ``received`` is the caller's still."""
+        """The child that has come.
+
+        Raises ``WireError``, or ``OSError`` when there is no room for it, and then ``received`` is the caller's still.
+        """
         return open_child(number, received)
 
     @property
@@ -249,47 +382,3 @@ class Slot:
         if execution is not None:
             execution.on_lost()
         return True
-
-
-def open_child(number: int, received: list[int]) -> WaitingChild:
-    """The child behind these descriptors, which are taken over. Raises ``WireError``, and then none is."""
-    if len(received) != _CHILD_DESCRIPTORS:
-        raise wire.WireError(f"expected {_CHILD_DESCRIPTORS} descriptors of a child, got {len(received)}")
-    channel, *pipes = received
-    if not _is_stream(channel) or not all(stat.S_ISFIFO(os.fstat(pipe).st_mode) for pipe in pipes):
-        raise wire.WireError("a child came without a socket and two pipes")
-    try:
-        for pipe in pipes:
-            _open_anew(pipe)
-    except OSError as error:
-        raise wire.WireError(f"the output of a child cannot be read: {error}") from error
-    return WaitingChild(number, without_rights(channel), *pipes)
-
-
-def without_rights(channel: int) -> socket.socket:
-    """A socket to which nobody can send descriptors.
-
-    They would be closed by this process, and what the last close of a file costs is up to who made it. Older kernels
-    have no such switch; there the filter of system calls keeps a close from waiting.
-    """
-    made = socket.socket(fileno=channel)
-    with suppress(OSError):
-        made.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
-    return made
-
-
-def _open_anew(pipe: int) -> None:
-    """Give a pipe flags of its own: whoever sent it may have kept a copy, and could make it block otherwise."""
-    own = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    os.dup2(own, pipe, inheritable=False)
-    os.close(own)
-
-
-def _is_stream(descriptor: int) -> bool:
-    """Whether it is a socket of the kind that a child reads its code from."""
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return False
-    looked_at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
-    kind = [looked_at.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE)]
-    looked_at.detach()
-    return kind == [socket.AF_UNIX, socket.SOCK_STREAM]

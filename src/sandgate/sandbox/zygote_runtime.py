@@ -1,36 +1,39 @@
 """The runtime of every class: sandboxes that the launcher makes, and a link to each."""
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
 from pathlib import Path
 
-from sandgate.core.attempt_tag import parse_tag
-from sandgate.core.errors import LauncherUnavailable, SandboxFailed, TooManyExecutions
+from sandgate.core.errors import LauncherUnavailable, SandboxFailed
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
+from sandgate.core.network import NetworkPolicy
+from sandgate.core.session import SessionRequest
 from sandgate.core.states import Isolation
-from sandgate.core.tidying import removal_of
-from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
+from sandgate.sandbox.base import Resumed, SandboxSpec
+from sandgate.sandbox.commands import SandboxCommands
+from sandgate.sandbox.copying import LauncherCopies
 from sandgate.sandbox.execution import WaitingChild
 from sandgate.sandbox.given_slot import GivenSlot
+from sandgate.sandbox.inner_network import InnerNetwork
 from sandgate.sandbox.kept_output import Keeping
-from sandgate.sandbox.launcher.client import Answer, LauncherClient
+from sandgate.sandbox.launcher.client import LauncherClient, Reply
 from sandgate.sandbox.launcher.protocol import PROTOCOL_VERSION
 from sandgate.sandbox.left_behind import LeftSlot, read_left
 from sandgate.sandbox.link import SandboxLink
+from sandgate.sandbox.proxy_process import ProxyProcess
+from sandgate.sandbox.session import SandboxSession
 from sandgate.sandbox.slot import Slot
+from sandgate.sandbox.standstill import Standstill
+from sandgate.sandbox.volumes import LauncherVolumes
 
 _ASK_LIMIT_S = 5.0
 _CREATE_LIMIT_S = 45.0
 _DESTROY_LIMIT_S = 30.0
 _CONNECT_LIMIT_S = 10.0
 _CONNECT_PAUSE_S = 0.02
-_TAGGED_S = 20.0
 UNNOTICED = "it ended while the launcher was out of reach"
 LAUNCHER_DIED = "the launcher died and took its sandboxes along"
 
@@ -39,15 +42,24 @@ class ZygoteRuntime:
     """See :class:`sandgate.sandbox.base.Runtime`. Reconnects by itself when the launcher was started again."""
 
     def __init__(
-        self, isolation: Isolation, socket_path: Path, spool: Path | None = None, *, tagged_s: float = _TAGGED_S
+        self,
+        isolation: Isolation,
+        socket_path: Path,
+        spool: Path | None = None,
+        *,
+        tagged_s: float = 20.0,
+        policy: NetworkPolicy | None = None,
     ) -> None:
         """``spool`` is the folder for output of executions with a tag; None: they may lose what was read of it.
 
-        Executions with a tag end when nobody says ``hold`` for ``tagged_s``.
+        Executions with a tag end when nobody says ``hold`` for ``tagged_s``. ``policy`` is what the administrator says
+        of networks. Raises ``ConfigurationError``.
         """
+        self._proxy = ProxyProcess(policy or NetworkPolicy())
         self._isolation = isolation
         self._tagged_s = tagged_s
         self._isolations: tuple[Isolation, ...] = (isolation,)
+        self._freezes = False
         self._keeping = None if spool is None else Keeping(spool)
         self._socket_path = socket_path
         self._links: dict[EnvironmentId, SandboxLink] = {}
@@ -59,6 +71,8 @@ class ZygoteRuntime:
         self._left: set[str] = set()
         self._unclaimed: set[EnvironmentId] = set()
         self._client = LauncherClient(self._on_ended, self._on_lost, self._on_memory)
+        self.volumes = LauncherVolumes(lambda: self._client)
+        self.copies = LauncherCopies(lambda: self._client)
         self._instance = ""
         self._on_end: Callable[[EnvironmentId, str], None] = lambda _environment_id, _reason: None
         self._reconnecting: asyncio.Task[None] | None = None
@@ -73,6 +87,10 @@ class ZygoteRuntime:
     def isolations(self) -> Collection[Isolation]:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         return self._isolations
+
+    def can_pause(self, isolation: Isolation) -> bool:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        return self._freezes and isolation is not Isolation.PROCESS
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`. Raises ``LauncherUnavailable``."""
@@ -100,6 +118,8 @@ class ZygoteRuntime:
                     "A launcher of another version of sandgate is running; stop that server first, or end its launcher."
                 )
             self._isolations = tuple(map(Isolation, hello.values["isolations"]))
+            self._freezes = bool(hello.values["freezes"])
+            self.volumes.lack = hello.values["volumes_lack"]
             return str(hello.values["instance"])
 
     def _on_lost(self) -> None:
@@ -120,13 +140,10 @@ class ZygoteRuntime:
         instance = await self._connect()
         same = instance == self._instance
         there = set(await self._list()) if same else set()
-        self._end_missing(there, UNNOTICED if same else LAUNCHER_DIED)
+        for environment_id in [name for name in self._links if name not in there]:
+            self._on_ended(environment_id, UNNOTICED if same else LAUNCHER_DIED)
         self._instance = instance
         await self._end_doubtful()
-
-    def _end_missing(self, there: set[EnvironmentId], reason: str) -> None:
-        for environment_id in [name for name in self._links if name not in there]:
-            self._on_ended(environment_id, reason)
 
     async def _end_doubtful(self) -> None:
         """End what was made for a request whose answer got lost."""
@@ -179,9 +196,11 @@ class ZygoteRuntime:
         if answer is not None and (limits is not None or left):
             link = await self._adopt_one(environment_id, limits or Limits(), answer, left)
         elif answer is not None:
-            _close_all(answer.descriptors)
+            answer.close()
         if link is not None and (self._note_left(link, left) or limits is not None):
             if limits is not None:
+                # What the launcher has killed when there was no gateway.
+                link.remove_files([] if answer is None else answer.parts[0].get("killed", []))
                 return link
             self._unclaimed.add(environment_id)
             return None
@@ -198,16 +217,23 @@ class ZygoteRuntime:
         self._left |= fresh
         return bool(fresh)
 
-    async def _ask_to_adopt(self, environment_id: EnvironmentId) -> Answer | None:
+    async def _ask_to_adopt(self, environment_id: EnvironmentId) -> Reply | None:
         try:
+            # What stands still does not answer.
+            await self._client.request("thaw", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
             return await self._client.request("adopt", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
         except SandboxFailed:
             return None
 
     async def _adopt_one(
-        self, environment_id: EnvironmentId, limits: Limits, answer: Answer, left: Mapping[int, LeftSlot]
+        self, environment_id: EnvironmentId, limits: Limits, answer: Reply, left: Mapping[int, LeftSlot]
     ) -> SandboxLink | None:
-        link = self._link(environment_id, limits, answer, Isolation(answer.parts[0]["isolation"]))
+        try:
+            link = self._link(environment_id, limits, answer, Isolation(answer.parts[0]["isolation"]))
+        except SandboxFailed:
+            for slot in left.values():
+                slot.close()
+            return None
         try:
             await link.adopt(left)
         except SandboxFailed as error:
@@ -219,6 +245,10 @@ class ZygoteRuntime:
     def kept(self) -> Collection[str]:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         return frozenset(self._left)
+
+    def read_note(self, environment_id: EnvironmentId, tag: str) -> bytes | None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        return None if self._keeping is None else self._keeping.read_note(environment_id, tag)
 
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
@@ -233,6 +263,15 @@ class ZygoteRuntime:
         self._unclaimed.discard(link.environment_id)
         return Resumed(link, execution, execution.age_s)
 
+    def resume_session(self, request: SessionRequest) -> SandboxSession | None:
+        """See :class:`sandgate.sandbox.base.Runtime`."""
+        tag = request.tag or ""
+        if tag not in self._left:
+            return None
+        self._left.discard(tag)
+        link = self._by_tag.get(tag)
+        return None if link is None else link.resume_session(request)
+
     async def discard(self, but: Collection[str] = ()) -> None:
         """See :class:`sandgate.sandbox.base.Runtime`."""
         for tag in [tag for tag in self._left if tag not in but]:
@@ -242,8 +281,7 @@ class ZygoteRuntime:
                 await self._end(link.environment_id)
             elif link is not None:
                 link.drop(tag)
-                with suppress(SandboxFailed, TooManyExecutions):
-                    link.execute(removal_of(parse_tag(tag).folder))
+                link.remove_files([tag])
         if self._keeping is not None:
             self._keeping.sweep(self._links)
 
@@ -266,51 +304,36 @@ class ZygoteRuntime:
         self._client.notify("hold", [], lifetime_s=self._tagged_s)
 
     def _link(
-        self, environment_id: EnvironmentId, limits: Limits, answer: Answer, isolation: Isolation | None = None
+        self, environment_id: EnvironmentId, limits: Limits, answer: Reply, isolation: Isolation | None = None
     ) -> SandboxLink:
         """The link to a sandbox of a class, by default of the one that the launcher names."""
+        commands = SandboxCommands(lambda: self._client, environment_id)
 
-        async def add_slot() -> socket.socket:
-            added = await self._client.request("add_slot", limit_s=_CREATE_LIMIT_S, environment_id=environment_id)
-            return _only_socket(added)
-
-        async def usage() -> SandboxUsage:
-            return await self._usage(environment_id)
-
-        async def extend(lifetime_s: float) -> None:
-            await self._client.request(
-                "extend", limit_s=_ASK_LIMIT_S, environment_id=environment_id, lifetime_s=lifetime_s
-            )
-
-        def keep(tag: str, child: WaitingChild, slot: Slot, kills: int) -> None:
+        def keep(tag: str, child: WaitingChild, slot: Slot, kills: int, *, is_command: bool) -> None:
             ends = [child.channel.fileno(), child.stdout, child.stderr]
             if slot.place:
                 ends.append(slot.control)
             self._by_tag[tag] = link
             self._client.notify(
                 "keep", ends, environment_id=environment_id, tag=tag, slot=slot.place, child=child.number, kills=kills,
-                lifetime_s=self._tagged_s,
+                lifetime_s=0 if is_command else self._tagged_s,
             )  # fmt: skip
 
         def let_go(tag: str) -> None:
             self._forget_tag(tag, link)
             self._client.notify("let_go", [], environment_id=environment_id, tag=tag)
 
-        control = _only_socket(answer)
+        control, counters, offered = answer.take_sandbox()
         contained = Isolation(isolation or answer.values["isolation"]) is Isolation.GVISOR
-        link = SandboxLink(
+        self._links[environment_id] = link = SandboxLink(
             environment_id, control, limits,
-            add_slot=add_slot, usage=usage, extend=extend, keep=keep, let_go=let_go,
-            keeping=self._keeping,
+            add_slot=commands.add_slot, usage=commands.usage, extend=commands.extend, keep=keep, let_go=let_go,
+            standstill=Standstill(commands),
+            keeping=self._keeping, counters=counters, network=InnerNetwork(environment_id, commands, self._proxy),
             is_busy=lambda: self._creating > 0, slot_type=GivenSlot if contained else Slot,
         )  # fmt: skip
-        self._links[environment_id] = link
+        link.take_up(offered)
         return link
-
-    async def _usage(self, environment_id: EnvironmentId) -> SandboxUsage:
-        answer = await self._client.request("usage", limit_s=_ASK_LIMIT_S, environment_id=environment_id)
-        # Nothing is counted without control groups.
-        return SandboxUsage(*(answer.values.get(field.name) for field in fields(SandboxUsage)))
 
     async def create(self, spec: SandboxSpec) -> SandboxLink:
         """See :class:`sandgate.sandbox.base.Runtime`."""
@@ -318,28 +341,22 @@ class ZygoteRuntime:
         isolation = spec.isolation or self._isolation
         self._creating += 1
         try:
-            answer = await self._client.request(
-                "create",
-                limit_s=_CREATE_LIMIT_S,
-                environment_id=spec.environment_id,
-                isolation=isolation.value,
-                template=spec.template,
-                limits=asdict(spec.limits),
-                lifetime_s=spec.lifetime_s,
-            )
+            answer = await self._client.request("create", limit_s=_CREATE_LIMIT_S, **spec.to_request(isolation))
         except asyncio.CancelledError:
             await self._abandon(spec.environment_id)
             raise
         except LauncherUnavailable:
             self._doubtful.add(spec.environment_id)
+            # One that is only late reads this behind the request, and keeps nothing that nobody knows of.
+            self._client.notify("destroy", [], environment_id=spec.environment_id)
             raise
         finally:
             self._creating -= 1
-        offered = answer.descriptors[1:]
-        del answer.descriptors[1:]
-        link = self._link(spec.environment_id, spec.limits, answer, isolation)
-        link.take_up(offered)
-        return link
+        try:
+            return self._link(spec.environment_id, spec.limits, answer, isolation)
+        except SandboxFailed:
+            await self._abandon(spec.environment_id)
+            raise
 
     async def _abandon(self, environment_id: EnvironmentId) -> None:
         """End what is being made for a caller that has gone."""
@@ -371,20 +388,9 @@ class ZygoteRuntime:
             # Without a launcher there is nothing left to end.
             with suppress(LauncherUnavailable):
                 await self._client.request("shutdown", limit_s=_DESTROY_LIMIT_S)
+        await self._proxy.stop()
         self._links.clear()
         self._left.clear()
         self._client.close()
         if self._keeping is not None:
             self._keeping.close()
-
-
-def _close_all(ends: Sequence[int]) -> None:
-    for end in ends:
-        os.close(end)
-
-
-def _only_socket(answer: Answer) -> socket.socket:
-    """The one descriptor of an answer."""
-    for surplus in answer.descriptors[1:]:
-        os.close(surplus)
-    return socket.socket(fileno=answer.descriptors[0])

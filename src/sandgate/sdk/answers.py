@@ -1,11 +1,12 @@
 """What a server answers, as records. Fields that a newer server adds are left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sandgate.core.process import LIVE_PROCESS_STATUSES
 from sandgate.core.run import LIVE_RUN_STATUSES, LIVE_STEP_STATUSES
 
 
@@ -40,6 +41,53 @@ class IssuedKey(AnswerModel):
     api_key: str | None
 
 
+class NetworkRules(AnswerModel):
+    """Hosts that code may reach."""
+
+    allow: Sequence[str]
+
+
+class NetworkConnection(AnswerModel):
+    """A connection that code asked for; ``reason`` is empty while it is open."""
+
+    started_at: datetime
+    host: str | None
+    port: int | None
+    verdict: str
+    reason: str
+    sent_bytes: int
+    received_bytes: int
+    duration_ms: int
+
+
+class NetworkTotals(AnswerModel):
+    """All connections together."""
+
+    allowed: int
+    denied: int
+    failed: int
+    open: int
+    sent_bytes: int
+    received_bytes: int
+
+
+class Network(AnswerModel):
+    """What an environment may reach, and has reached; the newest connections first."""
+
+    network: NetworkRules | None
+    totals: NetworkTotals
+    connections: Sequence[NetworkConnection]
+
+
+class MountedVolume(AnswerModel):
+    """Where an environment has a volume."""
+
+    volume_id: str
+    name: str
+    path: str
+    read_only: bool
+
+
 class Environment(AnswerModel):
     """An environment."""
 
@@ -52,6 +100,84 @@ class Environment(AnswerModel):
     creation_time: datetime
     expires_at: datetime
     metadata: Mapping[str, str]
+    network: NetworkRules | None = None
+    env: Mapping[str, str] = {}
+    secrets: Sequence[str] = ()
+    isolation: str | None = None
+    ended_at: datetime | None = None
+    on_timeout: str | None = None
+    idle_timeout: int | None = None
+    paused_at: datetime | None = None
+    snapshot_id: str | None = None
+    forked_from: str | None = None
+    volumes: Sequence[MountedVolume] = ()
+    owner_id: str | None = None
+
+
+class Environments(AnswerModel):
+    """Several at once."""
+
+    environments: Sequence[Environment]
+
+
+class BackgroundOutput(AnswerModel):
+    """What a session wrote between executions: the newest part, and how many bytes before it are lost."""
+
+    stdout: str
+    stderr: str
+    lost_bytes: int
+
+
+class Session(AnswerModel):
+    """An interpreter that stays; ``status_reason`` says why one has ``ended``."""
+
+    session_id: str
+    environment_id: str
+    language: str
+    status: str
+    status_reason: str | None
+    creation_time: datetime
+    last_used_at: datetime
+    executions: int
+    queued: int
+    background: BackgroundOutput
+
+
+class Sessions(AnswerModel):
+    """Those of an environment."""
+
+    sessions: list[Session]
+
+
+class Unpacked(AnswerModel):
+    """What was laid out from an archive, in which folder."""
+
+    path: str
+    files: int
+    folders: int
+    links: int
+    size_bytes: int
+
+
+class FileMatch(AnswerModel):
+    """An entry with the name that was looked for, or a line with the content; lines and columns are counted from 1."""
+
+    path: str
+    encoded_path: str
+    kind: str
+    line_number: int | None
+    column: int | None
+    line: str | None
+    cut: bool
+
+
+class FileLink(AnswerModel):
+    """A link to a file: behind the server's address, ``link_path`` is all that is needed."""
+
+    link_path: str
+    method: str
+    path: str
+    expires_at: datetime
 
 
 class FileEntry(AnswerModel):
@@ -75,6 +201,7 @@ class Workflow(AnswerModel):
     version: int
     creation_time: datetime
     updated_at: datetime
+    owner_id: str
     definition: dict[str, Any]
 
 
@@ -127,10 +254,62 @@ class Execution(AnswerModel):
     exit_code: int | None
     error: ErrorReport | None
     usage: Usage | None
+    session_id: str | None = None
+    results: list[dict[str, Any]] | None = None
+    results_truncated: bool = False
+
+
+class Process(AnswerModel):
+    """A command in the background of an environment; what comes after ``started_at`` is null while it runs."""
+
+    process_id: str
+    environment_id: str
+    status: str
+    command: tuple[str, ...]
+    name: str | None
+    metadata: dict[str, str]
+    started_at: datetime
+    ended_at: datetime | None
+    exit_code: int | None
+    signal: str | None
+    error: str | None
+    usage: Usage | None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in LIVE_PROCESS_STATUSES
+
+
+class Processes(AnswerModel):
+    """Those of an environment."""
+
+    processes: list[Process]
+
+
+class TerminalTicket(AnswerModel):
+    """Where a terminal is opened, for ``expires_in`` seconds; ``url`` is a path on the server."""
+
+    process_id: str
+    url: str
+    ticket: str
+    expires_in: int
+
+
+class ProcessOutput(AnswerModel):
+    """What is kept of its output; ``skipped`` is how many characters of each stream are not, None: nobody knows."""
+
+    stdout: str
+    stderr: str
+    position: str
+    skipped: dict[str, int | None]
 
 
 class Attempted(AnswerModel):
-    """What a step and an item of a step have in common."""
+    """What a step and an item of a step have in common.
+
+    With ``output_omitted``, its output did not fit into the answer; ``Client.get_run_step`` gets it.
+    """
 
     status: str
     attempts: int
@@ -141,6 +320,7 @@ class Attempted(AnswerModel):
     outputs: Any
     stdout: str
     stderr: str
+    output_omitted: bool = False
     error: ErrorReport | None
 
     @property

@@ -4,27 +4,25 @@ Every method raises ``ApiError`` when the server refuses, ``ServerUnreachable`` 
 ``UnexpectedAnswer`` when what answers is no such server.
 """
 
+import os
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import httpx
 
-from sandgate.sdk.answers import AnswerModel, IssuedKey, Me, Plan, Run, RunView, Token, Workflow
+from sandgate.sdk.answers import Attempted, IssuedKey, Me, Plan, Run, RunView, Token, Workflow
 from sandgate.sdk.environments import EnvironmentCalls
-from sandgate.sdk.errors import UnexpectedAnswer
+from sandgate.sdk.errors import InvalidAddress
 from sandgate.sdk.events import ServerEvent
 from sandgate.sdk.reading import quote_part, read_answer
 from sandgate.sdk.transport import Asked, Json, RetryPolicy, Transport
 
-AnswerT = TypeVar("AnswerT", bound=AnswerModel)
-
 _AUTH = "/api/v1/auth"
 _WORKFLOWS = "/api/v1/orchestrator/workflows"
 _RUNS = "/api/v1/orchestrator/runs"
-_LARGEST_PAGE = 200
 # Killing takes no time, but what tidies up afterwards may take its own.
 _CANCEL_S = 300.0
 
@@ -54,6 +52,19 @@ class Client(EnvironmentCalls):
             connections=connections,
             sleep=sleep,
         )
+
+    @classmethod
+    def from_variables(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The server and credential of ``SANDGATE_URL`` with ``SANDGATE_API_KEY`` or ``SANDGATE_TOKEN``.
+
+        Raises ``InvalidAddress`` where one of them is missing.
+        """
+        address = environ.get("SANDGATE_URL", "")
+        credential = environ.get("SANDGATE_API_KEY") or environ.get("SANDGATE_TOKEN")
+        for value, names in ((address, "SANDGATE_URL"), (credential, "SANDGATE_API_KEY or SANDGATE_TOKEN")):
+            if not value:
+                raise InvalidAddress(f"{names} is not set")
+        return cls(address, credential)
 
     def __enter__(self) -> Self:
         return self
@@ -126,9 +137,9 @@ class Client(EnvironmentCalls):
             Asked("DELETE", f"{_WORKFLOWS}/{quote_part(workflow_id)}", query=query, patience_s=_CANCEL_S)
         )
 
-    def list_workflows(self, *, name: str | None = None) -> Iterator[Workflow]:
+    def list_workflows(self, *, name: str | None = None) -> Generator[Workflow, None, None]:
         """The workflows, newest first, asked for page by page."""
-        yield from self._list(Workflow, _WORKFLOWS, "workflows", {"name": name})
+        return self._list(Workflow, _WORKFLOWS, "workflows", {"name": name})
 
     # Runs
 
@@ -154,9 +165,16 @@ class Client(EnvironmentCalls):
         """The newest run of a workflow."""
         return self._get(RunView, Asked("GET", f"{_WORKFLOWS}/{quote_part(workflow_id)}/status"))
 
-    def list_runs(self, *, workflow_id: str | None = None, status: str | None = None) -> Iterator[Run]:
+    def get_run_step(self, run_id: str, step: str, *, item: int | None = None) -> Attempted:
+        """A step of a run, or one of its items, with all of its output."""
+        query = None if item is None else {"item": str(item)}
+        path = f"{_RUNS}/{quote_part(run_id)}/steps/{quote_part(step)}"
+        return self._get(Attempted, Asked("GET", path, query=query))
+
+    def list_runs(self, *, workflow_id: str | None = None, status: str | None = None) -> Generator[Run, None, None]:
         """The runs, newest first, asked for page by page."""
-        yield from self._list(Run, _RUNS, "runs", {"workflow_id": workflow_id, "status": status})
+        filters = {"workflow_id": workflow_id, "status": status}
+        return self._list(Run, _RUNS, "runs", filters)
 
     def cancel_run(self, run_id: str) -> Run:
         """Kill what runs, and answer once the run has ended."""
@@ -188,25 +206,6 @@ class Client(EnvironmentCalls):
         path = f"{_RUNS}/{quote_part(run_id)}/steps/{quote_part(step)}/{decision}"
         body = {"comment": comment} | ({} if item is None else {"item": item})
         return self._get(RunView, Asked("POST", path, body))
-
-    def _get(self, kind: type[AnswerT], asked: Asked) -> AnswerT:
-        return read_answer(kind, self._transport.ask(asked))
-
-    def _list(
-        self, kind: type[AnswerT], path: str, member: str, filters: Mapping[str, str | None]
-    ) -> Iterator[AnswerT]:
-        query = {name: value for name, value in filters.items() if value is not None}
-        cursor: Any = None
-        while True:
-            place = {"limit": str(_LARGEST_PAGE)} | ({} if cursor is None else {"cursor": str(cursor)})
-            page = self._transport.ask(Asked("GET", path, query=query | place))
-            rows = page.get(member) if isinstance(page, dict) else None
-            if not isinstance(rows, list):
-                raise UnexpectedAnswer(f"{self.address}{path} was answered without {member}")
-            yield from (read_answer(kind, row) for row in rows)
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                return
 
 
 def make_key() -> str:

@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -18,6 +18,8 @@ Json = Any
 
 _UNAVAILABLE = 503
 _SHOWN = 200
+# What says that an answer comes from inside an environment.
+_PASSED = "x-sandgate-port"
 # The request was not sent, so that it may be sent again whatever it asks for.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 
@@ -43,12 +45,15 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request. ``key`` is its ``Idempotency-Key``; ``patience_s`` is how long the server may work on the answer."""
+    """A request. ``key`` is its ``Idempotency-Key``; ``patience_s`` is how long the server may work on the answer.
+
+    A name in ``query`` may have several values.
+    """
 
     method: str
     path: str
     body: Json = None
-    query: Mapping[str, str] | None = None
+    query: Mapping[str, str | Sequence[str]] | None = None
     key: str | None = None
     patience_s: float = 0.0
 
@@ -63,8 +68,19 @@ class Asked:
         return {} if self.key is None else {"Idempotency-Key": self.key}
 
 
+class Passed(NamedTuple):
+    """An answer that is not this API's own; ``headers`` have names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    pieces: Iterator[bytes]
+
+
 class Transport:
-    """Connections to one server, kept open. May be used by several threads."""
+    """Connections to one server, kept open. May be used by several threads.
+
+    ``authorization`` is the header that proves who asks, for connections of another kind.
+    """
 
     def __init__(
         self,
@@ -77,15 +93,14 @@ class Transport:
         sleep: Callable[[float], None],
     ) -> None:
         self.address = parse_address(address)
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._retries = retries
         self._sleep = sleep
-        headers = {"User-Agent": f"sandgate/{__version__}"}
-        if credential is not None:
-            headers["Authorization"] = f"Bearer {check_credential(credential)}"
+        checked = None if credential is None else check_credential(credential)
+        self.authorization: Mapping[str, str] = {} if checked is None else {"Authorization": f"Bearer {checked}"}
         self._http = httpx.Client(
             base_url=self.address,
-            headers=headers,
+            headers={"User-Agent": f"sandgate/{__version__}", **self.authorization},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             transport=connections,
             # A redirection would take the credential to an address that nobody has named.
@@ -118,7 +133,7 @@ class Transport:
 
         Raises ``ApiError``, ``ServerUnreachable``, ``UnexpectedAnswer``, from the pieces too.
         """
-        limits = httpx.Timeout(self._timeout_s, read=silence_s)
+        limits = httpx.Timeout(self.timeout_s, read=silence_s)
         content = None if asked.body is None else json.dumps(asked.body, allow_nan=False).encode()
         sent = {**headers} if content is None else {**headers, "Content-Type": "application/json"}
         with (
@@ -147,6 +162,26 @@ class Transport:
                 raise _refusal(response)
             yield response.iter_bytes()
 
+    @contextmanager
+    def opened_passage(
+        self, asked: Asked, headers: Mapping[str, str], content: bytes | Iterable[bytes] | None, silence_s: float
+    ) -> Iterator[Passed]:
+        """What a server behind this API answers, whatever it is, in pieces, of which one comes within ``silence_s``.
+
+        Raises ``ApiError`` for what this API itself refuses, ``ServerUnreachable``, ``UnexpectedAnswer``.
+        """
+        limits = httpx.Timeout(self.timeout_s, read=silence_s)
+        with (
+            self._translated(),
+            self._http.stream(
+                asked.method, asked.path, content=content, headers=dict(headers), timeout=limits
+            ) as response,
+        ):
+            if _PASSED not in response.headers:
+                response.read()
+                raise _refusal(response)
+            yield Passed(response.status_code, dict(response.headers), response.iter_bytes())
+
     def send_content(self, asked: Asked, content: bytes | Iterable[bytes]) -> Json:
         """Send bytes as the body; the parsed answer. Never sent twice. Raises what :meth:`ask` does."""
         with self._translated():
@@ -160,7 +195,7 @@ class Transport:
 
     def _ask_once(self, asked: Asked) -> Json:
         limits = httpx.Timeout(
-            self._timeout_s, connect=min(self._timeout_s, 10.0), read=self._timeout_s + asked.patience_s
+            self.timeout_s, connect=min(self.timeout_s, 10.0), read=self.timeout_s + asked.patience_s
         )
         with self._translated():
             response = self._http.request(
@@ -225,6 +260,12 @@ def _refusal(response: httpx.Response) -> ApiError | UnexpectedAnswer:
         request_id=response.headers.get("x-request-id", ""),
         retry_after_s=_retry_after_s(response.headers.get("retry-after", "")),
     )
+
+
+def read_refusal(status: int, content: bytes, headers: Iterable[tuple[str, str]]) -> ApiError | UnexpectedAnswer:
+    """The error of an answer that somebody else has read."""
+    request = httpx.Request("GET", "http://server")
+    return _refusal(httpx.Response(status, content=content, headers=list(headers), request=request))
 
 
 def _strange(response: httpx.Response) -> ApiError | UnexpectedAnswer:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sandgate.core.ids import RunId, make_id
 from sandgate.store.base.artifacts import Pack, PackedFile
+from sandgate.store.durable import sync_folder
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -63,7 +64,7 @@ class PackWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         for folder in (self._folder, *list(self._folder.parents)[:2]):
-            _sync(folder)
+            sync_folder(folder)
         return self._files
 
     def discard(self) -> None:
@@ -122,11 +123,3 @@ class ArtifactFiles:
 
     def _changed_at(self, name: str) -> datetime:
         return datetime.fromtimestamp(os.lstat(self._folder / name).st_mtime, UTC)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

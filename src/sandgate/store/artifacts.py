@@ -1,5 +1,6 @@
 """Rows of artifacts."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
 from sandgate.core.artifact import Artifact, ArtifactId
-from sandgate.core.ids import RunId
+from sandgate.core.ids import RunId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.store.base.artifacts import Kept, Pack
 from sandgate.store.database import Database
@@ -36,6 +37,22 @@ _OLD: Select[Any] = (
 )
 _DELETE_PACK = sa.delete(artifacts).where(_is_of_run, _columns.pack == sa.bindparam("wanted_pack"))
 _DELETE_OF_RUNS = sa.delete(artifacts).where(_is_of_runs)
+_kept_bytes = sa.func.sum(_columns.size_bytes)
+_most_bytes = sa.bindparam("most_bytes", type_=sa.BigInteger)
+_OVER: Select[Any] = (
+    sa.select(runs.c.owner_id, (_kept_bytes - _most_bytes).label("excess_bytes"))
+    .join(runs, runs.c.run_id == _columns.run_id)
+    .group_by(runs.c.owner_id)
+    .having(_kept_bytes > _most_bytes)
+)
+_OLDEST: Select[Any] = (
+    sa.select(_columns.run_id, _columns.pack, _kept_bytes.label("size_bytes"))
+    .join(runs, runs.c.run_id == _columns.run_id)
+    .where(runs.c.owner_id == sa.bindparam("wanted_owner"), runs.c.finished_at.is_not(None))
+    .group_by(_columns.run_id, _columns.pack)
+    .order_by(_columns.run_id, _columns.pack)
+    .limit(sa.bindparam("most"))
+)
 _RUNS: Select[Any] = sa.select(runs.c.run_id).where(runs.c.run_id.in_(sa.bindparam("wanted_runs", expanding=True)))
 
 
@@ -69,6 +86,27 @@ class SqlArtifactStore:
         """Remove the rows of at most ``most`` packs that are older; those packs."""
         wanted = {"before": before, "most": most}
         return await self._database.write(lambda connection: _prune(connection, wanted))
+
+    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
+        """Owners of runs with more than that, and how much more."""
+        parameters = {"most_bytes": most_bytes}
+        rows = await self._database.read(lambda connection: connection.execute(_OVER, parameters).all())
+        return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
+
+    async def prune_oldest(self, owner_id: UserId, excess_bytes: int, most: int) -> Sequence[Pack]:
+        """Remove the rows of at most ``most`` packs of an owner's oldest ended runs; those packs.
+
+        No more than make up for the excess.
+        """
+        parameters = {"wanted_owner": owner_id, "most": most}
+
+        def work(connection: Connection) -> Sequence[Pack]:
+            oldest = connection.execute(_OLDEST, parameters).all()
+            sizes_before = itertools.accumulate((int(row.size_bytes) for row in oldest), initial=0)
+            gone = [row for row, before in zip(oldest, sizes_before, strict=False) if before < excess_bytes]
+            return _delete_packs(connection, gone)
+
+        return await self._database.write(work)
 
     async def delete_of_runs(self, run_ids: Sequence[RunId]) -> None:
         """Remove all rows of these runs."""
@@ -104,7 +142,11 @@ def _list_statement(has_step: bool, has_before: bool) -> Select[Any]:
 
 
 def _prune(connection: Connection, wanted: dict[str, Any]) -> Sequence[Pack]:
-    packs = [Pack(RunId(row.run_id), row.pack) for row in connection.execute(_OLD, wanted).all()]
+    return _delete_packs(connection, connection.execute(_OLD, wanted).all())
+
+
+def _delete_packs(connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[Pack]:
+    packs = [Pack(RunId(row.run_id), row.pack) for row in rows]
     if packs:
         connection.execute(_DELETE_PACK, [{"wanted_run": pack.run_id, "wanted_pack": pack.name} for pack in packs])
     return packs

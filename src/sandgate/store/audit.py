@@ -1,7 +1,7 @@
 """Rows of the audit log."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
@@ -37,10 +37,17 @@ _FIRST_HEAD = upsert(audit_head, "(head_id) DO NOTHING")
 _HEAD = sa.select(audit_head).where(audit_head.c.head_id == 1)
 _LOCKED_HEAD = _HEAD.with_for_update()
 # A server that was stopped while it has the lock has it until the database ends its session. What waits for the lock
-# holds up all writes of this server meanwhile, and has to be done again later.
-_BE_BRIEF = sa.text("SET LOCAL lock_timeout = '500ms'")
+# holds up all writes of this server meanwhile, and has to be done again later: the first time it is waited for as long
+# as a busy server may have it, and from then on hardly at all, until it could be had again.
+_BE_BRIEF = sa.text("SELECT set_config('lock_timeout', :limit, true)")
+_USUAL_WAIT, _BRIEF_WAIT = "500ms", "20ms"
 _LAST_NUMBER = sa.select(sa.func.max(_columns.number))
-_MOVE_HEAD = sa.update(audit_head).where(audit_head.c.head_id == 1)
+_HEAD_FIELDS = tuple(field.name for field in fields(AuditHead))
+_MOVE_HEAD = HotStatement(
+    sa.update(audit_head)
+    .where(audit_head.c.head_id == sa.literal_column("1"))
+    .values({name: sa.bindparam(f"new_{name}", type_=audit_head.c[name].type) for name in _HEAD_FIELDS})
+)
 _KNOWN = sa.select(_columns.audit_id).where(_columns.audit_id.in_(sa.bindparam("ids", expanding=True)))
 _READ = (
     sa.select(audit_log)
@@ -61,12 +68,11 @@ class SqlAuditStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._wait = _USUAL_WAIT
 
     async def append(self, entries: Sequence[AuditEntry], chain: AuditChain) -> int:
         """Add entries behind the last row, in this order; answers the number of the last."""
-        return await self._database.write(
-            lambda connection: _append(connection, entries, chain), repeatable=True, last=True
-        )
+        return await self._at_the_end(lambda connection, wait: _append(connection, entries, chain, wait))
 
     async def list(self, wanted: AuditFilter, before_number: int | None, limit: int) -> Sequence[AuditRow]:
         """At most ``limit`` rows, newest first, with numbers below ``before_number``."""
@@ -98,26 +104,35 @@ class SqlAuditStore:
 
     async def prune(self, before: datetime, most: int, chain: AuditChain) -> int:
         """Remove at most ``most`` rows from the beginning, up to the first one that is not older; answers how many."""
-        return await self._database.write(
-            lambda connection: _prune(connection, before, most, chain), repeatable=True, last=True
-        )
+        return await self._at_the_end(lambda connection, wait: _prune(connection, before, most, chain, wait))
+
+    async def _at_the_end(self, work: Callable[[Connection, str], int]) -> int:
+        """Do what needs the lock, behind all other work of its transaction."""
+
+        def do(connection: Connection) -> int:
+            wait, self._wait = self._wait, _BRIEF_WAIT
+            done = work(connection, wait)
+            # It could be had. If not, the next try comes with another transaction, soon or later.
+            self._wait = _USUAL_WAIT
+            return done
+
+        return await self._database.write(do, repeatable=True, last=True)
 
 
-def _append(connection: Connection, entries: Sequence[AuditEntry], chain: AuditChain) -> int:
-    head = _lock_head(connection, chain)
+def _append(connection: Connection, entries: Sequence[AuditEntry], chain: AuditChain, wait: str) -> int:
+    head = _lock_head(connection, chain, wait)
     known = set(connection.execute(_KNOWN, {"ids": [entry.audit_id for entry in entries]}).scalars())
     # A row that somebody put in behind the end must not keep others from being added.
     number = max(head.number, connection.execute(_LAST_NUMBER).scalar_one() or 0)
     rows = chain.follow(head.digest, number, [entry for entry in entries if entry.audit_id not in known])
-    for row in rows:
-        _INSERT.run(connection, _values_of(row))
     if rows:
+        _INSERT.run_all(connection, [_values_of(row) for row in rows])
         _move(connection, chain.make_head(rows[-1].number, rows[-1].digest, head.first_number, head.anchor))
     return rows[-1].number if rows else head.number
 
 
-def _prune(connection: Connection, before: datetime, most: int, chain: AuditChain) -> int:
-    head = _lock_head(connection, chain)
+def _prune(connection: Connection, before: datetime, most: int, chain: AuditChain, wait: str) -> int:
+    head = _lock_head(connection, chain, wait)
     oldest = connection.execute(_READ, {"after_number": head.first_number - 1, "most": most}).all()
     count = next((index for index, row in enumerate(oldest) if row.at >= before), len(oldest))
     if count:
@@ -128,29 +143,19 @@ def _prune(connection: Connection, before: datetime, most: int, chain: AuditChai
     return count
 
 
-def _lock_head(connection: Connection, chain: AuditChain) -> AuditHead:
+def _lock_head(connection: Connection, chain: AuditChain, wait: str) -> AuditHead:
     if connection.dialect.name == "postgresql":
-        connection.execute(_BE_BRIEF)
+        connection.execute(_BE_BRIEF, {"limit": wait})
     row = connection.execute(_LOCKED_HEAD).one_or_none()
     if row is None:
         first = chain.make_head(0, BEGINNING, 1, BEGINNING)
-        connection.execute(_FIRST_HEAD, {"head_id": 1, **_head_values(first)})
+        connection.execute(_FIRST_HEAD, {"head_id": 1, **{name: getattr(first, name) for name in _HEAD_FIELDS}})
         row = connection.execute(_LOCKED_HEAD).one()
     return _parse_head(row)
 
 
 def _move(connection: Connection, head: AuditHead) -> None:
-    connection.execute(_MOVE_HEAD.values(_head_values(head)))
-
-
-def _head_values(head: AuditHead) -> dict[str, Any]:
-    return {
-        "number": head.number,
-        "digest": head.digest,
-        "first_number": head.first_number,
-        "anchor": head.anchor,
-        "seal": head.seal,
-    }
+    _MOVE_HEAD.run(connection, {f"new_{name}": getattr(head, name) for name in _HEAD_FIELDS})
 
 
 def _parse_head(row: Row[Any]) -> AuditHead:

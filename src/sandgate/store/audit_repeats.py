@@ -1,8 +1,9 @@
-"""Puts refusals together that are alike, so that whoever is refused all the time does not fill the audit log."""
+"""Puts entries together that are alike, so that who is refused, or executes, all the time does not fill the log."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sandgate.core.addresses import network_of
 from sandgate.core.audit import AuditEntry
@@ -14,25 +15,53 @@ WINDOW_S = 60.0
 MOST_ALIKE = 10
 # Of users, and of strangers, who may come from as many addresses as they like. What is more is one kind, of nobody.
 _MOST_KINDS, _MOST_KINDS_OF_STRANGERS = 10_000, 1_000
-_OF_EACH = ("actor_id", "actor_name", "credential_id", "resource_id", "address")
+# As many environments as a user may have by default; what is done to more in one minute has no name.
+_MOST_THINGS = 1_000
+_OF_EACH = ("actor_id", "actor_name", "credential_id", "resource_id", "address", "request_id")
+
+
+@dataclass(slots=True)
+class _Rest:
+    """What stands for so many that have no row."""
+
+    entry: AuditEntry
+    count: int = 1
+
+    def add(self, entry: AuditEntry) -> None:
+        self.entry = _in_common(self.entry, entry)
+        self.count += 1
 
 
 @dataclass(slots=True)
 class _Window:
-    """What came of one kind since the window began; ``rest`` stands for those that have no row yet."""
+    """What came of one kind since the window began; ``rests`` stand for those that have no row yet."""
 
     ends_at: float
     is_of_stranger: bool
     came: int = 0
-    unwritten: int = 0
-    rest: AuditEntry | None = None
+    rests: dict[str | None, _Rest] = field(default_factory=dict)
+
+    def sum(self, thing: str | None, entry: AuditEntry) -> None:
+        """Count one more that has no row."""
+        if thing not in self.rests and len(self.rests) >= _MOST_THINGS:
+            thing = None
+        if thing in self.rests:
+            self.rests[thing].add(entry)
+        else:
+            self.rests[thing] = _Rest(entry)
 
 
 class Repeats:
-    """Alike are refusals of the same action for the same reason, to one user or, of strangers, to one network."""
+    """Alike is the same action with the same outcome, of one user or, of strangers, from one network.
 
-    def __init__(self, clock: Clock) -> None:
+    ``most_alike`` of a kind have an entry each in one window; the rest share one, or ``by_thing`` one for each
+    thing that they are about.
+    """
+
+    def __init__(self, clock: Clock, most_alike: int = MOST_ALIKE, *, by_thing: bool = False) -> None:
         self._clock = clock
+        self._most_alike = most_alike
+        self._by_thing = by_thing
         self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
         self._of_strangers = 0
 
@@ -49,22 +78,21 @@ class Repeats:
             window = self._windows[key] = _Window(ends_at, stranger)
             self._of_strangers += window.is_of_stranger
         window.came += 1
-        if window.came <= MOST_ALIKE:
+        if window.came <= self._most_alike:
             return True
-        window.unwritten += 1
-        window.rest = entry if window.rest is None else _in_common(window.rest, entry)
+        window.sum(entry.resource_id if self._by_thing else None, entry)
         return False
 
     def drain(self, *, everything: bool = False) -> list[AuditEntry]:
-        """One entry for the rest of each kind whose window is over (or of each kind)."""
+        """Entries for the rest of each kind whose window is over (or of each kind)."""
         now = self._clock.monotonic()
         over = [key for key, window in self._windows.items() if everything or window.ends_at <= now]
         windows = [self._windows.pop(key) for key in over]
         self._of_strangers -= sum(window.is_of_stranger for window in windows)
         return [
-            replace(window.rest, audit_id=make_audit_id(), times=window.unwritten)
+            replace(rest.entry, audit_id=make_audit_id(), times=rest.count)
             for window in windows
-            if window.rest is not None
+            for rest in window.rests.values()
         ]
 
     def _is_full(self, *, of_strangers: bool) -> bool:
@@ -75,5 +103,8 @@ class Repeats:
 
 def _in_common(before: AuditEntry, newest: AuditEntry) -> AuditEntry:
     """The newest one, without what is of it alone: nobody has done what many have."""
-    different = {name: None for name in _OF_EACH if getattr(before, name) != getattr(newest, name)}
-    return replace(newest, **different) if different else newest  # type: ignore[arg-type]
+    different: dict[str, Any] = {name: None for name in _OF_EACH if getattr(before, name) != getattr(newest, name)}
+    if before.details != newest.details:
+        theirs = before.details.items()
+        different["details"] = {name: value for name, value in newest.details.items() if (name, value) in theirs}
+    return replace(newest, **different) if different else newest

@@ -23,6 +23,7 @@ _LOOK_EVERY_S = 5.0
 _MOST_AT_ONCE = 200
 # Kept while the database is away. Beyond that the oldest are lost, which the log says.
 _MOST_KEPT = 20_000
+MOST_ALIKE_DONE = 60
 
 _log = get_logger(__name__)
 
@@ -44,12 +45,20 @@ class AuditTrail(AuditSink):
     type their password where the name belongs.
     """
 
-    def __init__(self, store: AuditStore, chain: AuditChain, find_user: FindUser, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: AuditStore,
+        chain: AuditChain,
+        find_user: FindUser,
+        clock: Clock,
+        most_alike_done: int = MOST_ALIKE_DONE,
+    ) -> None:
         self._store = store
         self._chain = chain
         self._find_user = find_user
         self._clock = clock
         self._repeats = Repeats(clock)
+        self._often = Repeats(clock, most_alike_done, by_thing=True)
         self._kept: deque[AuditEntry] = deque()
         self._lost = 0
         self._failed_at = -math.inf
@@ -72,6 +81,11 @@ class AuditTrail(AuditSink):
     def refuse(self, entry: AuditEntry) -> None:
         """Like :meth:`note`; many that are alike within a minute are put together."""
         if self._repeats.take(entry):
+            self.note(entry)
+
+    def note_often(self, entry: AuditEntry) -> None:
+        """Like :meth:`note`; many that are alike within a minute are put together, thing by thing."""
+        if self._often.take(entry):
             self.note(entry)
 
     async def record(self, entry: AuditEntry) -> None:
@@ -124,9 +138,10 @@ class AuditTrail(AuditSink):
             await self._flush_at_end()
 
     def sum_up(self, *, everything: bool = False) -> None:
-        """Note how many refusals were put together: of those whose minute is over, or of all."""
-        for entry in self._repeats.drain(everything=everything):
-            self.note(entry)
+        """Note how many entries were put together: of those whose minute is over, or of all."""
+        for repeats in (self._repeats, self._often):
+            for entry in repeats.drain(everything=everything):
+                self.note(entry)
 
     async def _write(self, entries: Sequence[AuditEntry]) -> None:
         try:

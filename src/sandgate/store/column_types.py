@@ -88,6 +88,11 @@ class Utf8(TypeDecorator[str]):
         return None if value is None else bytes(value).decode("utf-8", "surrogatepass")
 
 
+def encode_pair(name: str, value: str) -> str:
+    """How a name and its value stand in the text of a JSON object that :class:`JsonText` has written."""
+    return f"{_encode_json(name)}:{_encode_json(value)}"
+
+
 class JsonText(TypeDecorator[Any]):
     """A JSON value as ASCII text, so that NUL and lone surrogates are escapes.
 

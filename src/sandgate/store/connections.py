@@ -12,6 +12,9 @@ from sqlalchemy import Connection, Engine, make_url
 from sandgate.core.errors import ConfigurationError
 from sandgate.store import faults, postgres, sqlite
 
+# Longer than every wait inside a thread (busy timeout, lock and statement timeouts), so that those speak first.
+DEADLINE_S = 30.0
+
 Location = str | Path
 """A file of SQLite, or ``postgresql://…``."""
 
@@ -30,10 +33,14 @@ class Connector:
     identity: Callable[[], Hashable]
 
 
-def connector_for(location: Location, *, checkpoint: bool) -> Connector:
-    """The connector for a location; raises ``ConfigurationError`` when it is neither a file nor PostgreSQL."""
+def connector_for(location: Location, *, checkpoint: bool, deadline_s: float = DEADLINE_S) -> Connector:
+    """The connector for a location; raises ``ConfigurationError`` when it is neither a file nor PostgreSQL.
+
+    With a deadline below the usual one, what is waited for inside a thread is waited for less long in proportion.
+    """
+    part = min(1.0, deadline_s / DEADLINE_S)
     if isinstance(location, Path):
-        return _sqlite_connector(location, checkpoint=checkpoint)
+        return _sqlite_connector(location, checkpoint=checkpoint, part=part)
     try:
         url = make_url(location)
     except (sqlalchemy.exc.ArgumentError, ValueError):
@@ -42,20 +49,20 @@ def connector_for(location: Location, *, checkpoint: bool) -> Connector:
     if url.get_backend_name() not in ("postgresql", "postgres"):
         raise ConfigurationError(f"There is no store for {url.get_backend_name()}; write postgresql://user@host/name.")
     return Connector(
-        writer=postgres.make_engine(url, for_reading=False),
-        reader=postgres.make_engine(url, for_reading=True),
+        writer=postgres.make_engine(url, for_reading=False, part=part),
+        reader=postgres.make_engine(url, for_reading=True, part=part),
         create=lambda: None,
         identity=lambda: url,
     )
 
 
-def _sqlite_connector(path: Path, *, checkpoint: bool) -> Connector:
+def _sqlite_connector(path: Path, *, checkpoint: bool, part: float) -> Connector:
     if sqlite3.sqlite_version_info < sqlite.OLDEST_VERSION:
         oldest = ".".join(map(str, sqlite.OLDEST_VERSION))
         raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old; use a Python with {oldest} or newer.")
     return Connector(
-        writer=sqlite.make_engine(path, for_reading=False, checkpoint=checkpoint),
-        reader=sqlite.make_engine(path, for_reading=True, checkpoint=False),
+        writer=sqlite.make_engine(path, for_reading=False, checkpoint=checkpoint, part=part),
+        reader=sqlite.make_engine(path, for_reading=True, checkpoint=False, part=part),
         create=lambda: sqlite.create_file(path),
         identity=lambda: _identity_of(path),
     )

@@ -8,15 +8,12 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from sandgate.core.errors import StoreUnavailable
-from sandgate.store.connections import Link, Location, connector_for
+from sandgate.store.connections import DEADLINE_S, Link, Location, connector_for
 from sandgate.store.jobs import Job, JobQueue
 from sandgate.store.readers import Readers
 from sandgate.store.writer import Writer
 
 ResultT = TypeVar("ResultT")
-
-# Longer than every wait inside a thread (busy timeout, lock and statement timeouts), so that those speak first.
-DEADLINE_S = 30.0
 
 
 class Database:
@@ -29,7 +26,7 @@ class Database:
         self, location: Location, read_threads: int = 4, *, checkpoint: bool = True, deadline_s: float = DEADLINE_S
     ) -> None:
         self._deadline_s = deadline_s
-        self._connector = connector_for(location, checkpoint=checkpoint)
+        self._connector = connector_for(location, checkpoint=checkpoint, deadline_s=deadline_s)
         self._writes = JobQueue()
         self._reads = JobQueue()
         self._writer = Writer(self._writes, Link(self._connector.writer, self._connector.identity))
@@ -54,17 +51,23 @@ class Database:
         self._readers.start()
 
     async def write(
-        self, work: Callable[[Connection], ResultT], *, repeatable: bool = False, last: bool = False
+        self,
+        work: Callable[[Connection], ResultT],
+        *,
+        repeatable: bool = False,
+        last: bool = False,
+        turn: str | None = None,
     ) -> ResultT:
         """Run ``work`` inside a transaction and answer its result once that is durable.
 
         ``work`` may be run more than once, each time but the last undone, and shares its transaction with others:
         it must not commit. What it raises undoes its own writes only. With ``repeatable``, it is also run again
-        when it may have been committed already; with ``last``, it comes behind the others of its transaction. Goes on
-        when the caller is cancelled. Raises ``StoreUnavailable``; with ``details["outcome"] == "unknown"`` when it may
+        when it may have been committed already; with ``last``, it comes behind the others of its transaction; with a
+        ``turn``, no other work of the same is under way, and it sees what that has written. Goes on when the caller is
+        cancelled. Raises ``StoreUnavailable``; with ``details["outcome"] == "unknown"`` when it may
         have been done.
         """
-        return await self._run(self._writes, work, repeatable, last)
+        return await self._run(self._writes, work, repeatable, last, turn)
 
     async def read(self, work: Callable[[Connection], ResultT]) -> ResultT:
         """Run ``work``, each statement of which sees everything committed before; raises ``StoreUnavailable``."""
@@ -86,11 +89,16 @@ class Database:
         return Link(self._connector.reader, self._connector.identity)
 
     async def _run(
-        self, queue: JobQueue, work: Callable[[Connection], ResultT], repeatable: bool, last: bool = False
+        self,
+        queue: JobQueue,
+        work: Callable[[Connection], ResultT],
+        repeatable: bool,
+        last: bool = False,
+        turn: str | None = None,
     ) -> ResultT:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ResultT] = loop.create_future()
-        job = Job(work, loop, future, repeatable, last)
+        job = Job(work, loop, future, repeatable, last, turn)
         queue.put(job)
         timer = loop.call_later(self._deadline_s, self._expire, queue, job)
         try:

@@ -10,16 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
 
 from sandgate.core.execution import ErrorReport, Execution, Usage
-from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.ids import EnvironmentId, ExecutionId, UserId
 from sandgate.core.limits import MIB
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.states import ExecutionStatus
 from sandgate.store.database import Database
+from sandgate.store.heavy_rows import count_that_fit
 from sandgate.store.schema import environments, executions
 from sandgate.store.statements import HotStatement, newest_first, page_parameters, upsert
-
-# Bounds the memory that a list takes, whatever the size of its page.
-MOST_OUTPUT_BYTES = 16 * MIB
 
 _USAGE = tuple(field.name for field in fields(Usage))
 _ERROR = tuple(field.name for field in fields(ErrorReport))
@@ -40,6 +38,7 @@ _END = [
     "error",
     "stdout",
     "stderr",
+    "results",
 ]
 
 _INSERT_RUNNING = HotStatement(upsert(executions, "(execution_id) DO NOTHING"))
@@ -50,7 +49,11 @@ _FINISH = HotStatement(
         f"WHERE executions.status = '{ExecutionStatus.RUNNING}'",
     )
 )
-_SIZE = sa.func.length(_columns.stdout) + sa.func.length(_columns.stderr)
+_SIZE = (
+    sa.func.length(_columns.stdout)
+    + sa.func.length(_columns.stderr)
+    + sa.func.coalesce(sa.func.length(sa.cast(_columns.results, sa.Text)), 0)
+)
 _FIND = sa.select(executions).where(_columns.execution_id == sa.bindparam("wanted_id"))
 _is_of_environment = _columns.environment_id == sa.bindparam("environment_id")
 _SIZES: Select[Any] = sa.select(_columns.execution_id, _SIZE.label("size")).where(_is_of_environment)
@@ -80,12 +83,32 @@ _PRUNE = sa.delete(executions).where(
     )
 )
 
+_output_bytes = sa.func.sum(_SIZE)
+_most_bytes = sa.bindparam("most_bytes", type_=sa.BigInteger)
+_OVER: Select[Any] = (
+    sa.select(_columns.owner_id, (_output_bytes - _most_bytes).label("excess_bytes"))
+    .group_by(_columns.owner_id)
+    .having(_output_bytes > _most_bytes)
+)
+_OLDEST: Select[Any] = (
+    sa.select(_columns.execution_id, _SIZE.label("size"))
+    .where(_columns.owner_id == sa.bindparam("wanted_owner"), _columns.finished_at.is_not(None), _SIZE > 0)
+    .order_by(_columns.execution_id)
+    .limit(sa.bindparam("most"))
+)
+_DELETE = sa.delete(executions).where(_columns.execution_id.in_(sa.bindparam("wanted_ids", expanding=True)))
+# A look at all rows is worth it when so much of what one owner may keep was written since the last one.
+_LOOK_EVERY = 8
+# What one transaction deletes.
+_DELETED_BYTES = 32 * MIB
+
 
 class SqlExecutionStore:
     """See :class:`sandgate.store.base.ExecutionStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._written_bytes: int | None = None
 
     async def insert_running(self, execution: Execution) -> None:
         """Add the row of an execution that has run for long enough to be worth one. No-op if it exists."""
@@ -100,6 +123,8 @@ class SqlExecutionStore:
         if execution.status is ExecutionStatus.RUNNING or execution.finished_at is None:
             raise ValueError(f"{execution.execution_id} has not ended: {execution.status}, {execution.finished_at}.")
         row = _row_of(execution)
+        if self._written_bytes is not None:
+            self._written_bytes += _written_by(execution)
         await self._database.write(lambda connection: _FINISH.run(connection, row), repeatable=True)
 
     async def find(self, execution_id: ExecutionId) -> Execution | None:
@@ -112,7 +137,7 @@ class SqlExecutionStore:
     async def list(self, environment_id: EnvironmentId, page: PageRequest) -> Page[Execution]:
         """A page of one environment's executions, newest first.
 
-        A page ends early, and says where to go on, when it holds ``MOST_OUTPUT_BYTES`` of output.
+        A page ends early, and says where to go on, when it holds ``heavy_rows.MOST_BYTES`` of output.
         """
         rows, next_before_id = await self._database.read(lambda connection: _list(connection, environment_id, page))
         return Page(tuple(_parse(row) for row in rows), next_before_id)
@@ -129,6 +154,27 @@ class SqlExecutionStore:
         parameters = {"finished_before": finished_before, "most": most}
         return await self._database.write(lambda connection: connection.execute(_PRUNE, parameters).rowcount)
 
+    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
+        """See ``ExecutionStore``. All rows are looked at only when enough was written since the last time."""
+        if self._written_bytes is not None and self._written_bytes < most_bytes // _LOOK_EVERY:
+            return []
+        parameters = {"most_bytes": most_bytes}
+        rows = await self._database.read(lambda connection: connection.execute(_OVER, parameters).all())
+        self._written_bytes = 0
+        return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
+
+    async def prune_oldest(self, owner_id: UserId, excess_bytes: int, most: int) -> int:
+        """See ``ExecutionStore``."""
+        parameters = {"wanted_owner": owner_id, "most": most}
+        oldest = await self._database.read(lambda connection: connection.execute(_OLDEST, parameters).all())
+        enough = min(excess_bytes, _DELETED_BYTES)
+        sizes_before = itertools.accumulate((row.size for row in oldest), initial=0)
+        gone = [row for row, before in zip(oldest, sizes_before, strict=False) if before < enough]
+        ids = [row.execution_id for row in gone]
+        if ids:
+            await self._database.write(lambda connection: connection.execute(_DELETE, {"wanted_ids": ids}).rowcount)
+        return sum(row.size for row in gone)
+
 
 def _list(
     connection: Connection, environment_id: EnvironmentId, page: PageRequest
@@ -136,18 +182,12 @@ def _list(
     of_environment = {"environment_id": environment_id}
     statement = _LIST_SIZES if page.before_id is None else _LIST_SIZES_BEFORE
     sizes = connection.execute(statement, {**of_environment, **page_parameters(page)}).all()
-    count = _how_many_fit([row.size for row in sizes], page.limit)
+    count = count_that_fit([row.size for row in sizes], page.limit)
     if count == 0:
         return [], None
     newest, oldest = sizes[0].execution_id, sizes[count - 1].execution_id
     rows = connection.execute(_LIST, {**of_environment, "newest": newest, "oldest": oldest}).all()
     return rows, oldest if count < len(sizes) else None
-
-
-def _how_many_fit(sizes: list[int], limit: int) -> int:
-    """How many of the first rows make a page: up to the one that fills it, so that there is always one."""
-    sizes_before = list(itertools.accumulate(sizes, initial=0))[: min(limit, len(sizes))]
-    return sum(size < MOST_OUTPUT_BYTES for size in sizes_before)
 
 
 def mark_lost(
@@ -183,7 +223,21 @@ def _row_of(execution: Execution) -> dict[str, Any]:
         "error": None if execution.error is None else _plain(execution.error, _ERROR),
         "stdout": execution.stdout,
         "stderr": execution.stderr,
+        "session_id": execution.session_id,
+        "results": _pack_results(execution),
     }
+
+
+def _written_by(execution: Execution) -> int:
+    """About what ``_SIZE`` will be."""
+    shown = sum(len(str(value)) for bundle in execution.results or () for value in bundle.values())
+    return len(execution.stdout) + len(execution.stderr) + shown
+
+
+def _pack_results(execution: Execution) -> dict[str, Any] | None:
+    if execution.results is None:
+        return None
+    return {"bundles": [dict(bundle) for bundle in execution.results], "truncated": execution.results_truncated}
 
 
 def _plain(record: Usage | ErrorReport, names: tuple[str, ...]) -> dict[str, Any]:
@@ -198,4 +252,7 @@ def _parse(row: Row[Any]) -> Execution:
         values["usage"] = Usage(**values["usage"])
     if values["error"] is not None:
         values["error"] = ErrorReport(**values["error"])
+    if values["results"] is not None:
+        shown = values["results"]
+        values |= {"results": tuple(shown["bundles"]), "results_truncated": shown["truncated"]}
     return Execution(**values)

@@ -20,6 +20,7 @@ class Job:
 
     ``repeatable`` work may be done twice with the same outcome as once. ``last`` is work that takes a lock which all
     servers want: done behind everything else of its transaction, so that whoever has the lock waits for nobody.
+    Of those with the same ``turn``, on all servers of a database, one transaction is under way at a time.
     """
 
     work: Callable[[Connection], Any]
@@ -27,6 +28,7 @@ class Job:
     future: asyncio.Future[Any]
     repeatable: bool = False
     last: bool = False
+    turn: str | None = None
 
 
 @dataclass(slots=True)

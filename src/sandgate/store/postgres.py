@@ -23,19 +23,21 @@ _CONNECT_ARGUMENTS = {
     "tcp_user_timeout": 15_000,
 }
 
+_LOCK_MS, _STATEMENT_MS = 5_000, 15_000
 _SESSION = (
-    "SET lock_timeout = '5s'",
-    "SET statement_timeout = '15s'",
+    f"SET lock_timeout = {_LOCK_MS}",
+    f"SET statement_timeout = {_STATEMENT_MS}",
     "SET idle_in_transaction_session_timeout = '30s'",
     # Off would lose acknowledged commits when the server crashes; what is stronger than on is kept.
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
 )
 
 
-def make_engine(url: URL, *, for_reading: bool) -> Engine:
+def make_engine(url: URL, *, for_reading: bool, part: float = 1.0) -> Engine:
     """Connections to the database. Those for reading run each statement by itself and refuse to write.
 
-    What the URL says in its query overrides the arguments of this module.
+    What the URL says in its query overrides the arguments of this module. ``part`` of the usual time is waited for
+    locks and statements.
     """
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -43,7 +45,9 @@ def make_engine(url: URL, *, for_reading: bool) -> Engine:
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT" if for_reading else "READ COMMITTED",
     )
-    session = (*_SESSION, "SET default_transaction_read_only = on") if for_reading else _SESSION
+    session = _SESSION if part == 1.0 else (*_SESSION, *_shorter(part))
+    if for_reading:
+        session = (*session, "SET default_transaction_read_only = on")
     sa.event.listen(engine, "connect", lambda connection, _record: _set_up(connection, session))
     return engine
 
@@ -65,6 +69,10 @@ async def listen(url: URL, channel: str, on_open: Callable[[], None], on_payload
             await connection.close()
     except (psycopg.Error, OSError) as error:
         raise faults.UnreachableError(faults.cause_of(error)) from error
+
+
+def _shorter(part: float) -> tuple[str, ...]:
+    return (f"SET lock_timeout = {int(_LOCK_MS * part)}", f"SET statement_timeout = {int(_STATEMENT_MS * part)}")
 
 
 def _connect_arguments(url: URL) -> dict[str, Any]:

@@ -26,6 +26,10 @@ user_quotas = sa.Table(
     sa.Column("environment_cpu_millis", sa.BigInteger),
     sa.Column("environment_processes", sa.BigInteger),
     sa.Column("environment_disk_bytes", sa.BigInteger),
+    sa.Column("snapshots", sa.BigInteger),
+    sa.Column("snapshot_bytes", sa.BigInteger),
+    sa.Column("volumes", sa.BigInteger),
+    sa.Column("volume_bytes", sa.BigInteger),
 )
 
 # ``day`` counts from 1970.

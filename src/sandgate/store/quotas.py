@@ -27,7 +27,7 @@ _LOCK_USERS = (
     sa.select(users.c.user_id)
     .where(users.c.user_id.in_(sa.bindparam("ids", expanding=True)))
     .order_by(users.c.user_id)
-    .with_for_update(read=True)
+    .with_for_update(read=True, key_share=True)
 )
 _COUNT = sa.select(user_executions.c.executions).where(
     user_executions.c.user_id == sa.bindparam("wanted_id"), user_executions.c.day == sa.bindparam("wanted_day")

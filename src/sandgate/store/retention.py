@@ -7,26 +7,32 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
 
+from sandgate.core.ids import UserId
 from sandgate.store.database import Database
+from sandgate.store.kept_runs import find_oldest, find_over
 from sandgate.store.schema import (
     artifacts,
     environments,
     executions,
     run_history,
     run_signals,
+    run_sizes,
     run_steps,
     runs,
+    superseded_versions,
     workflow_versions,
     workflows,
 )
 from sandgate.store.trigger_schema import webhook_deliveries
+from sandgate.store.versions import drop_unused, find_with_unused
+from sandgate.store.volume_schema import environment_volumes
 
 # What goes with a run, and with a workflow. Each table names its owner in the column of the same name. The keys of
 # deliveries stay: what comes again must not start another run, whether or not the first one is still there. What starts
 # runs of a workflow has gone when it was deleted (:mod:`sandgate.store.triggers`).
-OF_A_RUN: Sequence[sa.Table] = (run_steps, run_history, run_signals, artifacts, webhook_deliveries, runs)
-OF_A_WORKFLOW: Sequence[sa.Table] = (workflow_versions, workflows)
-OF_AN_ENVIRONMENT: Sequence[sa.Table] = (environments,)
+OF_A_RUN: Sequence[sa.Table] = (run_steps, run_history, run_signals, run_sizes, artifacts, webhook_deliveries, runs)
+OF_A_WORKFLOW: Sequence[sa.Table] = (workflow_versions, superseded_versions, workflows)
+OF_AN_ENVIRONMENT: Sequence[sa.Table] = (environment_volumes, environments)
 
 
 def _oldest(column: sa.Column[Any], key: sa.Column[Any]) -> Select[Any]:
@@ -71,6 +77,28 @@ class SqlRetentionStore:
     async def prune_workflows(self, deleted_before: datetime, most: int) -> int:
         """Workflows that were deleted before, with their versions, once no run of them is left."""
         return await self._prune(_WORKFLOWS, _DELETE_WORKFLOWS, deleted_before, most)
+
+    async def prune_versions(self, most: int) -> int:
+        """Versions of at most ``most`` workflows that no run needs any more, and that are not the newest."""
+        found = await self._database.read(lambda connection: find_with_unused(connection, most))
+        if not found:
+            return 0
+        return await self._database.write(lambda connection: drop_unused(connection, found), repeatable=True)
+
+    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
+        """See ``RetentionStore``."""
+        return await self._database.read(lambda connection: find_over(connection, most_bytes))
+
+    async def prune_oldest_runs(self, owner_id: UserId, excess_bytes: int, most: int) -> int:
+        """See ``RetentionStore``."""
+
+        def work(connection: Connection) -> int:
+            keys = find_oldest(connection, owner_id, excess_bytes, most)
+            for statement in _DELETE_RUNS if keys else ():
+                connection.execute(statement, {"keys": keys})
+            return len(keys)
+
+        return await self._database.write(work)
 
     async def prune_environments(self, ended_before: datetime, most: int) -> int:
         """Environments that ended before, once no execution of them is left."""

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Engine
 from sandgate.core.errors import ConfigurationError
 from sandgate.store import faults
 from sandgate.store.connections import Location, connector_for
-from sandgate.store.quota_schema import metadata
+from sandgate.store.identity_schema import database_identity, make_identity, metadata
 
 # Every version that this code knows, oldest first; a test compares them with the files under ``migrations``.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = tuple(f"{number:04}" for number in range(1, 20))
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -104,6 +104,7 @@ def _create(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
     _version.create(connection, checkfirst=False)
     connection.execute(sa.insert(_version).values(version_num=head_revision()))
+    connection.execute(sa.insert(database_identity).values(identity=make_identity()))
 
 
 def run_migrations(connection: Connection, target: str = "head") -> None:

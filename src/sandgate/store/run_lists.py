@@ -11,8 +11,11 @@ from sqlalchemy import Executable
 from sandgate.core.ids import first_id_at
 from sandgate.core.page import PageRequest
 from sandgate.store.base import RunFilter
+from sandgate.store.heavy_rows import HeavyTable
 from sandgate.store.schema import runs
 from sandgate.store.statements import newest_first, page_parameters
+
+HEAVY = HeavyTable(runs, "inputs", "outputs")
 
 _columns = runs.c
 # Identifiers are made when rows are, but by a clock of their own.
@@ -56,7 +59,7 @@ _CONDITIONS: Mapping[str, sa.ColumnElement[bool]] = {
 def _list_statement(given: tuple[str, ...], statuses: int, has_before: bool) -> Executable:
     """A page for each status, merged: an index serves each, whereas a list of statuses would read all of them."""
     page = PageRequest(before_id="" if has_before else None)
-    base = sa.select(runs)
+    base = HEAVY.light
     for name in given:
         condition = _CONDITIONS.get(name)
         base = base.where(_columns[name] == sa.bindparam(name) if condition is None else condition)

@@ -1,6 +1,6 @@
 """Rows of runs, their steps and their history. ``apply`` is the hot path: every step ends in one."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,15 +15,19 @@ from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.trigger import TriggerType
 from sandgate.store import run_slots
 from sandgate.store.artifacts import add_artifacts
-from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote
+from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote, ShownSteps
 from sandgate.store.clocks import database_now
 from sandgate.store.database import Database
+from sandgate.store.histories import list_history
 from sandgate.store.idempotency import keep_answer
+from sandgate.store.kept_runs import forget_size, note_size
 from sandgate.store.notes import publish
-from sandgate.store.run_lists import run_list
+from sandgate.store.run_lists import HEAVY, run_list
 from sandgate.store.run_rows import NO_ITEM, parse_run, parse_step, run_row_of, step_row_of
-from sandgate.store.schema import run_history, run_signals, run_steps, runs, workflows
-from sandgate.store.statements import HotStatement, changed, page_of, upsert
+from sandgate.store.run_views import show_steps
+from sandgate.store.schema import run_history, run_signals, run_steps, runs
+from sandgate.store.statements import HotStatement, changed, upsert
+from sandgate.store.versions import hold_version, hold_workflow
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP_KEY = ("run_id", "step", "item")
@@ -44,11 +48,6 @@ _CHANGING = (
     "outputs",
 )
 
-_WORKFLOW: Select[Any] = (
-    sa.select(workflows.c.workflow_id)
-    .where(workflows.c.workflow_id == sa.bindparam("wanted_id"), workflows.c.deleted_at.is_(None))
-    .with_for_update(read=True)
-)
 _INSERT = HotStatement(upsert(runs, "(run_id) DO NOTHING"))
 _APPLY = (
     sa.update(runs)
@@ -129,13 +128,12 @@ _BARE_STEPS: Select[Any] = (
     .where(_is_of_run)
     .order_by(run_steps.c.step, run_steps.c.item)
 )
+_printed_bytes = sa.func.length(run_steps.c.stdout) + sa.func.length(run_steps.c.stderr)
+_PRINTED: Select[Any] = sa.select(run_steps.c.step, run_steps.c.item, _printed_bytes.label("size_bytes")).where(
+    _is_of_run, _printed_bytes > 0
+)
 _STEP = sa.select(run_steps).where(
     _is_of_run, run_steps.c.step == sa.bindparam("step"), run_steps.c.item == sa.bindparam("item")
-)
-_HISTORY = (
-    sa.select(run_history)
-    .where(run_history.c.run_id == sa.bindparam("wanted_id"), run_history.c.number >= sa.bindparam("first"))
-    .order_by(run_history.c.number)
 )
 _BEGINNING: Select[Any] = sa.select(sa.func.max(run_history.c.number)).where(
     run_history.c.run_id == sa.bindparam("wanted_id"),
@@ -144,7 +142,6 @@ _BEGINNING: Select[Any] = sa.select(sa.func.max(run_history.c.number)).where(
     sa.func.coalesce(run_history.c.item, NO_ITEM) == sa.bindparam("item"),
     run_history.c.attempt == sa.bindparam("attempt"),
 )
-_HISTORY_PART = _HISTORY.limit(sa.bindparam("most"))
 
 
 class SqlRunStore:
@@ -168,8 +165,8 @@ class SqlRunStore:
     ) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says), with what is answered about it.
 
-        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
-        not held as it says any more, and when another process has added it.
+        False, and nothing written, when its workflow, or its version of it, has been deleted, when the run ``under``
+        which it is to run is not held as it says any more, and when another process has added it.
         """
 
         def work(connection: Connection) -> bool:
@@ -276,12 +273,13 @@ class SqlRunStore:
         return None if row is None else parse_run(row)
 
     async def list(self, wanted: RunFilter, page: PageRequest) -> Page[Run]:
-        """A page, newest first."""
+        """A page, newest first; it ends early, and says where to go on, when it holds ``heavy_rows.MOST_BYTES``."""
         if wanted.statuses is not None and not wanted.statuses:
             return Page((), None)
         statement, parameters = run_list(wanted, page)
-        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
-        return page_of(rows, page, parse_run)
+        return await self._database.read(
+            lambda connection: HEAVY.read_page(connection, statement, parameters, page, parse_run)
+        )
 
     async def list_live(self, workflow_id: WorkflowId) -> Sequence[RunId]:
         """The runs of a workflow that have not ended."""
@@ -295,6 +293,16 @@ class SqlRunStore:
         rows = await self._database.read(lambda connection: connection.execute(statement, {"wanted_id": run_id}).all())
         return [parse_step(row) for row in rows]
 
+    async def measure_printed(self, run_id: RunId) -> Mapping[tuple[str, int | None], int]:
+        """How much is kept of what its steps and their items have printed, in bytes, of those that have."""
+        parameters = {"wanted_id": run_id}
+        rows = await self._database.read(lambda connection: connection.execute(_PRINTED, parameters).all())
+        return {(row.step, None if row.item == NO_ITEM else row.item): int(row.size_bytes) for row in rows}
+
+    async def show_steps(self, run_id: RunId) -> ShownSteps:
+        """All rows of steps, with as much output as one answer may hold."""
+        return await self._database.read(lambda connection: show_steps(connection, run_id))
+
     async def find_step(self, run_id: RunId, step: str, item: int | None) -> StepRun | None:
         """One row of a step, or of one of its items."""
         parameters = {"wanted_id": run_id, "step": step, "item": NO_ITEM if item is None else item}
@@ -302,13 +310,11 @@ class SqlRunStore:
         return None if row is None else parse_step(row)
 
     async def list_history(self, run_id: RunId, first: int = 0, most: int | None = None) -> Sequence[HistoryEvent]:
-        """What happened, in order, from the entry with the number ``first`` on; at most so many entries."""
-        parameters: dict[str, Any] = {"wanted_id": run_id, "first": first}
-        statement = _HISTORY
-        if most is not None:
-            statement, parameters = _HISTORY_PART, parameters | {"most": most}
-        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
-        return [HistoryEvent(**{**row._mapping, "run_id": RunId(row.run_id)}) for row in rows]
+        """What happened, in order, from the entry with the number ``first`` on.
+
+        At most so many entries, and no more after those that hold ``heavy_rows.MOST_BYTES``; without ``most``, all.
+        """
+        return await self._database.read(lambda connection: list_history(connection, run_id, first, most))
 
     async def find_beginning(self, run_id: RunId, step: str, item: int | None, attempt: int) -> int | None:
         """The number of the entry of the history that began an attempt."""
@@ -317,14 +323,9 @@ class SqlRunStore:
         return await self._database.read(lambda connection: connection.execute(_BEGINNING, parameters).scalar_one())
 
 
-def hold_workflow(connection: Connection, workflow_id: WorkflowId) -> bool:
-    """Whether the workflow is there; it is not deleted before the end of the transaction."""
-    return connection.execute(_WORKFLOW, {"wanted_id": workflow_id}).first() is not None
-
-
 def insert_run(connection: Connection, change: RunChange, lease_s: float | None, under: Run | None = None) -> bool:
     """Add a run inside a transaction; see ``RunStore.insert``."""
-    if not hold_workflow(connection, change.run.workflow_id):
+    if not hold_version(connection, change.run):
         return False
     if under is not None:
         if connection.execute(run_slots.HELD, run_slots.held(under)).first() is None:
@@ -359,7 +360,7 @@ def _apply(connection: Connection, change: RunChange) -> bool:
 
 
 def _reopen(connection: Connection, change: RunChange, lease_s: float) -> bool:
-    if connection.execute(_WORKFLOW, {"wanted_id": change.run.workflow_id}).first() is None:
+    if not hold_workflow(connection, change.run.workflow_id):
         return False
     run = run_row_of(change.run)
     until = database_now(connection, change.history[0].at) + timedelta(seconds=lease_s)
@@ -368,6 +369,7 @@ def _reopen(connection: Connection, change: RunChange, lease_s: float) -> bool:
     parameters |= {"owner": run["lease_owner"], "until": until}
     if not changed(connection.execute(_REOPEN, parameters)):
         return False
+    forget_size(connection, change.run.run_id)
     _write_parts(connection, change)
     return True
 
@@ -378,6 +380,8 @@ def _write_parts(connection: Connection, change: RunChange) -> None:
     for event in change.history:
         _ADD_EVENT.run(connection, {field.name: getattr(event, field.name) for field in fields(event)})
     add_artifacts(connection, change.artifacts)
+    if not change.run.is_live:
+        note_size(connection, change.run.run_id)
 
 
 def _claim(connection: Connection, wanted: dict[str, Any], owner: str, until: datetime) -> Sequence[Run]:

@@ -15,12 +15,16 @@ from sandgate.core.page import Page, PageRequest
 from sandgate.core.trigger import CatchUp, Overlap, Policy, Schedule, SkipReason, TickError, Timing
 from sandgate.store.base import NoteKind, RunChange, RunNote
 from sandgate.store.database import Database
+from sandgate.store.heavy_rows import HeavyTable
 from sandgate.store.idempotency import keep_answer
 from sandgate.store.notes import publish
-from sandgate.store.runs import hold_workflow, insert_run
+from sandgate.store.runs import insert_run
 from sandgate.store.schema import runs
-from sandgate.store.statements import changed, newest_first, page_of, page_parameters
+from sandgate.store.statements import changed, newest_first, page_parameters
 from sandgate.store.trigger_schema import schedules
+from sandgate.store.versions import hold_version, hold_workflow
+
+_HEAVY = HeavyTable(schedules, "inputs", "queue", "last_error")
 
 _columns = schedules.c
 _is_this = _columns.schedule_id == sa.bindparam("wanted_id")
@@ -79,13 +83,17 @@ class SqlScheduleStore:
         return None if row is None else _parse(row)
 
     async def list(self, owner_id: UserId | None, workflow_id: WorkflowId | None, page: PageRequest) -> Page[Schedule]:
-        """A page, newest first; None means any."""
+        """A page, newest first; None means any.
+
+        It ends early, and says where to go on, when it holds ``heavy_rows.MOST_BYTES``.
+        """
         given = {"owner_id": owner_id, "workflow_id": workflow_id}
         parameters: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         statement = _list_statement(tuple(parameters), page.before_id is not None)
         parameters |= page_parameters(page)
-        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
-        return page_of(rows, page, _parse)
+        return await self._database.read(
+            lambda connection: _HEAVY.read_page(connection, statement, parameters, page, _parse)
+        )
 
     async def list_due(self, now: datetime, most: int) -> Sequence[Schedule]:
         """Schedules that are due, the longest due first, and then those with ticks that wait."""
@@ -133,7 +141,7 @@ class SqlScheduleStore:
 
         def work(connection: Connection) -> bool:
             # In the order in which a workflow is deleted, so that neither waits for the other for ever.
-            if not hold_workflow(connection, change.run.workflow_id):
+            if not hold_version(connection, change.run):
                 return False
             if not (_replace(connection, before, following) and insert_run(connection, change, lease_s)):
                 return False
@@ -157,7 +165,7 @@ class SqlScheduleStore:
 
 @lru_cache
 def _list_statement(equal: tuple[str, ...], has_before: bool) -> Select[Any]:
-    base = sa.select(schedules)
+    base = _HEAVY.light
     for name in equal:
         base = base.where(_columns[name] == sa.bindparam(name))
     return newest_first(base, _columns.schedule_id, PageRequest(before_id="" if has_before else None))

@@ -28,6 +28,15 @@ environments = sa.Table(
     sa.Column("limits", JsonText, nullable=False),
     sa.Column("metadata", JsonText, nullable=False),
     sa.Column("server_id", ExactText),
+    sa.Column("network", JsonText),
+    sa.Column("variables", JsonText),
+    sa.Column("on_timeout", ExactText),
+    sa.Column("idle_timeout_s", sa.BigInteger),
+    sa.Column("paused_at", Instant),
+    sa.Column("remaining_s", sa.Double),
+    sa.Column("snapshot_id", ExactText),
+    sa.Column("forked_from", ExactText),
+    sa.Column("volumes", JsonText),
 )
 
 executions = sa.Table(
@@ -48,6 +57,8 @@ executions = sa.Table(
     sa.Column("error", JsonText),
     sa.Column("stdout", Utf8, nullable=False),
     sa.Column("stderr", Utf8, nullable=False),
+    sa.Column("session_id", ExactText),
+    sa.Column("results", JsonText),
     sa.Index("executions_by_environment", "environment_id", "execution_id"),
 )
 
@@ -134,6 +145,16 @@ workflow_versions = sa.Table(
     sa.Column("definition", JsonText, nullable=False),
 )
 
+# Versions that are kept for their runs only: another has taken their place, or their workflow was deleted.
+superseded_versions = sa.Table(
+    "superseded_versions",
+    metadata,
+    sa.Column("workflow_id", ExactText, primary_key=True),
+    sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("owner_id", ExactText, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+)
+
 runs = sa.Table(
     "runs",
     metadata,
@@ -170,6 +191,17 @@ runs = sa.Table(
     sa.Index("runs_by_owner_and_status", "owner_id", "status", "run_id"),
     sa.Index("runs_by_workflow_and_status", "workflow_id", "status", "run_id"),
     sa.Index("runs_by_name", "workflow_name", "owner_id", "run_id"),
+    sa.Index("runs_by_version", "workflow_id", "workflow_version"),
+)
+
+# How much is kept of each run that has ended. The index holds all that is asked for.
+run_sizes = sa.Table(
+    "run_sizes",
+    metadata,
+    sa.Column("run_id", ExactText, primary_key=True),
+    sa.Column("owner_id", ExactText, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Index("run_sizes_by_owner", "owner_id", "run_id", "size_bytes"),
 )
 
 # ``item`` is -1 for a step as a whole.

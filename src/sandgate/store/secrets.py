@@ -12,15 +12,14 @@ from sandgate.core.errors import UserNotFound
 from sandgate.core.ids import UserId
 from sandgate.core.secret import Secret
 from sandgate.store.database import Database
-from sandgate.store.schema import secrets, users
+from sandgate.store.owners import hold_owner
+from sandgate.store.schema import secrets
 from sandgate.store.statements import changed, upsert
 
 _columns = secrets.c
 _is_owners = _columns.owner_id == sa.bindparam("wanted_owner")
 _is_this = sa.and_(_is_owners, _columns.name == sa.bindparam("wanted_name"))
 
-# One at a time for each owner, so that no two are counted at once; and no user goes meanwhile.
-_LOCK_USER = sa.select(users.c.user_id).where(users.c.user_id == sa.bindparam("wanted_owner")).with_for_update()
 _FIND = sa.select(secrets).where(_is_this)
 _FIND_MANY = sa.select(secrets).where(_is_owners, _columns.name.in_(sa.bindparam("names", expanding=True)))
 _COUNT: Select[Any] = sa.select(sa.func.count()).select_from(secrets).where(_is_owners)
@@ -80,7 +79,7 @@ class SqlSecretStore:
 
 def _put(connection: Connection, secret: Secret, most: int) -> Secret | _Refusal:
     wanted = {"wanted_owner": secret.owner_id, "wanted_name": secret.name}
-    if connection.execute(_LOCK_USER, wanted).one_or_none() is None:
+    if not hold_owner(connection, secret.owner_id):
         return _Refusal.NO_USER
     before = connection.execute(_FIND, wanted).one_or_none()
     if before is None and connection.execute(_COUNT, wanted).scalar_one() >= most:

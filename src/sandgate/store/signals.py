@@ -47,13 +47,11 @@ class SqlSignalStore:
 
         False, and nothing written, when it has ended.
         """
-        row = {field.name: getattr(signal, field.name) for field in fields(signal)}
 
         def work(connection: Connection) -> bool:
             if connection.execute(_LIVE, {"wanted_id": signal.run_id}).first() is None:
                 return False
-            connection.execute(_INSERT, row)
-            publish(connection, RunNote(NoteKind.SIGNAL, signal.run_id))
+            add_signals(connection, [signal])
             return True
 
         return await self._database.write(work)
@@ -67,6 +65,13 @@ class SqlSignalStore:
         """Whether nobody has acted on it yet."""
         parameters = {"wanted_id": signal_id}
         return await self._database.read(lambda connection: connection.execute(_EXISTS, parameters).first()) is not None
+
+
+def add_signals(connection: Connection, signals: Sequence[RunSignal]) -> None:
+    """Add rows inside a transaction that holds their runs, which live."""
+    for signal in signals:
+        connection.execute(_INSERT, {field.name: getattr(signal, field.name) for field in fields(signal)})
+        publish(connection, RunNote(NoteKind.SIGNAL, signal.run_id))
 
 
 def _parse(row: Row[Any]) -> RunSignal:

@@ -22,16 +22,20 @@ from sandgate.store.base import (
     SecretStore,
     ServerStore,
     SignalStore,
+    SnapshotStore,
+    TemplateStore,
     UserStore,
+    VolumeStore,
     WebhookStore,
     WorkflowStore,
 )
-from sandgate.store.connections import Location
+from sandgate.store.connections import DEADLINE_S, Location
 from sandgate.store.credentials import SqlCredentialStore
-from sandgate.store.database import DEADLINE_S, Database
+from sandgate.store.database import Database
 from sandgate.store.environments import SqlEnvironmentStore
 from sandgate.store.executions import SqlExecutionStore
 from sandgate.store.idempotency import SqlIdempotencyStore
+from sandgate.store.identity_schema import database_identity
 from sandgate.store.notes import SqlRunNotes
 from sandgate.store.quotas import SqlQuotaStore
 from sandgate.store.retention import SqlRetentionStore
@@ -42,12 +46,16 @@ from sandgate.store.schema import write_probe
 from sandgate.store.secrets import SqlSecretStore
 from sandgate.store.servers import SqlServerStore
 from sandgate.store.signals import SqlSignalStore
+from sandgate.store.snapshots import SqlSnapshotStore
 from sandgate.store.statements import upsert
+from sandgate.store.templates import SqlTemplateStore
 from sandgate.store.users import SqlUserStore
+from sandgate.store.volumes import SqlVolumeStore
 from sandgate.store.webhooks import SqlWebhookStore
 from sandgate.store.workflows import SqlWorkflowStore
 
 _PROBE = upsert(write_probe, "(probe_id) DO UPDATE SET written = write_probe.written + 1")
+_IDENTITY = sa.select(database_identity.c.identity)
 _ANSWER: Select[Any] = sa.select(sa.literal_column("1"))
 
 
@@ -76,6 +84,9 @@ class SqlStore:
     servers: ServerStore
     audit: AuditStore
     quotas: QuotaStore
+    snapshots: SnapshotStore
+    volumes: VolumeStore
+    templates: TemplateStore
 
     def __init__(
         self,
@@ -105,6 +116,9 @@ class SqlStore:
         self.servers = SqlServerStore(self._database)
         self.audit = SqlAuditStore(self._database)
         self.quotas = SqlQuotaStore(self._database)
+        self.snapshots = SqlSnapshotStore(self._database)
+        self.volumes = SqlVolumeStore(self._database)
+        self.templates = SqlTemplateStore(self._database)
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version if that is allowed; once in a store's life.
@@ -118,6 +132,10 @@ class SqlStore:
         """Prove that the database answers and keeps what is written; raises ``StoreUnavailable``."""
         await self._database.read(lambda connection: connection.execute(_ANSWER).scalar_one())
         await self._database.write(_write_probe, repeatable=True)
+
+    async def identity(self) -> str:
+        """What no other database has. Raises ``StoreUnavailable``."""
+        return await self._database.read(lambda connection: str(connection.execute(_IDENTITY).scalar_one()))
 
     async def close(self) -> None:
         """Finish the writes that were accepted and disconnect."""

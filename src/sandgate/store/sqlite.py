@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from sandgate.core.errors import ConfigurationError
+from sandgate.store.durable import sync_folder
 
 # The first with RETURNING. Source: https://www.sqlite.org/lang_returning.html
 OLDEST_VERSION = (3, 35, 0)
@@ -19,6 +21,10 @@ OLDEST_VERSION = (3, 35, 0)
 BUSY_TIMEOUT_S = 5.0
 
 _MIB = 1024 * 1024
+
+# Twice what the log holds when it is moved into the database, which leaves room for commits that come meanwhile.
+_LOG_BYTES = 8 * _MIB
+_ZEROS = bytes(_MIB)
 
 
 def create_file(path: Path) -> None:
@@ -31,18 +37,22 @@ def create_file(path: Path) -> None:
         if not path.exists():
             # SQLite gives the log and the index beside the file the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            _flush_folder(path.parent)
+            sync_folder(path.parent)
         elif path.stat().st_mode & 0o077:
             path.chmod(0o600)
     except OSError as error:
         raise ConfigurationError(f"The database {path} cannot be made or kept private: {error.strerror}.") from error
 
 
-def make_engine(path: Path, *, for_reading: bool, checkpoint: bool) -> Engine:
-    """Connections to an existing file. Those for reading run each statement by itself and refuse to write."""
+def make_engine(path: Path, *, for_reading: bool, checkpoint: bool, part: float = 1.0) -> Engine:
+    """Connections to an existing file. Those for reading run each statement by itself and refuse to write.
+
+    ``part`` of the usual time is waited for locks.
+    """
+    busy_s = BUSY_TIMEOUT_S * part
     engine = sa.create_engine(
         "sqlite+pysqlite://",
-        creator=lambda: _connect(path, for_reading=for_reading, checkpoint=checkpoint),
+        creator=lambda: _connect(path, busy_s, for_reading=for_reading, checkpoint=checkpoint),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT" if for_reading else None,
     )
@@ -57,16 +67,18 @@ def _begin(connection: Connection) -> None:
     driver_connection.execute("BEGIN IMMEDIATE")
 
 
-def _connect(path: Path, *, for_reading: bool, checkpoint: bool) -> sqlite3.Connection:
+def _connect(path: Path, busy_s: float, *, for_reading: bool, checkpoint: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
-        timeout=BUSY_TIMEOUT_S,
+        timeout=busy_s,
         isolation_level=None,
         cached_statements=256,
     )
     try:
         _set_up(connection.execute, for_reading=for_reading, checkpoint=checkpoint)
+        if checkpoint:
+            _lengthen_log(connection, path)
     except (sqlite3.Error, ConfigurationError):
         connection.close()
         raise
@@ -93,9 +105,27 @@ def _set_up(execute: Callable[[str], sqlite3.Cursor], *, for_reading: bool, chec
     execute(f"PRAGMA cache_size = -{8 * 1024}")
 
 
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _lengthen_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Give the log its usual length at once, because a commit that makes the file longer takes twice as long.
+
+    Zeros behind the last commit are nothing to SQLite. Source: https://www.sqlite.org/fileformat2.html#walformat
+    """
+    with suppress(OSError, sqlite3.OperationalError):
+        # Nobody shortens it or takes it away while somebody holds the write lock.
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            log = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                _fill(log, _LOG_BYTES)
+            finally:
+                os.close(log)
+        finally:
+            connection.execute("ROLLBACK")
+
+
+def _fill(file: int, size: int) -> None:
+    """Write zeros until the file has this size."""
+    length = os.fstat(file).st_size
+    while length < size:
+        length += os.pwrite(file, _ZEROS[: size - length], length)
+    os.fsync(file)

@@ -50,15 +50,21 @@ class HotStatement:
 
     def run(self, connection: Connection, row: Mapping[str, Any]) -> int:
         """Run with the row's values; answers how many rows were written."""
+        compiled = self._compile_for(connection)
+        return connection.exec_driver_sql(compiled.sql, compiled.bind(row), _COUNTED).rowcount
+
+    def run_all(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run once for each of the rows, in their order."""
+        if rows:
+            compiled = self._compile_for(connection)
+            parameters: Any = [compiled.bind(row) for row in rows]
+            connection.exec_driver_sql(compiled.sql, parameters)
+
+    def _compile_for(self, connection: Connection) -> "_Compiled":
         compiled = self._compiled.get(connection.dialect.name)
         if compiled is None:
             compiled = self._compiled[connection.dialect.name] = _compile(self._statement, connection.dialect)
-        values = [
-            row[name] if process is None else process(row[name])
-            for name, process in zip(compiled.names, compiled.processors, strict=True)
-        ]
-        parameters = tuple(values) if compiled.positional else dict(zip(compiled.names, values, strict=True))
-        return connection.exec_driver_sql(compiled.sql, parameters, _COUNTED).rowcount
+        return compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,14 @@ class _Compiled:
     positional: bool
     names: tuple[str, ...]
     processors: tuple[Callable[[Any], Any] | None, ...]
+
+    def bind(self, row: Mapping[str, Any]) -> tuple[Any, ...] | dict[str, Any]:
+        """The values of a row as the driver takes them."""
+        values = [
+            row[name] if process is None else process(row[name])
+            for name, process in zip(self.names, self.processors, strict=True)
+        ]
+        return tuple(values) if self.positional else dict(zip(self.names, values, strict=True))
 
 
 def _compile(statement: TextClause | sa.Update, dialect: Dialect) -> _Compiled:

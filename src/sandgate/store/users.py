@@ -16,6 +16,8 @@ from sandgate.store.database import Database
 from sandgate.store.idempotency import keep_answer
 from sandgate.store.schema import users
 from sandgate.store.statements import changed, newest_first, page_of, page_parameters, upsert
+from sandgate.store.trigger_schema import schedules, webhooks
+from sandgate.store.volumes import condemn_volumes_of
 
 _columns = users.c
 _is_this = _columns.user_id == sa.bindparam("wanted_id")
@@ -110,7 +112,7 @@ class SqlUserStore:
         return answer
 
     async def delete(self, user_id: UserId) -> bool:
-        """Remove the row and the user's API keys; False when there was none. Raises ``LastAdmin``."""
+        """Remove the row, API keys, schedules and webhooks; False when there was none. Raises ``LastAdmin``."""
         answer = await self._database.write(lambda connection: _delete(connection, user_id))
         if isinstance(answer, _Refusal):
             raise _last_admin(user_id)
@@ -138,7 +140,12 @@ def _update(connection: Connection, user_id: UserId, values: dict[str, Any]) -> 
 def _delete(connection: Connection, user_id: UserId) -> bool | _Refusal:
     if _is_last_admin(connection, user_id):
         return _Refusal.LAST_ADMIN
-    return changed(connection.execute(_DELETE, {"wanted_id": user_id}))
+    # First: whoever adds something of the user's holds this row meanwhile, and finds none afterwards.
+    was_there = changed(connection.execute(_DELETE, {"wanted_id": user_id}))
+    condemn_volumes_of(connection, user_id)
+    for table in (schedules, webhooks):
+        connection.execute(sa.delete(table).where(table.c.owner_id == user_id))
+    return was_there
 
 
 def _is_last_admin(connection: Connection, user_id: UserId) -> bool:

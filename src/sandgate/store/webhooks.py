@@ -15,14 +15,18 @@ from sandgate.core.page import Page, PageRequest
 from sandgate.core.trigger import Delivery, DeliveryStatus, Signature, Webhook
 from sandgate.store.base import DeliveryKeys, RunChange
 from sandgate.store.database import Database
+from sandgate.store.heavy_rows import HeavyTable
 from sandgate.store.idempotency import keep_answer
-from sandgate.store.runs import hold_workflow, insert_run
-from sandgate.store.statements import changed, newest_first, page_of, page_parameters
+from sandgate.store.runs import insert_run
+from sandgate.store.statements import changed, newest_first, page_parameters
 from sandgate.store.trigger_schema import webhook_deliveries, webhook_keys, webhooks
 from sandgate.store.triggers import delete_parts
+from sandgate.store.versions import hold_version, hold_workflow
 
 MOST_DELIVERIES = 50
 """So many of a webhook's deliveries are kept, the last ones."""
+
+_HEAVY = HeavyTable(webhooks, "inputs", "filter")
 
 _columns, _keys, _delivered = webhooks.c, webhook_keys.c, webhook_deliveries.c
 _is_this = _columns.webhook_id == sa.bindparam("wanted_id")
@@ -103,13 +107,17 @@ class SqlWebhookStore:
         return None if row is None else _parse(row)
 
     async def list(self, owner_id: UserId | None, workflow_id: WorkflowId | None, page: PageRequest) -> Page[Webhook]:
-        """A page, newest first; None means any."""
+        """A page, newest first; None means any.
+
+        It ends early, and says where to go on, when it holds ``heavy_rows.MOST_BYTES``.
+        """
         given = {"owner_id": owner_id, "workflow_id": workflow_id}
         parameters: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         statement = _list_statement(tuple(parameters), page.before_id is not None)
         parameters |= page_parameters(page)
-        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
-        return page_of(rows, page, _parse)
+        return await self._database.read(
+            lambda connection: _HEAVY.read_page(connection, statement, parameters, page, _parse)
+        )
 
     async def replace(self, before: Webhook, after: Webhook) -> bool:
         """Write what may change; False, and nothing written, unless the row is as old as ``before``."""
@@ -146,7 +154,7 @@ class SqlWebhookStore:
         this = {"wanted_id": delivery.webhook_id}
 
         def work(connection: Connection) -> RunId | None:
-            if not hold_workflow(connection, change.run.workflow_id):
+            if not hold_version(connection, change.run):
                 return None
             if connection.execute(_HOLD, this).first() is None:
                 return None
@@ -183,7 +191,7 @@ class SqlWebhookStore:
 
 @lru_cache
 def _list_statement(equal: tuple[str, ...], has_before: bool) -> Select[Any]:
-    base = sa.select(webhooks)
+    base = _HEAVY.light
     for name in equal:
         base = base.where(_columns[name] == sa.bindparam(name))
     return newest_first(base, _columns.webhook_id, PageRequest(before_id="" if has_before else None))

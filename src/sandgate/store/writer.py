@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sandgate.store import faults
 from sandgate.store.connections import Link
 from sandgate.store.jobs import Job, JobQueue, Outcome, settle
+from sandgate.store.turns import take_turns
 
 # Bounds how long the first of a batch waits for the last.
 MOST_IN_A_BATCH = 256
@@ -114,6 +115,7 @@ def _attempt(link: Link, jobs: list[Job]) -> list[Outcome]:
     transaction = _begin(connection)
     with ExitStack() as undo:
         undo.callback(_roll_back, link, connection)
+        take_turns(connection, {job.turn for job in jobs if job.turn is not None})
         outcomes = [Outcome(job, job.work(connection)) for job in sorted(jobs, key=_is_last)]
         _commit(transaction)
         undo.pop_all()

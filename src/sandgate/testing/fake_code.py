@@ -46,7 +46,14 @@ def interpret(code: str, limits: Limits, data: StepData | None = None, around: S
         statements = ast.parse(code, "<code>").body
     except (SyntaxError, ValueError) as error:
         return _fail(outcome, type(error).__name__, str(error), 1)
-    _run(statements, outcome, limits)
+    try:
+        _run(statements, outcome, limits)
+    except KeyError as missing:
+        # A variable that is not there.
+        return _fail(outcome, "KeyError", str(missing), 1)
+    except ValueError as error:
+        # What is no constant.
+        return _fail(outcome, "NotImplementedError", str(error), 1)
     return outcome
 
 

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Protocol
 
+from sandgate.core.command_talk import CommandStart
 from sandgate.core.execution import ExecutionRequest, FileOperation, OutputSink, Termination, Usage
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.output_watch import OutputWatch
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import SandboxSpec
 from sandgate.testing.fake_code import Outcome, interpret
+from sandgate.testing.fake_commands import describe_exit, run_command
 from sandgate.testing.fake_files import run_file_worker
 
 USAGE = Usage(cpu_ms=1, peak_memory_bytes=9 * 1024 * 1024)
@@ -55,6 +57,9 @@ class FakeExecution:
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[Termination] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self._due: tuple[ExecutionStatus, Outcome | None] = (ExecutionStatus.TIMED_OUT, None)
+        self._left_s: float | None = None
+        self._stood_still_at = 0.0
         self._worker: asyncio.Future[None] | None = None
         self._started_at: float | None = None
 
@@ -81,10 +86,35 @@ class FakeExecution:
         """By which a later gateway finds it."""
         return self._request.tag
 
+    @property
+    def note(self) -> bytes | None:
+        """What a later gateway is told of a command."""
+        return None if self._request.command is None else self._request.command.note
+
     def start(self) -> None:
         """Begin to run; until then it is queued."""
         self._started_at = self._loop.time()
         self._go_on()
+
+    def stand_still(self) -> None:
+        """Its time does not go on."""
+        self._stood_still_at = self._loop.time()
+        if self._timer is not None and not self.ended:
+            self._left_s = self._timer.when() - self._loop.time()
+            self._timer.cancel()
+
+    def go_on(self) -> None:
+        """Its time goes on."""
+        if self._started_at is not None:
+            self._started_at += self._loop.time() - self._stood_still_at
+        if self._left_s is not None and not self.ended:
+            self._arm(self._left_s, *self._due)
+        self._left_s = None
+
+    def _arm(self, delay_s: float, status: ExecutionStatus, outcome: Outcome | None = None) -> None:
+        """End it then."""
+        self._due = (status, outcome)
+        self._timer = self._loop.call_later(delay_s, self.end, status, outcome)
 
     def hand_over(self) -> "FakeExecution":
         """What goes on for the next gateway; whoever waits for this one hears that it is lost."""
@@ -110,12 +140,24 @@ class FakeExecution:
         sink.close()
         self.end(ExecutionStatus.COMPLETED if code == 0 else ExecutionStatus.FAILED, Outcome())
 
+    async def _stand_by(self, command: CommandStart, watch: OutputWatch) -> None:
+        code, report = await run_command(self._sandbox.folder(), command, watch)
+        outcome = Outcome(exit_code=code)
+        if code:
+            outcome.status = ExecutionStatus.FAILED
+            outcome.error = report or describe_exit(code)
+        self.end(outcome.status, outcome)
+
     def _go_on(self) -> None:
+        if self._request.command is not None and self._request.watch is not None:
+            self._request.watch.begin()
+            self._work(self._stand_by(self._request.command, self._request.watch))
+            age_s = self._loop.time() - (self._started_at or 0.0)
+            self._timer = self._loop.call_later(self._request.timeout_s - age_s, self.end, ExecutionStatus.TIMED_OUT)
+            return
         if self._request.files is not None and self._request.sink is not None:
-            self._worker = asyncio.ensure_future(self._work_on_files(self._request.files, self._request.sink))
-            self._sandbox.workers.add(self._worker)
-            self._worker.add_done_callback(self._sandbox.workers.discard)
-            self._timer = self._loop.call_later(self._request.timeout_s, self.end, ExecutionStatus.TIMED_OUT)
+            self._work(self._work_on_files(self._request.files, self._request.sink))
+            self._arm(self._request.timeout_s, ExecutionStatus.TIMED_OUT)
             return
         outcome = self._interpret()
         if self._request.tap is not None:
@@ -127,6 +169,12 @@ class FakeExecution:
         streams = (("stdout", bytes(outcome.stdout)), ("stderr", bytes(outcome.stderr)))
         pieces = [(name, text[i : i + _PIECE]) for name, text in streams for i in range(0, len(text), _PIECE)]
         self._show(self._request.watch, deque(pieces), outcome)
+
+    def _work(self, work: Coroutine[object, object, None]) -> None:
+        """In a process of this machine, which has to be waited for."""
+        self._worker = asyncio.ensure_future(work)
+        self._sandbox.workers.add(self._worker)
+        self._worker.add_done_callback(self._sandbox.workers.discard)
 
     def _show(self, watch: OutputWatch, pieces: deque[tuple[str, bytes]], outcome: Outcome) -> None:
         """Write as fast as it is taken, and go on with the code after that."""
@@ -140,9 +188,9 @@ class FakeExecution:
         age_s = self._loop.time() - (self._started_at or 0.0)
         timeout_s = self._request.timeout_s
         if outcome.sleep_s is None or outcome.sleep_s >= timeout_s:
-            self._timer = self._loop.call_later(timeout_s - age_s, self.end, ExecutionStatus.TIMED_OUT, outcome)
+            self._arm(timeout_s - age_s, ExecutionStatus.TIMED_OUT, outcome)
         elif outcome.sleep_s:
-            self._timer = self._loop.call_later(outcome.sleep_s - age_s, self.end, outcome.status, outcome)
+            self._arm(outcome.sleep_s - age_s, outcome.status, outcome)
         else:
             self.end(outcome.status, outcome)
 

@@ -4,19 +4,28 @@ import asyncio
 import json
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 from sandgate.core.execution import FileOperation, OutputSink
+from sandgate.sandbox.payload import pack_modules
 
-_CALL = "import sys\nsys.exit(run(json.loads(sys.argv[1]), 0, 1))\n"
+_CALL = (
+    "import json, sys\nsys.path.insert(0, sys.argv[3])\nfrom sandgate_agent import file_worker\n"
+    "sys.exit(file_worker.run(json.loads(sys.argv[1]), 0, 1, sys.argv[2].encode()))"
+)
+_AGENT = str(Path(str(files("sandgate_agent"))).parent)
 _READ_BYTES = 65_536
 
 
 async def run_file_worker(folder: str, operation: FileOperation, sink: OutputSink) -> int:
     """Run one operation in the folder; the exit code. Killed when it is cancelled."""
-    source = files("sandgate_agent").joinpath("file_worker.py").read_text(encoding="utf-8") + _CALL
-    asked = json.dumps({"operation": operation.operation, "arguments": dict(operation.arguments)})
+    arguments = dict(operation.arguments)
+    if operation.operation in ("snapshot", "restore"):
+        # The folder stands for the work folder of a whole file system.
+        arguments["root"] = str(Path(folder).parent)
+    asked = json.dumps({"operation": operation.operation, "arguments": arguments})
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-c", source, asked,
+        sys.executable, "-I", "-S", "-c", _CALL, asked, pack_modules(operation.modules).decode(), _AGENT,
         cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert worker.stdin is not None  # noqa: S101 - asked for
@@ -32,6 +41,8 @@ async def run_file_worker(folder: str, operation: FileOperation, sink: OutputSin
         feeding.cancel()
         if worker.returncode is None:
             worker.kill()
+            # Its end is only told of once its output has been read to the end.
+            await worker.stdout.read()
             await worker.wait()
 
 

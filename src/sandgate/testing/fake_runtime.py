@@ -4,16 +4,58 @@ import asyncio
 import tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
+from sandgate.core.byte_stream import Stream, connect
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed, SandgateError, TooManyExecutions
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
+from sandgate.core.network import NetworkReport, NetworkRules, NetworkTotals
+from sandgate.core.session import SessionRequest
 from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Resumed, SandboxSpec, SandboxUsage
+from sandgate.testing.fake_copies import FakeCopies
 from sandgate.testing.fake_execution import USAGE, FakeExecution
+from sandgate.testing.fake_session import FakeSession
+from sandgate.testing.fake_standstill import FakeStandstill
+from sandgate.testing.fake_volumes import FakeVolumes
 
 _QUEUE_LENGTH = 64
+
+
+class FakeNetwork:
+    """Remembers what may be reached; nobody reaches anything. ``failure`` is raised instead.
+
+    What listens inside are ``ports``: the address of each on this machine.
+    """
+
+    def __init__(self) -> None:
+        self.ports: dict[int, tuple[str, int]] = {}
+        self.rules: NetworkRules | None = None
+        self.failure: SandgateError | None = None
+
+    async def allow(self, rules: NetworkRules, owner: str) -> None:  # noqa: ARG002 - nobody counts
+        """See ``SandboxNetwork``."""
+        if self.failure is not None:
+            raise self.failure
+        self.rules = rules
+
+    async def close(self) -> None:
+        """See ``SandboxNetwork``."""
+        self.rules = None
+
+    async def dial(self, port: int) -> Stream:
+        """See ``SandboxNetwork``."""
+        if port not in self.ports:
+            raise ConnectionRefusedError
+        return await connect(*self.ports[port])
+
+    async def report(self) -> NetworkReport:
+        """See ``SandboxNetwork``."""
+        if self.failure is not None:
+            raise self.failure
+        return NetworkReport(self.rules, NetworkTotals(), ())
 
 
 class FakeSandbox:
@@ -22,14 +64,23 @@ class FakeSandbox:
     def __init__(self, spec: SandboxSpec, on_end: Callable[["FakeSandbox"], None]) -> None:
         self.spec = spec
         self.on_end = on_end
+        self.network = FakeNetwork()
         self._failure: str | None = None
         self.tagged: dict[str, FakeExecution] = {}
         self._running: set[FakeExecution] = set()
         self._queue: deque[FakeExecution] = deque()
+        self.apart: list[FakeExecution] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         # Processes of this machine, which have to be waited for.
         self.workers: set[asyncio.Future[None]] = set()
+        self.sessions: set[FakeSession] = set()
         self._timer = self._lifetime(spec.lifetime_s)
+        self.standstill = FakeStandstill(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """See ``Sandbox``."""
+        return not self._running and not self._queue
 
     @property
     def environment_id(self) -> EnvironmentId:
@@ -50,11 +101,18 @@ class FakeSandbox:
         execution = FakeExecution(self, request)
         if request.tag is not None:
             self.tagged[request.tag] = execution
-        if len(self._running) < self.spec.limits.concurrent_executions:
-            self._start(execution)
-        else:
-            self._queue.append(execution)
+        self._queue.append(execution)
+        self.start_next()
         return execution
+
+    def open_session(self, request: SessionRequest) -> FakeSession:
+        """See ``Sandbox``."""
+        if self._failure is not None:
+            raise SandboxFailed(f"The sandbox of {self.environment_id} has ended: {self._failure}")
+        session = FakeSession(request, self.spec.limits, self.folder())
+        self.sessions.add(session)
+        session.on_over(lambda: self.sessions.discard(session))
+        return session
 
     async def extend(self, lifetime_s: float) -> None:
         """See ``Sandbox``."""
@@ -85,14 +143,28 @@ class FakeSandbox:
         self._running.discard(execution)
         if execution in self._queue:
             self._queue.remove(execution)
-        while self._queue and len(self._running) < self.spec.limits.concurrent_executions:
+        self.start_next()
+
+    def start_next(self) -> None:
+        """Start what waits, as far as it may run now."""
+        while self._can_start and self._queue:
             self._start(self._queue.popleft())
+
+    @property
+    def _can_start(self) -> bool:
+        return not self.standstill.is_on and len(self._running) < self.spec.limits.concurrent_executions
+
+    def running(self) -> Collection[FakeExecution]:
+        """What has begun and not ended."""
+        return tuple(self._running)
 
     def folder(self) -> str:
         """Its work folder, made when it is needed."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="sandgate-fake-")
-        return self._folder.name
+        folder = Path(self._folder.name, "workspace")
+        folder.mkdir(exist_ok=True)
+        return str(folder)
 
     def die(self, reason: str) -> None:
         """End it with all that runs in it; its runtime is told."""
@@ -109,8 +181,10 @@ class FakeSandbox:
         """End what runs and what waits: there is nobody left to answer to."""
         queued = list(self._queue)
         self._queue.clear()
-        for execution in [*self._running, *queued]:
+        for execution in [*self._running, *self.apart, *queued]:
             execution.end(ExecutionStatus.LOST)
+        for session in list(self.sessions):
+            session.destroy("its sandbox ended")
 
     def hand_over(self) -> None:
         """Its gateway has gone: what runs with a tag goes on for the next one, all else has nobody to answer to."""
@@ -125,6 +199,7 @@ class FakeSandbox:
         execution.start()
 
     def _lifetime(self, lifetime_s: float) -> asyncio.TimerHandle:
+        self.lifetime_s = lifetime_s
         return asyncio.get_running_loop().call_later(lifetime_s, self.die, "expired")
 
 
@@ -148,6 +223,7 @@ class FakeRuntime:
         self.create_failure: SandgateError | None = None
         self.gate: asyncio.Event | None = None
         self.unavailable = False
+        self.pausable = True
         self.made: list[SandboxSpec] = []
         self.making = 0
         self.most_making = 0
@@ -156,6 +232,8 @@ class FakeRuntime:
         self._kept: dict[str, FakeSandbox] = {}
         self._unclaimed: set[EnvironmentId] = set()
         self.holds = 0
+        self.volumes = FakeVolumes(self._check)
+        self.copies = FakeCopies(lambda: self.sandboxes, self._check)
         self._on_end: Callable[[EnvironmentId, str], None] | None = None
 
     @property
@@ -167,6 +245,10 @@ class FakeRuntime:
     def isolations(self) -> Collection[Isolation]:
         """See ``Runtime``."""
         return self._isolations
+
+    def can_pause(self, isolation: Isolation) -> bool:
+        """See ``Runtime``."""
+        return self.pausable and isolation is not Isolation.PROCESS
 
     async def start(self, on_end: Callable[[EnvironmentId, str], None]) -> None:
         """See ``Runtime``."""
@@ -190,6 +272,12 @@ class FakeRuntime:
         """See ``Runtime``."""
         return frozenset(self._kept)
 
+    def read_note(self, environment_id: EnvironmentId, tag: str) -> bytes | None:
+        """See ``Runtime``."""
+        sandbox = self.sandboxes.get(environment_id)
+        execution = None if sandbox is None else sandbox.tagged.get(tag)
+        return None if execution is None else execution.note
+
     async def resume(self, request: ExecutionRequest, limits: Limits) -> Resumed | None:  # noqa: ARG002 - it has them
         """See ``Runtime``."""
         tag = request.tag or ""
@@ -201,6 +289,10 @@ class FakeRuntime:
         if request.tap is not None:
             execution.open_tap(request.tap)
         return Resumed(sandbox, execution, execution.age_s)
+
+    def resume_session(self, request: SessionRequest) -> FakeSession | None:  # noqa: ARG002 - they end with a gateway
+        """See ``Runtime``."""
+        return None
 
     async def discard(self, but: Collection[str] = ()) -> None:
         """See ``Runtime``."""

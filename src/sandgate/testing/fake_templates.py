@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sandgate.core.errors import TemplateNotFound, TemplateUnavailable, UnknownTemplate
+from sandgate.core.ids import UserId
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.core.template import Template
@@ -21,17 +22,17 @@ class FakeTemplates:
         )
         self._templates = {template.name: replace(template, isolations=isolations) for template in made}
 
-    def list(self) -> Sequence[Template]:
+    def list(self, user_id: UserId | None = None) -> Sequence[Template]:  # noqa: ARG002 - everybody has these
         """See ``Templates``."""
         return list(self._templates.values())
 
-    def get(self, name: str) -> Template:
+    def get(self, name: str, user_id: UserId | None = None) -> Template:  # noqa: ARG002 - everybody has these
         """See ``Templates``."""
         if name not in self._templates:
             raise TemplateNotFound(f"There is no template {name}")
         return self._templates[name]
 
-    def check(self, name: str) -> Template:
+    def check(self, name: str, user_id: UserId | None = None) -> Template:  # noqa: ARG002 - same
         """See ``Templates``."""
         if name not in self._templates:
             known = sorted(self._templates)

@@ -64,7 +64,10 @@ class PlannedFaults:
 
 
 class FileFaults:
-    """One fault at a time, written into a file by a test in another process; the file goes when the fault happens."""
+    """Faults that a test in another process writes into a file, a line each, and that happen one after the other.
+
+    A line goes when its fault happens, and the file with the last of them.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,14 +82,23 @@ class FileFaults:
             return None
         if text != self._armed:
             self._armed, self._reached = text, 0
-        fault = parse_fault(text)
+        first, _, rest = text.strip().partition("\n")
+        fault = parse_fault(first)
         if fault.point != point:
             return None
         self._reached += 1
         if self._reached < fault.occurrence:
             return None
-        self._path.unlink()
+        self._leave(rest)
         return fault
+
+    def _leave(self, rest: str) -> None:
+        if not rest:
+            self._path.unlink()
+            return
+        draft = self._path.with_suffix(".rest")
+        draft.write_text(rest, encoding="utf-8")
+        draft.rename(self._path)
 
 
 async def suffer(fault: Fault) -> None:

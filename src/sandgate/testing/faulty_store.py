@@ -23,8 +23,11 @@ from sandgate.store.base import (
     SecretStore,
     ServerStore,
     SignalStore,
+    SnapshotStore,
     Store,
+    TemplateStore,
     UserStore,
+    VolumeStore,
     WebhookStore,
     WorkflowStore,
 )
@@ -48,6 +51,9 @@ PARTS = (
     "servers",
     "audit",
     "quotas",
+    "snapshots",
+    "volumes",
+    "templates",
 )
 
 # What a change of a run may add to its history; what the insert of one adds is at the point of the insert.
@@ -96,13 +102,16 @@ _BY_CONTENT: Mapping[str, Points] = {
 WRITES: Mapping[str, tuple[str, ...]] = {
     "environments.insert": ("environments.insert",),
     "environments.update_details": ("environments.update_details",),
+    "environments.note_running": ("environments.note_running",),
+    "environments.write_pause": ("environments.write_pause",),
     "environments.transition": tuple(
-        f"environments.transition.{status}" for status in ("running", "terminated", "failed", "expired")
+        f"environments.transition.{status}" for status in ("terminated", "failed", "expired")
     ),
     "executions.insert_running": ("executions.insert_running",),
     "executions.finish": ("executions.finish",),
     "executions.mark_lost": ("executions.mark_lost",),
     "executions.prune": ("executions.prune",),
+    "executions.prune_oldest": ("executions.prune_oldest",),
     "users.insert": ("users.insert",),
     "users.update": ("users.update",),
     "users.delete": ("users.delete",),
@@ -139,9 +148,12 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "secrets.put": ("secrets.put",),
     "secrets.delete": ("secrets.delete",),
     "artifacts.prune": ("artifacts.prune",),
+    "artifacts.prune_oldest": ("artifacts.prune_oldest",),
     "artifacts.delete_of_runs": ("artifacts.delete_of_runs",),
     "retention.prune_runs": ("retention.prune_runs",),
     "retention.prune_workflows": ("retention.prune_workflows",),
+    "retention.prune_versions": ("retention.prune_versions",),
+    "retention.prune_oldest_runs": ("retention.prune_oldest_runs",),
     "retention.prune_environments": ("retention.prune_environments",),
     "servers.join": ("servers.join",),
     "servers.renew": ("servers.renew",),
@@ -152,6 +164,15 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "quotas.put": ("quotas.put",),
     "quotas.delete": ("quotas.delete",),
     "quotas.add_executions": ("quotas.add_executions",),
+    "snapshots.insert": ("snapshots.insert",),
+    "snapshots.delete": ("snapshots.delete",),
+    "snapshots.prune": ("snapshots.prune",),
+    "volumes.insert": ("volumes.insert",),
+    "volumes.begin_delete": ("volumes.begin_delete",),
+    "volumes.delete": ("volumes.delete",),
+    "templates.insert": ("templates.insert",),
+    "templates.finish": ("templates.finish",),
+    "templates.delete": ("templates.delete",),
 }
 
 # Every other one.
@@ -161,8 +182,12 @@ READS = frozenset(
         "environments.list",
         "environments.list_live",
         "environments.count_live",
+        "environments.held_elsewhere",
         "executions.find",
         "executions.list",
+        "executions.find_over",
+        "retention.find_over",
+        "artifacts.find_over",
         "users.find",
         "users.find_by_name",
         "users.list",
@@ -181,6 +206,8 @@ READS = frozenset(
         "runs.list_live",
         "runs.list_held",
         "runs.list_steps",
+        "runs.show_steps",
+        "runs.measure_printed",
         "runs.list_history",
         "runs.find_free_in_s",
         "runs.find_step",
@@ -208,6 +235,19 @@ READS = frozenset(
         "audit.find_head",
         "quotas.find",
         "quotas.count_executions",
+        "snapshots.find",
+        "snapshots.list",
+        "snapshots.measure",
+        "snapshots.count_of",
+        "snapshots.find_orphans",
+        "volumes.find",
+        "volumes.find_named",
+        "volumes.list",
+        "volumes.held",
+        "volumes.find_users",
+        "volumes.list_condemned",
+        "templates.list",
+        "templates.list_ids",
     }
 )
 
@@ -264,6 +304,9 @@ class FaultyStore:
     artifacts: ArtifactStore
     audit: AuditStore
     quotas: QuotaStore
+    snapshots: SnapshotStore
+    volumes: VolumeStore
+    templates: TemplateStore
 
     def __init__(self, store: Store, faults: Faults) -> None:
         self._store = store
@@ -277,6 +320,10 @@ class FaultyStore:
     async def check(self) -> None:
         """See ``Store``."""
         await self._store.check()
+
+    async def identity(self) -> str:
+        """See ``Store``."""
+        return await self._store.identity()
 
     async def close(self) -> None:
         """See ``Store``."""

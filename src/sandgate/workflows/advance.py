@@ -14,10 +14,10 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.run import Run, RunStatus, StepKey, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import StepType
 from sandgate.workflows.beginnings import open_steps, skip
-from sandgate.workflows.conditions import run_outputs
+from sandgate.workflows.conditions import run_outputs, sleep_limit
 from sandgate.workflows.endings import begin_attempt, end, end_attempt, explain_failure, halt, keep_to_begun_items
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Entered, Event, TakenOver
-from sandgate.workflows.ledger import Ledger, is_waiting
+from sandgate.workflows.ledger import ROW_WORK, Ledger, is_waiting
 from sandgate.workflows.state import Graph, Phase, RunState, is_approvable
 
 RUN_TIMED_OUT = "RunTimedOut"
@@ -76,14 +76,14 @@ def _take_over(ledger: Ledger, kept: Collection[StepKey]) -> None:
 
 
 def _settle(ledger: Ledger) -> None:
-    """Open what can be opened, until nothing more follows."""
+    """Open what can be opened, until nothing more follows or it is the turn of others; then this one comes again."""
     if ledger.run.waits_for_slot and not _gives_up_waiting(ledger):
         ledger.run = replace(ledger.run, wake_at=ledger.run.deadline_at)
         return
     if ledger.run.status is RunStatus.PENDING:
         ledger.run = _with_deadline(ledger.run, ledger.graph.definition.timeout_s)
     _watch_time(ledger)
-    while (phase := _phase(ledger)) is not None and open_steps(ledger, phase):
+    while (phase := _phase(ledger)) is not None and not ledger.is_spent and open_steps(ledger, phase):
         pass
     if phase is None:
         _finish(ledger)
@@ -136,13 +136,28 @@ def _watch_time(ledger: Ledger) -> None:
         ledger.run = replace(ledger.run, error=_RUN_TOO_LATE)
         ledger.note("run_timed_out")
         halt(ledger, Phase.MAIN, StepStatus.TIMED_OUT)
+    if _is_too_late_to_tidy(ledger):
+        halt(ledger, ledger.phase() or Phase.FINAL, StepStatus.TIMED_OUT)
     for row in filter(is_waiting, ledger.rows()):
-        if row.wake_at is not None and row.wake_at <= ledger.now:
+        if row.wake_at is not None and row.wake_at <= ledger.now and not ledger.is_spent:
+            ledger.spend(ROW_WORK)
             _wake(ledger, row)
 
 
+def _is_too_late_to_tidy(ledger: Ledger) -> bool:
+    """Whether the end of the time for tidying up has come since the run was last looked at: it is killed once."""
+    tidy_until, woken_at = ledger.run.tidy_until, ledger.run.wake_at
+    if tidy_until is None or woken_at is None or ledger.phase() in (Phase.MAIN, None):
+        return False
+    return woken_at <= tidy_until <= ledger.now
+
+
 def _wake(ledger: Ledger, row: StepRun) -> None:
-    match ledger.graph.steps[row.step].type:
+    step = ledger.graph.steps[row.step]
+    match step.type:
+        case StepType.SLEEP if row.started_at and row.wake_at == sleep_limit(step, row.started_at):
+            error = ErrorReport("TimedOut", "the step took longer than it may", "")
+            end(ledger, row, StepResult(StepStatus.TIMED_OUT, "timed_out", error=error))
         case StepType.SLEEP:
             end(ledger, row, StepResult(StepStatus.SUCCEEDED, "succeeded", outputs={}))
         case StepType.APPROVAL:
@@ -153,9 +168,14 @@ def _wake(ledger: Ledger, row: StepRun) -> None:
 
 
 def _next_wake(ledger: Ledger, phase: Phase) -> datetime | None:
+    if ledger.is_spent:
+        return ledger.now
     times = [row.wake_at for row in ledger.rows() if row.wake_at is not None and row.is_live]
     if phase is Phase.MAIN and ledger.run.deadline_at is not None and ledger.run.error is None:
         times.append(ledger.run.deadline_at)
+    tidy_until = ledger.run.tidy_until
+    if phase is not Phase.MAIN and tidy_until is not None and tidy_until > ledger.now:
+        times.append(tidy_until)
     return min(times, default=None)
 
 

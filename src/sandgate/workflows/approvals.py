@@ -21,6 +21,21 @@ def check_may_decide(
         raise Forbidden(f"Step {word.step} is for others to decide: {', '.join(approvers)}")
 
 
+def check_counted(word: Decided, row: StepRun | None) -> None:
+    """``row`` is what the word was about, once it was acted on, or as it is when nobody has yet.
+
+    Raises ``StepNotWaiting`` when the step has ended otherwise: by somebody else's word, its time or the run's end.
+    """
+    if row is not None and row.is_live:
+        return
+    said = {"approved": word.approved, "by": word.who, "comment": word.comment}
+    outputs = {} if row is None else row.outputs or {}
+    if row is None or any(outputs.get(key) != value for key, value in said.items()):
+        details = {"status": None if row is None else row.status.value, "item": word.item, "items": None}
+        text = f"Step {word.step!r} ended otherwise at the same moment; this decision does not count"
+        raise StepNotWaiting(text, details)
+
+
 def _not_waiting(graph: Graph, word: Decided, row: StepRun | None, whole: StepRun | None) -> StepNotWaiting:
     items = None if whole is None else whole.items
     status = None if word.step not in graph.steps else "pending" if row is None else row.status.value

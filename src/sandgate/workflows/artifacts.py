@@ -29,14 +29,25 @@ class OpenArtifact:
     def __init__(self, artifact: Artifact, descriptor: int) -> None:
         self.artifact = artifact
         self._descriptor = descriptor
+        self._reading: asyncio.Future[bytes] | None = None
 
     async def read(self, offset: int, length: int) -> bytes:
         """So many bytes from there on, fewer at the end. Raises ``OSError``."""
         length = min(length, self.artifact.size_bytes - offset)
-        return await asyncio.to_thread(os.pread, self._descriptor, length, self.artifact.offset_bytes + offset)
+        offset += self.artifact.offset_bytes
+        self._reading = asyncio.get_running_loop().run_in_executor(None, os.pread, self._descriptor, length, offset)
+        return await asyncio.shield(self._reading)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; of a reader that was cancelled, once its thread has come back."""
+        if self._reading is None or self._reading.done():
+            os.close(self._descriptor)
+        else:
+            self._reading.add_done_callback(self._close_after)
+
+    def _close_after(self, reading: "asyncio.Future[bytes]") -> None:
+        if not reading.cancelled():
+            reading.exception()
         os.close(self._descriptor)
 
 
@@ -48,6 +59,7 @@ class ArtifactService:
         self._files = files
         self._clock = clock
         self._retention = timedelta(seconds=settings.artifact_retention_s)
+        self._most_bytes = settings.max_kept_artifact_bytes_per_user
         self._batch = batch
 
     async def list(
@@ -94,8 +106,25 @@ class ArtifactService:
                 _log.error("artifacts not pruned", reason=fault.strerror)
             await asyncio.sleep(interval_s)
 
+    async def _prune_oldest(self) -> int:
+        """Let each user keep so many bytes."""
+        removed = 0
+        while over := await self._store.artifacts.find_over(self._most_bytes):
+            packs = [
+                pack
+                for owner_id, excess_bytes in over
+                for pack in await self._store.artifacts.prune_oldest(owner_id, excess_bytes, self._batch)
+            ]
+            if not packs:
+                # All that is left of it belongs to runs that have not ended.
+                break
+            await asyncio.to_thread(self._files.delete, packs)
+            removed += len(packs)
+        return removed
+
     async def sweep(self) -> int:
-        """Remove what is over: too old, of a run that is gone, or written for a result that never came.
+        """Remove what is over: too old, of a run that is gone, written for a result that never came, or the oldest of
+        a user of whom more is kept than may be.
 
         Answers how many packs and folders of runs went. Raises ``StoreUnavailable``, ``OSError``.
         """
@@ -104,6 +133,7 @@ class ArtifactService:
         while packs := await self._store.artifacts.prune(before, self._batch):
             await asyncio.to_thread(self._files.delete, packs)
             removed += len(packs)
+        removed += await self._prune_oldest()
         after = ""
         while found := await asyncio.to_thread(self._files.list_runs, after, self._batch):
             after = found[-1][0]

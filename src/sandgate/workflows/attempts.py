@@ -12,7 +12,7 @@ from sandgate.core.workflow import Json, StepDefinition
 from sandgate.workflows.base import Place
 from sandgate.workflows.collecting import Leftovers
 from sandgate.workflows.contexts import attempt_context
-from sandgate.workflows.expressions import MissingSecret, SecretValues, render, render_text
+from sandgate.workflows.expressions import MissingSecret, SecretValues, Work, render, render_text
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.maskers import mask_apart
 from sandgate.workflows.masking import MaskedStream, Masker, are_cut
@@ -41,15 +41,16 @@ def prepare(graph: Graph, state: RunState, row: StepRun, secrets: SecretValues |
     step = graph.steps[row.step]
     context = attempt_context(graph, state, row, secrets)
     env: dict[str, str] = {}
+    work = Work()
     for level in (graph.definition.env, step.env):
         context["env"] = dict(env)
-        env.update({name: render_text(value, context) for name, value in level.items()})
+        env.update({name: render_text(value, context, work) for name, value in level.items()})
     context["env"] = dict(env)
     inputs = render(step.config.get("inputs") or {}, context)
     size = len(json.dumps(inputs))
     if size > MOST_INPUT_BYTES:
         raise ExpressionError(f"The inputs are {size} bytes long as JSON; {MOST_INPUT_BYTES} is the most", 0)
-    return StepData(inputs, env | _own_variables(row))
+    return StepData(inputs, env | _own_variables(row), language=step.config.get("language"))
 
 
 def _own_variables(row: StepRun) -> dict[str, str]:

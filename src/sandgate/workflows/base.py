@@ -9,10 +9,11 @@ from sandgate.core.attempt_tag import AttemptTag
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.idempotency import Keep
 from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, UserId, WorkflowId
+from sandgate.core.language import Language
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
-from sandgate.core.run import HistoryEvent, Run, StepRun
+from sandgate.core.run import HistoryEvent, Run, StepKey, StepRun
 from sandgate.core.secret import Secret
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.sandbox.base import Collect, Mask
@@ -90,6 +91,10 @@ class StepSandboxes(Protocol):
 
         An attempt of :meth:`kept` is taken up where it is; the rest of what is given has to be what it was begun with.
         """
+        ...
+
+    def find_language(self, template: str | None, data: StepData) -> Language | None:
+        """What the code of an attempt is written in; None: the interpreter's. Raises ``RequestRefused``."""
         ...
 
     def kept(self) -> Mapping[str, AttemptTag]:
@@ -192,11 +197,12 @@ class Artifacts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run with its definition and the rows of its steps."""
+    """A run with its definition and the rows of its steps; ``omitted`` are those whose output is left out."""
 
     run: Run
     definition: WorkflowDefinition
     steps: Sequence[StepRun]
+    omitted: frozenset[StepKey] = frozenset()
 
 
 class Workflows(Protocol):
@@ -209,7 +215,7 @@ class Workflows(Protocol):
         ...
 
     async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
-        """The row, durable, with what ``keep`` makes. Raises ``InvalidDefinition``."""
+        """The row, durable, with what ``keep`` makes. Raises ``InvalidDefinition``, ``TooManyWorkflows``."""
         ...
 
     async def get(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
@@ -252,6 +258,10 @@ class Workflows(Protocol):
 
     async def view_newest(self, caller: Principal, workflow_id: WorkflowId, run_id: RunId | None) -> RunView:
         """The newest run of a workflow, or one of its runs. Raises ``RunNotFound`` when there is none."""
+        ...
+
+    async def get_step(self, caller: Principal, run_id: RunId, step: str, item: int | None = None) -> StepRun:
+        """A step, or one of its items, with all of its output. Raises ``StepNotFound``."""
         ...
 
     async def list_runs(self, caller: Principal, wanted: RunFilter, page: PageRequest) -> Page[Run]:

@@ -22,6 +22,7 @@ from sandgate.workflows.inputs import check_inputs
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.names import SELF
 from sandgate.workflows.new_runs import Source, new_run
+from sandgate.workflows.one_by_one import OneByOne
 from sandgate.workflows.signals import signal_of
 from sandgate.workflows.state import Graph
 from sandgate.workflows.watch import RunWatch
@@ -82,6 +83,7 @@ class Children:
         self._most_runs = most_runs
         self._most_depth = most_depth
         self._to_cancel: set[RunId] = set()
+        self._evaluating = OneByOne()
 
     async def follow(self, parent: LiveRun, row: StepRun) -> StepResult:
         """Start the run that the attempt is, unless it is there, and wait for its end."""
@@ -119,9 +121,13 @@ class Children:
         except _CannotStart as problem:
             return problem.result
         begun = await self._runs.begin(run, graph, under=parent.run)
-        if begun is None and await self._store.runs.find(child_run_id) is None:
-            return failure("WorkflowNotFound", f"there is no workflow {run.workflow_id} any more")
-        return None
+        if begun is not None or await self._store.runs.find(child_run_id) is not None:
+            return None
+        newest = await self._store.workflows.find(run.workflow_id)
+        if newest is not None and newest.version > run.workflow_version and not _starts_its_own(parent, row):
+            # Its version has gone in this very moment, because there is a newer one.
+            return await self._ensure(parent, row, child_run_id)
+        return failure("WorkflowNotFound", f"there is no workflow {run.workflow_id} any more")
 
     async def _make(self, parent: LiveRun, row: StepRun, child_run_id: RunId) -> tuple[Run, Graph]:
         if parent.run.depth >= self._most_depth:
@@ -131,8 +137,10 @@ class Children:
         config = parent.graph.steps[row.step].config
         source, graph = await self._find_source(parent, config["workflow_id"])
         try:
-            context = attempt_context(parent.graph, parent.state(), row)
-            inputs = check_inputs(graph.definition, render(config.get("inputs") or {}, context))
+            given = await self._evaluating.do(
+                lambda: render(config.get("inputs") or {}, attempt_context(parent.graph, parent.state(), row))
+            )
+            inputs = check_inputs(graph.definition, given)
             run = new_run(source, graph, inputs, self._clock.now(), child_run_id)
         except RequestRefused as refusal:
             raise _CannotStart("InvalidInputs", refusal.message) from refusal
@@ -204,6 +212,11 @@ class Children:
             self._runs.cancel(live, _BY_PARENT)
         while not live.closed:
             await live.wait_for_change()
+
+
+def _starts_its_own(parent: LiveRun, row: StepRun) -> bool:
+    """Whether it is a run of the same version that is started, which stays as long as the run above is there."""
+    return bool(parent.graph.steps[row.step].config["workflow_id"] == SELF)
 
 
 def _result_of(run: Run) -> StepResult:

@@ -1,6 +1,7 @@
 """Takes what an attempt left in its folder out of its sandbox, and puts it on the disk."""
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,6 +23,9 @@ from sandgate.workflows.masking import Masker
 
 _READ_LIMIT_S = 60.0
 _STORE_PAUSE_S = 0.5
+# A disk that is full gets room again, as a rule, and the step is not to blame. Its sandbox waits, too.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_PAUSE_S, _LONGEST_FULL_S = 0.5, 600.0
 _UNREACHABLE = frozenset({ExecutionStatus.CANCELLED, ExecutionStatus.LOST})
 
 _log = get_logger(__name__)
@@ -93,7 +97,7 @@ class Leftovers:
         self._execute = execute
         try:
             await self._load_room()
-            self._artifacts = await self._take(execute)
+            self._artifacts = await self._take_when_there_is_room(execute)
         except ArchiveError as problem:
             self._problem = self._masker.mask(f"The files in $SANDGATE_ARTIFACTS cannot be kept: {problem}")
         except MechanismFault as fault:
@@ -103,6 +107,19 @@ class Leftovers:
         except OSError as fault:
             _log.error("artifacts not kept", run_id=self._row.run_id, reason=fault.strerror)
             self._problem = f"The server could not keep the files in $SANDGATE_ARTIFACTS: {fault.strerror}"
+
+    async def _take_when_there_is_room(self, execute: Execute) -> tuple[Artifact, ...]:
+        """Raises ``OSError`` when the disk is full for too long."""
+        clock = self._needs.clock
+        ends_at = clock.monotonic() + _LONGEST_FULL_S
+        while True:
+            try:
+                return await self._take(execute)
+            except OSError as fault:
+                if fault.errno not in _FULL or clock.monotonic() >= ends_at:
+                    raise
+                _log.warning("artifacts not kept yet", run_id=self._row.run_id, reason=fault.strerror)
+            await asyncio.sleep(_FULL_PAUSE_S)
 
     async def _load_room(self) -> None:
         """Until the database is there: without it the result could not be written either."""
@@ -137,7 +154,7 @@ class Leftovers:
         settings = self._needs.settings
         caps = ArchiveCaps(settings.max_step_artifacts, settings.max_artifact_bytes, settings.max_step_artifact_bytes)
         pack = await asyncio.to_thread(self._needs.files.create, self._row.run_id)
-        taken = _Taken(self._room, settings)
+        taken = _RoomTaken(self._room, settings)
         try:
             files = await self._receive(execute, caps, pack, taken)
         except BaseException:
@@ -150,7 +167,7 @@ class Leftovers:
         return tuple(self._describe(file, pack.name, at) for file in files)
 
     async def _receive(
-        self, execute: Execute, caps: ArchiveCaps, pack: PackSink, taken: "_Taken"
+        self, execute: Execute, caps: ArchiveCaps, pack: PackSink, taken: "_RoomTaken"
     ) -> Sequence[PackedFile]:
         intake, parser = Intake(), ArchiveParser(caps)
         execution = execute(ExecutionRequest(archive_code(self._folder, caps), _READ_LIMIT_S, sink=intake))
@@ -190,7 +207,7 @@ class Leftovers:
         )
 
 
-class _Taken:
+class _RoomTaken:
     """What one attempt has used of its run's room so far."""
 
     def __init__(self, room: RunRoom, settings: Settings) -> None:

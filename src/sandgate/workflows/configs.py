@@ -14,7 +14,7 @@ from sandgate.workflows.reading import Reading, StepScope
 from sandgate.workflows.uses import Scope
 
 CONFIG_KEYS: Mapping[StepType, tuple[str, ...]] = {
-    StepType.CODE_EXECUTION: ("code", "template", "environment_id", "inputs"),
+    StepType.CODE_EXECUTION: ("code", "language", "template", "environment_id", "inputs"),
     StepType.HTTP: ("method", "url", "headers", "body", "expect"),
     StepType.SLEEP: ("seconds", "until"),
     StepType.APPROVAL: ("message", "approvers"),
@@ -49,6 +49,7 @@ def guess_type(config: Json) -> StepType | None:
 def _read_code(fields: Fields, reading: Reading, scope: StepScope) -> Mapping[str, Json]:
     fields.require("code")
     fields.text("code", names.MAX_DEFINITION_BYTES)
+    fields.name("language", names.LANGUAGE, "the name of a language of the template, as bash or javascript")
     template = read_template(fields, reading)
     environment = fields.text("environment_id", names.MAX_ADDRESS, least=1)
     if environment is not None:

@@ -6,7 +6,7 @@ from sandgate.core.errors import ExpressionError
 from sandgate.core.run import StepRun
 from sandgate.core.workflow import Json, WorkflowDefinition
 from sandgate.workflows.conditions import foreach_item
-from sandgate.workflows.expressions import SecretValues, render_text
+from sandgate.workflows.expressions import SecretValues, Work, render_text
 from sandgate.workflows.state import Graph, RunState, expression_context
 
 
@@ -28,12 +28,18 @@ def attempt_context(
     return context
 
 
-def visible_env(definition: WorkflowDefinition, context: Mapping[str, Json]) -> dict[str, Json]:
-    """The definition's variables that have a value in the clear; who asks for another is told that there is none."""
+def visible_env(
+    definition: WorkflowDefinition, context: Mapping[str, Json], work: Work | None = None
+) -> dict[str, Json]:
+    """The definition's variables that have a value in the clear; who asks for another is told that there is none.
+
+    All of them share one bound of work.
+    """
     env: dict[str, Json] = {}
+    work = work or Work()
     for name, value in definition.env.items():
         try:
-            env[name] = render_text(value, context)
+            env[name] = render_text(value, context, work)
         except ExpressionError:
             continue
     return env

@@ -15,12 +15,12 @@ from sandgate.core.idempotency import Keep
 from sandgate.core.principal import Principal
 from sandgate.core.run import Run, RunStatus
 from sandgate.store.base import Store
-from sandgate.workflows.approvals import check_may_decide
+from sandgate.workflows.approvals import check_counted, check_may_decide
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.events import CancelAsked, Decided
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.signals import Asker
-from sandgate.workflows.state import Graph, Phase, RunState, is_approvable
+from sandgate.workflows.state import Graph, Phase, is_approvable
 
 # A cancel answers when the run has ended; what tidies up may take longer than anybody waits for an answer. A decision
 # waits for the process that works on the run, or for another one that takes its place.
@@ -82,6 +82,7 @@ class RunControl:
             while not live.closed and live.steps[key].is_live:
                 await live.wait_for_change()
             if not _was_taken(live):
+                check_counted(word, live.steps[key])
                 return
         elif not run.is_live:
             raise run_ended(run)
@@ -89,6 +90,7 @@ class RunControl:
         row = whole if word.item is None else await self._store.runs.find_step(run.run_id, word.step, word.item)
         check_may_decide(caller, graph, word, row, whole)
         await self._asker.ask(run, word, _DECISION_WAIT_S)
+        check_counted(word, await self._store.runs.find_step(run.run_id, word.step, word.item))
 
     async def retry(
         self,
@@ -109,9 +111,7 @@ class RunControl:
         if from_step is not None and graph.phase_of.get(from_step) is not Phase.MAIN:
             problem = f"has to be the name of a step of `steps`; there is no {from_step[:80]!r}"
             raise InvalidRequest.for_fields([("from", problem)])
-        rows = await self._store.runs.list_steps(run.run_id, with_output=False)
-        state = RunState(run, {row.key: row for row in rows})
-        live = await self._engine.retry(state, graph, who, from_step, keep)
+        live = await self._engine.retry(run, graph, who, from_step, keep)
         if live is not None:
             return live.run
         found = await self._store.runs.find(run.run_id)

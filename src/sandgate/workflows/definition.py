@@ -126,6 +126,12 @@ def _read_lists(fields: Fields, reading: Reading) -> StepLists:
         fields.refuse("steps", "A workflow has at least one step")
     if sum(map(len, lists.in_order())) > names.MAX_STEPS:
         reading.problems.add("", f"A workflow has at most {names.MAX_STEPS} steps in its three lists together")
+    if sum(len(placed.step.needs) for group in lists.in_order() for placed in group) > names.MAX_NEEDS:
+        # What comes after this takes as long as there are pairs.
+        reading.problems.add(
+            "", f"The steps of a workflow need at most {names.MAX_NEEDS:,} others, all counted together"
+        )
+        reading.problems.check()
     check_lists(lists, reading.problems)
     return lists
 

@@ -1,5 +1,6 @@
 """How attempts and steps end, and when an attempt is followed by another."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -8,11 +9,13 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import derive_run_id
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType
+from sandgate.workflows.conditions import MOST_PRINTED
 from sandgate.workflows.ledger import Ledger, is_waiting
 from sandgate.workflows.retries import delay_before_next, may_try_again
 from sandgate.workflows.state import Phase, has_failed
 
 _LONGEST_REASON = 200
+_NOT_KEPT = f"[not kept: the steps of this run have printed more than {MOST_PRINTED} characters]\n"
 _VERBS = {StepStatus.TIMED_OUT: "timed out", StepStatus.CANCELLED: "was cancelled"}
 
 
@@ -49,7 +52,7 @@ def halt(ledger: Ledger, phase: Phase, status: StepStatus) -> None:
 
 def keep_to_begun_items(ledger: Ledger, parent: StepRun) -> None:
     """Begin no more items of a step, which ends when those have that were begun."""
-    kept = replace(parent, items=len(ledger.items(parent)))
+    kept = replace(parent, items=ledger.count_begun(parent.step))
     ledger.put(kept)
     end_parent(ledger, kept)
 
@@ -57,6 +60,7 @@ def keep_to_begun_items(ledger: Ledger, parent: StepRun) -> None:
 def end_attempt(ledger: Ledger, row: StepRun, result: StepResult) -> None:
     """An attempt has ended: the step ends, or is tried again."""
     step = ledger.graph.steps[row.step]
+    result = _within_bounds(ledger, row, result)
     if ledger.is_halted_for(row.step):
         # Killed, or lost while it was to be killed anyway. What it came to before stands.
         if result.status is not StepStatus.SUCCEEDED and result.reason in ("cancelled", "lost"):
@@ -65,8 +69,22 @@ def end_attempt(ledger: Ledger, row: StepRun, result: StepResult) -> None:
         end(ledger, row, result)
     elif may_try_again(step.retry, row, result.reason):
         _try_again(ledger, step, row, result)
+    elif result.status is StepStatus.CANCELLED and ledger.run.cancel_asked_at is None:
+        # Somebody ended it alone, as by its environment: the run goes on, and must not count that as well done.
+        end(ledger, row, replace(result, status=StepStatus.FAILED))
     else:
         end(ledger, row, result)
+
+
+def _within_bounds(ledger: Ledger, row: StepRun, result: StepResult) -> StepResult:
+    """The result as far as it may be kept, beside what the run has already."""
+    problem = ledger.lacks_room_for(row, len(json.dumps(result.outputs))) if result.outputs else None
+    if problem is not None:
+        error = ErrorReport("OutputsTooLarge", problem, "")
+        result = replace(result, status=StepStatus.FAILED, reason="output_limit", outputs=None, error=error)
+    if not ledger.has_room_to_print(len(result.stdout) + len(result.stderr)):
+        result = replace(result, stdout="", stderr=_NOT_KEPT)
+    return result
 
 
 def _try_again(ledger: Ledger, step: StepDefinition, row: StepRun, result: StepResult) -> None:
@@ -96,11 +114,11 @@ def end_parent(ledger: Ledger, parent: StepRun) -> None:
     """End a step with items, if all of them have ended, or no more will be begun."""
     if not parent.is_live:
         return
-    items = ledger.items(parent)
     halted = ledger.is_halted_for(parent.step)
-    if any(row.is_live for row in items) or (len(items) < (parent.items or 0) and not halted):
+    is_begun = ledger.count_begun(parent.step) == (parent.items or 0)
+    if ledger.count_live(parent.step) or not (is_begun or halted):
         return
-    end(ledger, parent, _judge_items(ledger, parent, items, halted=halted))
+    end(ledger, parent, _judge_items(ledger, parent, ledger.items(parent), halted=halted))
 
 
 def _judge_items(ledger: Ledger, parent: StepRun, items: Sequence[StepRun], *, halted: bool) -> StepResult:

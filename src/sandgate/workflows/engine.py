@@ -25,12 +25,12 @@ from sandgate.workflows.condemned import condemn
 from sandgate.workflows.events import AttemptEnded, CancelAsked, Changes, Decided, Event, TakenOver
 from sandgate.workflows.graphs import Graphs
 from sandgate.workflows.leases import LeaseKeeper
-from sandgate.workflows.live import LiveRun, started_numbers
+from sandgate.workflows.live import LiveRun, load_live, started_numbers
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.reopening import reopen
 from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.signals import event_of
-from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.state import Graph
 from sandgate.workflows.timers import RunTimers
 from sandgate.workflows.turns import Turns
 from sandgate.workflows.watch import RunWatch
@@ -159,11 +159,10 @@ class Engine:
         return await self._take_up(live, changes, insert(change_of(changes), self._leases.lease_s))
 
     async def retry(
-        self, state: RunState, graph: Graph, who: str, from_step: str | None, keep: Keep[Run] | None = None
+        self, run: Run, graph: Graph, who: str, from_step: str | None, keep: Keep[Run] | None = None
     ) -> LiveRun | None:
         """Make an ended run go on; None when it is live again already, or its workflow has been deleted."""
-        live = LiveRun(replace(state.run, lease_owner=self._owner), graph)
-        live.steps = dict(state.steps)
+        live = await load_live(self._store.runs, replace(run, lease_owner=self._owner), graph)
         changes = reopen(graph, live.state(), who, from_step, self._clock.now())
         self._work.expect(live, changes)
         writing = self._store.runs.reopen(change_of(changes), self._leases.lease_s, keep and keep(changes.run))
@@ -297,9 +296,7 @@ class Engine:
             rows = await self._store.runs.list_steps(run.run_id)
             await self._condemn(run, rows, "its definition cannot be read by this version of the server")
             return
-        live = LiveRun(run, graph)
-        rows = await self._store.runs.list_steps(run.run_id, with_output=False)
-        live.steps = {row.key: row for row in rows}
+        live = await load_live(self._store.runs, run, graph)
         self._live[run.run_id] = live
         _log.info("run taken over", run_id=run.run_id, fence=run.fence)
         kept = self._work.take_over(live)

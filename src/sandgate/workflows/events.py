@@ -1,7 +1,7 @@
 """What can happen to a run, and what follows from it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
@@ -55,7 +55,10 @@ Event: TypeAlias = AttemptEnded | Decided | CancelAsked | Entered | TakenOver
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What follows: rows to write together, and then attempts to start and to kill."""
+    """What follows: rows to write together, and then attempts to start and to kill.
+
+    ``output_bytes`` is how long the outputs are, as JSON, of those rows that have some of an attempt.
+    """
 
     run: Run
     steps: Sequence[StepRun]
@@ -63,6 +66,7 @@ class Changes:
     start: Sequence[StepRun]
     kill: Sequence[StepKey]
     artifacts: Sequence[Artifact] = ()
+    output_bytes: Mapping[StepKey, int] = field(default_factory=dict)
 
     @property
     def wake_at(self) -> datetime | None:

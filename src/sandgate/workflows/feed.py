@@ -51,8 +51,14 @@ class RunFeed:
             if run is None:
                 return
             if self._position.next < run.events:
+                looked_from = self._position.next
                 async for batch in self._history():
                     yield batch
+                if self._position.next == looked_from:
+                    # The run was seen, its history was not: it was removed, or it is not there for this reader yet.
+                    if self._engine.is_stopping:
+                        return
+                    await self._engine.watch.wait(self._run_id, _LOOK_AGAIN_S)
                 continue
             if not run.is_live:
                 yield [self._end(run)]
@@ -93,7 +99,9 @@ class RunFeed:
                     yield parts
             self._position.next = entry.number + 1
             batch.append(self._entry(entry))
-        yield batch
+        if batch:
+            # An empty one would be the end.
+            yield batch
 
     def _entry(self, entry: HistoryEvent) -> FeedEvent:
         data = {

@@ -1,9 +1,11 @@
 """Definitions as the engine works from them, each read once."""
 
+from sandgate.core.errors import InvalidDefinition
 from sandgate.core.ids import WorkflowId
-from sandgate.core.workflow import Json
+from sandgate.core.workflow import Json, WorkflowDefinition
 from sandgate.store.base import WorkflowStore
 from sandgate.workflows.definition import parse_definition
+from sandgate.workflows.outline import outline
 from sandgate.workflows.state import Graph
 
 _MOST_KEPT = 256
@@ -32,3 +34,10 @@ class Graphs:
         if graph is not None:
             return graph
         return self.read(workflow_id, version, await self._store.find_definition(workflow_id, version))
+
+    async def show(self, workflow_id: WorkflowId, version: int) -> WorkflowDefinition:
+        """What is shown of a version, also of one that could not be run any more. Raises ``StoreUnavailable``."""
+        try:
+            return (await self.load(workflow_id, version)).definition
+        except InvalidDefinition:
+            return outline(await self._store.find_definition(workflow_id, version))

@@ -1,5 +1,6 @@
 """The rows of a run as they become while the rules are applied, and what is to be done about it."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -8,10 +9,16 @@ from typing import Any
 from sandgate.core.artifact import Artifact
 from sandgate.core.run import HistoryEvent, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import Json, StepDefinition
-from sandgate.workflows.conditions import foreach_item
+from sandgate.workflows.conditions import MOST_ITEM_BYTES, MOST_PRINTED, MOST_RUN_BYTES, foreach_item, foreach_items
 from sandgate.workflows.contexts import visible_env
 from sandgate.workflows.events import Changes
-from sandgate.workflows.state import Graph, Phase, RunState, expression_context, has_failed, is_over
+from sandgate.workflows.expressions import MAX_WORK, Work
+from sandgate.workflows.state import Graph, Phase, RunState, expression_context, has_failed, is_over, seen_step
+
+TURN_WORK = 250_000
+"""What is done for a run before others have their turn, in units of ``Work``; one value more may be in it."""
+ROW_WORK = 1_000
+"""What a row costs of that which opens or wakes."""
 
 
 class Ledger:
@@ -27,6 +34,16 @@ class Ledger:
         self.start: dict[StepKey, StepRun] = {}
         self.kill: dict[StepKey, None] = {}
         self._steps = {key: row for key, row in state.steps.items() if row.status is not StepStatus.PENDING}
+        # Counted once, not for each item that ends: of n items, that would be n times n.
+        self._begun = Counter(step for step, item in self._steps if item is not None)
+        self._live = Counter(row.step for row in self._steps.values() if row.item is not None and row.is_live)
+        self._output_bytes = Counter(state.output_bytes)
+        self._run_bytes = sum(state.output_bytes.values())
+        self._printed = state.printed
+        self._measured: dict[StepKey, int] = {}
+        self._spent = 0
+        self._work = Work()
+        self._lists: dict[str, Sequence[Json]] = {}
         # Opened anew by a retry: as if they had never been, but that their attempts are counted on.
         self._attempts_before = {row.key: row.attempt for row in state.steps.values() if row.key not in self._steps}
         self._changed: dict[StepKey, StepRun] = {}
@@ -38,7 +55,7 @@ class Ledger:
         """Everything that follows."""
         run = replace(self.run, events=self.run.events + len(self._history))
         start, kill = list(self.start.values()), list(self.kill)
-        return Changes(run, list(self._changed.values()), self._history, start, kill, self._artifacts)
+        return Changes(run, list(self._changed.values()), self._history, start, kill, self._artifacts, self._measured)
 
     # Looking
 
@@ -59,6 +76,14 @@ class Ledger:
     def rows(self) -> Sequence[StepRun]:
         """Every row, as of now."""
         return list(self._steps.values())
+
+    def count_begun(self, step: str) -> int:
+        """How many items of a step have a row."""
+        return self._begun[step]
+
+    def count_live(self, step: str) -> int:
+        """How many items of a step have begun and not ended."""
+        return self._live[step]
 
     def items(self, parent: StepRun) -> Sequence[StepRun]:
         """The rows of a step's items that have one."""
@@ -81,10 +106,38 @@ class Ledger:
         """What expressions see, of a step's item when there is one."""
         if self._context is None:
             context = expression_context(self.graph, RunState(self.run, self._steps))
-            self._context = {**context, "env": visible_env(self.graph.definition, context)}
+            self._context = {**context, "env": visible_env(self.graph.definition, context, self.work())}
         if step is None or item is None:
             return self._context
-        return {**self._context, "item": foreach_item(step, self._context, item), "index": item}
+        return {**self._context, "item": self._element(step, item), "index": item}
+
+    def elements(self, step: StepDefinition) -> Sequence[Json]:
+        """What a step is run for, found once. Raises ``ExpressionError``."""
+        if step.name not in self._lists:
+            self._lists[step.name] = foreach_items(step, self.seen(), self.work())
+        return self._lists[step.name]
+
+    def _element(self, step: StepDefinition, item: int) -> Json:
+        if isinstance(step.foreach, list):
+            return foreach_item(step, self.seen(), item, self.work())
+        return self.elements(step)[item]
+
+    # What it costs
+
+    def work(self) -> Work:
+        """The bound of one value more; what is used of it is counted."""
+        self._spent += MAX_WORK - self._work.left
+        self._work = Work()
+        return self._work
+
+    def spend(self, amount: int) -> None:
+        """Count what was done."""
+        self._spent += amount
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it is the turn of others: what is left to do is done in the next one."""
+        return self._spent + MAX_WORK - self._work.left >= TURN_WORK
 
     # What holds of the whole
 
@@ -95,7 +148,9 @@ class Ledger:
 
     def is_halted_for(self, step: str) -> bool:
         """Whether nothing more of this step is to be started."""
-        return self.is_halted and self.graph.phase_of[step] is Phase.MAIN
+        if self.graph.phase_of[step] is Phase.MAIN:
+            return self.is_halted
+        return self.run.tidy_until is not None and self.run.tidy_until <= self.now
 
     def main_failed(self) -> bool:
         """Whether the steps came to a bad end."""
@@ -119,9 +174,14 @@ class Ledger:
 
     def put(self, row: StepRun) -> None:
         """Write a row."""
+        before = self._steps.get(row.key)
         self._steps[row.key] = row
         self._changed[row.key] = row
-        self._context = None
+        if row.item is not None:
+            self._begun[row.step] += before is None
+            self._live[row.step] += row.is_live - (before is not None and before.is_live)
+        elif not row.is_live and self._context is not None:
+            self._context["steps"][row.step] = seen_step(RunState(self.run, self._steps), row.step)
         if not row.is_under_way:
             self.start.pop(row.key, None)
 
@@ -133,6 +193,24 @@ class Ledger:
     def resume(self, row: StepRun) -> None:
         """Start the attempt of a row anew, in the place of a process that is gone."""
         self.start[row.key] = row
+
+    def lacks_room_for(self, row: StepRun, size: int) -> str | None:
+        """Why outputs of a step or an item may not be so long beside those of others; None: they may, and count now."""
+        if row.item is not None and self._output_bytes[row.step] + size > MOST_ITEM_BYTES:
+            return f"the outputs of all items of this step together are longer than {MOST_ITEM_BYTES} bytes"
+        if self._run_bytes + size > MOST_RUN_BYTES:
+            return f"the outputs of all steps of this run together are longer than {MOST_RUN_BYTES} bytes"
+        self._output_bytes[row.step] += size
+        self._run_bytes += size
+        self._measured[row.key] = size
+        return None
+
+    def has_room_to_print(self, length: int) -> bool:
+        """Whether so many characters more are kept of what is printed; they count from now on if so."""
+        if self._printed + length > MOST_PRINTED:
+            return False
+        self._printed += length
+        return True
 
     def keep(self, artifacts: Iterable[Artifact]) -> None:
         """Add what an attempt has left."""

@@ -1,11 +1,14 @@
 """What the engine keeps in memory of a run that it works on."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sandgate.core.ids import SignalId
 from sandgate.core.run import HistoryEvent, Run, StepKey, StepRun
+from sandgate.store.base import RunStore
 from sandgate.workflows.collecting import RunRoom
 from sandgate.workflows.events import Changes, Event
 from sandgate.workflows.live_output import LiveOutput
@@ -17,6 +20,14 @@ def started_numbers(history: Iterable[HistoryEvent]) -> dict[StepKey, int]:
     return {(event.step, event.item): event.number for event in history if event.kind == "step_started" and event.step}
 
 
+async def load_live(store: RunStore, run: Run, graph: Graph) -> "LiveRun":
+    """A run that was worked on before. Raises ``StoreUnavailable``."""
+    live = LiveRun(run, graph)
+    rows = await store.list_steps(run.run_id, with_output=False)
+    live.adopt(rows, await store.measure_printed(run.run_id))
+    return live
+
+
 class LiveRun:
     """The newest rows, without the output of what has ended, and what is under way."""
 
@@ -24,6 +35,10 @@ class LiveRun:
         self.run = run
         self.graph = graph
         self.steps: dict[StepKey, StepRun] = {}
+        self._sizes: dict[StepKey, int] = {}
+        self._output_bytes: Counter[str] = Counter()
+        self._lengths: dict[StepKey, int] = {}
+        self._printed = 0
         self.events: list[Event] = []
         self.due = False
         self.pump: asyncio.Task[None] | None = None
@@ -48,13 +63,30 @@ class LiveRun:
 
     def state(self) -> RunState:
         """What is, for the rules."""
-        return RunState(self.run, self.steps)
+        return RunState(self.run, self.steps, self._output_bytes, self._printed)
+
+    def adopt(self, rows: Iterable[StepRun], printed: Mapping[StepKey, int]) -> None:
+        """Have these rows, as they were written before, without what each has ``printed``, of these lengths."""
+        self._lengths = dict(printed)
+        self._printed = sum(printed.values())
+        for row in rows:
+            self.steps[row.key] = row
+            self._measure(row, {})
+
+    def _measure(self, row: StepRun, known: Mapping[StepKey, int]) -> None:
+        size = (known.get(row.key) or len(json.dumps(row.outputs))) if row.outputs else 0
+        self._output_bytes[row.step] += size - self._sizes.get(row.key, 0)
+        self._sizes[row.key] = size
 
     def take(self, changes: Changes) -> None:
         """What was written."""
         self.run = changes.run
         for row in changes.steps:
-            self.steps[row.key] = replace(row, stdout="", stderr="") if row.stdout or row.stderr else row
+            length = len(row.stdout) + len(row.stderr)
+            self._printed += length - self._lengths.get(row.key, 0)
+            self._lengths[row.key] = length
+            self.steps[row.key] = replace(row, stdout="", stderr="") if length else row
+            self._measure(row, changes.output_bytes)
         self.wake()
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from sandgate.core.workflow import StepType
 STEP_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,62}"
 INPUT_NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,62}"
 VARIABLE_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
+LANGUAGE = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 HEADER_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}"
 # Printable characters, no space at the ends.
 WORKFLOW_NAME = r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,126}[^\s\x00-\x1f\x7f])?"
@@ -17,6 +18,7 @@ RESERVED_VARIABLES = "SANDGATE_"
 MAX_DEFINITION_BYTES = 1024 * 1024
 MAX_DEPTH = 48
 MAX_STEPS = 500
+MAX_NEEDS = 10_000
 MAX_EXPRESSIONS = 5000
 MAX_INPUTS = 100
 MAX_OUTPUTS = 100

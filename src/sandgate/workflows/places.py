@@ -1,6 +1,6 @@
 """Where the code of an attempt runs: in a sandbox of its own, in the workspace of its run, or where it says itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandgate.core.errors import EnvironmentNotFound
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
@@ -154,7 +154,8 @@ class _Shared:
         tap: OutputTap | None = None,
         collect: Collect | None = None,
     ) -> Termination:
-        request = self.attempt.request(code, timeout_s, data, tap)
+        language = self.attempt.sandboxes.find_language(self.template, data)
+        request = replace(self.attempt.request(code, timeout_s, data, tap), language=language)
         return await self.workspaces.execute(
             self.run_id, self.template, request, was_used=self.was_used, collect=collect
         )

@@ -1,6 +1,6 @@
 """Refusals for what is not there, or somebody else's: the two look alike on purpose."""
 
-from sandgate.core.errors import ArtifactNotFound, RunNotFound, SecretNotFound, WorkflowNotFound
+from sandgate.core.errors import ArtifactNotFound, RunNotFound, SecretNotFound, StepNotFound, WorkflowNotFound
 
 
 def workflow_not_found(workflow_id: str) -> WorkflowNotFound:
@@ -11,6 +11,12 @@ def workflow_not_found(workflow_id: str) -> WorkflowNotFound:
 def run_not_found(run_id: str) -> RunNotFound:
     """The refusal for a run that is not there, or somebody else's."""
     return RunNotFound(f"You have no run {run_id}; GET /api/v1/orchestrator/runs lists yours")
+
+
+def step_not_found(run_id: str, step: str, item: int | None) -> StepNotFound:
+    """The refusal for a step, or an item of one, that a run does not have."""
+    wanted = f"step {step[:80]}" if item is None else f"item {item} of a step {step[:80]}"
+    return StepNotFound(f"Run {run_id} has no {wanted}; GET …/runs/{{run_id}} lists them")
 
 
 def secret_not_found(name: str) -> SecretNotFound:

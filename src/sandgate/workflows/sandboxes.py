@@ -11,8 +11,10 @@ from sandgate.core.attempt_tag import AttemptTag, is_of_run, parse_tag
 from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused, SandboxFailed
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, make_environment_id
+from sandgate.core.language import Language
 from sandgate.core.output_tap import OutputTap
-from sandgate.core.template import Template
+from sandgate.core.states import ExecutionStatus
+from sandgate.core.template import Template, choose_language
 from sandgate.sandbox.base import Collect, Resumed, Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
 
@@ -54,6 +56,8 @@ class RuntimeStepSandboxes:
         self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
         self._forgetting: dict[asyncio.Future[Sandbox], asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._losses = 0
+        self._suspects: set[asyncio.Future[Sandbox]] = set()
 
     def template_names(self) -> Sequence[str]:
         """See ``StepSandboxes``."""
@@ -83,14 +87,16 @@ class RuntimeStepSandboxes:
         collect: Collect | None = None,
     ) -> Termination:
         """See ``StepSandboxes``."""
-        request = ExecutionRequest(
-            code, timeout_s, data, is_last=True, tap=tap, tag=AttemptTag(attempt, data.folder).text
-        )
+        tag = AttemptTag(attempt, data.folder).text
+        language = self.find_language(template, data)
+        request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap, tag=tag, language=language)
         resumed = await self.resume(template, request)
         sandbox = await self._take(template or _NEWEST) if resumed is None else resumed.sandbox
         self._used[sandbox.environment_id] = sandbox
         try:
             ended = await (sandbox.execute(request) if resumed is None else resumed.execution).wait()
+            if ended.status is ExecutionStatus.LOST:
+                self._suspect_others()
             if collect is not None:
                 await collect(lambda more: sandbox.execute(replace(more, is_last=True)), ended)
         except asyncio.CancelledError:
@@ -101,6 +107,12 @@ class RuntimeStepSandboxes:
             raise
         self._unsettled[attempt] = sandbox.environment_id
         return ended
+
+    def find_language(self, template: str | None, data: StepData) -> Language | None:
+        """See ``StepSandboxes``."""
+        if data.language is None:
+            return None
+        return choose_language(self._templates.check(template or _NEWEST), data.language)
 
     async def resume(self, template: str | None, request: ExecutionRequest) -> Resumed | None:
         """Take up what an earlier process began; None when it began nothing with this tag. Raises ``SandboxFailed``."""
@@ -169,15 +181,45 @@ class RuntimeStepSandboxes:
         for task in list(self._tasks):
             task.cancel()
 
+    def _suspect_others(self) -> None:
+        """A sandbox ended under its code, perhaps with its launcher: then those that wait have, unknown to anybody."""
+        self._losses += 1
+        self._suspects.update(making for waiting in self._expected.values() for making in waiting)
+
     async def _take(self, name: str) -> Sandbox:
+        """A sandbox that lives: one that has ended while it waited costs no attempt, unless they all end."""
+        for _ in range(_MOST_EXPECTED):
+            losses = self._losses
+            sandbox, is_suspect = await self._take_next(name)
+            try:
+                if await self._lives(sandbox, asked=is_suspect or losses != self._losses):
+                    return sandbox
+            except asyncio.CancelledError:
+                await asyncio.shield(self.destroy_later(sandbox.environment_id))
+                raise
+            self.destroy_later(sandbox.environment_id)
+        return (await self._take_next(name))[0]
+
+    async def _lives(self, sandbox: Sandbox, *, asked: bool) -> bool:
+        if asked and sandbox.failure is None:
+            try:
+                await sandbox.extend(self._lifetime_s)
+            except MechanismFault:
+                return False
+        return sandbox.failure is None
+
+    async def _take_next(self, name: str) -> tuple[Sandbox, bool]:
+        """The next that waits, or a new one; and whether it may have ended long ago."""
         waiting = self._expected.get(name)
         making = waiting.popleft() if waiting else asyncio.ensure_future(self._make(name))
+        is_suspect = making in self._suspects
+        self._suspects.discard(making)
         forgetting = self._forgetting.pop(making, None)
         if forgetting is not None:
             # A timer that runs holds the sandbox, and all that it has, for long after its end.
             forgetting.cancel()
         try:
-            return await asyncio.shield(making)
+            return await asyncio.shield(making), is_suspect
         except asyncio.CancelledError:
             await self._spawn(self._discard(making), f"discard a sandbox: {name}")
             raise
@@ -202,6 +244,7 @@ class RuntimeStepSandboxes:
 
     def _forget(self, waiting: "deque[asyncio.Task[Sandbox]]", making: "asyncio.Task[Sandbox]") -> None:
         self._forgetting.pop(making, None)
+        self._suspects.discard(making)
         if making in waiting:
             waiting.remove(making)
             self._spawn(self._discard(making), "discard a sandbox")

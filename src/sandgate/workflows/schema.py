@@ -170,6 +170,7 @@ def _rules_of(type_: StepType) -> dict[str, Json]:
 def _code_config() -> dict[str, Json]:
     properties = {
         "code": {"type": "string"},
+        "language": {"type": "string", "pattern": _whole(names.LANGUAGE)},
         "template": _text(names.MAX_LABEL, 1),
         "environment_id": _text(names.MAX_ADDRESS, 1),
         "inputs": {"type": "object", "maxProperties": names.MAX_INPUTS},

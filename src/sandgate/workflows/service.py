@@ -10,6 +10,7 @@ from sandgate.core.errors import (
     RunNotFound,
     ServiceDraining,
     TooManyRuns,
+    TooManyWorkflows,
     WorkflowChanged,
     WorkflowRunning,
 )
@@ -17,21 +18,22 @@ from sandgate.core.idempotency import Keep
 from sandgate.core.ids import RunId, WorkflowId, make_workflow_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role
-from sandgate.core.run import HistoryEvent, Run
+from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.trigger import Trigger
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
-from sandgate.store.base import RunChange, RunFilter, Store
+from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote, Store
 from sandgate.workflows.base import RunInsert, RunView, StepSandboxes
 from sandgate.workflows.control import RunControl
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
-from sandgate.workflows.events import Decided
+from sandgate.workflows.events import CancelAsked, Decided
 from sandgate.workflows.feed import RunFeed
 from sandgate.workflows.inputs import check_inputs
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.new_runs import Source, new_run
 from sandgate.workflows.positions import Batch, Position
-from sandgate.workflows.refusals import run_not_found, workflow_not_found
+from sandgate.workflows.refusals import run_not_found, step_not_found, workflow_not_found
+from sandgate.workflows.signals import signal_of
 from sandgate.workflows.state import Graph
 
 _SHOWN_RUNS = 10
@@ -49,6 +51,7 @@ class WorkflowService:
         self._clock = clock
         self._control = RunControl(store, engine, clock)
         self._most_runs = settings.max_runs
+        self._most_workflows = settings.max_workflows_per_user
         self._draining = False
 
     async def start_engine(self) -> None:
@@ -70,7 +73,11 @@ class WorkflowService:
         definition = self.validate(raw)
         now = self._clock.now()
         workflow = Workflow(make_workflow_id(), caller.user_id, definition.name, 1, raw, now, now)
-        await self._store.workflows.insert(workflow, keep and keep(workflow))
+        if not await self._store.workflows.insert(workflow, keep and keep(workflow), most=self._most_workflows):
+            raise TooManyWorkflows(
+                f"You have {self._most_workflows} workflows, the most allowed; delete one that you do not need",
+                {"limit": self._most_workflows},
+            )
         return workflow
 
     async def get(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
@@ -97,7 +104,10 @@ class WorkflowService:
     async def delete(self, caller: Principal, workflow_id: WorkflowId, *, force: bool) -> None:
         """See ``Workflows``."""
         await self._get_to_change(caller, workflow_id)
-        deleted = await self._store.workflows.delete(workflow_id, self._clock.now(), even_if_live=force)
+        now, last_word = self._clock.now(), CancelAsked(caller.name)
+        deleted = await self._store.workflows.delete(
+            workflow_id, now, (lambda run_id: signal_of(run_id, last_word, now)) if force else None
+        )
         if deleted is None:
             raise workflow_not_found(workflow_id)
         live = await self._store.runs.list_live(workflow_id)
@@ -106,8 +116,8 @@ class WorkflowService:
                 f"Workflow {workflow_id} has runs that are not over; cancel them, or delete it with ?force=true",
                 {"run_ids": list(live[:_SHOWN_RUNS])},
             )
-        found = [await self._store.runs.find(run_id) for run_id in live]
-        await self._control.cancel_all([run for run in found if run is not None], caller.name)
+        for run_id in live:
+            self._engine.hear(RunNote(NoteKind.SIGNAL, run_id))
 
     async def start(
         self,
@@ -119,7 +129,7 @@ class WorkflowService:
     ) -> Run:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        live = await self._begin(workflow, inputs, Trigger(), None if keep is None else self._insert_with(keep))
+        live = await self._begin_newest(workflow, inputs, Trigger(), None if keep is None else self._insert_with(keep))
         if live is None:
             raise workflow_not_found(workflow_id)
         if wait_s:
@@ -136,13 +146,26 @@ class WorkflowService:
         owner = await self._store.users.find(workflow.owner_id)
         if owner is None or owner.disabled or owner.role is Role.VIEWER:
             raise Forbidden(f"The owner of workflow {workflow_id} is disabled, gone, or only reads; no run is started")
-        live = await self._begin(workflow, inputs, trigger, insert)
+        live = await self._begin_newest(workflow, inputs, trigger, insert)
         return None if live is None else live.run
 
     async def cancel_quietly(self, run_ids: Sequence[RunId], who: str) -> None:
         """See ``TriggeredRuns``."""
         found = [await self._store.runs.find(run_id) for run_id in run_ids]
         await self._control.cancel_all([run for run in found if run and run.cancel_asked_at is None], who)
+
+    async def _begin_newest(
+        self, workflow: Workflow, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert | None = None
+    ) -> LiveRun | None:
+        """Begin a run of a workflow that was just read, or of the version that has just taken its place."""
+        live = await self._begin(workflow, inputs, trigger, insert)
+        while live is None:
+            newer = await self._store.workflows.find(workflow.workflow_id)
+            if newer is None or newer.version == workflow.version:
+                return None
+            workflow = newer
+            live = await self._begin(workflow, inputs, trigger, insert)
+        return live
 
     async def _begin(
         self, workflow: Workflow, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert | None = None
@@ -181,6 +204,14 @@ class WorkflowService:
             raise run_not_found(run_id)
         return await self._view(run)
 
+    async def get_step(self, caller: Principal, run_id: RunId, step: str, item: int | None = None) -> StepRun:
+        """See ``Workflows``."""
+        run = await self._find_run(caller, run_id)
+        row = await self._store.runs.find_step(run_id, step, item)
+        if row is None and (item is not None or not await self._has_step(run, step)):
+            raise step_not_found(run_id, step, item)
+        return row or StepRun(run_id, step)
+
     async def list_runs(self, caller: Principal, wanted: RunFilter, page: PageRequest) -> Page[Run]:
         """See ``Workflows``."""
         return await self._store.runs.list(replace(wanted, owner_id=None if caller.is_admin else caller.user_id), page)
@@ -191,7 +222,10 @@ class WorkflowService:
         """See ``Workflows``."""
         run = await self._find_run(caller, run_id)
         events = await self._store.runs.list_history(run.run_id, first, most + 1)
-        return events[:most], first + most if len(events) > most else None
+        shown = events[:most]
+        # Fewer than were asked for are no sign of the end.
+        has_more = len(events) > most or (bool(shown) and shown[-1].number + 1 < run.events)
+        return shown, shown[-1].number + 1 if has_more else None
 
     async def follow(self, caller: Principal, run_id: RunId, position: Position) -> AsyncGenerator[Batch, None]:
         """See ``Workflows``."""
@@ -236,8 +270,19 @@ class WorkflowService:
             )
 
     async def _view(self, run: Run) -> RunView:
-        graph = await self._graph_of(run)
-        return RunView(run, graph.definition, await self._store.runs.list_steps(run.run_id))
+        definition = await self._definition_of(run)
+        shown = await self._store.runs.show_steps(run.run_id)
+        return RunView(run, definition, shown.steps, shown.omitted)
+
+    async def _has_step(self, run: Run, name: str) -> bool:
+        definition = await self._definition_of(run)
+        return any(step.name == name for step in (*definition.steps, *definition.on_error, *definition.final))
+
+    async def _definition_of(self, run: Run) -> WorkflowDefinition:
+        live = self._engine.find(run.run_id)
+        if live is not None:
+            return live.graph.definition
+        return await self._engine.graphs.show(run.workflow_id, run.workflow_version)
 
     async def _graph_of(self, run: Run) -> Graph:
         live = self._engine.find(run.run_id)

@@ -1,12 +1,13 @@
 """What a run is made of while it is worked on: its graph, its rows, and what expressions see of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sandgate.core.clock import show_time
 from sandgate.core.run import FAILED_STEP_STATUSES, Run, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import Json, StepDefinition, StepType, WorkflowDefinition
+from sandgate.workflows.graph import find_ancestors
 from sandgate.workflows.secret_names import find_secret_names
 
 
@@ -31,29 +32,27 @@ class Graph:
         self.steps = {step.name: step for steps in self.phases.values() for step in steps}
         self.phase_of = {step.name: phase for phase, steps in self.phases.items() for step in steps}
         self.secret_names = find_secret_names(definition)
-        self._ancestors: dict[str, frozenset[str]] = {}
+        self._ancestors: Mapping[str, frozenset[str]] | None = None
 
     def ancestors(self, name: str) -> frozenset[str]:
         """Every step that the step waits for, directly or not."""
-        found = self._ancestors.get(name)
-        if found is None:
-            seen: set[str] = set()
-            todo = list(self.steps[name].needs)
-            while todo:
-                need = todo.pop()
-                if need not in seen:
-                    seen.add(need)
-                    todo.extend(self.steps[need].needs)
-            found = self._ancestors[name] = frozenset(seen)
-        return found
+        if self._ancestors is None:
+            self._ancestors = find_ancestors({step.name: step.needs for step in self.steps.values()})
+        return self._ancestors[name]
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """A run with the rows of its steps; a step that has none is pending."""
+    """A run with the rows of its steps; a step that has none is pending.
+
+    ``output_bytes`` is how long the outputs of each step are, those of all its items together, and ``printed`` how many
+    characters all steps have printed, as far as that has been counted.
+    """
 
     run: Run
     steps: Mapping[StepKey, StepRun]
+    output_bytes: Mapping[str, int] = field(default_factory=dict)
+    printed: int = 0
 
 
 def has_failed(row: StepRun | None) -> bool:
@@ -83,23 +82,27 @@ def expression_context(graph: Graph, state: RunState) -> dict[str, Json]:
             "started_at": None if run.started_at is None else show_time(run.started_at),
             "scheduled_at": None if run.trigger_at is None else show_time(run.trigger_at),
         },
-        "steps": {name: _seen(state, name) for name in graph.steps if is_over(state.steps.get((name, None)))},
+        "steps": {name: seen_step(state, name) for name in graph.steps if is_over(state.steps.get((name, None)))},
     }
 
 
-def _seen(state: RunState, name: str) -> Json:
+def seen_step(state: RunState, name: str) -> Json:
+    """What expressions see of a step that has ended."""
     row = state.steps[name, None]
     error = row.error
     shown = None if error is None else {"name": error.name, "value": error.value, "traceback": error.traceback}
     return {"status": row.status.value, "outputs": outputs_of(state, row), "error": shown}
 
 
-def outputs_of(state: RunState, row: StepRun) -> Json:
-    """The outputs of a step: an object, or a list of one for each item when it has ``foreach``."""
+def outputs_of(state: RunState, row: StepRun, omitted: frozenset[StepKey] = frozenset()) -> Json:
+    """The outputs of a step: an object, or a list of one for each item when it has ``foreach``.
+
+    None in the list stands for an item that did not succeed, and for one whose outputs are left out.
+    """
     if row.items is None:
         return dict(row.outputs or {})
     items = (state.steps.get((row.step, index)) for index in range(row.items))
-    return [_item_outputs(item) for item in items]
+    return [None if item is not None and item.key in omitted else _item_outputs(item) for item in items]
 
 
 def _item_outputs(row: StepRun | None) -> Json:

@@ -15,7 +15,19 @@ from sandgate.workflows.suggestions import suggest_one
 
 STEP_KEYS = ("name", "type", "config", "needs", "if", "foreach", "strategy", "timeout", "retry", "env")
 
-_CONFIG_KEYS = ("code", "template", "environment_id", "inputs", "url", "method", "headers", "body", "seconds", "until")
+_CONFIG_KEYS = (
+    "code",
+    "language",
+    "template",
+    "environment_id",
+    "inputs",
+    "url",
+    "method",
+    "headers",
+    "body",
+    "seconds",
+    "until",
+)
 _ELSEWHERE = {key: f"`{key}` stands in `config`" for key in _CONFIG_KEYS} | {
     "with": "what a step is given stands in `config`",
     "max_parallel": "write strategy: {max_parallel: …}",

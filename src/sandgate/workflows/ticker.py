@@ -172,7 +172,7 @@ class Ticker:
             return
         error = TickError(refusal.code, refusal.message, self._clock.now())
         await self._store.schedules.replace(before, replace(after, last_error=error))
-        _log.warning("schedule started no run", schedule_id=before.schedule_id, code=refusal.code)
+        _log.warning("schedule started no run", schedule_id=before.schedule_id, error_code=refusal.code)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         fault = None if task.cancelled() else task.exception()

@@ -141,8 +141,10 @@ class ReferenceCheck:
         return None
 
     def _find_env_problem(self, use: Use, path: Path) -> str | None:
+        if len(path) == 1:
+            return "Name one variable, as in env.NAME"
         if len(path) != 2 or path[1] not in self._env:
-            name = str(path[1]) if len(path) > 1 else ""
+            name = str(path[1])
             return f"There is no variable {shown(name)} in the definition's `env`{hint(name, self._env)}"
         if path[1] in self._secret_env and "secrets" not in use.scope.roots:
             return _ABSENT["secrets"] + f", and env.{path[1]} holds one"
@@ -152,7 +154,9 @@ class ReferenceCheck:
 def _find_run_problem(path: Path) -> str | None:
     if len(path) == 2 and path[1] in names.RUN_FIELDS:
         return None
-    name = str(path[1]) if len(path) > 1 else ""
+    if len(path) == 1:
+        return f"Name what of the run, as in run.{names.RUN_FIELDS[0]}"
+    name = str(path[1])
     return f"The run has no {shown(name)}{hint(name, names.RUN_FIELDS)}"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sandgate.core.attempt_tag import is_of_run
 from sandgate.core.errors import ExpressionError, SecretUnreadable, StoreUnavailable
+from sandgate.core.fair_slots import FairSlots
 from sandgate.core.ids import RunId
 from sandgate.core.run import StepKey, StepResult, StepRun
 from sandgate.core.workflow import StepType
@@ -16,11 +17,11 @@ from sandgate.workflows.collecting import Collecting, Leftovers
 from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.events import AttemptEnded, Changes, Event
 from sandgate.workflows.expressions import SecretValues
-from sandgate.workflows.fair_slots import FairSlots
 from sandgate.workflows.live import LiveRun
 from sandgate.workflows.live_output import LiveOutput
 from sandgate.workflows.maskers import Maskers
 from sandgate.workflows.masking import Masker
+from sandgate.workflows.one_by_one import OneByOne
 from sandgate.workflows.places import Places, attempt_name
 from sandgate.workflows.requests import HttpSteps
 from sandgate.workflows.workspaces import Workspaces
@@ -54,6 +55,7 @@ class StepWork:
         self._removing: set[asyncio.Task[None]] = set()
         self._requests = requests or HttpSteps()
         self._slots = FairSlots(most_steps, most_steps_of_one)
+        self._evaluating = OneByOne()
 
     def expect(self, live: LiveRun, changes: Changes) -> None:
         """The next sandbox is got ready while the result of the step before becomes durable."""
@@ -132,7 +134,7 @@ class StepWork:
         try:
             secrets = await self._open_secrets(live)
             masker = await self._maskers.get(secrets.values())
-            context = attempt_context(live.graph, live.state(), row, secrets)
+            context = await self._evaluating.do(lambda: attempt_context(live.graph, live.state(), row, secrets))
         except (ExpressionError, SecretUnreadable, StoreUnavailable) as problem:
             return _not_begun(problem, masker)
         return await self._requests.run(live.graph.steps[row.step], context, masker, live.run.owner_id)
@@ -142,7 +144,7 @@ class StepWork:
         try:
             secrets = await self._open_secrets(live)
             masker = await self._maskers.get(secrets.values())
-            data = prepare(live.graph, live.state(), row, secrets)
+            data = await self._evaluating.do(lambda: prepare(live.graph, live.state(), row, secrets))
             kept = self._sandboxes.kept().get(attempt_name(row))
             if kept is not None:
                 # It was begun with this one, by a process that is gone.

@@ -33,7 +33,7 @@ class Subject:
 
     make_runtime: Callable[[], Runtime]
     template: str
-    short_s: float = 0.3
+    short_s: float = 0.7
     ended: list[tuple[EnvironmentId, str]] = field(default_factory=list)
     made: list[EnvironmentId] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         made = Subject(
             lambda: ZygoteRuntime(host.isolation, host.config.socket_path, spool),
             f"python-{available_versions()[-1]}",
-            2.0 if host.isolation is Isolation.GVISOR else 0.3,
+            2.0 if host.isolation is Isolation.GVISOR else 0.7,
         )
     await made.connect()
     yield made

@@ -1,12 +1,18 @@
 """What every runtime promises of the files in its sandboxes."""
 
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
 import pytest
 
-from sandgate.core.errors import FileConflict, FileMissing, FilesUnavailable, PathInvalid
-from sandgate.core.files import parse_entry
+from sandgate.core.errors import FileConflict, FileMissing, FilesUnavailable, PathInvalid, PatternInvalid
+from sandgate.core.file_changes import parse_change
+from sandgate.core.files import parse_entry, parse_found
 from sandgate.core.outlet import Outlet
+from sandgate.sandbox.base import Sandbox
 from tests.contract.runtime.conftest import Subject
-from tests.runtime.file_client import ask, begin, read, write
+from tests.runtime.file_client import ask, begin, list_folder, read, write
 
 CONTENT = bytes(range(256)) * 3000
 
@@ -18,8 +24,8 @@ async def test_what_was_written_is_there(subject: Subject) -> None:
     assert (written.kind, written.size_bytes, written.mode) == ("file", len(CONTENT), 0o644)
     assert await read(sandbox, "in/a.bin") == CONTENT
     assert await read(sandbox, "in/a.bin", 700_000) == CONTENT[700_000:]
-    listed = await ask(sandbox, "list", path="in", after="", limit=10)
-    assert [parse_entry(entry).path for entry in listed["entries"]] == [b"in/a.bin"]
+    listed, _last = await list_folder(sandbox, "in")
+    assert [parse_entry(entry).path for entry in listed] == [b"in/a.bin"]
     assert (await ask(sandbox, "delete", path="in", recursive=True))["deleted"] == 2
     with pytest.raises(FileMissing):
         await ask(sandbox, "stat", path="in/a.bin")
@@ -39,7 +45,7 @@ async def test_a_write_is_whole_or_nothing(subject: Subject) -> None:
     with pytest.raises(FileConflict):
         await write(sandbox, "a", b"other", overwrite=False)
     assert await read(sandbox, "a") == b"before"
-    names = [entry["path"] for entry in (await ask(sandbox, "list", path=".", after="", limit=10))["entries"]]
+    names = [entry["path"] for entry in (await list_folder(sandbox, "."))[0]]
     assert [name for name in names if not name.startswith(".")] == ["a"]
 
 
@@ -86,7 +92,57 @@ async def test_folders_are_listed_in_parts(subject: Subject) -> None:
     sandbox = await subject.create()
     for number in range(5):
         await ask(sandbox, "mkdir", path=f"many/{number}")
-    first = await ask(sandbox, "list", path="many", after="", limit=3)
-    rest = await ask(sandbox, "list", path="many", after=first["last"], limit=3)
-    assert [[entry["path"][-1] for entry in part["entries"]] for part in (first, rest)] == [["0", "1", "2"], ["3", "4"]]
-    assert (first["last"], rest["last"]) == ("2", None)
+    first, after = await list_folder(sandbox, "many", limit=3)
+    rest, end = await list_folder(sandbox, "many", after=after or "", limit=3)
+    assert [[entry["path"][-1] for entry in part] for part in (first, rest)] == [["0", "1", "2"], ["3", "4"]]
+    assert (after, end) == ("2", None)
+
+
+async def _search(sandbox: Sandbox, **named: Any) -> tuple[list[Any], Mapping[str, Any]]:
+    asked = {"path": ".", "name": None, "content": None, "limit": 10, "after": ["", 0], "timeout_s": 0.2, **named}
+    channel = begin(sandbox, "search", options={"regex": True, "ignore_case": False}, **asked)
+    try:
+        await channel.answer()
+        found = [each async for each in channel.found(10)]
+        return found, await channel.answer()
+    finally:
+        channel.close()
+
+
+async def test_files_are_searched(subject: Subject) -> None:
+    """By name and by content; a pattern that takes for ever is ended in its time."""
+    sandbox = await subject.create()
+    await write(sandbox, "in/a.py", b"one\ntwo\n")
+    await write(sandbox, "in/z.txt", b"a" * 5000 + b"!")
+    found, _ended = await _search(sandbox, name="*.py", content="^t")
+    assert [(each["path"], each["line_number"]) for each in found] == [("in/a.py", 2)]
+    found, ended = await _search(sandbox, content="^one|(a+)+$")
+    assert ([each["line_number"] for each in found], ended["reason"], ended["path"]) == ([1], "time", "in/z.txt")
+    with pytest.raises(PatternInvalid):
+        await _search(sandbox, content="(")
+
+
+async def test_what_changes_is_told(subject: Subject) -> None:
+    """Created, modified, moved and deleted; whoever stops listening leaves nothing that looks."""
+    sandbox = await subject.create()
+    await write(sandbox, "in/a", b"a")
+    channel = begin(sandbox, "watch", Outlet(), path="in", recursive=True, most_entries=10, most_changes=3)
+    assert await channel.answer() == {}
+
+    async def told() -> list[tuple[str, ...]]:
+        changes = map(parse_change, parse_found(await channel.record()))
+        return [(change.kind, change.path.decode(), (change.target or b"").decode()) for change in changes]
+
+    await write(sandbox, "in/b", b"b")
+    assert await told() == [("created", "b", "")]
+    await ask(sandbox, "move", source="in/b", target="in/c", overwrite=False)
+    assert await told() == [("moved", "b", "c")]
+    await write(sandbox, "in/a", b"longer")
+    assert await told() == [("modified", "a", "")]
+    await ask(sandbox, "delete", path="in", recursive=True)
+    assert sorted(await told())[:1] in ([("deleted", "a", "")], [("deleted", "c", "")])
+    channel.close()
+    with suppress(FilesUnavailable):
+        while await channel.record():
+            continue
+    assert (await ask(sandbox, "stat", path="."))["entry"]["kind"] == "folder"

@@ -50,7 +50,7 @@ async def test_extend(subject: Subject) -> None:
     """The lifetime is counted anew, to a longer or a shorter one."""
     sandbox = await subject.create(subject.short_s)
     await sandbox.extend(60)
-    ran = await subject.run(sandbox, "import time\ntime.sleep(0.5)\nprint('on')")
+    ran = await subject.run(sandbox, "import time\ntime.sleep(0.9)\nprint('on')")
     assert ran.stdout == b"on\n"
     await sandbox.extend(0.01)
     await until(lambda: subject.ended)
@@ -108,3 +108,44 @@ async def test_usage(subject: Subject) -> None:
     await subject.runtime.destroy(sandbox.environment_id)
     with pytest.raises(SandboxFailed):
         await sandbox.usage()
+
+
+async def test_what_stands_still_runs_nothing(subject: Subject) -> None:
+    """Its time does not go on either; what is executed meanwhile waits."""
+    sandbox = await subject.create()
+    if not subject.runtime.can_pause(subject.runtime.isolation):
+        with pytest.raises(SandboxFailed):
+            await sandbox.standstill.begin()
+        assert (await subject.run(sandbox, "print('on')")).stdout == b"on\n"
+        return
+    slow = asyncio.create_task(sandbox.execute(ExecutionRequest("import time; time.sleep(0.5)", 0.9)).wait())
+    assert not sandbox.is_idle
+    assert await sandbox.standstill.begin()
+    assert await sandbox.standstill.begin()
+    later = asyncio.create_task(sandbox.execute(ExecutionRequest("print('late')", 5)).wait())
+    done, _waiting = await asyncio.wait({slow, later}, timeout=1.0)
+    assert not done
+    await sandbox.standstill.end()
+    ended = await slow
+    assert ended.status is ExecutionStatus.COMPLETED
+    assert ended.duration_s < 0.9
+    assert (await later).stdout == b"late\n"
+    assert sandbox.is_idle
+
+
+async def test_what_stands_still_ends_at_once(subject: Subject) -> None:
+    """Its owner ends it as any other, and a gateway that comes finds one that an earlier one has left so."""
+    kept, dropped = await subject.create(), await subject.create()
+    if not subject.runtime.can_pause(subject.runtime.isolation):
+        return
+    running = dropped.execute(ExecutionRequest(LOOP, 60))
+    for sandbox in (kept, dropped):
+        await sandbox.standstill.begin()
+    await subject.runtime.destroy(dropped.environment_id)
+    assert (await running.wait()).status is ExecutionStatus.LOST
+    await subject.runtime.stop(keep_sandboxes=True)
+    await subject.connect()
+    (adopted,) = await subject.runtime.adopt({kept.environment_id: Limits()})
+    await adopted.standstill.begin()
+    await adopted.standstill.end()
+    assert (await subject.run(adopted, "print('on')")).stdout == b"on\n"

@@ -9,6 +9,7 @@ from psycopg import sql
 
 from sandgate.store.connections import Location
 from sandgate.store.database import Database
+from sandgate.store.identity_schema import database_identity
 from sandgate.store.revisions import migrate
 from sandgate.store.schema import metadata
 from sandgate.store.sql_store import SqlStore
@@ -32,7 +33,7 @@ def clean_postgres_url(postgres_url: str) -> str:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         # The audit log loses no row otherwise.
         connection.execute("SET session_replication_role = replica")
-        for table in reversed(metadata.sorted_tables):
+        for table in reversed([table for table in metadata.sorted_tables if table is not database_identity]):
             connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table.name)))
     return postgres_url
 

@@ -16,12 +16,15 @@ from sandgate.core.ids import (
     make_execution_id,
     make_run_id,
     make_schedule_id,
+    make_signal_id,
+    make_snapshot_id,
     make_user_id,
     make_workflow_id,
 )
 from sandgate.core.limits import Limits
 from sandgate.core.principal import ApiKey, Role, User
-from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun, StepStatus
+from sandgate.core.run import HistoryEvent, Run, RunSignal, RunStatus, SignalKind, StepRun, StepStatus
+from sandgate.core.snapshot import Snapshot
 from sandgate.core.states import EnvironmentStatus, ExecutionStatus, Isolation
 from sandgate.core.trigger import CatchUp, Overlap, Policy, Schedule, Timing
 from sandgate.core.workflow import Workflow
@@ -51,6 +54,27 @@ def an_environment(**changes: Any) -> Environment:
         limits=Limits(),
     )
     return replace(environment, **changes)
+
+
+def a_snapshot(**changes: Any) -> Snapshot:
+    """A snapshot of somebody's."""
+    snapshot = Snapshot(
+        snapshot_id=make_snapshot_id(),
+        owner_id=OWNER,
+        environment_id=EnvironmentId("env-000000000001"),
+        name="prepared",
+        template="python-3.11",
+        isolation=Isolation.GVISOR,
+        created_at=NOW,
+        size_bytes=2**40,
+        disk_bytes=2**39,
+        files=12,
+        skipped=1,
+        is_consistent=False,
+        sha256=bytes(range(32)),
+        server_id="server",
+    )
+    return replace(snapshot, **changes)
 
 
 def a_running_execution(**changes: Any) -> Execution:
@@ -133,6 +157,11 @@ def a_run(workflow_id: WorkflowId, **changes: Any) -> Run:
         depth=2,
     )
     return replace(run, **changes)
+
+
+def a_last_word(run_id: RunId) -> RunSignal:
+    """What is said to a run whose workflow is deleted."""
+    return RunSignal(make_signal_id(), run_id, SignalKind.CANCEL, NOW, {"who": STRANGE_TEXT})
 
 
 def a_step(run: Run, **changes: Any) -> StepRun:

@@ -2,25 +2,35 @@
 
 import asyncio
 import itertools
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
+import psycopg
 import pytest
 
 from sandgate.core.environment import Environment
-from sandgate.core.ids import EnvironmentId
+from sandgate.core.errors import StoreUnavailable
+from sandgate.core.ids import EnvironmentId, UserId
 from sandgate.core.limits import Limits
 from sandgate.core.page import PageRequest
+from sandgate.core.quota import EnvironmentsHeld, UserQuota
 from sandgate.core.states import (
     ENVIRONMENT_TRANSITIONS,
     LIVE_ENVIRONMENT_STATUSES,
     EnvironmentStatus,
     Isolation,
+    OnTimeout,
 )
 from sandgate.store import schema
-from sandgate.store.base import EnvironmentFilter
+from sandgate.store.base import EnvironmentFilter, EnvironmentStore
 from sandgate.store.database import Database
+from sandgate.store.environments import SqlEnvironmentStore
+from sandgate.store.environments_held import turn_of
 from sandgate.store.sql_store import SqlStore
+from sandgate.store.turns import key_of
 from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT, an_environment
 
 LATER = NOW + timedelta(seconds=7)
@@ -47,6 +57,66 @@ async def test_a_row_comes_back_as_it_went_in(store: SqlStore) -> None:
     )
     await store.environments.insert(environment)
     assert await store.environments.find(environment.environment_id) == environment
+
+
+async def test_nobody_gets_more_than_is_allowed(store: SqlStore) -> None:
+    """Of environments or their memory, on whichever server; what has ended, or is of others, is not counted."""
+    size = an_environment().limits.machine_bytes
+    ended = an_environment(status=EnvironmentStatus.FAILED)
+    paused = an_environment(status=EnvironmentStatus.PAUSED, server_id="two")
+    await _insert(store, ended, paused, an_environment(owner_id=OTHER), an_environment(server_id="one"))
+    held = EnvironmentsHeld(2, 2 * size)
+    small = an_environment(limits=Limits(memory_bytes=1, disk_bytes=0))
+    for environment, allowed, refused in (
+        (an_environment(), UserQuota(environments=2), replace(held, memory_bytes=0)),
+        (an_environment(), UserQuota(environments=3, memory_bytes=3 * size - 1), held),
+        (small, UserQuota(environments=3, memory_bytes=3 * size - 1), None),
+        (an_environment(), UserQuota(environments=4), None),
+        (an_environment(), UserQuota(memory_bytes=4 * size + 1), None),
+        (an_environment(), UserQuota(), None),
+    ):
+        assert await store.environments.insert(environment, allowed=allowed) == refused
+        found = await store.environments.find(environment.environment_id)
+        assert found == (environment if refused is None else None)
+    assert await store.environments.held_elsewhere(OWNER, "two") == EnvironmentsHeld(1, size)
+    assert await store.environments.held_elsewhere(OWNER, "one") == EnvironmentsHeld(1, size)
+    assert await store.environments.held_elsewhere(OTHER, "one") == EnvironmentsHeld()
+
+
+async def test_servers_that_ask_at_once_share_what_is_allowed(store: SqlStore, database: Database) -> None:
+    """However much of it each of them sees by itself, and in whatever order users come."""
+    allowed, other = UserQuota(environments=5), SqlEnvironmentStore(database)
+    servers: list[tuple[EnvironmentStore, Sequence[UserId]]] = [(store.environments, (OWNER, OTHER))]
+    servers.append((other, (OTHER, OWNER)))
+    asked = [
+        server.insert(an_environment(owner_id=owner, server_id=str(number)), allowed=allowed)
+        for _ in range(10)
+        for number, (server, owners) in enumerate(servers)
+        for owner in owners
+    ]
+    answers = await asyncio.gather(*asked)
+    assert answers.count(None) == 10
+    for owner in (OWNER, OTHER):
+        assert await store.environments.count_live(owner) == 5
+
+
+@pytest.mark.needs_postgresql
+async def test_a_turn_that_never_comes_holds_up_nobody_for_long(clean_postgres_url: str) -> None:
+    """A server that was stopped in the middle of its own: others' users are served, and its own when it is over."""
+    store, allowed = SqlStore(clean_postgres_url), UserQuota(environments=5)
+    await store.open()
+    with psycopg.connect(clean_postgres_url, autocommit=True) as stopped:
+        stopped.execute("SELECT pg_advisory_lock(%s)", (key_of(turn_of(OWNER)),))
+        started = time.monotonic()
+        wanted = [an_environment(), an_environment(owner_id=OTHER), an_environment()]
+        asked = (store.environments.insert(each, allowed=allowed) for each in wanted)
+        first, other, second = await asyncio.gather(*asked, return_exceptions=True)
+        assert (type(first), other, type(second)) == (StoreUnavailable, None, StoreUnavailable)
+        # Thrice half a second; the usual patience with a lock would be fifteen.
+        assert time.monotonic() - started < 10
+    assert await store.environments.insert(wanted[0], allowed=allowed) is None
+    assert await store.environments.count_live(OWNER) == 1
+    await store.close()
 
 
 async def test_an_unknown_id_finds_nothing(store: SqlStore) -> None:
@@ -150,11 +220,10 @@ async def test_details_change_while_it_lives(store: SqlStore, status: Environmen
     """A PATCH that comes too late changes nothing and is told so."""
     environment = an_environment(status=status)
     await store.environments.insert(environment)
-    done = await store.environments.update_details(
-        environment.environment_id, name="new", metadata={"a": "b"}, timeout_s=5, expires_at=LATER
-    )
+    life: dict[str, Any] = {"timeout_s": 5, "expires_at": LATER, "on_timeout": OnTimeout.PAUSE, "idle_timeout_s": 7}
+    changed = replace(environment, name="new", metadata={"a": "b"}, **life)
+    done = await store.environments.update_details(changed)
     assert done == environment.is_live
-    changed = replace(environment, name="new", metadata={"a": "b"}, timeout_s=5, expires_at=LATER)
     assert await store.environments.find(environment.environment_id) == (changed if done else environment)
 
 
@@ -213,3 +282,34 @@ async def test_a_limit_that_is_no_longer_known_is_left_out(store: SqlStore, data
     found = await store.environments.find(environment.environment_id)
     assert found is not None
     assert found.limits == Limits(memory_bytes=64)
+
+
+async def test_what_runs_is_noted_unless_it_has_ended(store: SqlStore) -> None:
+    """Of many at once, those that are being made run from then on."""
+    environments = [an_environment(status=status) for status in EnvironmentStatus]
+    await _insert(store, *environments)
+    await store.environments.note_running([EnvironmentId("env-unknown"), *(row.environment_id for row in environments)])
+    for before in environments:
+        is_made = before.status is EnvironmentStatus.CREATING
+        after = replace(before, status=EnvironmentStatus.RUNNING) if is_made else before
+        assert await store.environments.find(before.environment_id) == after
+
+
+async def test_lists_are_narrowed_by_labels(store: SqlStore) -> None:
+    """By whole pairs only, case and all, also where one looks like a part of another."""
+    labels = [
+        {"team": "blue", "a.b/c": "x"}, {"team": "Blue"}, {"team": "blu"}, {"eam": "blue"}, {"x": 'y","team":"blue'},
+        {"x": STRANGE_TEXT, "team": "blue"}, {},
+    ]  # fmt: skip
+    rows = [an_environment(metadata=each) for each in labels]
+    await _insert(store, *rows)
+
+    async def found(*pairs: tuple[str, str]) -> set[EnvironmentId]:
+        page = await store.environments.list(EnvironmentFilter(metadata=pairs, statuses=ALL), PageRequest())
+        return {row.environment_id for row in page.items}
+
+    assert await found(("team", "blue")) == {rows[0].environment_id, rows[5].environment_id}
+    assert await found(("team", "blue"), ("a.b/c", "x")) == {rows[0].environment_id}
+    assert await found(("x", STRANGE_TEXT)) == {rows[5].environment_id}
+    assert await found(("team", "%")) == set()
+    assert len(await found()) == len(rows)

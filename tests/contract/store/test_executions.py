@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sandgate.core.execution import ErrorReport, Usage
-from sandgate.core.ids import EnvironmentId, ExecutionId
+from sandgate.core.ids import EnvironmentId, ExecutionId, make_user_id
 from sandgate.core.page import PageRequest
 from sandgate.core.states import ExecutionStatus
-from sandgate.store import executions
+from sandgate.store import heavy_rows
 from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import NOW, STRANGE_TEXT, a_running_execution, ended
 
@@ -115,7 +115,7 @@ async def test_a_list_holds_one_environment_newest_first(store: SqlStore) -> Non
 
 async def test_a_page_of_large_output_ends_early(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the row that fills it, so that memory is bounded and going on still shows every row once."""
-    monkeypatch.setattr(executions, "MOST_OUTPUT_BYTES", 100)
+    monkeypatch.setattr(heavy_rows, "MOST_BYTES", 100)
     sizes = [10, 250, 0, 40, 59, 0, 1, 120, 99]
     ends = [ended(a_running_execution(), stdout="\u00e9" * (size // 2), stderr="e" * (size % 2)) for size in sizes]
     for end in ends:
@@ -129,6 +129,40 @@ async def test_a_page_of_large_output_ends_early(store: SqlStore, monkeypatch: p
             break
         request = PageRequest(before_id=page.next_before_id)
     assert pages == [[8, 7], [6, 5, 4, 3], [2, 1], [0]]
+
+
+async def test_the_oldest_output_goes_where_there_is_too_much(store: SqlStore) -> None:
+    """Of each owner by itself, and never what runs; all rows are only looked at again when much was written."""
+    ann, bob = make_user_id(), make_user_id()
+    made = [ended(a_running_execution(owner_id=ann), stdout="x" * 300, stderr="y" * 100) for _ in range(8)]
+    running = a_running_execution(owner_id=ann)
+    other = ended(a_running_execution(owner_id=bob), stdout="x" * 900, stderr="")
+    silent = [replace(made[0], execution_id=ExecutionId(f"exec-0{n}"), stdout="", stderr="") for n in range(3)]
+    for end in (*silent, *made, other):
+        await store.executions.finish(end)
+    await store.executions.insert_running(running)
+    over = dict(await store.executions.find_over(1000))
+    assert over.get(ann) == 8 * 400 - 1000
+    assert bob not in over
+    assert await store.executions.prune_oldest(ann, over[ann], 3) == 1200
+    assert await store.executions.prune_oldest(ann, over[ann] - 1200, 500) == 1200
+    left = [end for end in made if await store.executions.find(end.execution_id)]
+    assert left == made[6:]
+    assert await store.executions.find(running.execution_id) == running
+    assert await store.executions.find(other.execution_id) == other
+    # Older ones that take no room neither go nor end the search.
+    assert [await store.executions.find(end.execution_id) for end in silent] == silent
+    assert await store.executions.prune_oldest(bob, 0, 500) == 0
+    assert await store.executions.find_over(1000) == []
+    # Much was written since: it is looked at again.
+    await store.executions.finish(ended(a_running_execution(owner_id=bob), stdout="x" * 125, stderr=""))
+    assert dict(await store.executions.find_over(1000))[bob] == 25
+    # Also in what sessions have shown.
+    shown = replace(
+        ended(a_running_execution(owner_id=bob), stdout="", stderr=""), results=({"text/plain": "x" * 125},)
+    )
+    await store.executions.finish(shown)
+    assert dict(await store.executions.find_over(1000))[bob] > 25 + 125
 
 
 async def test_running_rows_are_lost_once(store: SqlStore) -> None:

@@ -9,7 +9,7 @@ from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import a_user
 
 DAY = date(2026, 3, 1)
-QUOTA = UserQuota(1, 2**40, 3, 4, 5, 6, 7, 8)
+QUOTA = UserQuota(1, 2**40, 3, 4, 5, 6, 7, 8, 9, 2**41)
 
 
 async def test_a_quota_is_set_changed_and_taken_away(store: SqlStore) -> None:

@@ -74,7 +74,7 @@ async def test_deleted_workflows_go_after_their_runs(store: SqlStore, database: 
     for each in (workflow, living):
         await store.workflows.insert(each)
     await _ended_run(store, workflow, 0)
-    assert await store.workflows.delete(workflow.workflow_id, NOW, even_if_live=False)
+    assert await store.workflows.delete(workflow.workflow_id, NOW)
     assert await store.retention.prune_workflows(LATER, 10) == 0
     assert await store.retention.prune_runs(LATER, 10) == 1
     assert await store.retention.prune_workflows(NOW, 10) == 0

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from sandgate.core.idempotency import KeyClaim
-from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, WorkflowId
+from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, SnapshotId, UserId, VolumeId, WorkflowId
 from sandgate.core.page import PageRequest
 from sandgate.core.run import LIVE_RUN_STATUSES, RunStatus
 from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus
@@ -29,6 +29,8 @@ MIDDLE = PageRequest(before_id="env-000000000500")
 ENVIRONMENT = EnvironmentId("env-000000000007")
 EXPIRED = frozenset({EnvironmentStatus.EXPIRED})
 
+VOLUME = VolumeId("vol-000000000007")
+VOLUME_OWNER = UserId("user-000000000007")
 WORKFLOW = WorkflowId("workflow-000000000007")
 RUN = RunId("run-000000000900")
 # When leases run out, in microseconds.
@@ -42,12 +44,12 @@ FILLING = (
         SELECT {_ID.format(prefix="env")}, '{OWNER}', CASE WHEN n & 511 = 0 THEN 'rare' ELSE 'usual' END,
                'python-3.11', 'standard', CASE WHEN n <= 60 THEN 'running' WHEN n & 1 = 0 THEN 'expired'
                ELSE 'terminated' END, NULL, 60, n, n, n, CASE WHEN n > 60 AND n & 1 = 1 THEN n END,
-               '{{{{}}}}', '{{{{}}}}', 'one'
+               '{{{{}}}}', '{{{{}}}}', 'one', NULL, NULL, 'delete', NULL, NULL, NULL, NULL, NULL, NULL
           FROM numbers""",
     f"""INSERT INTO executions {_NUMBERS}
         SELECT {_ID.format(prefix="exec")}, '{ENVIRONMENT}', '{OWNER}',
                CASE WHEN n <= 30 THEN 'running' ELSE 'completed' END, 30, n, CASE WHEN n > 30 THEN n END, 1, 0,
-               {{false}}, {{false}}, NULL, NULL, {{blob}}, {{blob}}
+               {{false}}, {{false}}, NULL, NULL, {{blob}}, {{blob}}, NULL, NULL
           FROM numbers""",
     f"""INSERT INTO users {_NUMBERS}
         SELECT {_ID.format(prefix="user")}, 'name-' || n, 'user', 'hash', {{false}}, n, n FROM numbers""",
@@ -58,6 +60,10 @@ FILLING = (
           FROM numbers""",
     f"""INSERT INTO workflow_versions {_NUMBERS}
         SELECT {_ID.format(prefix="workflow")}, 1, n, '{{{{}}}}' FROM numbers""",
+    f"""INSERT INTO superseded_versions {_NUMBERS}
+        SELECT {_ID.format(prefix="workflow")}, 0, '{OWNER}', 1 FROM numbers""",
+    f"""INSERT INTO run_sizes {_NUMBERS}
+        SELECT {_ID.format(prefix="run")}, '{OWNER}', 1 FROM numbers""",
     f"""INSERT INTO run_signals {_NUMBERS}
         SELECT {_ID.format(prefix="signal")}, {_ID.format(prefix="run")}, 'cancel', n, '{{{{}}}}' FROM numbers""",
     f"""INSERT INTO artifacts {_NUMBERS}
@@ -80,14 +86,29 @@ FILLING = (
         SELECT {_ID.format(prefix="delivery")}, 'webhook-000000000007', n, 'accepted', 1, 'text/plain',
                {_ID.format(prefix="run")}, NULL
           FROM numbers""",
+    f"""INSERT INTO volumes {_NUMBERS}
+        SELECT {_ID.format(prefix="vol")}, {_ID.format(prefix="user")}, 'data', 1, n, 'one', {{false}} FROM numbers""",
+    f"""INSERT INTO environment_volumes {_NUMBERS}
+        SELECT {_ID.format(prefix="env")}, {_ID.format(prefix="vol")} FROM numbers""",
     f"INSERT INTO revoked_tokens {_NUMBERS} SELECT 'token-' || n, n FROM numbers",
     f"""INSERT INTO idempotency {_NUMBERS}
         SELECT '{OWNER}', 'key-' || n, {{blob}}, 200, n, {{blob}}, NULL, NULL FROM numbers""",
+    f"""INSERT INTO snapshots {_NUMBERS}
+        SELECT {_ID.format(prefix="snap")}, {_ID.format(prefix="user")}, '{ENVIRONMENT}', 'name', 'python-3.11',
+               'standard', n, 1, 1, 1, 0, {{true}}, {{blob}}, 'one', '{{{{}}}}'
+          FROM numbers""",
 )
 
 Call = Callable[[SqlStore], Awaitable[Any]]
 CALLS: dict[str, Call] = {
     "environment": lambda store: store.environments.find(ENVIRONMENT),
+    "volume": lambda store: store.volumes.find(VOLUME),
+    "volumes of an owner": lambda store: store.volumes.list(VOLUME_OWNER, None, PAGE),
+    "volumes": lambda store: store.volumes.list(None, None, PAGE),
+    "volumes of a name": lambda store: store.volumes.find_named(VOLUME_OWNER, ["data"]),
+    "what an owner has of volumes": lambda store: store.volumes.held(VOLUME_OWNER),
+    "who has a volume": lambda store: store.volumes.find_users([VOLUME]),
+    "volumes to be removed": lambda store: store.volumes.list_condemned("one"),
     "live environments of an owner": lambda store: store.environments.list(
         EnvironmentFilter(OWNER, LIVE_ENVIRONMENT_STATUSES), PAGE
     ),
@@ -138,9 +159,15 @@ CALLS: dict[str, Call] = {
         RunFilter(OWNER, created_after=NOW, created_before=NOW + timedelta(days=365)), PAGE
     ),
     "steps": lambda store: store.runs.list_steps(RUN),
+    "steps to show": lambda store: store.runs.show_steps(RUN),
     "one step": lambda store: store.runs.find_step(RUN, "a", None),
     "part of a history": lambda store: store.runs.list_history(RUN, 500, 50),
     "artifacts of a run": lambda store: store.artifacts.list(RUN, PAGE),
+    "snapshot": lambda store: store.snapshots.find(SnapshotId("snap-000000000007")),
+    "snapshots": lambda store: store.snapshots.list(None, PAGE),
+    "snapshots of an owner": lambda store: store.snapshots.list(OWNER, PAGE),
+    "what an owner has in snapshots": lambda store: store.snapshots.measure(OWNER),
+    "pruning of no snapshot": lambda store: store.snapshots.prune(NOW.replace(year=1969), 100),
     "claim of nothing": lambda store: store.runs.claim("two", NOW, 10, 100),
     "first lease that runs out": lambda store: store.runs.find_free_in_s("two", NOW),
     "leases": lambda store: store.runs.renew("one", NOW, 10),
@@ -169,7 +196,7 @@ def _fill(location: Path | str, rows: int) -> None:
         blob = "X''" if connection.dialect.name == "sqlite" else r"'\x'::bytea"
         false = "0" if connection.dialect.name == "sqlite" else "false"
         for statement in FILLING:
-            connection.exec_driver_sql(statement.format(rows=rows, blob=blob, false=false))
+            connection.exec_driver_sql(statement.format(rows=rows, blob=blob, false=false, true=f"NOT {false}"))
 
 
 @contextmanager

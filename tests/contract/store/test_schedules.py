@@ -160,7 +160,7 @@ async def test_nothing_is_started_of_a_deleted_workflow(store: SqlStore) -> None
     """Its schedules go with it, in the same transaction; none can be made."""
     schedule = await _schedule(store)
     other = await _schedule(store)
-    assert await store.workflows.delete(schedule.workflow_id, NOW, even_if_live=False)
+    assert await store.workflows.delete(schedule.workflow_id, NOW)
     assert await store.schedules.find(schedule.schedule_id) is None
     assert await store.schedules.find(other.schedule_id) == other
     run = _run_of(schedule)

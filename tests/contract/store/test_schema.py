@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sandgate.core.errors import ConfigurationError, StoreUnavailable
 from sandgate.store import migrations, revisions
 from sandgate.store.connections import Location, connector_for
+from sandgate.store.identity_schema import database_identity
 from sandgate.store.revisions import current_revision, head_revision, migrate
 from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import a_user, an_api_key
@@ -86,6 +87,23 @@ def test_migrations_and_tables_are_the_same_schema(empty_location: Location) -> 
             assert _describe(connection) == []
             revisions.run_migrations(connection)
             assert _describe(connection) == made
+
+
+async def test_each_database_has_an_identity_of_its_own(empty_location: Location) -> None:
+    """The same at each start, whether its tables were made at once or one version after the other; no other has it."""
+    seen = set()
+    for _start in range(2):
+        store = SqlStore(empty_location, read_threads=1)
+        await store.open()
+        seen.add(await store.identity())
+        await store.close()
+    assert len(seen) == 1
+    with _connected(empty_location) as connection, connection.begin():
+        _forget(connection)
+        revisions.run_migrations(connection)
+        other = connection.scalar(sa.select(database_identity.c.identity))
+        assert other
+        assert other not in seen
 
 
 def test_the_list_of_versions_is_that_of_the_migrations() -> None:

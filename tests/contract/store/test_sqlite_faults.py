@@ -1,6 +1,7 @@
 """What goes wrong around a file of SQLite: locks, a full disk, a file that is gone, permissions, other processes."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 import stat
@@ -88,7 +89,7 @@ async def test_a_lock_that_is_not_given_back_is_named(store: SqlStore, other_pro
     """All that waited are told at once; reads go on; writes go on when the lock is gone."""
     other_process.execute("BEGIN IMMEDIATE")
     writes = [store.credentials.revoke_token(str(number), NOW) for number in range(20)]
-    results = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), timeout=5)
+    results = await asyncio.wait_for(asyncio.gather(*writes, return_exceptions=True), timeout=30)
     assert {type(result) for result in results} == {StoreUnavailable}
     assert "write lock (SQLITE_BUSY)" in str(results[0])
     with pytest.raises(StoreUnavailable):
@@ -97,6 +98,17 @@ async def test_a_lock_that_is_not_given_back_is_named(store: SqlStore, other_pro
     other_process.execute("ROLLBACK")
     await store.check()
     await store.credentials.revoke_token("0", NOW)
+
+
+async def test_who_waits_less_for_the_database_waits_less_for_its_locks(sqlite_path: Path) -> None:
+    """What is waited for inside speaks first, and says why."""
+    store = SqlStore(sqlite_path, deadline_s=0.3)
+    await store.open()
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="write lock"):
+            await store.check()
+    await store.close()
 
 
 async def test_another_process_may_write_beside_the_server(store: SqlStore, sqlite_path: Path) -> None:
@@ -234,3 +246,41 @@ async def test_a_failed_opening_leaves_nothing(sqlite_path: Path) -> None:
         await store.check()
     await store.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sandgate-store")]
+
+
+def _length_of_log(path: Path) -> int:
+    return Path(f"{path}-wal").stat().st_size
+
+
+def _copy_as_after_a_crash(path: Path) -> Path:
+    """The database and its log without the log's index, which is made anew."""
+    copy = path.with_name("copy.db")
+    for ending in ("", "-wal"):
+        Path(f"{copy}{ending}").write_bytes(Path(f"{path}{ending}").read_bytes())
+    return copy
+
+
+async def test_the_log_has_its_length_from_the_start(store: SqlStore, sqlite_path: Path) -> None:
+    """So that commits need not make it longer; what is committed is found by others, and again after a restart."""
+    length = _length_of_log(sqlite_path)
+    assert length == 8 * 1024**2
+    user = a_user()
+    await store.users.insert(user)
+    assert _length_of_log(sqlite_path) == length
+    with closing(sqlite3.connect(_copy_as_after_a_crash(sqlite_path))) as later:
+        assert later.execute("SELECT user_id FROM users").fetchall() == [(user.user_id,)]
+        assert later.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_a_full_disk_leaves_the_log_short(sqlite_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The length is for speed only."""
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    opened = SqlStore(sqlite_path)
+    await opened.open()
+    await opened.check()
+    assert _length_of_log(sqlite_path) < 8 * 1024**2
+    await opened.close()

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sandgate.core.ids import RunId, make_delivery_id, make_webhook_id, make_workflow_id
+from sandgate.core.ids import RunId, WorkflowId, make_delivery_id, make_webhook_id, make_workflow_id
 from sandgate.core.page import PageRequest
 from sandgate.core.run import Run, RunStatus
 from sandgate.core.trigger import Delivery, DeliveryStatus, Signature, TriggerType, Webhook
@@ -13,18 +13,17 @@ from sandgate.store.base import DeliveryKeys, RunChange, RunFilter
 from sandgate.store.connections import Location
 from sandgate.store.sql_store import SqlStore
 from sandgate.store.webhooks import MOST_DELIVERIES
-from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT, a_run, a_workflow
+from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT, a_last_word, a_run, a_workflow
 
 PAGE = PageRequest()
 
 
-async def _webhook(store: SqlStore, **changes: Any) -> Webhook:
-    workflow = a_workflow()
-    await store.workflows.insert(workflow)
+def a_webhook(workflow_id: WorkflowId, **changes: Any) -> Webhook:
+    """A webhook of a workflow."""
     webhook_id = make_webhook_id()
     webhook = Webhook(
         webhook_id=webhook_id,
-        workflow_id=workflow.workflow_id,
+        workflow_id=workflow_id,
         owner_id=OWNER,
         name=STRANGE_TEXT,
         token_sha256=webhook_id.encode().ljust(40, b"\0"),
@@ -35,7 +34,13 @@ async def _webhook(store: SqlStore, **changes: Any) -> Webhook:
         filter="inputs.event.body",
         inputs={"x": STRANGE_TEXT},
     )
-    webhook = replace(webhook, **changes)
+    return replace(webhook, **changes)
+
+
+async def _webhook(store: SqlStore, **changes: Any) -> Webhook:
+    workflow = a_workflow()
+    await store.workflows.insert(workflow)
+    webhook = a_webhook(workflow.workflow_id, **changes)
     assert await store.webhooks.insert(webhook, 100)
     return webhook
 
@@ -84,7 +89,7 @@ async def test_webhooks_are_listed_counted_and_deleted(store: SqlStore) -> None:
     assert not await store.webhooks.delete(made[0].webhook_id)
     assert await store.webhooks.list_deliveries(made[0].webhook_id) == []
     await _accept(store, made[1], b"a")
-    await store.workflows.delete(made[1].workflow_id, NOW, even_if_live=True)
+    await store.workflows.delete(made[1].workflow_id, NOW, a_last_word)
     assert await store.webhooks.find(made[1].webhook_id) is None
     assert await store.webhooks.list_deliveries(made[1].webhook_id) == []
     assert await store.webhooks.find(made[2].webhook_id) == made[2]
@@ -128,7 +133,7 @@ async def test_nothing_is_taken_for_what_was_deleted(store: SqlStore) -> None:
     """Neither for a webhook nor for a workflow that is gone: no run, no trace."""
     webhook, other = await _webhook(store), await _webhook(store)
     await store.webhooks.delete(webhook.webhook_id)
-    await store.workflows.delete(other.workflow_id, NOW, even_if_live=True)
+    await store.workflows.delete(other.workflow_id, NOW, a_last_word)
     for gone in (webhook, other):
         run, answered = await _accept(store, gone, b"id")
         assert answered is None

@@ -1,15 +1,16 @@
 """What every database promises about workflows and runs."""
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sandgate.core.ids import RunId, UserId, first_id_at, make_run_id, make_workflow_id
 from sandgate.core.page import PageRequest
-from sandgate.core.run import LIVE_RUN_STATUSES, Run, RunStatus, StepStatus
+from sandgate.core.run import LIVE_RUN_STATUSES, Run, RunStatus, SignalKind, StepStatus
 from sandgate.core.workflow import Workflow
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.sql_store import SqlStore
-from tests.contract.store.records import NOW, OTHER, OWNER, a_run, a_step, a_workflow, an_event
+from tests.contract.store.records import NOW, OTHER, OWNER, a_last_word, a_run, a_step, a_user, a_workflow, an_event
 
 LATER = NOW + timedelta(seconds=60)
 
@@ -39,9 +40,28 @@ async def test_a_workflow_comes_back_as_it_was(store: SqlStore) -> None:
     assert await store.workflows.find_definition(workflow.workflow_id, 2) is None
 
 
+async def test_an_owner_has_so_many_workflows(store: SqlStore) -> None:
+    """However many are made at once; deleted ones and those of others do not count, and nothing is written beyond."""
+    user = a_user()
+    await store.users.insert(user)
+    made = [a_workflow(owner_id=user.user_id) for _ in range(8)]
+    inserted = await asyncio.gather(*(store.workflows.insert(workflow, most=3) for workflow in made))
+    assert sorted(inserted) == [False] * 5 + [True] * 3
+    page = await store.workflows.list(user.user_id, None, PageRequest())
+    assert {row.workflow_id for row in page.items} == {
+        workflow.workflow_id for workflow, is_there in zip(made, inserted, strict=True) if is_there
+    }
+    assert await store.workflows.find_definition(made[inserted.index(False)].workflow_id, 1) is None
+    assert await store.workflows.insert(a_workflow(owner_id=OTHER), most=3)
+    assert await store.workflows.delete(page.items[0].workflow_id, NOW)
+    assert await store.workflows.insert(a_workflow(owner_id=user.user_id), most=3)
+    assert not await store.workflows.insert(a_workflow(owner_id=user.user_id), most=3)
+
+
 async def test_versions_follow_one_another(store: SqlStore) -> None:
-    """The next version takes the place of the one before, which stays to be read; of two writers one wins."""
+    """The next version takes the place of the one before, which stays for its run; of two writers one wins."""
     first = await _workflow(store)
+    await _run(store, first)
     second = replace(first, version=2, name="new", definition={"name": "new"}, updated_at=LATER)
     assert await store.workflows.replace(second)
     assert not await store.workflows.replace(second)
@@ -54,7 +74,7 @@ async def test_workflows_are_listed_by_owner_and_name(store: SqlStore) -> None:
     made = [a_workflow(owner_id=owner, name=name) for owner in (OWNER, OTHER) for name in ("a", "b", "b")]
     for workflow in made:
         await store.workflows.insert(workflow)
-    assert await store.workflows.delete(made[2].workflow_id, NOW, even_if_live=False)
+    assert await store.workflows.delete(made[2].workflow_id, NOW)
     page = PageRequest()
     assert (await store.workflows.list(OWNER, None, page)).items == (made[1], made[0])
     assert (await store.workflows.list(None, "b", page)).items == (made[5], made[4], made[1])
@@ -64,13 +84,18 @@ async def test_workflows_are_listed_by_owner_and_name(store: SqlStore) -> None:
 
 
 async def test_a_workflow_with_live_runs_is_kept(store: SqlStore) -> None:
-    """Unless that does not matter; once it is deleted, no run of it begins, and its versions can still be read."""
+    """Unless they are told; once it is deleted, no run of it begins, and its versions can still be read."""
     workflow = await _workflow(store)
-    await _run(store, workflow)
+    live, over = await _run(store, workflow), await _run(store, workflow)
+    assert await store.runs.apply(RunChange(_ended(over)))
     workflow_id = workflow.workflow_id
-    assert await store.workflows.delete(workflow_id, NOW, even_if_live=False) is False
-    assert await store.workflows.delete(workflow_id, NOW, even_if_live=True) is True
-    assert await store.workflows.delete(workflow_id, NOW, even_if_live=True) is None
+    assert await store.workflows.delete(workflow_id, NOW) is False
+    assert await store.workflows.delete(workflow_id, NOW, a_last_word) is True
+    assert await store.workflows.delete(workflow_id, NOW, a_last_word) is None
+    # A kill at this moment loses no cancel: the one write has told every run that lives.
+    assert [(word.run_id, word.kind) for word in await store.signals.list_held("one")] == [
+        (live.run_id, SignalKind.CANCEL)
+    ]
     assert await store.workflows.find(workflow_id) is None
     assert await store.workflows.find_definition(workflow_id, 1) == workflow.definition
     assert not await store.runs.insert(RunChange(a_run(workflow_id)))
@@ -172,7 +197,7 @@ async def test_an_ended_run_is_opened_again_once(store: SqlStore) -> None:
     assert (found.fence, found.lease_owner, found.finished_at, found.events) == (2, "two", None, 1)
     assert not await store.runs.apply(RunChange(run))
     assert await store.runs.apply(RunChange(_ended(found)))
-    assert await store.workflows.delete(workflow.workflow_id, NOW, even_if_live=False)
+    assert await store.workflows.delete(workflow.workflow_id, NOW)
     assert not await store.runs.reopen(RunChange(replace(again, fence=3), (), [an_event(run, 1)]), 60)
 
 

@@ -35,7 +35,7 @@ def _page(rows: dict[str, RowT], wanted: PageRequest, keep: Callable[[RowT], boo
 
 
 class MemoryUsers:
-    """Satisfies ``UserRows``; counts what it is asked."""
+    """Satisfies ``UserStore``; counts what it is asked."""
 
     def __init__(self) -> None:
         self.rows: dict[str, User] = {}
@@ -106,7 +106,7 @@ class MemoryUsers:
 
 
 class MemoryCredentials:
-    """Satisfies ``CredentialRows``; counts what it is asked."""
+    """Satisfies ``CredentialStore``; counts what it is asked."""
 
     def __init__(self) -> None:
         self.keys: dict[str, ApiKey] = {}

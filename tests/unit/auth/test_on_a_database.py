@@ -9,11 +9,11 @@ from sandgate.auth.accounts import Accounts
 from sandgate.auth.first_admin import ensure_first_admin
 from sandgate.auth.keys import KeyRing
 from sandgate.auth.passwords import Passwords
-from sandgate.auth.ports import CredentialRows, UserRows
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
 from sandgate.auth.tokens import Tokens
 from sandgate.auth.users import UserService
+from sandgate.core.account_stores import CredentialStore, UserStore
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import InvalidCredentials, LastAdmin, NotAuthenticated, UserNameTaken
 from sandgate.core.page import PageRequest
@@ -26,8 +26,8 @@ class Server:
     """One process of the server, on the state folder."""
 
     def __init__(self, state: Path, store: SqlStore, clock: ManualClock) -> None:
-        self.rows: UserRows = store.users
-        self.credentials: CredentialRows = store.credentials
+        self.rows: UserStore = store.users
+        self.credentials: CredentialStore = store.credentials
         self.passwords = Passwords(CHEAP, threads=1)
         self.clock = clock
         self.state = state

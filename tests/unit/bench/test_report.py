@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.figures import Figure, Reference, Samples, Target, figure_of
-from bench.report import chart, fill_readme, write_json
+from bench.report import HEADLINES, chart, fill, write_json
 
 HELLO = figure_of(
     "P1",
@@ -57,14 +57,27 @@ def test_the_results_fill_the_readme(tmp_path: Path) -> None:
     readme, results = tmp_path / "README.md", tmp_path / "latest.json"
     readme.write_text("before\n<!-- figures:start -->\nold\n<!-- figures:end -->\nafter\n", encoding="utf-8")
     write_json([HELLO], results)
-    fill_readme(readme, results)
+    fill(readme, results)
     text = readme.read_text(encoding="utf-8")
-    fill_readme(readme, results)
+    fill(readme, results)
     assert readme.read_text(encoding="utf-8") == text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| P1 | execute <hello> | 2 ms | ≤ 4 ms, ≤ 0.3 × | bare: 10 ms | 0.20 |" in text
     assert json.loads(results.read_text(encoding="utf-8"))["machine"]["cores"]
+
+
+def test_the_readme_shows_the_main_figures_and_no_others(tmp_path: Path) -> None:
+    """Whether or not they met their target; the page of all figures has the others."""
+    readme, results = tmp_path / "README.md", tmp_path / "latest.json"
+    readme.write_text("<!-- figures:start -->\n<!-- figures:end -->\n", encoding="utf-8")
+    missed = figure_of("P4", "slow", "/s", Samples.of([1.0]), Target(at_least=500))
+    write_json([HELLO, missed, figure_of("P4 more", "detail", "/s", Samples.of([1.0]), Target())], results)
+    fill(readme, results, HEADLINES)
+    text = readme.read_text(encoding="utf-8")
+    assert "| P4 | slow | 1 /s (missed)" in text
+    assert "| P1 |" in text
+    assert "detail" not in text
 
 
 def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
@@ -73,7 +86,7 @@ def test_a_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
     readme.write_text("no marks\n", encoding="utf-8")
     write_json([HELLO], results)
     with pytest.raises(ValueError, match="lacks the marks"):
-        fill_readme(readme, results)
+        fill(readme, results)
 
 
 def test_the_chart_is_well_formed() -> None:

@@ -64,7 +64,8 @@ def test_spares_take_no_place_from_environments(tmp_path: Path) -> None:
     )
     assert _most_sandboxes(settings, 6) == 100 + 6 * (64 + 3)
     assert _most_sandboxes(settings.model_copy(update={"spare_sandboxes": 0}), 6) == 100 + 6 * 3
-    assert _most_sandboxes(settings.model_copy(update={"max_environments": 40_000}), 6) * 2 + 256 + 16 == 65_536
+    most = _most_sandboxes(settings.model_copy(update={"max_environments": 40_000}), 6)
+    assert 65_536 - 3 < most * 3 + 256 + 16 <= 65_536
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from sandgate.cli import user_commands
+from sandgate.cli import asking, user_commands
 from tests.unit.cli.conftest import Command
 
 PASSWORD = "right password\n"
@@ -146,7 +146,8 @@ def test_a_person_is_asked(sandgate: Command, monkeypatch: pytest.MonkeyPatch) -
         asked.append((text, options))
         raise typer.Abort
 
-    monkeypatch.setattr(user_commands, "_check_terminal", lambda _: None)
+    for module in (asking, user_commands):
+        monkeypatch.setattr(module, "check_terminal", lambda _: None)
     monkeypatch.setattr(typer, "prompt", prompt)
     monkeypatch.setattr(typer, "confirm", confirm)
     assert sandgate("user", "create", "ann").code == 0

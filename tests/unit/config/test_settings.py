@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from sandgate.config import settings as table
+from sandgate.config.groups.serving import default_state_folder
 from sandgate.config.paths import database_location, interpreter_folders, keys_folder
-from sandgate.config.settings import Settings, default_state_folder, read_settings
+from sandgate.config.settings import Settings, read_settings
 from sandgate.core.errors import ConfigurationError
 from sandgate.core.limits import Limits
 

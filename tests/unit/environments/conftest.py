@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from sandgate.core.principal import Principal, Role
 from sandgate.core.states import EnvironmentStatus
 from sandgate.environments.base import NewEnvironment
 from sandgate.environments.service import EnvironmentService
+from sandgate.store.snapshot_files import SnapshotFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
@@ -38,6 +40,7 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     user: Principal = field(default_factory=make_principal)
     faults: list[BaseException] = field(default_factory=list)
+    snapshot_files: SnapshotFiles = field(default_factory=lambda: SnapshotFiles(Path("nowhere")))
 
     def __post_init__(self) -> None:
         self.service = self.make_service()
@@ -45,7 +48,10 @@ class World:
     def make_service(self) -> EnvironmentService:
         """A service that has not been started."""
         templates = FakeTemplates(self.settings.limits())
-        return EnvironmentService(self.store, self.runtime, templates, self.clock, self.settings, self.faults.append)
+        return EnvironmentService(
+            self.store, self.runtime, templates, self.clock, self.settings, self.faults.append,
+            snapshot_files=self.snapshot_files,
+        )  # fmt: skip
 
     async def create(self, user: Principal | None = None, timeout_s: int | None = None) -> Environment:
         """An environment whose sandbox is being made."""
@@ -55,12 +61,14 @@ class World:
     async def create_running(self, user: Principal | None = None, timeout_s: int | None = None) -> EnvironmentId:
         """An environment with a sandbox."""
         row = await self.create(user, timeout_s)
-        await self.until_status(row.environment_id, EnvironmentStatus.RUNNING)
+        live = self.service._lifecycle.find(row.environment_id)
+        assert live is not None
+        await live.wait_for_sandbox()
         return row.environment_id
 
     async def until_status(self, environment_id: EnvironmentId, status: EnvironmentStatus) -> Environment:
         """The row, once the store has it in this status."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 row = await self.store.environments.find(environment_id)
                 assert row is not None
@@ -69,7 +77,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let other tasks run until the condition holds."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - there is no event for everything a test may want to see
                 await asyncio.sleep(0)
 
@@ -88,9 +96,9 @@ class World:
 
 
 @pytest.fixture
-async def world(store: SqlStore) -> AsyncIterator[World]:
+async def world(store: SqlStore, tmp_path: Path) -> AsyncIterator[World]:
     """A started service; no background task of it may have failed in the end."""
-    made = World(store)
+    made = World(store, snapshot_files=SnapshotFiles(tmp_path / "snapshots"))
     await made.service.start()
     yield made
     made.runtime.unavailable = False

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from sandgate.core.environment import EnvironmentChange
 from sandgate.core.errors import EnvironmentNotFound, EnvironmentNotRunning, Forbidden
 from sandgate.core.execution import Execution
 from sandgate.core.ids import EnvironmentId, make_execution_id
@@ -109,7 +110,7 @@ async def test_an_end_is_not_given_up_while_the_launcher_is_away(world: World) -
 async def _use_each(world: World, caller: Principal, wanted: EnvironmentId) -> list[type[BaseException] | None]:
     attempts = [
         world.service.get(caller, wanted),
-        world.service.update(caller, wanted, name="n"),
+        world.service.update(caller, wanted, EnvironmentChange(name="n")),
         world.service.execute(caller, wanted, "pass", None),
         world.service.cancel_execution(caller, wanted, make_execution_id()),
         world.service.delete(caller, wanted),

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from sandgate.core.environment import EnvironmentChange
 from sandgate.core.errors import EnvironmentElsewhere
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.states import EnvironmentStatus
@@ -13,7 +14,7 @@ from tests.unit.environments.conftest import World
 WORK: dict[str, Callable[[World, EnvironmentId], Awaitable[object]]] = {
     "metrics": lambda world, name: world.service.metrics(world.user, name),
     "execute": lambda world, name: world.service.execute(world.user, name, "1", None),
-    "update": lambda world, name: world.service.update(world.user, name, name="new"),
+    "update": lambda world, name: world.service.update(world.user, name, EnvironmentChange(name="new")),
     "delete": lambda world, name: world.service.delete(world.user, name),
     "list files": lambda world, name: world.service.files.list(world.user, name, ".", after="", limit=10),
 }

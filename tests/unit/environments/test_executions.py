@@ -14,8 +14,9 @@ from sandgate.core.errors import (
     StoreUnavailable,
     TooManyExecutions,
 )
-from sandgate.core.execution import Execution
+from sandgate.core.execution import Execution, ExecutionRequest, Surroundings
 from sandgate.core.ids import ExecutionId, make_execution_id
+from sandgate.core.language import Language
 from sandgate.core.page import PageRequest
 from sandgate.core.states import EnvironmentStatus, ExecutionStatus
 from sandgate.environments.executions import clean_text, decode_output
@@ -180,7 +181,7 @@ async def test_a_record_that_could_not_be_written_is_written_later(world: World,
         await world.service.execute(world.user, environment_id, "print('kept')", None)
     assert world.service.running_count == 0
     page = await world.store.executions.list(environment_id, PageRequest())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not page.items:
             page = await world.store.executions.list(environment_id, PageRequest())
     assert page.items[0].stdout == "kept\n"
@@ -237,3 +238,23 @@ def test_no_lone_surrogate_leaves_a_sandbox() -> None:
     """Whatever an agent says can be encoded."""
     assert clean_text("a\ud800b") == "a?b"
     assert clean_text("é") == "é"
+
+
+async def test_what_a_killed_program_left_is_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was; one that came to its end has removed it, and code of the interpreter's has no file."""
+    live = world.service._lifecycle.find(await world.create_running())
+    assert live is not None
+    sandbox, run, asked = await live.wait_for_sandbox(), world.service._executions.run, list[ExecutionRequest]()
+    execute = sandbox.execute
+
+    def note(request: ExecutionRequest) -> Any:
+        asked.append(request)
+        return execute(request)
+
+    monkeypatch.setattr(sandbox, "execute", note)
+    bash = Language("bash", (("bash",),), ".sh")
+    for language, seconds, around in ((bash, 60.0, None), (None, 0.01, None), (bash, 0.01, Surroundings(cwd="sub"))):
+        await run(live, "pass" if seconds > 1 else "while True: pass", seconds, around, language)
+    await world.until(lambda: len(asked) == 4)
+    assert (asked[3].language, asked[3].around) == (None, Surroundings(cwd="sub"))
+    assert "'.sh'" in asked[3].code

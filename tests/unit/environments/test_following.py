@@ -5,14 +5,14 @@ import asyncio
 import pytest
 
 from sandgate.config.settings import Settings
-from sandgate.core.errors import ExecutionNotFound, ExecutionQuotaExceeded, StoreUnavailable
+from sandgate.core.errors import ExecutionNotFound, ExecutionQuotaExceeded, StoreUnavailable, TooManyExecutions
 from sandgate.core.execution import Execution, ExecutionRequest, StepData, Surroundings, Termination
 from sandgate.core.ids import EnvironmentId, ExecutionId
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.following import Events, ExecutionEvent
 from sandgate.environments.journal import Offsets
 from sandgate.store.sql_store import SqlStore
-from tests.unit.environments.conftest import World
+from tests.unit.environments.conftest import World, make_principal
 
 LOOP = "print('begun')\nwhile True: pass"
 
@@ -23,7 +23,7 @@ async def _stream(world: World, environment_id: EnvironmentId, code: str, *, det
 
 async def _all(events: Events) -> list[ExecutionEvent]:
     found: list[ExecutionEvent] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for batch in events:
             found += batch
     await events.aclose()
@@ -207,4 +207,23 @@ async def test_what_all_of_a_user_s_hold_is_bounded(store: SqlStore) -> None:
     await stream.aclose()
     await world.until(lambda: world.service.quotas.use.at_once(world.user.user_id) == 0)
     assert (await world.service.execute(world.user, environment_id, "#", None, around)).exit_code == 0
+    await world.service.stop()
+
+
+async def test_what_all_users_run_at_once_is_bounded(store: SqlStore) -> None:
+    """Whoever comes when the server is full is told so, and is served when one has ended."""
+    world = World(store, Settings(drain_grace_s=0.02, max_executions_at_once=2))
+    await world.service.start()
+    other = make_principal()
+    environment_id, foreign_id = await world.create_running(), await world.create_running(other)
+    streams = [await _stream(world, environment_id, LOOP) for _each in range(2)]
+    for _twice in range(2):
+        with pytest.raises(TooManyExecutions) as caught:
+            await world.service.execute(other, foreign_id, "pass", None)
+        assert caught.value.details == {"limit": 2, "used": 2, "scope": "server"}
+    assert world.service.quotas.use.at_once(other.user_id) == 0
+    await streams[0].aclose()
+    await world.until(lambda: world.service.quotas.use.at_once(world.user.user_id) == 1)
+    assert (await world.service.execute(other, foreign_id, "pass", None)).exit_code == 0
+    await streams[1].aclose()
     await world.service.stop()

@@ -4,23 +4,25 @@ import asyncio
 
 import pytest
 
-from sandgate.core.environment import Environment
+from sandgate.core.environment import Environment, EnvironmentChange
 from sandgate.core.errors import (
     EnvironmentNotFound,
     EnvironmentNotRunning,
     Forbidden,
     IsolationUnavailable,
     LimitTooHigh,
+    MemoryQuotaExceeded,
     SandboxFailed,
     StoreUnavailable,
     TemplateUnavailable,
     TooManyEnvironments,
     UnknownTemplate,
 )
-from sandgate.core.ids import make_environment_id
+from sandgate.core.ids import UserId, make_environment_id
 from sandgate.core.limits import AskedLimits
 from sandgate.core.page import PageRequest
 from sandgate.core.principal import Role
+from sandgate.core.quota import EnvironmentsHeld, UserQuota
 from sandgate.core.states import EnvironmentStatus, Isolation
 from sandgate.environments.base import NewEnvironment
 from sandgate.store.sql_store import SqlStore
@@ -134,6 +136,37 @@ async def test_a_crowd_of_one_class_keeps_none_of_another_waiting(store: SqlStor
     await world.service.stop()
 
 
+async def test_a_crowd_of_one_user_keeps_no_other_waiting(world: World) -> None:
+    """However many one asks for, and however long they hang: another one's is made."""
+    world.runtime.gate = asyncio.Event()
+    crowd = [await world.create() for _each in range(50)]
+    await world.until(lambda: world.runtime.making == 8)
+    other = make_principal()
+    row = await world.create(other)
+    await world.until(lambda: world.runtime.making == 9)
+    assert world.runtime.gate.is_set() is False
+    world.runtime.gate.set()
+    for each in (row, *crowd):
+        await world.until_status(each.environment_id, EnvironmentStatus.RUNNING)
+    made = [spec.environment_id for spec in world.runtime.made]
+    assert made.index(row.environment_id) == 8
+
+
+async def test_users_whose_wishes_wait_take_turns(world: World) -> None:
+    """Who asks for two waits for two of each other user's at most."""
+    world.runtime.gate = asyncio.Event()
+    crowds = [[await world.create(user) for _each in range(20)] for user in (make_principal(), make_principal())]
+    few = make_principal()
+    rows = [await world.create(few) for _each in range(2)]
+    await world.until(lambda: world.runtime.making == 10)
+    world.runtime.gate.set()
+    for each in (*rows, *crowds[0], *crowds[1]):
+        await world.until_status(each.environment_id, EnvironmentStatus.RUNNING)
+    made = [spec.environment_id for spec in world.runtime.made]
+    # Ten were asked for already.
+    assert max(made.index(row.environment_id) for row in rows) <= 10 + 6
+
+
 async def test_an_environment_ends_when_its_lifetime_is_over(world: World) -> None:
     """The service ends it by its own clock, and its sandbox with it."""
     environment_id = await world.create_running(timeout_s=60)
@@ -158,11 +191,13 @@ async def test_a_new_timeout_counts_from_now(world: World) -> None:
     """PATCH prolongs the sandbox, the row and the service's own deadline."""
     environment_id = await world.create_running(timeout_s=60)
     world.clock.advance(50)
-    row = await world.service.update(world.user, environment_id, timeout_s=100, name="renamed", metadata={"a": "b"})
+    row = await world.service.update(
+        world.user, environment_id, EnvironmentChange(timeout_s=100, name="renamed", metadata={"a": "b"})
+    )
     assert (row.expires_at - world.clock.now()).total_seconds() == 100
     world.clock.advance(99)
     world.service.end_expired()
-    assert (await world.store.environments.find(environment_id)) == row
+    assert await world.until_status(environment_id, EnvironmentStatus.RUNNING) == row
     assert (row.name, row.metadata, row.status) == ("renamed", {"a": "b"}, EnvironmentStatus.RUNNING)
     world.clock.advance(1)
     world.service.end_expired()
@@ -173,9 +208,9 @@ async def test_changes_at_the_same_time_lose_nothing(world: World) -> None:
     """Each change starts from what the one before has written."""
     environment_id = await world.create_running()
     await asyncio.gather(
-        world.service.update(world.user, environment_id, name="new"),
-        world.service.update(world.user, environment_id, metadata={"k": "v"}),
-        world.service.update(world.user, environment_id, timeout_s=5),
+        world.service.update(world.user, environment_id, EnvironmentChange(name="new")),
+        world.service.update(world.user, environment_id, EnvironmentChange(metadata={"k": "v"})),
+        world.service.update(world.user, environment_id, EnvironmentChange(timeout_s=5)),
     )
     row = await world.store.environments.find(environment_id)
     assert row is not None
@@ -188,7 +223,7 @@ async def test_what_has_ended_cannot_be_changed(world: World) -> None:
     world.runtime.kill(environment_id, "it broke")
     await world.until_status(environment_id, EnvironmentStatus.FAILED)
     with pytest.raises(EnvironmentNotRunning, match="it broke"):
-        await world.service.update(world.user, environment_id, name="new")
+        await world.service.update(world.user, environment_id, EnvironmentChange(name="new"))
 
 
 async def test_quotas_hold_for_each_user_and_for_the_server(store: SqlStore) -> None:
@@ -231,7 +266,7 @@ async def test_unknown_ids_are_not_found(world: World) -> None:
     unknown = make_environment_id()
     for attempt in (
         world.service.get(world.user, unknown),
-        world.service.update(world.user, unknown, name="n"),
+        world.service.update(world.user, unknown, EnvironmentChange(name="n")),
         world.service.delete(world.user, unknown),
         world.service.execute(world.user, unknown, "pass", None),
     ):
@@ -239,10 +274,38 @@ async def test_unknown_ids_are_not_found(world: World) -> None:
             await attempt
 
 
+@pytest.mark.parametrize(
+    ("held", "refusal"),
+    [
+        (EnvironmentsHeld(3, 0), TooManyEnvironments),
+        (EnvironmentsHeld(0, 2**40), MemoryQuotaExceeded),
+    ],
+)
+async def test_what_other_servers_have_made_meanwhile_is_found_when_the_row_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch, held: EnvironmentsHeld, refusal: type[Exception]
+) -> None:
+    """Nothing of it stays, and there never was such an environment."""
+
+    async def find_more(_row: Environment, _answer: object, _allowed: object) -> EnvironmentsHeld:
+        return held
+
+    async def allow(_user_id: UserId) -> UserQuota:
+        return UserQuota(environments=3, memory_bytes=2**40)
+
+    monkeypatch.setattr(world.service.quotas, "allowed", allow)
+    monkeypatch.setattr(world.store.environments, "insert", find_more)
+    with pytest.raises(refusal):
+        await world.create()
+    await world.until(lambda: world.service.live_count == 0)
+    assert not world.runtime.sandboxes
+    monkeypatch.undo()
+    assert await world.create_running()
+
+
 async def test_a_row_that_cannot_be_written_leaves_no_sandbox(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sandbox is made while the row is written; whoever asked is told, and nothing of it stays."""
 
-    async def refuse(row: Environment, answer: object) -> None:
+    async def refuse(row: Environment, answer: object, allowed: object) -> None:
         raise StoreUnavailable(f"{row.environment_id} cannot be written")
 
     monkeypatch.setattr(world.store.environments, "insert", refuse)

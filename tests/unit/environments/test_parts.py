@@ -1,6 +1,7 @@
 """The parts that the use cases are made of: deadlines, quota, tasks, the reaper, the stand-in runtime."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,17 +11,22 @@ from hypothesis import strategies as st
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import ManualClock, SystemClock
-from sandgate.core.errors import MemoryQuotaExceeded, TooManyEnvironments
+from sandgate.core.environment import Environment
+from sandgate.core.errors import MemoryQuotaExceeded, TooManyEnvironments, TooManyLiveTemplates
 from sandgate.core.execution import Execution
 from sandgate.core.idempotency import KeyClaim
 from sandgate.core.ids import UserId, make_environment_id, make_execution_id
+from sandgate.core.limits import Limits
 from sandgate.core.page import PageRequest
-from sandgate.core.quota import UserQuota
+from sandgate.core.quota import EnvironmentsHeld, UserQuota
+from sandgate.core.run import RunStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.deadlines import Deadlines
 from sandgate.environments.quota import Quota
 from sandgate.environments.reaper import Reaper
 from sandgate.environments.tasks import TaskOwner
+from sandgate.store.base import RunChange
+from tests.contract.store.records import a_run, a_step, a_workflow, an_environment
 from tests.unit.environments.conftest import World
 
 
@@ -50,8 +56,9 @@ async def test_deadlines_come_up_by_themselves() -> None:
     due: asyncio.Queue[str] = asyncio.Queue()
     clock = SystemClock()
     deadlines: Deadlines[str] = Deadlines(clock, due.put_nowait)
-    deadlines.set("later", clock.monotonic() + 0.004)
-    deadlines.set("soon", clock.monotonic() + 0.002)
+    now = clock.monotonic()
+    deadlines.set("later", now + 0.004)
+    deadlines.set("soon", now + 0.002)
     assert [await due.get(), await due.get()] == ["soon", "later"]
 
 
@@ -66,6 +73,35 @@ async def test_deadlines_that_are_put_off_for_ever_are_not_kept() -> None:
     deadlines.close()
 
 
+def _row(owner: str, template: str = "python", memory_bytes: int = 10) -> Environment:
+    """One that is about to be."""
+    limits = Limits(memory_bytes=memory_bytes, disk_bytes=0)
+    return an_environment(owner_id=UserId(owner), template=template, limits=limits)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a@1", "a@2", "b@1", "python"]), st.booleans()), max_size=60))
+def test_a_user_has_so_many_built_templates_live(steps: list[tuple[str, bool]]) -> None:
+    """However many environments are of each; the server's own are not counted, nor others' templates."""
+    quota, allowed = Quota(Settings(max_live_templates_per_user=2)), UserQuota()
+    quota.take(_row("other", "c@1"), allowed)
+    live: Counter[str] = Counter()
+    for template, takes in steps:
+        if takes:
+            fits = template == "python" or template in live or len(live.keys() - {"python"}) < 2
+            try:
+                quota.take(_row("me", template), allowed)
+            except TooManyLiveTemplates:
+                assert not fits
+            else:
+                assert fits
+                live[template] += 1
+        elif live[template]:
+            quota.give_back(_row("me", template))
+            live[template] -= 1
+        live = +live
+        assert quota.of(UserId("me")).count == live.total()
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.booleans()), max_size=60))
 def test_a_quota_never_goes_beyond_its_limits(steps: list[tuple[str, bool]]) -> None:
     """Whatever is taken and given back, the counts are those of a simple model."""
@@ -76,18 +112,34 @@ def test_a_quota_never_goes_beyond_its_limits(steps: list[tuple[str, bool]]) -> 
         if takes:
             fits = held[name] < (2 if name == "c" else 3) and sum(held.values()) < 5
             try:
-                quota.take(UserId(name), 10, by_memory if name == "c" else by_count)
+                quota.take(_row(name), by_memory if name == "c" else by_count)
             except (TooManyEnvironments, MemoryQuotaExceeded):
                 assert not fits
             else:
                 assert fits
                 held[name] += 1
         elif held[name]:
-            quota.give_back(UserId(name), 10)
+            quota.give_back(_row(name))
             held[name] -= 1
         assert quota.total == sum(held.values())
-        assert quota.held_by(UserId(name)) == held[name]
-        assert quota.memory_of(UserId(name)) == 10 * held[name]
+        assert quota.of(UserId(name)) == EnvironmentsHeld(held[name], 10 * held[name])
+
+
+def test_what_a_user_has_elsewhere_is_counted_for_the_user() -> None:
+    """And for nobody else, and not for the server."""
+    quota, row = Quota(Settings(max_environments=2)), _row("a")
+    allowed, elsewhere = UserQuota(environments=9, memory_bytes=30), EnvironmentsHeld(8, 15)
+    for other in (EnvironmentsHeld(9, 0), EnvironmentsHeld(0, 21)):
+        with pytest.raises((TooManyEnvironments, MemoryQuotaExceeded)):
+            quota.take(row, allowed, other)
+    quota.take(row, allowed, elsewhere)
+    with pytest.raises(TooManyEnvironments) as refusal:
+        quota.take(_row("a", memory_bytes=1), allowed, elsewhere)
+    assert refusal.value.details == {"limit": 9, "used": 9, "scope": "user"}
+    quota.take(_row("b", memory_bytes=30), allowed)
+    with pytest.raises(TooManyEnvironments) as refusal:
+        quota.take(_row("c", memory_bytes=1), allowed)
+    assert refusal.value.details["scope"] == "server"
 
 
 async def test_a_background_task_that_fails_is_told() -> None:
@@ -169,6 +221,46 @@ async def test_the_reaper_keeps_what_is_young(world: World) -> None:
     assert await reaper.sweep() == 7 + 1 + 1
     left = await world.store.executions.list(environment_id, PageRequest())
     assert {row.execution_id for row in left.items} == {young.execution_id, running.execution_id}
+
+
+async def test_the_reaper_bounds_the_output_that_a_user_keeps(world: World) -> None:
+    """In as many small writes as it takes; what is newest stays."""
+    settings = Settings(max_kept_output_bytes_per_user=1024**2)
+    now, environment_id = world.clock.now(), make_environment_id()
+    made = [
+        Execution(
+            make_execution_id(), environment_id, world.user.user_id, ExecutionStatus.COMPLETED, 30.0, now,
+            finished_at=now, stdout="x" * 200_000,
+        )
+        for _ in range(12)
+    ]  # fmt: skip
+    for end in made:
+        await world.store.executions.finish(end)
+    await Reaper(world.store, world.clock, settings, batch=2).sweep()
+    left = await world.store.executions.list(environment_id, PageRequest())
+    assert list(left.items) == made[:-6:-1]
+
+
+async def test_the_reaper_bounds_the_runs_that_a_user_keeps(world: World) -> None:
+    """The oldest go, in small batches, with versions that nobody needs then; what has not ended stays, however much."""
+    workflow, now = a_workflow(), world.clock.now()
+    await world.store.workflows.insert(workflow)
+    made = []
+    for version in range(1, 11):
+        run = a_run(workflow.workflow_id, workflow_version=version)
+        assert await world.store.runs.insert(RunChange(run))
+        if version > 1:
+            run = replace(run, status=RunStatus.FAILED, finished_at=now)
+            steps = [a_step(run, stdout="x" * 200_000), a_step(run, step="b", stdout="x" * 50_000)]
+            assert await world.store.runs.apply(RunChange(run, steps))
+        made.append(run)
+        workflow = replace(workflow, version=version + 1)
+        assert await world.store.workflows.replace(workflow)
+    await Reaper(world.store, world.clock, Settings(max_kept_run_bytes_per_user=1024**2), batch=40).sweep()
+    left = [run for run in made if await world.store.runs.find(run.run_id)]
+    assert left == [made[0], *made[-4:]]
+    needed = [n for n in range(1, 12) if await world.store.workflows.find_definition(workflow.workflow_id, n)]
+    assert needed == [1, 7, 8, 9, 10, 11]
 
 
 async def test_the_reaper_goes_on_while_the_database_is_away(world: World) -> None:

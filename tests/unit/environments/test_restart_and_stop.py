@@ -1,6 +1,7 @@
 """What a process leaves to the next one, and how it stops in order."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,10 +9,12 @@ import pytest
 
 from sandgate.core.errors import EnvironmentNotFound, EnvironmentNotRunning, ServiceDraining, StoreUnavailable
 from sandgate.core.idempotency import KeyClaim
-from sandgate.core.ids import make_environment_id
-from sandgate.core.states import EnvironmentStatus, ExecutionStatus
+from sandgate.core.ids import EnvironmentId, make_environment_id
+from sandgate.core.limits import Limits
+from sandgate.core.states import LIVE_ENVIRONMENT_STATUSES, EnvironmentStatus, ExecutionStatus
 from sandgate.environments import lifecycle, service
 from sandgate.sandbox.base import SandboxSpec
+from sandgate.testing.fake_runtime import FakeRuntime, FakeSandbox
 from tests.unit.environments.conftest import World
 
 
@@ -96,7 +99,7 @@ async def test_what_others_ended_ends_here_too(world: World) -> None:
     """Taken for dead and back: environments whose rows say failed have no sandbox any more, the others stay."""
     ended, kept = [await world.create_running() for _ in range(2)]
     assert await world.store.environments.transition(
-        ended, EnvironmentStatus.FAILED, expected={EnvironmentStatus.RUNNING}, at=world.clock.now(), reason="gone"
+        ended, EnvironmentStatus.FAILED, expected=LIVE_ENVIRONMENT_STATUSES, at=world.clock.now(), reason="gone"
     )
     await world.service.end_buried()
     await world.until(lambda: world.service.live_count == 1)
@@ -104,6 +107,28 @@ async def test_what_others_ended_ends_here_too(world: World) -> None:
     row = await world.service.get(world.user, ended)
     assert (row.status, row.status_reason) == (EnvironmentStatus.FAILED, "gone")
     assert (await world.service.get(world.user, kept)).is_live
+
+
+async def test_what_others_ended_is_looked_at_when_all_is_taken_over(world: World) -> None:
+    """A server that is taken for dead while it starts ends what it is about to take over."""
+    environment_id = await world.create_running()
+    world.runtime = FakeRuntime(world.runtime.sandboxes)
+    world.service = world.make_service()
+    adopt = world.runtime.adopt
+
+    async def adopt_late(expected: Mapping[EnvironmentId, Limits]) -> Sequence[FakeSandbox]:
+        states, now = LIVE_ENVIRONMENT_STATUSES, world.clock.now()
+        await world.store.environments.transition(
+            environment_id, EnvironmentStatus.FAILED, expected=states, at=now, reason="gone"
+        )
+        return await adopt(expected)
+
+    world.runtime.adopt = adopt_late  # type: ignore[method-assign]
+    ending = asyncio.ensure_future(world.service.end_buried())
+    await asyncio.sleep(0)
+    await world.service.start()
+    await ending
+    await world.until(lambda: not world.runtime.sandboxes)
 
 
 async def test_stopping_lets_short_executions_end(world: World) -> None:
@@ -166,7 +191,7 @@ async def test_stopping_waits_for_no_database(world: World, monkeypatch: pytest.
             raise StoreUnavailable("It is away")
 
         away.setattr(world.store.environments, "transition", refuse)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await world.service.stop()
         assert not world.runtime.sandboxes
     await world.restart()

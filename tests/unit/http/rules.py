@@ -5,10 +5,18 @@ from typing import Any
 
 import httpx
 
+from sandgate.core.ids import make_process_id
 from tests.unit.http.site import ENVIRONMENTS, PASSWORD, Site
 
 TRANSFER = {"source": "/proc", "target": "/proc"}
 NEW = {"name": "e", "template": "python"}
+SNAPSHOTS = "/api/v1/sandbox/snapshots"
+PROCESSES = f"{ENVIRONMENTS}/{{environment_id}}/processes"
+PROCESS = f"{PROCESSES}/{{process_id}}"
+TERMINAL = f"{ENVIRONMENTS}/{{environment_id}}/terminal"
+SLEEPER = {"argv": ["sleep", "100"], "pty": {"rows": 24, "cols": 80}}
+VOLUMES = "/api/v1/sandbox/volumes"
+TEMPLATES = "/api/v1/sandbox/templates"
 ORCHESTRATOR = "/api/v1/orchestrator"
 WORKFLOWS = f"{ORCHESTRATOR}/workflows"
 WORKFLOW = f"{WORKFLOWS}/{{workflow_id}}"
@@ -45,16 +53,51 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", ENVIRONMENTS): Rule(401, 200, 200, 200),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/metrics"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/network"): Rule(401, 404, 200, 200, 404),
     ("PATCH", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404, {"name": "n"}),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/pause"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/resume"): Rule(401, 404, 200, 200, 404),
     ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/snapshots"): Rule(401, 404, 201, 201, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/fork"): Rule(401, 404, 201, 201, 404),
+    ("GET", SNAPSHOTS): Rule(401, 200, 200, 200),
+    ("GET", f"{SNAPSHOTS}/{{snapshot_id}}"): Rule(401, 404, 200, 200, 404),
+    ("DELETE", f"{SNAPSHOTS}/{{snapshot_id}}"): Rule(401, 404, 200, 200, 404),
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/execute"): Rule(401, 404, 200, 200, 404, {"code": "pass"}),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/sessions"): Rule(401, 404, 201, 201, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/sessions"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/sessions/{{session_id}}"): Rule(401, 404, 200, 200, 404),
+    ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}/sessions/{{session_id}}"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/sessions/{{session_id}}/interrupt"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/sessions/{{session_id}}/restart"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/files"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/stat"): Rule(401, 400, 400, 400, 400),
     # Nothing can be done with that path: 409 says that the caller got as far as that.
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/files/{{path}}"): Rule(401, 404, 409, 409, 404),
     ("PUT", f"{ENVIRONMENTS}/{{environment_id}}/files/{{path}}"): Rule(401, 404, 409, 409, 404),
     ("DELETE", f"{ENVIRONMENTS}/{{environment_id}}/files/{{path}}"): Rule(401, 404, 409, 409, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/archive"): Rule(401, 404, 200, 200, 404),
+    # A body that is no archive: 400 says that the caller got as far as that.
+    ("PUT", f"{ENVIRONMENTS}/{{environment_id}}/archive"): Rule(401, 404, 400, 400, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/watch"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/search"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/links"): Rule(401, 404, 201, 201, 404, {"path": "f"}),
+    # Who has the address needs nothing else; nothing can be done with that path, which 409 gets as far as.
+    ("GET", "/api/v1/links/{link}"): Rule(409, 409, 409, 409),
+    # It is a link to be read with.
+    ("PUT", "/api/v1/links/{link}"): Rule(404, 404, 404, 404),
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/port-links/{{port}}"): Rule(401, 404, 201, 201, 404, {}),
+    # Nothing listens there: 409 says that the caller got as far as that.
+    **{
+        (method, f"{ENVIRONMENTS}/{{environment_id}}/ports/{{port}}/{{rest}}"): Rule(401, 404, 409, 409, 404)
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    },
+    # Who has the address needs nothing else.
+    **{
+        (method, "/api/v1/port-links/{port_link}/{rest}"): Rule(409, 409, 409, 409)
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    },
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/folders"): Rule(401, 404, 200, 200, 404, {"path": "f"}),
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/move"): Rule(401, 404, 409, 409, 404, TRANSFER),
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/copy"): Rule(401, 404, 409, 409, 404, TRANSFER),
@@ -62,8 +105,32 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/events"): Rule(401, 404, 200, 200, 404),
     # The execution has ended: 409 says that the caller got as far as that.
     ("POST", f"{ENVIRONMENTS}/{{environment_id}}/executions/{{execution_id}}/cancel"): Rule(401, 404, 409, 409, 404),
-    ("GET", "/api/v1/sandbox/templates"): Rule(401, 200, 200, 200),
-    ("GET", "/api/v1/sandbox/templates/{name}"): Rule(401, 200, 200, 200),
+    ("POST", PROCESSES): Rule(401, 404, 201, 201, 404, {"argv": ["true"]}),
+    ("GET", PROCESSES): Rule(401, 404, 200, 200, 404),
+    ("GET", PROCESS): Rule(401, 404, 200, 200, 404),
+    ("DELETE", PROCESS): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{PROCESS}/output"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{PROCESS}/events"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{PROCESS}/stdin"): Rule(401, 404, 200, 200, 404),
+    ("POST", f"{PROCESS}/resize"): Rule(401, 404, 200, 200, 404, {"rows": 5, "cols": 5}),
+    ("POST", f"{PROCESS}/signal"): Rule(401, 404, 200, 200, 404, {"signal": "SIGCONT"}),
+    ("POST", f"{PROCESS}/wait"): Rule(401, 404, 200, 200, 404, {"timeout": 0}),
+    ("POST", TERMINAL): Rule(401, 404, 201, 201, 404, {"command": "true"}),
+    # Not over a web socket: 426 says that the caller got as far as that.
+    ("GET", TERMINAL): Rule(401, 426, 426, 426, 426),
+    ("POST", VOLUMES): Rule(401, 403, 201, 201, body={"name": "another", "size_mb": 16}),
+    ("GET", VOLUMES): Rule(401, 200, 200, 200),
+    ("GET", f"{VOLUMES}/{{volume_id}}"): Rule(401, 404, 200, 200, 404),
+    # A viewer changes nothing, whoever's it is.
+    ("DELETE", f"{VOLUMES}/{{volume_id}}"): Rule(401, 403, 200, 200, 404),
+    ("GET", TEMPLATES): Rule(401, 200, 200, 200),
+    ("POST", TEMPLATES): Rule(401, 403, 201, 201, body={"name": "t", "base": "python-3.9"}),
+    ("GET", f"{TEMPLATES}/{{name}}"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{TEMPLATES}/{{name}}/log"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{TEMPLATES}/{{name}}/events"): Rule(401, 404, 200, 200, 404),
+    # Nobody waits for it.
+    ("PUT", f"{TEMPLATES}/{{name}}/archive"): Rule(401, 404, 409, 409, 404),
+    ("DELETE", f"{TEMPLATES}/{{name}}"): Rule(401, 404, 200, 200, 404),
     ("POST", WORKFLOWS): Rule(401, 403, 201, 201, body=DEFINITION),
     ("GET", WORKFLOWS): Rule(401, 200, 200, 200),
     ("GET", "/api/v1/orchestrator/schema"): Rule(401, 200, 200, 200),
@@ -77,6 +144,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("GET", f"{ORCHESTRATOR}/runs"): Rule(401, 200, 200, 200),
     ("GET", RUN): Rule(401, 404, 200, 200, 404),
     ("GET", f"{RUN}/history"): Rule(401, 404, 200, 200, 404),
+    ("GET", f"{RUN}/steps/{{step}}"): Rule(401, 404, 200, 200, 404),
     ("GET", f"{RUN}/events"): Rule(401, 404, 200, 200, 404),
     # It waits: 409 says that the caller got as far as that.
     ("POST", f"{RUN}/retry"): Rule(401, 404, 409, 409, 404),
@@ -128,8 +196,8 @@ RULES: dict[tuple[str, str], Rule] = {
 }
 
 
-async def make_things(site: Site) -> dict[str, str]:
-    """One of each kind of thing, the user's own."""
+async def make_things(site: Site, path: str = "") -> dict[str, str]:
+    """One of each kind of thing, the user's own; a session or a process only where the path asks for one."""
     environment_id = await site.create_environment()
     execution = await site.post(f"{ENVIRONMENTS}/{environment_id}/execute", {"code": "pass"})
     key = await site.post("/api/v1/auth/api-keys", {"label": "mine"})
@@ -140,14 +208,35 @@ async def make_things(site: Site) -> dict[str, str]:
     artifact = await site.add_artifact(run.json()["run_id"], "out.txt", b"out")
     schedule = await site.post(SCHEDULES, {"workflow_id": workflow_id, "cron": "@daily"})
     webhook = (await site.post(WEBHOOKS, {"workflow_id": workflow_id})).json()
+    session_id = "session-06evrhy3k000t5v8c0p9x2m4qj"
+    if "{session_id}" in path:
+        session_id = (await site.post(f"{ENVIRONMENTS}/{environment_id}/sessions", {})).json()["session_id"]
+    snapshot_id = "snap-06evrhxq8g000wmabyzsqnd3wf"
+    if "{snapshot_id}" in path:
+        made = await site.post(f"{ENVIRONMENTS}/{environment_id}/snapshots")
+        snapshot_id = made.json()["snapshot_id"]
+    process_id: str = make_process_id()
+    if "{process_id}" in path:
+        process_id = (await site.post(PROCESSES.format(environment_id=environment_id), SLEEPER)).json()["process_id"]
+    volume = await site.post(VOLUMES, {"name": "data", "size_mb": 16})
+    link = (await site.post(f"{ENVIRONMENTS}/{environment_id}/links", {"path": "/proc"})).json()
+    port_link = (await site.post(f"{ENVIRONMENTS}/{environment_id}/port-links/8000", {})).json()
     return {
+        "port": "8000",
+        "port_link": port_link["link_path"].split("/")[-2],
+        "rest": "",
+        "session_id": session_id,
+        "snapshot_id": snapshot_id,
+        "process_id": process_id,
+        "link": link["link_path"].rpartition("/")[2],
         "artifact_id": artifact.artifact_id,
         "secret_name": "API_TOKEN",
         "environment_id": environment_id,
+        "volume_id": volume.json()["volume_id"],
         "execution_id": execution.json()["execution_id"],
         "api_key_id": key.json()["api_key_id"],
         "user_id": site.accounts["user"].principal.user_id,
-        "name": "python-3.9",
+        "name": (await site.add_template()).template_id,
         "path": "/proc",
         "workflow_id": workflow_id,
         "run_id": run.json()["run_id"],

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,8 +10,10 @@ import httpx
 
 from sandgate.auth.accounts import Accounts
 from sandgate.auth.derived_secrets import DerivedSecrets
+from sandgate.auth.file_links import FileLinks
 from sandgate.auth.keys import SEALING, KeyRing
 from sandgate.auth.passwords import PasswordCost, Passwords
+from sandgate.auth.port_links import SignedPortLinks
 from sandgate.auth.sealing import Sealer
 from sandgate.auth.service import AuthService
 from sandgate.auth.throttle import LoginThrottle
@@ -20,16 +22,22 @@ from sandgate.auth.users import UserService
 from sandgate.config.settings import Settings
 from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.audit import AuditChain
+from sandgate.core.built import BuiltTemplate, LayerSize
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import LauncherUnavailable
-from sandgate.core.ids import RunId
+from sandgate.core.ids import RunId, make_template_id
 from sandgate.core.principal import Principal, Role
+from sandgate.core.recipe import Recipe
+from sandgate.core.states import TemplateStatus
+from sandgate.environments.builds.all_templates import AllTemplates
 from sandgate.environments.service import EnvironmentService
 from sandgate.http.app import create_app
 from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.audit_trail import AuditTrail
 from sandgate.store.base import RunChange
+from sandgate.store.snapshot_files import SnapshotFiles
 from sandgate.store.sql_store import SqlStore
+from sandgate.testing.builds import Builds, make_builds
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.artifacts import ArtifactService
@@ -80,6 +88,9 @@ class Site:
     schedules: ScheduleService
     webhooks: WebhookService
     trail: AuditTrail
+    links: FileLinks
+    port_links: SignedPortLinks
+    templates: Builds
     app: Any
     accounts: dict[str, Account] = field(default_factory=dict)
     chain: ClassVar[AuditChain] = AuditChain(b"the key of the tests")
@@ -103,11 +114,16 @@ class Site:
         )
         users = UserService(store.users, accounts, passwords, clock)
         trail = AuditTrail(store.audit, cls.chain, store.users.find_by_name, clock)
-        service = EnvironmentService(store, runtime, FakeTemplates(settings.limits()), clock, settings, audit=trail)
-        sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
         sealing_keys = KeyRing(folder / "keys", clock, SEALING)
         sealing_keys.open()
         secrets = SecretService(store.secrets, Sealer(sealing_keys), clock, settings)
+        all_templates = AllTemplates(FakeTemplates(settings.limits()))
+        service = EnvironmentService(
+            store, runtime, all_templates, clock, settings, audit=trail, open_secrets=secrets.open,
+            snapshot_files=SnapshotFiles(folder / "snapshots"),
+        )  # fmt: skip
+        builds = make_builds(store, runtime, all_templates, service, clock, settings, folder / "logs")
+        sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
         files = ArtifactFiles(folder / "artifacts")
         artifacts = ArtifactService(store, files, clock, settings)
         engine = Engine(store, sandboxes, clock, "site", secrets=secrets)
@@ -122,10 +138,12 @@ class Site:
         app = _shared_app()
         site = cls(
             store, settings, clock, runtime, passwords, tokens, users, service, workflows, secrets, artifacts, files,
-            *triggers, trail, app.serve,
+            *triggers, trail, FileLinks(derived.derive, accounts, clock),
+            SignedPortLinks(derived.derive, accounts, clock), builds, app.serve,
         )  # fmt: skip
         app.turn_to(site, auth)
         await service.start()
+        await builds.service.start()
         await workflows.start_engine()
         for name in ("admin", "user", "viewer", "stranger"):
             await site.add_account(name, Role(name) if name != "stranger" else Role.USER)
@@ -148,6 +166,7 @@ class Site:
         """Stop it."""
         await self.webhooks.stop()
         await self.workflows.stop()
+        await self.templates.service.stop()
         await self.service.stop()
         self.passwords.close()
 
@@ -178,6 +197,27 @@ class Site:
         assert answer.status_code == 201, answer.text
         environment_id: str = answer.json()["environment_id"]
         return environment_id
+
+    async def add_template(self, who: str = "user", **changes: Any) -> BuiltTemplate:
+        """One that has been built."""
+        owner = self.accounts[who].principal.user_id
+        row = BuiltTemplate(
+            make_template_id(), owner, "built", 0, TemplateStatus.BUILDING, "digest", "/usr/bin/python3.9", False,
+            "server", self.clock.now(), Recipe("python-3.9"),
+        )  # fmt: skip
+        kept = await self.store.templates.insert(replace(row, **changes), 100)
+        assert kept is not None
+        self.templates.layers.kept[kept.template_id] = size = LayerSize(3, 1000)
+        assert await self.store.templates.finish(
+            kept.template_id,
+            TemplateStatus.READY,
+            expected=[kept.status],
+            at=self.clock.now(),
+            size=size,
+            lock="six==1",
+        )
+        await self.templates.service.start()
+        return kept
 
     async def add_artifact(self, run_id: str, path: str, *pieces: bytes) -> Artifact:
         """What a step of the run would have left."""
@@ -215,7 +255,15 @@ class _App:
                 "users",
                 "environments",
                 "files",
+                "sessions",
+                "processes",
+                "links",
+                "networks",
+                "ports",
+                "port_links",
                 "quotas",
+                "snapshots",
+                "volumes",
                 "templates",
                 "workflows",
                 "secrets",
@@ -232,8 +280,8 @@ class _App:
         self.serve = create_app(
             **self._parts,
             checks={"database": self._check_database, "launcher": self._check_launcher},
-            # Streams of runs that wait end soon.
-            settings=Settings(stream_lifetime_s=0.05),
+            # Streams of runs that wait end soon. Ports have names of their own.
+            settings=Settings(stream_lifetime_s=0.05, ports_domain="ports.test", port_answer_timeout_s=0.3),
             server_id="server",
             gauges={"sandgate_environments_live": ("Live environments.", self._count)},
         )
@@ -241,9 +289,11 @@ class _App:
     def turn_to(self, site: Site, auth: AuthService) -> None:
         """Serve this site from now on."""
         self._site = site
-        templates, store = FakeTemplates(), site.store
+        store = site.store
         services = (
-            auth, site.users, site.service, site.service.files, site.service.quotas, templates,
+            auth, site.users, site.service, site.service.files, site.service.sessions, site.service.processes,
+            site.links, site.service.network, site.service.ports, site.port_links, site.service.quotas,
+            site.service.snapshots, site.service.volumes, site.templates.service,
             site.workflows, site.secrets, site.artifacts, site.schedules,
             site.webhooks, store.idempotency, site.trail, store.audit, site.clock,
         )  # fmt: skip

@@ -16,7 +16,8 @@ from sandgate.core.errors import InvalidRequest, PayloadTooLarge, UnsupportedMed
 from sandgate.http.bodies import check_media_type, parse_form, parse_json, read_body, validate
 from sandgate.http.connection import ClientGone
 from sandgate.http.exchange import Exchange, begin_exchange
-from sandgate.http.models.requests import CreateEnvironment, Execute
+from sandgate.http.models.code import Execute
+from sandgate.http.models.requests import CreateEnvironment
 
 NEW = {"name": "a", "template": "t"}
 CROWD = b"&".join([b"a%d=1" % number for number in range(60)])

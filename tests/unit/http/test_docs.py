@@ -1,15 +1,22 @@
 """The document of the API, and the page that shows it."""
 
+import asyncio
 import re
-from typing import Any
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import pytest
 
+from sandgate.http.answer import Answer
+from sandgate.http.api import Api
 from sandgate.http.documentation import ALWAYS
-from sandgate.http.models import accounts, environments, health, requests, schedules, webhooks
+from sandgate.http.models import accounts, environments, health, requests, schedules, sessions, webhooks
 from sandgate.http.problems import status_of
+from sandgate.http.routes.docs import add_docs_routes
 from tests.unit.http.site import Site
 
+BODILESS = ("/{rest}", "/cancel", "/trigger", "/stdin", "/interrupt", "/restart", "/pause", "/resume")
 METHODS_WITH_BODY = {"post", "patch"}
 
 
@@ -29,6 +36,21 @@ async def test_every_operation_says_what_it_does(site: Site) -> None:
     names = [operation["operationId"] for _, _, operation in operations]
     assert len(names) == len(set(names))
     assert all(operation["description"] and operation["tags"] for _, _, operation in operations)
+
+
+async def test_every_group_and_every_parameter_is_described(site: Site) -> None:
+    """And no group that there is none of."""
+    document = await _document(site)
+    groups = {name for _, _, operation in await _operations(site) for name in operation["tags"]}
+    assert {group["name"] for group in document["tags"]} == groups
+    for path, method, operation in await _operations(site):
+        for parameter in operation.get("parameters", ()):
+            where = (
+                document["components"]["parameters"][parameter["$ref"].rpartition("/")[2]]
+                if "$ref" in parameter
+                else parameter
+            )
+            assert where.get("description"), f"{method} {path} {where['name']}"
 
 
 async def test_every_operation_lists_every_way_to_fail(site: Site) -> None:
@@ -58,7 +80,7 @@ async def test_bodies_and_answers_have_examples_that_are_valid(site: Site) -> No
     schemas = (await _document(site))["components"]["schemas"]
     models = {
         name: model
-        for module in (accounts, environments, health, requests, schedules, webhooks)
+        for module in (accounts, environments, health, requests, schedules, sessions, webhooks)
         for name, model in vars(module).items()
         if name in schemas and hasattr(model, "model_validate")
     }
@@ -67,7 +89,7 @@ async def test_bodies_and_answers_have_examples_that_are_valid(site: Site) -> No
         for example in schemas[name].get("examples", []):
             assert model.model_validate(example), name
     for path, method, operation in await _operations(site):
-        if method in METHODS_WITH_BODY and not path.endswith(("/cancel", "/trigger")):
+        if method in METHODS_WITH_BODY and not path.endswith(BODILESS):
             assert operation["requestBody"]["content"]["application/json"]["schema"], path
 
 
@@ -92,9 +114,16 @@ async def test_everything_that_is_referred_to_is_there(site: Site) -> None:
 
 
 async def test_only_probes_the_login_and_hooks_are_open(site: Site) -> None:
-    """Every other operation names both ways to authenticate; the address of a hook is a credential itself."""
+    """Every other operation names both ways to authenticate; the address of a hook or a link is a credential itself."""
     opened = {path for path, _, operation in await _operations(site) if operation["security"] == []}
-    assert opened == {"/healthz", "/readyz", "/api/v1/auth/token", "/api/v1/hooks/{token}"}
+    assert opened == {
+        "/healthz",
+        "/readyz",
+        "/api/v1/auth/token",
+        "/api/v1/hooks/{token}",
+        "/api/v1/links/{link}",
+        "/api/v1/port-links/{port_link}/{rest}",
+    }
     for _, _, operation in await _operations(site):
         assert operation["security"] in ([], [{"bearer": []}, {"password": []}])
     schemes = (await _document(site))["components"]["securitySchemes"]
@@ -110,10 +139,15 @@ async def test_creating_operations_take_a_key(site: Site) -> None:
     }
     assert keyed == {
         "create_environment",
+        "create_volume",
+        "create_session",
+        "create_snapshot",
+        "fork_environment",
         "create_api_key",
         "create_user",
         "create_workflow",
         "execute",
+        "start_process",
         "start_workflow",
         "retry_run",
         "create_schedule",
@@ -141,3 +175,35 @@ async def test_the_page_needs_this_server_only(site: Site) -> None:
 async def test_no_other_file_is_served(site: Site, path: str) -> None:
     """The page is a list of files, not a folder."""
     assert (await site.get(path, None)).status_code == 404
+
+
+class _SlowApi:
+    """Takes the declarations of operations, and its time to write the document."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[str, Callable[[], Awaitable[Answer]]] = {}
+        self.written = threading.Event()
+        self.begun = 0
+
+    def operation(self, _method: str, path: str, **_named: object) -> Callable[[Any], Any]:
+        return lambda endpoint: self.endpoints.setdefault(path, endpoint)
+
+    def openapi(self) -> dict[str, Any]:
+        self.begun += 1
+        assert self.written.wait(30)
+        return {"openapi": "3.1.0"}
+
+
+async def test_the_document_is_written_once_while_others_are_served() -> None:
+    """Who asks for it is a stranger, may be many, and may go away."""
+    api = _SlowApi()
+    add_docs_routes(cast(Api, api))
+    asking = [asyncio.ensure_future(api.endpoints["/openapi.json"]()) for _number in range(3)]
+    assert (await api.endpoints["/docs"]()).status == 200
+    asking[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking[0]
+    api.written.set()
+    assert {(await each).body for each in asking[1:]} == {b'{"openapi":"3.1.0"}'}
+    assert (await api.endpoints["/openapi.json"]()).status == 200
+    assert api.begun == 1

@@ -93,7 +93,7 @@ async def test_an_unknown_template_lists_the_known_ones(site: Site) -> None:
 
 async def test_lists_are_filtered(site: Site) -> None:
     """By status (several), template and name; unknown filters are refused."""
-    one = await site.create_environment(name="one")
+    one = await site.create_environment(name="one", metadata={"team": "blue", "x.y": "z"})
     two = await site.create_environment(name="two", template="python")
     site.runtime.gate = asyncio.Event()
 
@@ -106,6 +106,11 @@ async def test_lists_are_filtered(site: Site) -> None:
     assert await listed(template="python") == {two}
     assert await listed(status=["failed", "expired"]) == set()
     assert await listed(status=["creating", "running"]) == {one, two}
+    assert await listed(**{"metadata.team": "blue"}) == {one}
+    assert await listed(metadata=["team=blue", "x.y=z"]) == {one}
+    assert await listed(**{"metadata.team": "blue", "metadata.x.y": "other"}) == set()
+    for odd in ({"metadata.a b": "x"}, {"metadata": "x"}, {"metadata.x": ["1", "2"]}, {"template.x": "y"}):
+        assert (await site.get(ENVIRONMENTS, params=odd)).status_code == 400
     for wrong in ({"status": "gone"}, {"colour": "red"}, {"name": ["a", "b"]}):
         assert (await site.get(ENVIRONMENTS, params=wrong)).status_code == 400
 
@@ -117,6 +122,10 @@ async def test_an_environment_is_got_changed_and_deleted(site: Site) -> None:
     assert changed.status_code == 200
     assert (await site.get(path)).json()["name"] == "renamed"
     assert datetime.fromisoformat(changed.json()["expires_at"]) > datetime.fromisoformat("2026-01-01T00:00:59Z")
+    life = await site.send("PATCH", path, json={"on_timeout": "pause", "idle_timeout": 5.0})
+    assert (life.json()["on_timeout"], life.json()["idle_timeout"], life.json()["name"]) == ("pause", 5, "renamed")
+    never = await site.send("PATCH", path, json={"idle_timeout": 0})
+    assert (never.json()["on_timeout"], never.json()["idle_timeout"]) == ("pause", None)
     deleted = await site.send("DELETE", path)
     assert deleted.status_code == 200
     assert deleted.json() == {"environment_id": path.rpartition("/")[2], "status": "terminated"}
@@ -124,7 +133,22 @@ async def test_an_environment_is_got_changed_and_deleted(site: Site) -> None:
         assert (await site.send(method, path)).status_code == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"name": None}, {"timeout": 0}, {"template": "python"}, {"name": "a/b"}, [], "x"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": None},
+        {"timeout": 0},
+        {"template": "python"},
+        {"name": "a/b"},
+        [],
+        "x",
+        {"on_timeout": "end"},
+        {"on_timeout": None},
+        {"idle_timeout": -1},
+        {"idle_timeout": 86_401},
+    ],
+)
 async def test_a_change_that_changes_nothing_is_refused(site: Site, body: Any) -> None:
     """400, and the environment stays as it was."""
     path = f"{ENVIRONMENTS}/{await site.create_environment()}"
@@ -171,7 +195,7 @@ async def test_a_database_that_is_away_is_503(site: Site, monkeypatch: pytest.Mo
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "STORE_UNAVAILABLE")
     assert answer.headers["retry-after"]
     # Its sandbox was asked for already, and ends in its own time.
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while site.service.live_count:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
 

@@ -67,7 +67,7 @@ async def test_what_has_ended_is_told_again(site: Site) -> None:
     assert _events((await site.get(path, params={"after": "6.5"})).text) == whole[-1:]
 
 
-@pytest.mark.parametrize("position", ["x", "1", "1.2.3", "-1.0", "01.0", "9" * 40 + ".0"])
+@pytest.mark.parametrize("position", ["x", "1", "1.2.3.4", "1.2.", "-1.0", "01.0", "9" * 40 + ".0"])
 async def test_positions_are_checked(site: Site, position: str) -> None:
     """400, with the name of what was wrong."""
     done = (await _execute(site, "pass")).json()

@@ -72,7 +72,8 @@ async def test_code_stops_at_its_time_limit(site: Site) -> None:
         ({"code": "", "timeout": 3600.5}, "timeout"),
         ({"code": "", "timeout": "1"}, "timeout"),
         ({"code": "", "timeout": False}, "timeout"),
-        ({"code": "", "language": "python"}, "language"),
+        ({"code": "", "language": ""}, "language"),
+        ({"code": "", "lang": "python"}, "lang"),
     ],
 )
 async def test_wrong_fields_are_named(site: Site, body: dict[str, Any], field: str) -> None:
@@ -81,6 +82,17 @@ async def test_wrong_fields_are_named(site: Site, body: dict[str, Any], field: s
     answer = await site.post(path, body)
     assert answer.status_code == 400
     assert answer.json()["error"]["details"]["fields"][0]["field"] == field
+
+
+async def test_an_unknown_language_is_refused_with_those_there_are(site: Site) -> None:
+    """Those that the template lists; the one of the interpreter can be named, too."""
+    (template,) = [each for each in (await site.get("/api/v1/sandbox/templates")).json()["templates"]
+                   if each["name"] == "python-3.9"]  # fmt: skip
+    answer = await _execute(site, "print('x')", language="cobol")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UNKNOWN_LANGUAGE")
+    assert answer.json()["error"]["details"] == {"language": "cobol", "known": template["languages"]}
+    assert template["languages"][0] == "python"
+    assert (await _execute(site, "print('x')", language="python")).json()["stdout"] == "x\n"
 
 
 async def test_what_comes_with_the_code_is_there(site: Site) -> None:
@@ -166,7 +178,7 @@ async def test_executions_are_listed_and_got(site: Site) -> None:
 async def start(site: Site, path: str) -> "tuple[asyncio.Future[Any], str]":
     """A request that runs for ever, and the id of its execution."""
     request = asyncio.ensure_future(site.post(f"{path}/execute", {"code": "while True: pass"}))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             for live in site.service._lifecycle.all():
                 for execution_id in live.running:
@@ -228,7 +240,7 @@ async def test_a_client_that_goes_away_ends_its_execution(site: Site) -> None:
     scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
     await site.app(scope, receive, send)
     assert not sent
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not (listed := (await site.get(path.replace("execute", "executions"))).json()["executions"]):
             pass
         while listed[0]["status"] == "running":

@@ -1,11 +1,13 @@
 """Files as answers: which part, and what is said of it."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from sandgate.core.errors import RangeNotSatisfiable
+from sandgate.http.connection import ClientGone
 from sandgate.http.exchange import Exchange
 from sandgate.http.file_answer import PIECE_BYTES, FileAnswer, answer_file
 
@@ -127,3 +129,29 @@ async def test_nothing_is_read_for_who_wants_no_body() -> None:
     exchange.wants_head_only = True
     headers, sent = await _sent(answer_file(exchange, Held(b""), 10, "x", "tag"))
     assert (headers["content-length"], sent) == ("10", b"")
+
+
+class Stuck(Held):
+    """Content that does not come."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Never."""
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+
+async def test_a_file_is_let_go_of_when_its_client_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its content would have been waited for."""
+    monkeypatch.setattr("sandgate.http.connection._WATCHED_AFTER_S", 0.0)
+    messages = iter([{"type": "http.request"}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(_message: Any) -> None:
+        return
+
+    content = Stuck()
+    with pytest.raises(ClientGone):
+        await asyncio.wait_for(_answer({}, content).serve(receive, send), 5)
+    assert content.closed

@@ -1,5 +1,6 @@
 """Files of environments over HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -115,3 +116,49 @@ async def test_files_need_an_environment_that_runs(site: Site) -> None:
     site.runtime.kill(environment_id, "gone")  # type: ignore[arg-type]
     answer = await site.get(f"{base}/files")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "ENVIRONMENT_NOT_RUNNING")
+
+
+async def test_files_are_searched(site: Site) -> None:
+    """By name and content, page by page."""
+    base = await _base(site)
+    for name in ("a.py", "b.py", "c.txt"):
+        await site.send("PUT", f"{base}/files/in/{name}", content=b"one\n# NOTE\n# NOTE\n")
+    query = {"path": "in", "name": "*.py", "content": "NOTE", "limit": "3"}
+    first = (await site.get(f"{base}/search", params=query)).json()
+    assert [(each["path"], each["line_number"], each["line"]) for each in first["matches"]] == [
+        ("in/a.py", 2, "# NOTE"), ("in/a.py", 3, "# NOTE"), ("in/b.py", 2, "# NOTE"),
+    ]  # fmt: skip
+    assert (first["incomplete"], first["files_read"]) == ("limit", 2)
+    rest = (await site.get(f"{base}/search", params={**query, "cursor": first["next_cursor"]})).json()
+    assert ([each["line_number"] for each in rest["matches"]], rest["incomplete"], rest["next_cursor"]) == (
+        [3], None, None,
+    )  # fmt: skip
+    everything = (await site.get(f"{base}/search")).json()["matches"]
+    assert [each["path"] for each in everything] == ["in", "in/a.py", "in/b.py", "in/c.txt"]
+    for query, code in (
+        ({"content": "(", "regex": "true"}, "PATTERN_INVALID"),
+        ({"cursor": "xyz"}, "VALIDATION_FAILED"),
+        ({"content": "x" * 1001}, "VALIDATION_FAILED"),
+        ({"path": "none"}, "FILE_NOT_FOUND"),
+        ({"path": "in/a.py"}, "FILE_CONFLICT"),
+    ):
+        assert (await site.get(f"{base}/search", params=query)).json()["error"]["code"] == code
+
+
+async def test_a_watch_says_that_it_has_begun(site: Site) -> None:
+    """One that comes again is told that something may be missing; there are so many and no more."""
+    base = await _base(site)
+    await site.send("PUT", f"{base}/files/in/a", content=b"a")
+    first = await site.get(f"{base}/watch", params={"path": "in"})
+    assert first.text.count("event:") == 1
+    assert 'id: 1\nevent: started\ndata: {"path":"in"}' in first.text
+    again = await site.get(f"{base}/watch", headers={"Last-Event-ID": "7"})
+    assert [line for line in again.text.split("\n") if line.startswith("event")] == [
+        "event: started", "event: overflow",
+    ]  # fmt: skip
+    for path, status in (("none", 404), ("in/a", 409)):
+        assert (await site.get(f"{base}/watch", params={"path": path})).status_code == status
+    most = site.settings.max_watches_per_environment
+    answers = await asyncio.gather(*(site.get(f"{base}/watch") for _ in range(most + 1)))
+    assert sorted(answer.status_code for answer in answers) == [200] * most + [429]
+    assert (await site.get(f"{base}/watch")).status_code == 200

@@ -53,9 +53,9 @@ async def test_a_second_request_does_not_overtake_the_first(site: Site, monkeypa
     """While the first is under way the second is told so."""
     gate, insert = asyncio.Event(), site.store.environments.insert
 
-    async def wait_and_insert(row: Any, answer: Any) -> None:
+    async def wait_and_insert(row: Any, answer: Any, allowed: Any) -> None:
         await gate.wait()
-        await insert(row, answer)
+        await insert(row, answer, allowed)
 
     monkeypatch.setattr(site.store.environments, "insert", wait_and_insert)
     requests = [asyncio.ensure_future(site.post(ENVIRONMENTS, BODY, headers=KEY)) for _ in range(2)]

@@ -90,7 +90,7 @@ async def test_environments_are_refused_beyond_the_quota(site: Site) -> None:
 
 async def test_memory_of_all_environments_together_is_refused_beyond_the_quota(site: Site) -> None:
     """Also by an environment that would have more than there is left."""
-    each = site.settings.memory_bytes
+    each = site.settings.memory_bytes + site.settings.disk_bytes  # Files are in memory.
     limit = each * 5 // 2
     await _set(site, memory_mb=limit // MIB)
     ids = [await site.create_environment() for _ in range(2)]

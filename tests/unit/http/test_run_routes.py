@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sandgate.store import heavy_rows
 from tests.unit.http.site import Site
 
 WORKFLOWS = "/api/v1/orchestrator/workflows"
@@ -134,6 +135,69 @@ async def test_a_failed_run_is_retried(site: Site) -> None:
     good = await _run(site, _code("a"))
     refused = await site.post(f"{RUNS}/{good['run_id']}/retry")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "RUN_SUCCEEDED")
+
+
+async def test_an_answer_about_a_run_holds_so_much_output(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left out is said, and got step by step, item by item; what is not there is not found."""
+    monkeypatch.setattr(heavy_rows, "MOST_BYTES", 10_000)
+    large = _code("a", f"print('{'x' * 4000}')", foreach=[1, 2, 3])
+    run = await _run(site, large, _code("b", "print('small')"), _code("c"))
+    workflow = f"{WORKFLOWS}/{run['workflow_id']}"
+    for path in (f"{RUNS}/{run['run_id']}", f"{workflow}/status"):
+        a, b, c = (await site.get(path)).json()["steps"]
+        assert [item["output_omitted"] for item in a["items"]] == [False, False, True]
+        assert [len(item["stdout"]) for item in a["items"]] == [4001, 4001, 0]
+        assert (a["outputs"], a["items"][2]["outputs"]) == ([{}, {}, None], None)
+        assert not a["output_omitted"]
+        assert (b["stdout"], b["output_omitted"], c["output_omitted"]) == ("small\n", False, False)
+    steps = f"{RUNS}/{run['run_id']}/steps"
+    whole = (await site.get(f"{steps}/a?item=2")).json()
+    assert (whole["step"], whole["item"], len(whole["stdout"]), whole["outputs"]) == ("a", 2, 4001, {})
+    assert not whole["output_omitted"]
+    assert (await site.get(f"{steps}/b")).json()["stdout"] == "small\n"
+    for missing in ("d", "a?item=3", "b?item=0"):
+        answer = await site.get(f"{steps}/{missing}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "STEP_NOT_FOUND")
+    for wrong in ("a?item=x", "a?item=1000", "a?index=1"):
+        assert (await site.get(f"{steps}/{wrong}")).status_code == 400
+
+
+async def test_a_user_has_so_many_workflows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one is refused until one is deleted; other users have their own."""
+    monkeypatch.setattr(site.workflows, "_most_workflows", 2)
+    made = [await _workflow(site, _code("a")) for _ in range(2)]
+    definition = {"name": "w", "steps": [_code("a")]}
+    refused = await site.post(WORKFLOWS, definition)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "TOO_MANY_WORKFLOWS")
+    assert refused.json()["error"]["details"] == {"limit": 2}
+    assert (await site.post(WORKFLOWS, definition, "stranger")).status_code == 201
+    assert (await site.send("DELETE", made[0])).status_code == 200
+    assert (await site.post(WORKFLOWS, definition)).status_code == 201
+
+
+async def test_lists_of_large_things_end_early(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page says where to go on, and all of them together have everything once."""
+    monkeypatch.setattr(heavy_rows, "MOST_BYTES", 100_000)
+    made = [await _run(site, _code("a", "#" * 60_000), inputs={"x": {"default": ""}}) for _ in range(2)]
+    for _ in range(3):
+        start = f"{WORKFLOWS}/{made[0]['workflow_id']}/start?wait=20"
+        assert (await site.post(start, {"inputs": {"x": "x" * 60_000}})).status_code == 200
+
+    async def sizes(at: str, member: str) -> list[int]:
+        found: list[str] = []
+        pages: list[int] = []
+        query: dict[str, str] = {}
+        while True:
+            page = (await site.get(at, params=query)).json()
+            found += [json.dumps(row) for row in page[member]]
+            pages.append(len(page[member]))
+            if page["next_cursor"] is None:
+                assert len(set(found)) == len(found)
+                return pages
+            query = {"cursor": page["next_cursor"]}
+
+    assert await sizes(WORKFLOWS, "workflows") == [1, 1]
+    assert await sizes(RUNS, "runs") == [2, 3]
 
 
 async def test_a_start_that_is_sent_again_starts_once(site: Site) -> None:

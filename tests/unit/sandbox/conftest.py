@@ -99,7 +99,7 @@ async def peer(no_leak: None) -> AsyncIterator[Peer]:
 
 async def settle(condition: Callable[[], object] = lambda: True) -> None:
     """Let the loop handle what has arrived, until something holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         for _round in range(3):
             await asyncio.sleep(0)
         while not condition():  # noqa: ASYNC110 - what is waited for comes through the kernel, and tells nobody

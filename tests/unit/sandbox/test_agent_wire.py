@@ -16,7 +16,7 @@ texts = st.text(st.characters(), max_size=200)
 @given(st.binary(max_size=64))
 def test_any_bytes(data: bytes) -> None:
     """Nothing but the one error leaves a parser."""
-    for parse in (wire.parse_numbered, wire.parse_exited):
+    for parse in (wire.parse_numbered, wire.parse_exited, wire.parse_held):
         try:
             parse(data)
         except wire.WireError:

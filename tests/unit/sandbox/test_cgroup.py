@@ -1,13 +1,19 @@
 """Control groups on every layout that is in the field, from captured texts and on a folder that looks like one."""
 
 import errno
+import os
+import select
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from sandgate.core.errors import MechanismFault
-from sandgate.sandbox.launcher import cgroup
-from sandgate.sandbox.launcher.cgroup import CPU_PERIOD_US, Group, GroupLimits, Hierarchy, Tree, find_hierarchies
+from sandgate.sandbox.launcher import cgroup, hierarchies
+from sandgate.sandbox.launcher.cgroup import CPU_PERIOD_US, Group, GroupLimits, Tree, watch_changes
+from sandgate.sandbox.launcher.counting import GroupUsage
+from sandgate.sandbox.launcher.hierarchies import Hierarchy, find_hierarchies
 
 OTHERS = """\
 22 28 0:20 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
@@ -89,7 +95,7 @@ FILES = {
 }
 
 
-CONTROLLERS = {1: frozenset({*cgroup.CONTROLLERS, "cpuacct"}), 2: frozenset(cgroup.CONTROLLERS)}
+CONTROLLERS = {1: frozenset({*hierarchies.CONTROLLERS, "cpuacct"}), 2: frozenset(hierarchies.CONTROLLERS)}
 
 
 class FakeKernel:
@@ -134,6 +140,55 @@ def test_limits_of_version_2(tmp_path: Path) -> None:
     assert (kernel.read("memory.max"), kernel.read("memory.swap.max")) == (str(1 << 20), "0")
 
 
+def test_too_much_memory_is_told_of_by_version_2(tmp_path: Path) -> None:
+    """The kernel is told where it begins, slows down what goes beyond it, and counts that in a file."""
+    kernel = FakeKernel(tmp_path, 2)
+    for name in ("memory.high", "memory.events"):
+        kernel.write(name, "")
+    descriptor = kernel.group.watch_memory(12345)
+    assert descriptor is not None
+    try:
+        assert kernel.read("memory.high") == "12345"
+        assert not select.select([descriptor], [], [], 0)[0]
+        kernel.write("memory.events", "high 1\n")
+        assert select.select([descriptor], [], [], 5)[0]
+        assert os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_kernel_that_tells_of_nothing(tmp_path: Path, version: int) -> None:
+    """It has to be looked at."""
+    kernel = FakeKernel(tmp_path, version)
+    before = len(os.listdir("/proc/self/fd"))
+    assert kernel.group.watch_memory(12345) is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.needs_root
+def test_the_kernel_tells_of_changes_of_its_own_files() -> None:
+    """Here of the one that says whether a group is empty: all of version 2 that tell of events are of one make."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    mount = next((Path(row[1]) for row in mounts if row[2] == "cgroup2" and "rw" in row[3].split(",")), None)
+    if mount is None:
+        pytest.skip("no control groups of version 2 are mounted here")
+    group = mount / f"sandgate-test-{os.getpid()}"
+    group.mkdir()
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as process:
+        descriptor = watch_changes(group / "cgroup.events")
+        assert descriptor is not None
+        try:
+            (group / "cgroup.procs").write_text(str(process.pid))
+            assert select.select([descriptor], [], [], 5)[0]
+        finally:
+            os.close(descriptor)
+    deadline = time.monotonic() + 5
+    while "populated 1" in (group / "cgroup.events").read_text() and time.monotonic() < deadline:
+        time.sleep(0.002)  # waits: the kernel empties a group a moment after the end of its last process
+    group.rmdir()
+
+
 @pytest.mark.parametrize(("version", "name"), [(1, "cpu.cfs_burst_us"), (2, "cpu.max.burst")])
 def test_what_a_period_leaves(version: int, name: str, tmp_path: Path) -> None:
     """It may be used in the next period, where the kernel knows that."""
@@ -171,14 +226,14 @@ def test_accounting_is_wanted_and_not_needed() -> None:
     )
     assert [each.controllers for each in find_hierarchies(own)][-1] == {"cpuacct"}
     without = find_hierarchies(V1.replace("cpu,cpuacct", "cpu"))
-    assert set().union(*(each.controllers for each in without)) == set(cgroup.CONTROLLERS)
+    assert set().union(*(each.controllers for each in without)) == set(hierarchies.CONTROLLERS)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_change(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of a group that is there can be raised and lowered."""
     kernel = FakeKernel(tmp_path, version)
-    monkeypatch.setattr(cgroup, "_write", lambda path, value: path.write_text(value))
+    monkeypatch.setattr(cgroup, "write_file", lambda path, value: path.write_text(value))
     for limits in (LIMITS, GroupLimits(1 << 30, 1500, 99), LIMITS):
         kernel.group.change(limits)
         assert kernel.read("pids.max") == str(limits.processes)
@@ -199,7 +254,7 @@ def test_change_that_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(errno.EINVAL, "Invalid argument")
         path.write_text(value)
 
-    monkeypatch.setattr(cgroup, "_write", write)
+    monkeypatch.setattr(cgroup, "write_file", write)
     kernel.group.change(LIMITS)
     assert kernel.read("memory.limit_in_bytes") == kernel.read("memory.memsw.limit_in_bytes") == str(1 << 20)
     with pytest.raises(OSError, match=r"pids\.max"):
@@ -218,7 +273,7 @@ def test_usage_of_version_1(tmp_path: Path) -> None:
         "memory.oom_control": "oom_kill_disable 0\nunder_oom 1\noom_kill 4\n",
     }.items():
         kernel.write(name, text)
-    assert kernel.group.usage() == cgroup.GroupUsage(10, 20, 3, 8, 5000, 4)
+    assert kernel.group.usage() == GroupUsage(10, 20, 3, 8, 5000, 4)
 
 
 def test_usage_of_version_2(tmp_path: Path) -> None:
@@ -231,13 +286,13 @@ def test_usage_of_version_2(tmp_path: Path) -> None:
         "memory.events": "low 0\nhigh 0\nmax 9\noom 5\noom_kill 4\noom_group_kill 0\n",
     }.items():
         kernel.write(name, text)
-    assert kernel.group.usage() == cgroup.GroupUsage(10, 0, 3, None, 77, 4)
+    assert kernel.group.usage() == GroupUsage(10, 0, 3, None, 77, 4)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_usage_of_nothing(version: int, tmp_path: Path) -> None:
     """A group that is gone uses nothing."""
-    group = Group([(Hierarchy(version, tmp_path, frozenset(cgroup.CONTROLLERS)), tmp_path / "gone")])
+    group = Group([(Hierarchy(version, tmp_path, frozenset(hierarchies.CONTROLLERS)), tmp_path / "gone")])
     nothing = group.usage()
     assert (nothing.memory_bytes, nothing.peak_memory_bytes, nothing.processes, nothing.out_of_memory_kills) == (0,) * 4
     assert nothing.peak_processes is None
@@ -291,6 +346,21 @@ def test_tree(tmp_path: Path) -> None:
     assert tree.names() == set()
 
 
+@pytest.mark.parametrize(("version", "memory"), [(1, "memory.limit_in_bytes"), (2, "memory.max")])
+def test_all_together_leave_the_machine_something(tmp_path: Path, version: int, memory: str) -> None:
+    """A tenth of its memory and half of its numbers of processes, however many sandboxes there are."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for name in (memory, "pids.max"):
+        (folder / name).write_text("max")
+    for place in (tmp_path, folder):
+        (place / "cgroup.subtree_control").write_text("memory pids")
+    Tree([Hierarchy(version, tmp_path, frozenset({"memory", "pids"}))], "t").make()
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0.89 < int((folder / memory).read_text()) / machine < 0.91
+    assert 0 < int((folder / "pids.max").read_text()) <= int(Path("/proc/sys/kernel/pid_max").read_text()) // 2
+
+
 def test_tree_that_cannot_be_made(tmp_path: Path) -> None:
     """Says which folder, and why."""
     (tmp_path / "t").write_text("no folder")
@@ -314,7 +384,7 @@ def test_a_root_that_holds_processes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         elif number := next(refusals, None):
             raise OSError(number, "Device or resource busy")
 
-    monkeypatch.setattr(cgroup, "_write", write)
+    monkeypatch.setattr(cgroup, "write_file", write)
     tree = Tree([Hierarchy(2, tmp_path, frozenset({"memory"}))], "t")
     if made:
         tree.make()

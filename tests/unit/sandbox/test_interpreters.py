@@ -149,15 +149,15 @@ def _runs(pid: int) -> bool:
 
 def test_one_that_hangs_holds_nobody_up_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are found all the same, it is killed with what it started, and is tried again the next time."""
-    monkeypatch.setattr(interpreters, "_DEADLINE_S", 0.3)
+    monkeypatch.setattr(interpreters, "_DEADLINE_S", 1.0)
     slow = tmp_path / "pyenv" / "versions" / "3.9.1" / "bin" / "python3.9"
     place(slow, "3.9.1", script="#!/bin/sh\nsleep 1000 &\necho $! > $0.pid\nwait\n")
     place(tmp_path / "pyenv" / "versions" / "3.8.1" / "bin" / "python3.8", "3.8.1")
     began = time.monotonic()
     assert found() == {"3.8": "3.8.1 pyenv"}
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     sleeper = int(Path(f"{slow}.pid").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _runs(sleeper):
         # It was sent its signal; when it is scheduled to die is the kernel's affair.
         assert time.monotonic() < deadline

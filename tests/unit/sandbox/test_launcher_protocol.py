@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandgate.core.ids import make_environment_id
+from sandgate.core.ids import make_environment_id, make_volume_id
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
+from sandgate.core.template import Layer
 from sandgate.sandbox.launcher import protocol
-from sandgate.sandbox.launcher.protocol import ProtocolError, parse_request
+from sandgate.sandbox.launcher.copy_verbs import CopyFiles, PackFiles, UnpackFiles
+from sandgate.sandbox.launcher.fields import ProtocolError
+from sandgate.sandbox.launcher.protocol import parse_request
+from sandgate.sandbox.launcher.volume_verbs import MakeVolume, MeasureVolumes, MountVolumes, RemoveVolume, VolumeMount
 
-ID = make_environment_id()
+ID, OTHER = make_environment_id(), make_environment_id()
 CREATE = {
     "verb": "create",
     "isolation": "gvisor",
@@ -23,6 +27,8 @@ CREATE = {
     "limits": asdict(Limits()),
     "lifetime_s": 5,
 }
+VOLUME = make_volume_id()
+MOUNT = {"volume": VOLUME, "size_bytes": 5, "path": "/data", "read_only": False}
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
@@ -54,7 +60,7 @@ def test_any_value_in_any_field(field: str, value: object) -> None:
         return
     assert 0 <= number < 2**53
     if isinstance(request, protocol.Create):
-        assert 0 <= request.lifetime_s <= 2 * 86_400
+        assert 0 <= request.lifetime_s <= 3 * 86_400
         assert all(isinstance(limit, int) and limit > 0 for limit in asdict(request.limits).values())
 
 
@@ -63,13 +69,68 @@ def test_requests() -> None:
     assert parse(CREATE) == (1, protocol.Create(ID, Isolation.GVISOR, "python-3.9", Limits(), 5.0))
     named = {"environment_id": ID, "number": 7}
     assert parse({"verb": "adopt", **named}) == (7, protocol.Adopt(ID))
-    assert parse({"verb": "add_slot", **named}) == (7, protocol.AddSlot(ID))
+    assert parse({"verb": "add_slot", **named}) == (7, protocol.AddSlot(ID, apart=False))
+    assert parse({"verb": "add_slot", "apart": True, **named}) == (7, protocol.AddSlot(ID, apart=True))
     assert parse({"verb": "destroy", **named}) == (7, protocol.Destroy(ID))
     assert parse({"verb": "usage", **named}) == (7, protocol.Usage(ID))
+    assert parse({"verb": "usage", **named, "looks_inside": True}) == (7, protocol.Usage(ID, looks_inside=True))
+    assert parse({"verb": "freeze", **named}) == (7, protocol.Freeze(ID, but_apart=False))
+    assert parse({"verb": "freeze", "but_apart": True, **named}) == (7, protocol.Freeze(ID, but_apart=True))
+    assert parse({"verb": "thaw", **named}) == (7, protocol.Thaw(ID))
     assert parse({"verb": "extend", "lifetime_s": 0.5, **named}) == (7, protocol.Extend(ID, 0.5))
+    mount = {"volume": VOLUME, "size_bytes": 5, "path": "/data", "read_only": True}
+    mounted = MountVolumes(ID, (VolumeMount(VOLUME, 5, "/data", True),))
+    assert parse({"verb": "mount_volumes", "volumes": [mount], **named}) == (7, mounted)
+    assert parse({"verb": "make_volume", "number": 1, "volume": VOLUME, "size_bytes": 5}) == (1, MakeVolume(VOLUME, 5))
+    assert parse({"verb": "remove_volume", "number": 1, "volume": VOLUME}) == (1, RemoveVolume(VOLUME))
+    copied = {"verb": "copy_files", "source": OTHER, "tops": ["tmp", "var/tmp"], "most_entries": 2, "most_bytes": 3}
+    assert parse({**copied, **named}) == (7, CopyFiles(ID, OTHER, ("tmp", "var/tmp"), 2, 3))
+    packed = {"tops": ["tmp"], "most_entries": 2, "most_bytes": 3, **named}
+    assert parse({"verb": "pack_files", **packed}) == (7, PackFiles(ID, ("tmp",), 2, 3))
+    assert parse({"verb": "unpack_files", **packed}) == (7, UnpackFiles(ID, ("tmp",), 2, 3))
+    measured = {"verb": "measure_volumes", "number": 1, "volumes": [VOLUME]}
+    assert parse(measured) == (1, MeasureVolumes((VOLUME,)))
     assert parse({"verb": "list", "number": 0}) == (0, protocol.ListSandboxes())
     assert parse({"verb": "hello", "number": 0}) == (0, protocol.Hello())
     assert parse({"verb": "shutdown", "number": 0}) == (0, protocol.Shutdown())
+
+
+LAYER = {
+    "base": "python-3.9", "folder": "tpl-0123456789ab", "preload": ["a.b"], "env": {"A": "b"}, "under": "", "root": "",
+    "interpreter": "", "begins_in": "",
+}  # fmt: skip
+ROOTED = {**LAYER, "base": "", "root": "root-0123456789ab", "interpreter": "/usr/bin/python3", "begins_in": "/app"}
+
+
+def test_a_layer_is_what_it_says() -> None:
+    """And none is none."""
+    request = parse({**CREATE, "layer": LAYER})[1]
+    assert isinstance(request, protocol.Create)
+    assert request.layer == Layer("python-3.9", "tpl-0123456789ab", ("a.b",), {"A": "b"})
+    request = parse({**CREATE, "layer": ROOTED})[1]
+    assert isinstance(request, protocol.Create)
+    assert request.layer == Layer(
+        "", "tpl-0123456789ab", ("a.b",), {"A": "b"}, "", "root-0123456789ab", "/usr/bin/python3", "/app"
+    )
+    assert parse({**CREATE, "layer": None}) == parse(CREATE)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [], "", {}, {**LAYER, "more": 1}, {**LAYER, "base": "../x"}, {**LAYER, "folder": "../x"},
+        {**LAYER, "folder": "tpl-../../etc/x"}, {**LAYER, "folder": None}, {**LAYER, "preload": "os"},
+        {**LAYER, "preload": ["os; x"]}, {**LAYER, "preload": [1]}, {**LAYER, "preload": ["a"] * 300},
+        {**LAYER, "env": []}, {**LAYER, "env": {"A=": "b"}}, {**LAYER, "env": {"A": 1}}, {**LAYER, "env": {"A": "\0"}},
+        {**LAYER, "base": ""}, {**ROOTED, "root": "../x"}, {**ROOTED, "root": "tpl-0123456789ab"},
+        {**ROOTED, "interpreter": "python3"}, {**ROOTED, "interpreter": "/a\0b"}, {**ROOTED, "base": "python-3.9"},
+        {**ROOTED, "begins_in": "app"},
+    ],
+)  # fmt: skip
+def test_layers_that_are_none(wrong: object) -> None:
+    """No path, no code, no variable that is none."""
+    with pytest.raises(ProtocolError):
+        parse({**CREATE, "layer": wrong})
 
 
 WRONG_IDS = [
@@ -81,7 +142,7 @@ WRONG_IDS = [
 
 
 @pytest.mark.parametrize("wrong", WRONG_IDS)
-@pytest.mark.parametrize("verb", ["create", "adopt", "add_slot", "destroy", "usage", "extend"])
+@pytest.mark.parametrize("verb", ["create", "adopt", "add_slot", "destroy", "usage", "extend", "freeze", "thaw"])
 def test_ids_that_are_none(verb: str, wrong: object) -> None:
     """No path, no other kind of id, nothing that looks like one."""
     with pytest.raises(ProtocolError):
@@ -89,7 +150,7 @@ def test_ids_that_are_none(verb: str, wrong: object) -> None:
 
 
 _TEMPLATES: list[object] = ["../x", "/x", "", "x/y", ".x", "X", "x" * 64, "x\n", None, 3]
-_LIFETIMES: list[object] = [-1, 10**400, 172_801, float("nan"), float("inf"), "5", None, True, []]
+_LIFETIMES: list[object] = [-1, 10**400, 259_201, float("nan"), float("inf"), "5", None, True, []]
 _NUMBERS: list[object] = [-1, 2**53, 1.0, "1", None, True]
 _VERBS: list[object] = ["", "Create", "run", None, 1, [], {}]
 _COUNTS: list[object] = [0, -1, 1.5, "64", None, True, 2**53, 10**400]
@@ -111,6 +172,57 @@ def test_fields_that_are_wrong(field: str, value: object) -> None:
     """Each is refused before anything is done."""
     with pytest.raises(ProtocolError):
         parse({**CREATE, field: value})
+
+
+WRONG_MOUNTS: list[object] = [
+    None, {}, [None], [[]], [{}], [MOUNT, {**MOUNT, "path": "/data/inner"}], [MOUNT, MOUNT],
+    [{**MOUNT, "path": f"/d{number}"} for number in range(17)], [{**MOUNT, "more": 1}],
+    *([{**MOUNT, "path": value}] for value in (
+        "", "/", "data", "/data/", "/data//x", "/data/../etc", "/data/./x", "/proc", "/proc/1", "/usr/x", "/etc",
+        "/dev/x", "/workspace", "/home/user", "/tmp", "/a\0b", "/a\nb", "/\ud800", "/" + "x" * 256,
+        "/x" * 17, None, 7, ["/data"],
+    )),
+    *([{**MOUNT, "volume": value}] for value in (
+        "", "vol-", "vol-../../etc/passwd", "../x", "vol-0123456789ab/..", "vol-0123456789AB", "env-0123456789ab",
+        "vol-" + "0" * 41, "vol-0123456789ab\n", None, 7,
+    )),
+    *([{**MOUNT, "size_bytes": value}] for value in (0, -1, 1.5, "5", None, True, 2**53)),
+    *([{**MOUNT, "read_only": value}] for value in (None, 1, "true")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", WRONG_MOUNTS, ids=range(len(WRONG_MOUNTS)))
+def test_volumes_that_are_wrong(value: object) -> None:
+    """No path, no id and no size that is not exactly one gets to where volumes are."""
+    with pytest.raises(ProtocolError):
+        parse({"verb": "mount_volumes", "number": 1, "environment_id": ID, "volumes": value})
+
+
+COPY = {
+    "verb": "copy_files", "number": 1, "environment_id": ID,
+    "source": OTHER, "tops": ["tmp"], "most_entries": 1, "most_bytes": 1,
+}  # fmt: skip
+WRONG_TOPS: list[object] = [
+    None, "tmp", [], {}, [None], [7], [""], ["/"], ["/tmp"], ["tmp/"], [".."], ["tmp/.."], ["a//b"], ["a\0b"], ["a\n"],
+    ["tmp"] * 17, ["x" * 200], ["."],
+]  # fmt: skip
+WRONG_COPIES: list[tuple[str, object]] = [
+    *(("source", source) for source in ("", None, 7, "env-", f"{OTHER}/..", f"../{OTHER}")),
+    *(("tops", tops) for tops in WRONG_TOPS),
+    *((name, number) for name in ("most_entries", "most_bytes") for number in (0, -1, 1.5, "5", None, True, 2**53)),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_COPIES, ids=range(len(WRONG_COPIES)))
+def test_copies_that_are_wrong(field: str, value: object) -> None:
+    """No folder that is not exactly a path downwards gets to where files are copied."""
+    assert isinstance(parse(COPY)[1], CopyFiles)
+    with pytest.raises(ProtocolError):
+        parse({**COPY, field: value})
+    if field in ("tops", "most_entries"):
+        for verb in ("pack_files", "unpack_files"):
+            with pytest.raises(ProtocolError):
+                parse({**COPY, "verb": verb, field: value})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """The launcher's timers."""
 
+import os
 import weakref
+
+import pytest
 
 from sandgate.sandbox.launcher.reactor import Reactor
 
@@ -52,3 +55,52 @@ def test_cancelling_does_not_lose_the_others() -> None:
     reactor.call_later(0.0, reactor.stop)
     reactor.run()
     assert seen == list(range(0, 1000, 4))
+
+
+def test_what_fails_ends_what_it_was_for_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    """Whether it was a timer's callback or a descriptor's, and whether or not anybody is to blame."""
+    reactor, blamed, seen = Reactor(), [], []
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+
+    def fail() -> None:
+        seen.append("called")
+        raise KeyError("a bug")
+
+    def fail_again(reason: str) -> None:
+        blamed.append(reason)
+        raise RuntimeError("another one")
+
+    reactor.watch(reading, fail, fail_again)
+    reactor.call_later(0.0, fail, blamed.append)
+    reactor.call_later(0.0, fail)
+    reactor.call_later(0.01, reactor.stop)
+    reactor.run()
+    # The descriptor can still be read, and nobody is called for it any more.
+    assert len(seen) == 3
+    assert blamed == ["the launcher failed at it: KeyError('a bug')"] * 2
+    assert capfd.readouterr().err.count("Traceback") == 4
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_descriptor_that_was_given_up_and_taken_again_is_watched() -> None:
+    """A callback that fails after it has handed its descriptor to another one does that one no harm."""
+    reactor, seen = Reactor(), []
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+
+    def then() -> None:
+        seen.append(os.read(reading, 1))
+        reactor.stop()
+
+    def first() -> None:
+        reactor.forget(reading)
+        reactor.watch(reading, then)
+        raise ValueError("too late")
+
+    reactor.watch(reading, first)
+    reactor.run()
+    assert seen == [b"x"]
+    os.close(reading)
+    os.close(writing)

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sandgate import sdk
 from sandgate.sdk.client import Client
 from sandgate.sdk.errors import ApiError, InvalidAddress, ServerUnreachable, UnexpectedAnswer
 from sandgate.sdk.transport import RetryPolicy
@@ -63,6 +64,23 @@ def test_a_request_carries_the_credential_and_nothing_leaks_it() -> None:
     assert (asked.method, str(asked.url)) == ("GET", f"{ADDRESS}/api/v1/me")
     assert asked.headers["authorization"] == "Bearer sgk_secret"
     assert (me.username, me.role) == ("ann", "user")
+
+
+def test_variables_name_a_server_and_who_asks() -> None:
+    """What is missing is said."""
+    with Client.from_variables({"SANDGATE_URL": ADDRESS, "SANDGATE_TOKEN": "t"}) as client:
+        assert client.address == ADDRESS
+    with pytest.raises(InvalidAddress, match="SANDGATE_URL is not set"):
+        Client.from_variables({"SANDGATE_TOKEN": "t"})
+    with pytest.raises(InvalidAddress, match="SANDGATE_API_KEY or SANDGATE_TOKEN"):
+        Client.from_variables({"SANDGATE_URL": ADDRESS, "SANDGATE_API_KEY": ""})
+
+
+def test_what_programs_need_is_in_one_place() -> None:
+    """And nothing else is."""
+    assert sdk.Client is Client
+    assert all(hasattr(sdk, name) for name in sdk.__all__)
+    assert not hasattr(sdk, "Transport")
 
 
 def test_a_refusal_is_one_error_with_all_that_was_said() -> None:

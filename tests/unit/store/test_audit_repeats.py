@@ -54,3 +54,34 @@ def test_what_is_not_common_to_all_is_left_out() -> None:
         repeats.take(_refusal(clock, actor_name=f"name-{number}", address="192.0.2.1"))
     [entry] = repeats.drain(everything=True)
     assert (entry.actor_name, entry.address) == (None, "192.0.2.1")
+
+
+def test_of_what_was_done_only_the_common_part_is_told() -> None:
+    """Many executions in one environment have that in common, and no number of their own."""
+    clock = ManualClock()
+    repeats = Repeats(clock, most_alike=2)
+    done = {"outcome": AuditOutcome.DONE, "action": "execute", "code": None, "actor_id": UserId("user-1")}
+    for number in range(5):
+        details = {"execution_id": f"exec-{number}", "fields": ["code"]}
+        request = f"req-{number}"
+        taken = repeats.take(_refusal(clock, resource_id="env-1", request_id=request, details=details, **done))
+        assert taken is (number < 2)
+    [entry] = repeats.drain(everything=True)
+    assert (entry.times, entry.resource_id, entry.request_id) == (3, "env-1", None)
+    assert entry.details == {"fields": ["code"]}
+
+
+def test_the_rest_of_what_was_done_is_told_thing_by_thing() -> None:
+    """As far as there are not too many of them; the sum is that of all."""
+    clock = ManualClock()
+    repeats = Repeats(clock, most_alike=3, by_thing=True)
+    done = {"outcome": AuditOutcome.DONE, "action": "put_file", "code": None, "actor_id": UserId("user-1")}
+    for number in range(3003):
+        repeats.take(_refusal(clock, resource_id=f"env-{number % 1500}", address="192.0.2.1", **done))
+    entries = repeats.drain(everything=True)
+    assert len(entries) == 1001
+    assert sum(entry.times for entry in entries) == 3000
+    named = {entry.resource_id: entry.times for entry in entries if entry.resource_id}
+    assert len(named) == 1000
+    assert set(named.values()) <= {2, 3}
+    assert {entry.address for entry in entries} == {"192.0.2.1"}

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
-from sandgate.core.audit import AuditChain, AuditEntry, by_service
+from sandgate.core.audit import AuditChain, AuditEntry, AuditOutcome, by_service
 from sandgate.core.clock import ManualClock
 from sandgate.core.errors import StoreUnavailable
+from sandgate.core.ids import UserId, make_audit_id
 from sandgate.store.audit_trail import AuditTrail
 from sandgate.store.base.audit import AuditStore
 
@@ -65,3 +67,19 @@ async def test_those_who_wait_for_their_entries_do_not_all_try_a_database_that_i
     clock.advance(2)
     await trail.record(entries[11])
     assert store.entries == entries
+
+
+async def test_what_one_user_does_all_the_time_fills_no_log() -> None:
+    """A day of executions at full rate is some entries a minute; refusals do not share them."""
+    store, clock = _Store(), ManualClock()
+    trail = AuditTrail(cast(AuditStore, store), AuditChain(b"key"), _nobody, clock, most_alike_done=3)
+    one = by_service("execute", clock.now(), None, {})
+    for minute in range(2):
+        for _ in range(1000):
+            trail.note_often(replace(one, audit_id=make_audit_id(), actor_id=UserId("user-1")))
+        trail.note_often(replace(one, audit_id=make_audit_id(), actor_id=UserId("user-2")))
+        trail.refuse(replace(one, audit_id=make_audit_id(), outcome=AuditOutcome.REFUSED, code="NO"))
+        clock.advance(61)
+        trail.sum_up()
+        await trail.flush()
+        assert [entry.times for entry in store.entries[6 * minute :]] == [1, 1, 1, 1, 1, 997]

@@ -103,3 +103,15 @@ def test_a_fault_in_a_file_happens_once(tmp_path: Path) -> None:
     assert FileFaults(path).take("runs.renew.before") is None
     with pytest.raises(ValueError, match="is no fault"):
         parse_fault("runs.renew.before")
+
+
+def test_faults_in_a_file_happen_one_after_the_other(tmp_path: Path) -> None:
+    """The second one waits until the first one has happened."""
+    path = tmp_path / "fault"
+    path.write_text("runs.renew.before=kill\nruns.renew.after=fail")
+    assert FileFaults(path).take("runs.renew.after") is None
+    assert FileFaults(path).take("runs.renew.before") is not None
+    assert FileFaults(path).take("runs.renew.before") is None
+    fault = FileFaults(path).take("runs.renew.after")
+    assert fault is not None
+    assert (fault.action, path.exists()) == ("fail", False)

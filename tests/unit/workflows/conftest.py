@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sandgate.core.principal import Principal, Role
 from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
 from sandgate.environments.base import NewEnvironment
 from sandgate.environments.service import EnvironmentService
+from sandgate.store.snapshot_files import SnapshotFiles
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
@@ -63,8 +65,9 @@ class World:
         sandboxes = RuntimeStepSandboxes(self.runtime, templates)
         self.workspaces = Workspaces(sandboxes, self.settings.workspace_idle_s)
         self.environments = EnvironmentService(
-            self.store, self.runtime, templates, self.clock, self.settings, self.faults.append
-        )
+            self.store, self.runtime, templates, self.clock, self.settings, self.faults.append,
+            snapshot_files=SnapshotFiles(Path("nowhere")),
+        )  # fmt: skip
         self.engine = Engine(
             self.store, sandboxes, self.clock, self.owner,
             most_runs=self.settings.max_runs, most_depth=self.settings.max_run_depth, on_fault=self.faults.append,
@@ -118,7 +121,7 @@ class World:
 
     async def until_step(self, run: Run, name: str, status: StepStatus, item: int | None = None) -> StepRun:
         """The step, once it stands so."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 row = await self.step(run, name, item)
                 if row.status is status:
@@ -126,7 +129,7 @@ class World:
 
     async def until_run(self, run_id: RunId | None, *statuses: RunStatus) -> Run:
         """The run, once it has one of these statuses; without any, once it is over."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 run = await self.find(run_id)
                 if run.status in statuses or not (statuses or run.is_live):
@@ -134,7 +137,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let other tasks run until the condition holds."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - there is no event for everything a test may want to see
                 await asyncio.sleep(0)
 

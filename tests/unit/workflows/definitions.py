@@ -45,6 +45,7 @@ VALID: list[Raw] = [
     _typed("approval", {"message": "go?", "approvers": ["alice"]}, timeout=31_622_400),
     _typed("workflow", {"workflow_id": "workflow-123", "inputs": {"x": 1}}, retry={"max_attempts": 2}),
     workflow(step("a", config={"code": "", "environment_id": "env-${{ run.id }}"})),
+    workflow(step("a", config={"code": "true", "language": "bash"})),
 ]
 
 _IF = "if"
@@ -110,6 +111,7 @@ WRONG_FORM: list[tuple[Any, list[str]]] = [
     (_typed("sleep", {}), ["/steps/0/config"]),
     (_typed("sleep", {"seconds": "5"}), ["/steps/0/config/seconds"]),
     (_typed("sleep", {"seconds": 1}, retry={}), ["/steps/0/retry"]),
+    (workflow(step("a", config={"code": "", "language": "c++"})), ["/steps/0/config/language"]),
     (_typed("approval", {"approvers": []}), ["/steps/0/config/approvers"]),
     (_typed("workflow", {"workflow_id": "${{ inputs.w }}"}), ["/steps/0/config/workflow_id"]),
 ]

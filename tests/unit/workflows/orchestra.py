@@ -20,7 +20,7 @@ from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
 
 LEASE_S = 10.0
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 LOOP = "while True: pass"
 
 

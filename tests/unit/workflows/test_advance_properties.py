@@ -23,7 +23,7 @@ from tests.unit.workflows.walk import (
     an_approval,
 )
 
-_RESULTS = [SUCCEEDED, SUCCEEDED, SUCCEEDED, FAILED, TIMED_OUT, LOST]
+_RESULTS = [SUCCEEDED, SUCCEEDED, SUCCEEDED, FAILED, TIMED_OUT, LOST, CANCELLED]
 _GOOD = StepStatus.SUCCEEDED
 
 
@@ -112,6 +112,7 @@ def test_every_run_ends_as_the_model_says(definition: WorkflowDefinition, data: 
     if timed_out:
         assert definition.timeout_s is not None
         return
+    assert StepStatus.CANCELLED not in {row.status for row in walk.steps.values()}, "the run was not"
     bad = {name for name, status in statuses.items() if status in (StepStatus.FAILED, StepStatus.TIMED_OUT)}
     assert walk.run.status is (RunStatus.FAILED if bad else RunStatus.SUCCEEDED)
     main_failed = bool(bad & {step.name for step in definition.steps})

@@ -53,6 +53,48 @@ def test_a_moment_that_is_none_fails_the_step(text: str) -> None:
     assert (walk.run.status, error and error.name) == (RunStatus.FAILED, "ExpressionError")
 
 
+@pytest.mark.parametrize(("timeout_s", "status"), [(4.0, StepStatus.TIMED_OUT), (5.0, StepStatus.SUCCEEDED)])
+def test_a_sleep_has_a_time_limit_like_other_steps(timeout_s: float, status: StepStatus) -> None:
+    """One that would take longer ends at the limit, and has not done what it should."""
+    walk = Walk(a_definition(a_sleep("a", timeout_s=timeout_s, config={"seconds": 5})))
+    walk.feed()
+    walk.pass_time(3.9)
+    assert walk.statuses() == {"a": StepStatus.WAITING}
+    walk.wait()
+    assert walk.steps["a", None].status is status
+    assert walk.run.status is (RunStatus.SUCCEEDED if status is StepStatus.SUCCEEDED else RunStatus.FAILED)
+
+
+def test_tidying_up_ends_five_minutes_after_the_time_of_the_run() -> None:
+    """What runs is killed once, what waits for people is given up, and what has not begun is skipped."""
+    more = {"on_error": (a_step("tell"),), "final": (an_approval("ask"), a_step("tidy"), a_step("last", "ask"))}
+    walk = Walk(a_definition(a_step("a"), timeout_s=10, **more))
+    walk.feed()
+    walk.wait()
+    walk.end(("a", None), CANCELLED)
+    walk.end(("tell", None), SUCCEEDED)
+    assert walk.run.wake_at == NOW + timedelta(seconds=310)
+    assert walk.pass_time(299).kill == []
+    assert walk.wait().kill == [("tidy", None)]
+    assert walk.pass_time(1).kill == []
+    walk.end(("tidy", None), CANCELLED)
+    assert walk.run.status is RunStatus.TIMED_OUT
+    late, skipped = StepStatus.TIMED_OUT, StepStatus.SKIPPED
+    assert walk.statuses() == {
+        "a": late, "tell": StepStatus.SUCCEEDED, "ask": late, "tidy": late, "last": skipped
+    }  # fmt: skip
+
+
+def test_steps_that_ended_in_time_leave_theirs_to_what_tidies_up() -> None:
+    """A run that waits for a person in ``finally`` is over at last."""
+    walk = Walk(a_definition(a_step("a"), timeout_s=10, final=(an_approval("ask"),)))
+    walk.feed()
+    walk.end(("a", None), SUCCEEDED)
+    walk.wait()
+    assert (walk.run.status, walk.now) == (RunStatus.FAILED, NOW + timedelta(seconds=310))
+    assert walk.steps["ask", None].status is StepStatus.TIMED_OUT
+
+
 def test_each_item_sleeps_for_its_own_time() -> None:
     """``item`` has a value in it; an item that has no such time fails alone."""
     walk = Walk(a_definition(a_sleep("a", foreach=[5, "no", 1], config={"seconds": "${{ item }}"}, max_parallel=2)))
@@ -115,6 +157,33 @@ def test_a_child_is_cancelled_with_its_parent() -> None:
     walk.end(("a", None), StepResult(StepStatus.FAILED, "cancelled"))
     assert walk.run.status is RunStatus.CANCELLED
     assert walk.statuses() == {"a": StepStatus.CANCELLED, "b": StepStatus.SKIPPED}
+
+
+@pytest.mark.parametrize("foreach", [None, [1]])
+def test_an_attempt_that_is_cancelled_alone_has_failed(foreach: list[int] | None) -> None:
+    """Whoever ends it by its environment does not make the run succeed; what tidies up after a failure does."""
+    retry = RetryPolicy(3)
+    steps = (a_step("a", foreach=foreach, retry=retry), a_step("b", "a"))
+    walk = Walk(a_definition(*steps, on_error=(a_step("tell"),), final=(a_step("tidy"),)))
+    walk.feed()
+    walk.end(("a", None if foreach is None else 0), CANCELLED)
+    walk.end(("tell", None), CANCELLED)
+    walk.end(("tidy", None), CANCELLED)
+    assert set(walk.statuses().items()) == {
+        ("a", StepStatus.FAILED), ("b", StepStatus.SKIPPED), ("tell", StepStatus.FAILED), ("tidy", StepStatus.FAILED)
+    }  # fmt: skip
+    assert walk.run.status is RunStatus.FAILED
+    assert next(event.details["reason"] for event in walk.history if event.kind == "step_failed") == "cancelled"
+
+
+def test_what_tidies_up_is_cancelled_with_the_run() -> None:
+    """A word that kills it says so of the step, too."""
+    walk = Walk(a_definition(a_step("a"), final=(a_step("tidy"),)))
+    walk.feed()
+    walk.end(("a", None), SUCCEEDED)
+    assert walk.feed(CancelAsked("somebody")).kill == [("tidy", None)]
+    walk.end(("tidy", None), CANCELLED)
+    assert (walk.run.status, walk.statuses()["tidy"]) == (RunStatus.CANCELLED, StepStatus.CANCELLED)
 
 
 def test_a_run_that_waits_for_its_turn_does_nothing() -> None:

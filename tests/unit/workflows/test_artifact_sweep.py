@@ -1,6 +1,7 @@
 """What is over of artifacts is removed, rows and bytes."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from sandgate.config.settings import Settings
 from sandgate.core.artifact import Artifact, make_artifact_id
 from sandgate.core.clock import ManualClock
 from sandgate.core.ids import RunId, make_run_id
-from sandgate.core.run import Run
+from sandgate.core.run import Run, RunStatus
 from sandgate.store.artifact_files import ArtifactFiles
 from sandgate.store.base import Kept, Pack, RunChange
 from sandgate.store.sql_store import SqlStore
@@ -28,7 +29,7 @@ class Shelf:
         self.folder = folder
         self.clock = ManualClock()
         self.files = ArtifactFiles(folder)
-        settings = Settings(artifact_retention_s=1000)
+        settings = Settings(artifact_retention_s=1000, max_kept_artifact_bytes_per_user=1024**2)
         self.service = ArtifactService(store, self.files, self.clock, settings, batch=2)
 
     async def run(self) -> Run:
@@ -48,10 +49,10 @@ class Shelf:
         os.utime(self.folder / run_id, (at, at))
         return pack.name
 
-    async def keep(self, run: Run) -> str:
-        """A pack, and the row of what is in it."""
+    async def keep(self, run: Run, size_bytes: int = 2) -> str:
+        """A pack, and the row of what is said to be in it."""
         pack = self.pack(run.run_id)
-        row = Artifact(make_artifact_id(), run.run_id, "a", None, 1, "x", 2, b"", self.clock.now(), pack, 0)
+        row = Artifact(make_artifact_id(), run.run_id, "a", None, 1, "x", size_bytes, b"", self.clock.now(), pack, 0)
         await self.store.runs.apply(RunChange(run, artifacts=[row]))
         return pack
 
@@ -80,6 +81,20 @@ async def test_what_is_too_old_goes(shelf: Shelf) -> None:
     assert not shelf.packs() & set(old)
     assert await shelf.store.artifacts.measure(run.run_id) == Kept(1, 2)
     assert await shelf.service.sweep() == 0
+
+
+async def test_the_oldest_goes_of_who_keeps_too_much(shelf: Shelf) -> None:
+    """In as many small writes as it takes, and only of runs that have ended."""
+    live, ended = await shelf.run(), await shelf.run()
+    used = await shelf.keep(live, 500_000)
+    packs = sorted([await shelf.keep(ended, 200_000) for _ in range(6)])
+    over = replace(ended, status=RunStatus.SUCCEEDED, finished_at=shelf.clock.now())
+    assert await shelf.store.runs.apply(RunChange(over))
+    assert await shelf.service.sweep() == 4
+    assert shelf.packs() == {used, *packs[4:]}
+    await shelf.keep(live, 1024**2)
+    assert await shelf.service.sweep() == 2
+    assert len(shelf.packs()) == 2
 
 
 async def test_what_belongs_to_no_run_goes(shelf: Shelf) -> None:

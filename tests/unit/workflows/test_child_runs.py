@@ -19,7 +19,7 @@ SLEEPS = "import time\ntime.sleep(60)"
 
 async def _child_of(world: World, run: Run, step: str = "child", item: int | None = None) -> Run:
     row = await world.until_step(run, step, StepStatus.WAITING, item)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             found = await world.store.runs.find(RunId(str(row.child_run_id)))
             if found is not None:

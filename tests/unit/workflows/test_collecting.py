@@ -1,9 +1,11 @@
 """Taking files out of a sandbox that lies, stalls and dies."""
 
 import asyncio
+import errno
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +20,9 @@ from sandgate.core.ids import RunId
 from sandgate.core.run import StepResult, StepRun, StepStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import Execute
-from sandgate.store.artifact_files import ArtifactFiles
+from sandgate.store.artifact_files import ArtifactFiles, PackWriter
 from sandgate.store.base import ArtifactStore, Kept
+from sandgate.workflows import collecting
 from sandgate.workflows.collecting import Collecting, Leftovers, RunRoom
 from sandgate.workflows.masking import Masker
 from tests.unit.sandbox.test_archive import end, record
@@ -261,3 +264,23 @@ async def test_faults_of_the_machine_are_told_apart(make: Make, tmp_path: Path) 
     error = (await _collect(make(), FakeSandbox(GOOD))).error
     assert error is not None
     assert error.value.startswith("The server could not keep")
+
+
+@pytest.mark.parametrize(("patience_s", "error"), [(60.0, None), (0.0, "ArtifactsNotKept")])
+async def test_a_full_disk_is_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch, patience_s: float, error: str | None
+) -> None:
+    """The step is not to blame, and what it left is still there; when it takes too long, it fails and says why."""
+    monkeypatch.setattr(collecting, "_FULL_PAUSE_S", 0.0)
+    monkeypatch.setattr(collecting, "_LONGEST_FULL_S", patience_s)
+    write, tries = PackWriter.write, iter([errno.ENOSPC, errno.EDQUOT])
+
+    def write_or_fail(pack: PackWriter, parts: Iterable[str | bytes]) -> None:
+        if number := next(tries, None):
+            raise OSError(number, os.strerror(number))
+        write(pack, parts)
+
+    monkeypatch.setattr(PackWriter, "write", write_or_fail)
+    result = await _collect(make(), FakeSandbox(GOOD))
+    assert (None if result.error is None else result.error.name) == error
+    assert len(result.artifacts) == (0 if error else 2)

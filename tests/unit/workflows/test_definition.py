@@ -177,6 +177,17 @@ def test_defaults_hold_for_steps_that_do_work() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "problem"),
+    [("${{ env }}", "as in env.NAME"), ("${{ run }}", "as in run.id"), ("${{ steps }}", "steps.NAME")],
+)
+def test_who_names_the_whole_is_told_how_to_name_a_part(text: str, problem: str) -> None:
+    """And not that something without a name is not there."""
+    ((_, found),) = problems_of(workflow(step("a", config={"code": "", "inputs": {"x": text}}), env={"A": "b"}))
+    assert problem in found
+    assert "``" not in found
+
+
+@pytest.mark.parametrize(
     ("raw", "problem"),
     [
         (workflow(step("a", config={"code": "x" * 1024 * 1024})), "longer than 1,048,576 bytes"),
@@ -185,6 +196,10 @@ def test_defaults_hold_for_steps_that_do_work() -> None:
         (workflow(*[step(f"s{n}") for n in range(501)]), "at most 500 elements"),
         (workflow(*[step(f"s{n}") for n in range(300)], on_error=[step(f"e{n}") for n in range(201)]), "at most 500"),
         (workflow(step("a", config={"code": "", "inputs": {"x": ["${{1}}"] * 5001}})), "more than 5000 expressions"),
+        (
+            workflow(*(step(f"s{n}", needs=[f"s{k}" for k in range(n)]) for n in range(143))),
+            "need at most 10,000 others",
+        ),
         (workflow(step("a", foreach=[1] * 1001)), "at most 1000 elements"),
     ],
 )

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from sandgate.config.settings import Settings
+from sandgate.core.fair_slots import FairSlots
 from sandgate.core.run import StepStatus
-from sandgate.workflows.fair_slots import FairSlots
 from tests.unit.workflows.conftest import MakeOrchestra
 from tests.unit.workflows.orchestra import LOOP, code, make_principal
 

@@ -1,15 +1,19 @@
 """What a follower of a run gets: everything, once, in order, from wherever it goes on."""
 
 import asyncio
+from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandgate.core.ids import RunId
 from sandgate.core.output_tap import OutputTap
+from sandgate.core.run import HistoryEvent
 from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_execution import FakeSource
+from sandgate.workflows import feed
 from sandgate.workflows.live_output import GrowingText, LiveOutput
 from sandgate.workflows.positions import END, MOST_OPEN, Position, parse_position
 from tests.sqlite_store import database_path, empty_database, store
@@ -35,6 +39,26 @@ async def test_an_ended_run_is_told_from_its_records(store: SqlStore) -> None:
     assert texts["b", None, 1, "stdout"] == "x" * LONG + "\n"
     assert "ValueError: no" in texts["b", None, 1, "stderr"]
     assert (events[-1].data["status"], events[-1].data["error"]["name"]) == ("failed", "StepFailed")
+
+
+async def test_a_history_that_is_not_seen_yet_ends_nothing(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for again."""
+    async with stands(store, "one") as [stand]:
+        run = await stand.run_to_end(code("a", "print('hello')"))
+        whole = await stand.events(run.run_id)
+        list_history, left = store.runs.list_history, [None]
+
+        async def list_late(run_id: RunId, first: int = 0, most: int | None = None) -> Sequence[HistoryEvent]:
+            if first == 2 and left:
+                left.pop()
+                return []
+            found = await list_history(run_id, first, most)
+            return found[:2] if left else found
+
+        monkeypatch.setattr(store.runs, "list_history", list_late)
+        monkeypatch.setattr(feed, "_LOOK_AGAIN_S", 0.001)
+        assert await stand.events(run.run_id) == whole
+        assert not left
 
 
 async def test_following_goes_on_after_any_event(store: SqlStore) -> None:

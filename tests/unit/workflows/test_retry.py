@@ -1,7 +1,5 @@
 """Ended runs go on: what succeeded stays, what did not is open again, with all that comes after."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +8,7 @@ from sandgate.core.errors import InvalidRequest, RunLive, RunSucceeded, Workflow
 from sandgate.core.run import RUN_REOPENINGS, STEP_REOPENINGS, RunStatus, StepResult, StepRun, StepStatus
 from sandgate.core.workflow import RetryPolicy, WorkflowDefinition
 from sandgate.store.sql_store import SqlStore
+from sandgate.workflows import ledger
 from sandgate.workflows.events import CancelAsked, Entered
 from sandgate.workflows.reopening import reopen
 from sandgate.workflows.state import RunState
@@ -238,11 +237,9 @@ async def test_of_two_retries_one_is_done(store: SqlStore) -> None:
     """Whoever comes second finds the run live."""
     async with stands(store, "one", "two") as [one, two]:
         run = await one.run_to_end(code("a", "raise ValueError('no')"))
-        rows = {row.key: row for row in await store.runs.list_steps(run.run_id)}
         graph = await one.service._graph_of(run)
-        state = RunState(replace(run), rows)
-        assert await one.engine.retry(state, graph, "first", None) is not None
-        assert await two.engine.retry(state, graph, "second", None) is None
+        assert await one.engine.retry(run, graph, "first", None) is not None
+        assert await two.engine.retry(run, graph, "second", None) is None
         await one.until_over(run.run_id)
         kinds = [event.kind for event in await store.runs.list_history(run.run_id)]
         assert kinds.count("run_retried") == 1
@@ -270,3 +267,14 @@ def test_a_retried_step_starts_another_run_below() -> None:
     walk.end(("a", None), FAILED)
     _retry(walk)
     assert walk.steps["a", None].child_run_id not in (None, before)
+
+
+async def test_what_was_printed_before_takes_no_room(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step prints again takes the place of what it had printed."""
+    monkeypatch.setattr(ledger, "MOST_PRINTED", 250)
+    async with stands(store, "one") as [one]:
+        run = await one.run_to_end(code("a", f"print('{'x' * 150}')\nraise ValueError('no')"))
+        await one.service.retry(OWNER, run.run_id, None)
+        await one.until_over(run.run_id)
+        (row,) = await store.runs.list_steps(run.run_id)
+        assert (row.attempt, row.stdout) == (2, f"{'x' * 150}\n")

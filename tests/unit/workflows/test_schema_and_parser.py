@@ -27,11 +27,11 @@ VALUES: list[Any] = [
     {"a": 1}, {"A": "b"},
 ]  # fmt: skip
 KEYS = (
-    "name", "type", "config", "needs", "if", "foreach", "strategy", "timeout", "retry", "env", "code", "template",
-    "on", "environment_id", "inputs", "url", "method", "headers", "body", "expect", "seconds", "until", "message",
-    "approvers", "workflow_id", "max_parallel", "max_attempts", "delay", "backoff", "max_delay", "group", "limit",
-    "default", "required", "description", "defaults", "concurrency", "workspace", "steps", "on_error", "finally",
-    "outputs", "unknown", "",
+    "name", "type", "config", "needs", "if", "foreach", "strategy", "timeout", "retry", "env", "code", "language",
+    "template", "on", "environment_id", "inputs", "url", "method", "headers", "body", "expect", "seconds", "until",
+    "message", "approvers", "workflow_id", "max_parallel", "max_attempts", "delay", "backoff", "max_delay", "group",
+    "limit", "default", "required", "description", "defaults", "concurrency", "workspace", "steps", "on_error",
+    "finally", "outputs", "unknown", "",
 )  # fmt: skip
 
 # What only the parser sees, by a part of what it says: it goes beyond where what stands. Each has its test elsewhere.

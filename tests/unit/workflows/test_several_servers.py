@@ -27,6 +27,10 @@ async def _none_held(store: SqlStore) -> bool:
     return not await store.signals.list_held("one")
 
 
+async def _held(store: SqlStore, count: int) -> bool:
+    return len(await store.signals.list_held("one")) == count
+
+
 async def _is_empty(stand: Stand) -> bool:
     return not stand.runtime.sandboxes
 
@@ -58,6 +62,40 @@ async def test_a_step_is_approved_through_another_server(store: SqlStore) -> Non
         assert (view.steps[0].status, view.steps[0].outputs["comment"]) == ("succeeded", "fine")  # type: ignore[index]
         with pytest.raises(RunEnded):
             await two.service.decide(OWNER, run.run_id, "ask", approved=False, comment="")
+
+
+async def test_a_decision_that_lost_is_refused(store: SqlStore) -> None:
+    """Of an approval and a rejection at once one counts, and whoever gave the other one is told; here and there."""
+    async with stands(store, "one", "two") as [one, two]:
+        for other in (one, two):
+            run = await one.start(ask())
+            words = [
+                asyncio.create_task(stand.service.decide(OWNER, run.run_id, "ask", approved=approved, comment=""))
+                for stand, approved in ((other, True), (other, False))
+            ]
+            if other is two:
+                await until(lambda: _held(store, 2))
+                one.engine.hear(RunNote(NoteKind.SIGNAL, run.run_id))
+            answers = await asyncio.gather(*words, return_exceptions=True)
+            refused = [answer for answer in answers if isinstance(answer, StepNotWaiting)]
+            (view,) = [answer for answer in answers if not isinstance(answer, BaseException)]
+            assert len(refused) == 1
+            outputs = view.steps[0].outputs
+            assert outputs is not None
+            assert (view.steps[0].status == "succeeded") is outputs["approved"] is not isinstance(answers[0], Exception)
+
+
+async def test_a_decision_that_comes_with_the_time_is_refused(store: SqlStore) -> None:
+    """The step timed out, and nobody is told that it was approved."""
+    async with stands(store, "one") as [one]:
+        run = await one.start(ask(timeout=5))
+        one.clock.advance(6)
+        one.engine.look()
+        # The end of the time is being written.
+        await asyncio.sleep(0)
+        with pytest.raises(StepNotWaiting) as refused:
+            await one.service.decide(OWNER, run.run_id, "ask", approved=True, comment="")
+        assert refused.value.details == {"status": "timed_out", "item": None, "items": None}
 
 
 async def test_another_server_refuses_what_the_first_would(store: SqlStore) -> None:

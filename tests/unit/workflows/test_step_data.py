@@ -35,3 +35,18 @@ async def test_an_attempt_that_was_killed_before_it_began_never_runs(world: Worl
     world.engine.post(live)
     assert (await world.until_run(run.run_id)).status is RunStatus.CANCELLED
     assert (await world.step(run, "a")).attempt == 2
+
+
+async def test_inputs_over_their_bound_fail_the_step_that_has_them(world: World) -> None:
+    """Its code never runs, and the error says how long they are and may be."""
+    double = ["${{ steps.a.outputs.t }}", "${{ steps.a.outputs.t }}"]
+    run = await world.run(
+        code("a", "outputs['t'] = 'x' * 200_000"),
+        code("b", "outputs['ran'] = True", inputs={"t": double}),
+    )
+    assert run.status is RunStatus.FAILED
+    step = await world.step(run, "b")
+    assert step.status is StepStatus.FAILED
+    assert not step.outputs
+    assert "The inputs are 400" in str(step.error)
+    assert "262144 is the most" in str(step.error)

@@ -6,7 +6,7 @@ from sandgate.cli.workflows import decision_commands, definition_commands, run_c
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Workflows: definitions from files, and runs while they happen. They talk to a server; log in first.",
+    help="Workflows and their runs. They are on a server; log in first.",
     rich_markup_mode=None,
 )
 

@@ -8,7 +8,7 @@ from sandgate.cli.connection import ProfileOption, connect
 from sandgate.cli.exits import WrongUsage
 from sandgate.cli.printable import one_line
 from sandgate.cli.state import JsonOption
-from sandgate.cli.terminal import print_json
+from sandgate.cli.terminal import print_record
 from sandgate.cli.workflows.names import RunArgument
 from sandgate.core.errors import StepNotWaiting
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 StepArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[STEP]", help="The step; may be left out when only one waits.", show_default=False),
+    typer.Argument(metavar="STEP", help="The step; may be left out when only one waits.", show_default=False),
 ]
 ItemOption = Annotated[
     int | None,
@@ -62,7 +62,10 @@ def cancel(run_id: RunArgument, profile: ProfileOption = None, as_json: JsonOpti
 
 
 def retry(run_id: RunArgument, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """Run again what has failed of a run, with the outputs of what had succeeded."""
+    """Run again what has failed of a run.
+
+    What had succeeded is not run again: its outputs are as they were.
+    """
     with connect(profile) as client:
         _show(client.retry_run(run_id), None, as_json)
 
@@ -82,7 +85,7 @@ def _find_waiting(client: "Client", run_id: str) -> str:
 def _show(run: "Run", done: str | None, as_json: bool) -> None:
     """The run as it is now, after what was done to a step of it."""
     if as_json:
-        print_json(run.model_dump(mode="json"))
+        print_record(run)
         return
     before = "" if done is None else f"{one_line(done)}; "
     typer.echo(f"{before}{run.run_id} is {one_line(run.status)}.")

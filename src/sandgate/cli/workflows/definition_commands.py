@@ -10,9 +10,9 @@ import typer
 from sandgate.cli.connection import ProfileOption, connect
 from sandgate.cli.exits import EXIT_REFUSED
 from sandgate.cli.printable import one_line
-from sandgate.cli.state import JsonOption
-from sandgate.cli.terminal import print_json, print_table, show_time
-from sandgate.cli.workflows.documents import Document, read_document
+from sandgate.cli.state import JsonOption, LimitOption
+from sandgate.cli.terminal import print_json, print_record, print_records, print_table, show_time
+from sandgate.cli.workflows.documents import Document, read_definition
 from sandgate.cli.workflows.names import FileArgument, WorkflowArgument, find_workflow_id
 from sandgate.cli.workflows.problems import INVALID, definition_refused, list_problems
 from sandgate.sdk.errors import ApiError
@@ -20,15 +20,15 @@ from sandgate.sdk.errors import ApiError
 if TYPE_CHECKING:
     from sandgate.sdk.answers import Plan, Workflow
 
-LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many at most.")]
-
 
 def validate(file: FileArgument, profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-    """Say what a definition would do, or all that is wrong with it; makes nothing.
+    """Say what a definition would do, or what is wrong with it.
+
+    Makes nothing.
 
     With --json: {"valid": true, "plan": {…}}, or {"valid": false, "problems": [{"line", "pointer", "problem"}]}.
     """
-    document = read_document(file)
+    document = read_definition(file)
     with connect(profile) as client:
         try:
             plan = client.validate_workflow(document.value)
@@ -50,7 +50,7 @@ def create(file: FileArgument, profile: ProfileOption = None, as_json: JsonOptio
 
     With --json: the workflow.
     """
-    document = read_document(file)
+    document = read_definition(file)
     with connect(profile) as client, _with_lines(document):
         workflow = client.create_workflow(document.value)
     _show(workflow, "was made", as_json)
@@ -59,11 +59,13 @@ def create(file: FileArgument, profile: ProfileOption = None, as_json: JsonOptio
 def update(
     name: WorkflowArgument, file: FileArgument, profile: ProfileOption = None, as_json: JsonOption = False
 ) -> None:
-    """Make the next version of a workflow; runs go on with the version that they were started with.
+    """Make the next version of a workflow.
+
+    Runs go on with the version that they were started with.
 
     With --json: the workflow.
     """
-    document = read_document(file)
+    document = read_definition(file)
     with connect(profile) as client, _with_lines(document):
         workflow = client.replace_workflow(find_workflow_id(client, name), document.value)
     _show(workflow, f"has the version {workflow.version}", as_json)
@@ -72,7 +74,7 @@ def update(
 def get(name: WorkflowArgument, profile: ProfileOption = None) -> None:
     """Print a workflow, with its definition as it was sent, as JSON."""
     with connect(profile) as client:
-        print_json(client.get_workflow(find_workflow_id(client, name)).model_dump(mode="json"))
+        print_record(client.get_workflow(find_workflow_id(client, name)))
 
 
 def delete(
@@ -80,7 +82,10 @@ def delete(
     force: Annotated[bool, typer.Option("--force", help="Cancel its runs first.")] = False,
     profile: ProfileOption = None,
 ) -> None:
-    """Delete a workflow; one whose runs are not over is kept, unless --force cancels them."""
+    """Delete a workflow.
+
+    One whose runs are not over is kept, unless --force cancels them.
+    """
     with connect(profile) as client:
         workflow_id = find_workflow_id(client, name)
         client.delete_workflow(workflow_id, force=force)
@@ -100,7 +105,7 @@ def list_workflows(
     with connect(profile) as client:
         workflows = list(islice(client.list_workflows(name=name), limit))
     if as_json:
-        print_json({"workflows": [workflow.model_dump(mode="json") for workflow in workflows]})
+        print_records("workflows", workflows)
         return
     rows = [(each.name, str(each.version), show_time(each.updated_at), each.workflow_id) for each in workflows]
     print_table(("name", "version", "changed", "id"), rows)
@@ -132,6 +137,6 @@ def _join(names: Sequence[str]) -> str:
 
 def _show(workflow: "Workflow", done: str, as_json: bool) -> None:
     if as_json:
-        print_json(workflow.model_dump(mode="json"))
+        print_record(workflow)
     else:
         typer.echo(f"{one_line(workflow.name, 128)} {done}: {workflow.workflow_id}")

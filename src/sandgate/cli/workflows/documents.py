@@ -48,6 +48,15 @@ def read_document(path: str) -> Document:
     return _parse(name, text)
 
 
+def read_definition(path: str) -> Document:
+    """The same for a file that has to hold something. Raises ``DocumentRefused`` for one that does not, too."""
+    document = read_document(path)
+    if document.value is None:
+        name = "standard input" if path == _STDIN else path
+        raise DocumentRefused(f"{name}:1: there is no definition in it", name, 1)
+    return document
+
+
 def _parse(name: str, text: str) -> Document:
     is_yaml = name.endswith((".yaml", ".yml"))
     if name.endswith(".json") or (not is_yaml and text.lstrip().startswith("{")):

@@ -5,15 +5,14 @@ import threading
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from sandgate.sdk.errors import ApiError, ClientError, ServerUnreachable
+from sandgate.cli.streams import FIRST_WAIT_S, LONGEST_WAIT_S, is_away
+from sandgate.sdk.errors import ClientError
 from sandgate.sdk.events import ServerEvent
 
 if TYPE_CHECKING:
     from sandgate.sdk.client import Client
 
 _MOST_WAITING = 10_000
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
-_UNAVAILABLE = 503
 
 
 class EventFeed:
@@ -50,19 +49,17 @@ class EventFeed:
         return [event for event in taken if event is not None]
 
     def _run(self) -> None:
-        wait_s = _FIRST_WAIT_S
+        wait_s = FIRST_WAIT_S
         while not self._stopped.is_set():
             before = self._last_id
             try:
                 self._read()
-            except ServerUnreachable:
-                pass
             except ClientError as error:
-                if not isinstance(error, ApiError) or error.status != _UNAVAILABLE:
+                if not is_away(error):
                     self.is_absent = True
                     self._events.put(None)
                     return
-            wait_s = _FIRST_WAIT_S if self._last_id != before else min(_LONGEST_WAIT_S, wait_s * 2)
+            wait_s = FIRST_WAIT_S if self._last_id != before else min(LONGEST_WAIT_S, wait_s * 2)
             self._stopped.wait(wait_s)
 
     def _read(self) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sandgate.cli.exits import EXIT_INTERRUPTED, EXIT_RUN_FAILED
-from sandgate.cli.printable import one_line
+from sandgate.cli.terminal import complain, complain_once
 from sandgate.core.run import RunStatus
 
 if TYPE_CHECKING:
@@ -21,23 +21,6 @@ if TYPE_CHECKING:
 def is_screen() -> bool:
     """Whether a view may redraw in place."""
     return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
-
-
-def complain(message: str) -> None:
-    """One line on standard error."""
-    typer.echo(f"sandgate: {one_line(message)}", err=True)
-
-
-def complain_once() -> Callable[[str], None]:
-    """The same, but not twice in a row."""
-    last = [""]
-
-    def say(message: str) -> None:
-        if message != last[0]:
-            complain(message)
-        last[0] = message
-
-    return say
 
 
 @contextmanager

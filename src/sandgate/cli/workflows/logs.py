@@ -6,7 +6,7 @@ from its beginning, so that counting characters is enough to print none of it tw
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -20,6 +20,9 @@ _STREAMS = ("stdout", "stderr")
 
 Source = tuple[str, int | None, str]
 """A step, the index of an item or None, and ``stdout`` or ``stderr``."""
+
+GetStep = Callable[[str, int | None], Attempted]
+"""Gets a step, or the item of it with this index, with all of its output."""
 
 
 @dataclass(slots=True)
@@ -35,10 +38,14 @@ class _Stream:
 class LogPrinter:
     """Prints output. ``step`` chooses one step, whose lines then have no name in front; ``raw`` leaves text as it is.
 
+    ``get_step`` gets what a run that has written much does not show of a step, or an item.
+
     Text for a terminal has its control characters written out, unless ``raw``; what goes to a file is never changed.
     """
 
-    def __init__(self, *, step: str | None = None, raw: bool = False) -> None:
+    def __init__(self, get_step: GetStep, *, step: str | None = None, raw: bool = False) -> None:
+        self._get_step = get_step
+        self._got: dict[tuple[str, int | None], int] = {}
         self._step = step
         self._raw = raw
         self._streams: dict[Source, _Stream] = {}
@@ -49,8 +56,9 @@ class LogPrinter:
         for step in view.steps:
             for index, row in _rows(step):
                 # While an attempt runs, its row still has the output of the one before.
-                if row.status != StepStatus.RUNNING:
-                    for kind, text in zip(_STREAMS, (row.stdout, row.stderr), strict=True):
+                if row.status != StepStatus.RUNNING and self._step in (None, step.name):
+                    whole = self._with_output(step.name, index, row)
+                    for kind, text in zip(_STREAMS, (whole.stdout, whole.stderr), strict=True):
                         self._take((step.name, index, kind), row.attempts, 0, text)
                         self._end_attempt((step.name, index, kind))
 
@@ -66,6 +74,16 @@ class LogPrinter:
             self._end_attempt(source)
         self._end_line()
         sys.stdout.flush()
+
+    def _with_output(self, step: str, item: int | None, row: Attempted) -> Attempted:
+        """The row with the output that was left out, the first time that it is looked at."""
+        if not row.output_omitted or self._got.get((step, item)) == row.attempts:
+            return row
+        whole = self._get_step(step, item)
+        if whole.attempts != row.attempts:
+            return row
+        self._got[step, item] = row.attempts
+        return whole
 
     def _show_event(self, kind: str, data: dict[str, Any]) -> None:
         step, item, attempt, text = (data.get(name) for name in ("step", "item", "attempt", "text"))

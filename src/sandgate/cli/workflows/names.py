@@ -1,13 +1,13 @@
 """What people write for a workflow or a run, and what is meant by it."""
 
 import re
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sandgate.cli.naming import find_own
 from sandgate.cli.printable import one_line
-from sandgate.core.errors import RequestRefused, WorkflowNotFound
+from sandgate.core.errors import WorkflowNotFound
 
 if TYPE_CHECKING:
     from sandgate.sdk.client import Client
@@ -22,13 +22,6 @@ FileArgument = Annotated[
 
 _WORKFLOW_ID = re.compile(r"workflow-[0-9a-z]{12,64}")
 _RUN_ID = re.compile(r"run-[0-9a-z]{12,64}")
-_SHOWN = 5
-
-
-class NameNotClear(RequestRefused):
-    """Several workflows have this name."""
-
-    code = "NAME_NOT_CLEAR"
 
 
 def is_run_id(text: str) -> bool:
@@ -37,17 +30,15 @@ def is_run_id(text: str) -> bool:
 
 
 def find_workflow_id(client: "Client", name: str) -> str:
-    """The id that is meant: the text itself, or that of the only workflow with this name.
+    """The id that is meant: the text itself, or that of the caller's only workflow with this name.
 
     Raises ``WorkflowNotFound``, ``NameNotClear``, and what the client raises.
     """
     if _WORKFLOW_ID.fullmatch(name):
         return name
-    found = [workflow.workflow_id for workflow in islice(client.list_workflows(name=name), _SHOWN + 1)]
-    if not found:
-        raise WorkflowNotFound(f"There is no workflow {one_line(name, 128)!r}; see: sandgate workflow list")
-    if len(found) > 1:
-        more = " and more" if len(found) > _SHOWN else ""
-        ids = ", ".join(found[:_SHOWN])
-        raise NameNotClear(f"Several workflows are called {one_line(name, 128)}; take the id of one: {ids}{more}")
-    return found[0]
+    shown = one_line(name, 128)
+    rows = ((workflow.workflow_id, workflow.owner_id) for workflow in client.list_workflows(name=name))
+    found = find_own(client, rows, f"workflows are called {shown}")
+    if found is None:
+        raise WorkflowNotFound(f"No workflow of yours is called {shown!r}; see: sandgate workflow list")
+    return found

@@ -9,11 +9,10 @@ import typer
 
 from sandgate.cli.connection import ProfileOption, connect
 from sandgate.cli.exits import WrongUsage
-from sandgate.cli.state import JsonOption
-from sandgate.cli.terminal import print_json, print_table, show_time
-from sandgate.cli.workflows.definition_commands import LimitOption
+from sandgate.cli.state import JsonOption, LimitOption
+from sandgate.cli.terminal import complain_once, print_record, print_records, print_table, show_time
 from sandgate.cli.workflows.documents import read_document
-from sandgate.cli.workflows.following import complain_once, end_with, follow, left_running, wait_quietly
+from sandgate.cli.workflows.following import end_with, follow, left_running, wait_quietly
 from sandgate.cli.workflows.given_inputs import read_inputs, split_inputs
 from sandgate.cli.workflows.names import RunArgument, WorkflowArgument, find_workflow_id, is_run_id
 from sandgate.core.run import RunStatus
@@ -50,11 +49,11 @@ def start(
         typed = read_inputs(texts, client.get_workflow(workflow_id).definition) if texts else {}
         run = client.start_workflow(workflow_id, from_file | typed)
         if not wait and not follow_it:
-            print_json(run.model_dump(mode="json")) if as_json else typer.echo(run.run_id)
+            print_record(run) if as_json else typer.echo(run.run_id)
             return
         ended = follow(client, run.run_id) if follow_it and not as_json else wait_quietly(client, run.run_id)
     if as_json:
-        print_json(ended.model_dump(mode="json"))
+        print_record(ended)
     elif not follow_it:
         _print_ending(ended)
     end_with(ended)
@@ -74,7 +73,9 @@ def status(
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far a run is, step by step; of a workflow, its newest run.
+    """Show how far a run is, step by step.
+
+    Of a workflow it is the newest run.
 
     On a terminal the steps are redrawn until the run has ended; otherwise they are printed once, unless --follow is
     given. Where it follows, the exit code is 6 when the run ends as anything but succeeded.
@@ -85,11 +86,11 @@ def status(
     with connect(profile) as client:
         run = _get_run(client, name)
         if not follows:
-            print_json(run.model_dump(mode="json")) if as_json else _print_steps(run)
+            print_record(run) if as_json else _print_steps(run)
             return
         ended = wait_quietly(client, run.run_id) if as_json else follow(client, run.run_id)
     if as_json:
-        print_json(ended.model_dump(mode="json"))
+        print_record(ended)
     end_with(ended)
 
 
@@ -100,7 +101,7 @@ def logs(
     raw: Annotated[bool, typer.Option("--raw", help="Send control characters to the terminal as they are.")] = False,
     profile: ProfileOption = None,
 ) -> None:
-    """Print what the code of a run has printed, in the order of its steps.
+    """Print what the code of a run has printed.
 
     Each line has its step in front, unless --step chooses one. What went to stderr goes to stderr. Control characters
     are written out on a terminal, because whoever wrote the code could otherwise repaint it; a file gets what there is.
@@ -108,8 +109,8 @@ def logs(
     from sandgate.cli.workflows.logs import LogPrinter
     from sandgate.cli.workflows.watching import Watch
 
-    printer = LogPrinter(step=step, raw=raw)
     with connect(profile) as client:
+        printer = LogPrinter(lambda name, item: client.get_run_step(run_id, name, item=item), step=step, raw=raw)
         if not follow_it:
             run = client.get_run(run_id)
             _check_step(run, step)
@@ -146,7 +147,7 @@ def list_runs(
         workflow_id = None if workflow is None else find_workflow_id(client, workflow)
         runs = list(islice(client.list_runs(workflow_id=workflow_id, status=only), limit))
     if as_json:
-        print_json({"runs": [run.model_dump(mode="json") for run in runs]})
+        print_records("runs", runs)
         return
     now = datetime.now(UTC)
     rows = [

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from sandgate.cli.streams import FIRST_WAIT_S, LONGEST_WAIT_S, PATIENCE_S, is_away
 from sandgate.cli.workflows.feed import EventFeed
 from sandgate.sdk.errors import ApiError, ServerUnreachable
 from sandgate.sdk.events import ServerEvent
@@ -16,17 +17,12 @@ if TYPE_CHECKING:
     from sandgate.sdk.answers import RunView
     from sandgate.sdk.client import Client
 
-#: How long a server may be away before nobody waits for it any more.
-PATIENCE_S = 300.0
-
 OUTPUT_KINDS = frozenset({"stdout", "stderr"})
 """The kinds of events that carry what code has printed."""
 
-_UNAVAILABLE = 503
 _BETWEEN_VIEWS_S = 0.1
 # With events, asking now and then only guards against one that was lost.
 _WITH_EVENTS_S, _WITHOUT_EVENTS_S = 2.0, 0.4
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 5.0
 
 
 class Watch:
@@ -82,15 +78,13 @@ class Watch:
 
     def _ask_patiently(self) -> "RunView":
         give_up_at = self._monotonic() + PATIENCE_S
-        wait_s = _FIRST_WAIT_S
+        wait_s = FIRST_WAIT_S
         while True:
             try:
                 return self._client.get_run(self._run_id)
             except (ServerUnreachable, ApiError) as error:
-                if isinstance(error, ApiError) and error.status != _UNAVAILABLE:
-                    raise
-                if self._monotonic() + wait_s > give_up_at:
+                if not is_away(error) or self._monotonic() + wait_s > give_up_at:
                     raise
                 self._on_trouble(f"{error.message}; trying again")
             self._sleep(wait_s)
-            wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
+            wait_s = min(LONGEST_WAIT_S, wait_s * 2)

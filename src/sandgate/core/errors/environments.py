@@ -16,10 +16,22 @@ class TemplateUnavailable(RequestRefused):
     code = "TEMPLATE_UNAVAILABLE"
 
 
+class UnknownLanguage(RequestRefused):
+    """The template knows no such language; ``details`` is ``{"language", "known": [names]}``."""
+
+    code = "UNKNOWN_LANGUAGE"
+
+
 class IsolationUnavailable(RequestRefused):
     """The isolation class that was asked for is not held by this server."""
 
     code = "ISOLATION_UNAVAILABLE"
+
+
+class PauseUnavailable(RequestRefused):
+    """Environments of this isolation class cannot be paused on this server; ``details`` has ``isolation``."""
+
+    code = "PAUSE_UNAVAILABLE"
 
 
 class LimitTooHigh(RequestRefused):
@@ -44,6 +56,48 @@ class TemplateNotFound(NotFound):
     """No template has this name (asked for by path)."""
 
     code = "TEMPLATE_NOT_FOUND"
+
+
+class SessionNotFound(NotFound):
+    """No session of this environment has this id."""
+
+    code = "SESSION_NOT_FOUND"
+
+
+class SessionEnded(Conflict):
+    """The session's interpreter is gone; ``details`` has ``session_id`` and ``status_reason``. Restart the session."""
+
+    code = "SESSION_ENDED"
+
+
+class ProcessNotFound(NotFound):
+    """No process of this environment has this id, or its end was too long ago."""
+
+    code = "PROCESS_NOT_FOUND"
+
+
+class ProcessNotRunning(Conflict):
+    """The process has ended; ``details`` has ``status``."""
+
+    code = "PROCESS_NOT_RUNNING"
+
+
+class ProcessTakesNoInput(Conflict):
+    """The process was started without standard input, or has closed it."""
+
+    code = "PROCESS_TAKES_NO_INPUT"
+
+
+class ProcessHasNoTerminal(Conflict):
+    """The process was started without a terminal."""
+
+    code = "PROCESS_HAS_NO_TERMINAL"
+
+
+class ProcessStuck(Conflict):
+    """What was said to the process before has not been taken; it can only be killed. ``details`` has ``waiting``."""
+
+    code = "PROCESS_STUCK"
 
 
 class EnvironmentNotRunning(Conflict):
@@ -76,6 +130,12 @@ class ExecutionInputTooLarge(PayloadTooLarge):
     code = "EXECUTION_INPUT_TOO_LARGE"
 
 
+class EnvironmentVariablesTooLarge(PayloadTooLarge):
+    """The variables of an environment are larger than the setting allows; ``details`` has ``limit_bytes``."""
+
+    code = "ENVIRONMENT_VARIABLES_TOO_LARGE"
+
+
 class TooManyExecutionFiles(RequestRefused):
     """More files come with the code than the setting allows; ``details`` has ``limit``."""
 
@@ -100,7 +160,28 @@ class ExecutionQuotaExceeded(TooManyRequests):
     code = "EXECUTION_QUOTA_EXCEEDED"
 
 
+class TooManySessions(TooManyRequests):
+    """The environment, or the user, has as many sessions as the setting allows; ``details`` has ``limit``."""
+
+    code = "TOO_MANY_SESSIONS"
+
+
+class SessionBusy(TooManyRequests):
+    """As many executions wait in the session as the setting allows; ``details`` has ``limit``."""
+
+    code = "SESSION_BUSY"
+
+
+class TooManyProcesses(TooManyRequests):
+    """The environment, or the user, has as many processes as are allowed; ``details`` has ``limit`` and ``scope``."""
+
+    code = "TOO_MANY_PROCESSES"
+
+
 class TooManyExecutions(TooManyRequests):
-    """The environment runs and queues as many executions as the setting allows."""
+    """The environment or the server runs and queues as many executions as may be.
+
+    ``details`` has ``limit``, and for the server ``used`` and ``scope``.
+    """
 
     code = "TOO_MANY_EXECUTIONS"

@@ -44,3 +44,27 @@ class FilesUnavailable(MechanismFault):
     """The environment did not get to it in time, or died over it; ask again later."""
 
     code = "FILES_UNAVAILABLE"
+
+
+class ArchiveInvalid(RequestRefused):
+    """The archive cannot be read, or has an entry that is not unpacked; ``path`` is the entry. Nothing was changed."""
+
+    code = "ARCHIVE_INVALID"
+
+
+class ArchiveTooLarge(PayloadTooLarge):
+    """More entries, or more bytes, than the settings allow in an archive; of what was sent nothing was kept."""
+
+    code = "ARCHIVE_TOO_LARGE"
+
+
+class PatternInvalid(RequestRefused):
+    """What is looked for is no pattern, or no regular expression that can be used."""
+
+    code = "PATTERN_INVALID"
+
+
+class FileLinkNotFound(NotFound):
+    """There is no such link: not made here, expired, for the other method, or of a user who is not let in any more."""
+
+    code = "FILE_LINK_NOT_FOUND"

@@ -54,6 +54,18 @@ class HeadTooLarge(RequestRefused):
     code = "HEAD_TOO_LARGE"
 
 
+class UpgradeRequired(RequestRefused):
+    """The address speaks another protocol than HTTP, which the request does not ask for."""
+
+    code = "UPGRADE_REQUIRED"
+
+
+class ForeignOrigin(RequestRefused):
+    """The page that opens a web socket is neither the server's own nor one of those that may."""
+
+    code = "FOREIGN_ORIGIN"
+
+
 class IdempotencyKeyReused(Conflict):
     """The key was used before with another request."""
 
@@ -70,6 +82,12 @@ class TooManyRequestsAtOnce(TooManyRequests):
     """As many requests of the caller are being served as the setting allows; ``details`` has ``limit``."""
 
     code = "TOO_MANY_REQUESTS_AT_ONCE"
+
+
+class TooManyUnreadAnswers(TooManyRequests):
+    """The caller has asked for more than it reads; ``details`` has ``limit_bytes`` and ``scope``: user or server."""
+
+    code = "TOO_MANY_UNREAD_ANSWERS"
 
 
 class TooManyStreams(TooManyRequests):

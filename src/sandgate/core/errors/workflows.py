@@ -48,6 +48,18 @@ class RunNotFound(NotFound):
     code = "RUN_NOT_FOUND"
 
 
+class StepNotFound(NotFound):
+    """The run has no step of this name, or the step no such item, or not yet."""
+
+    code = "STEP_NOT_FOUND"
+
+
+class TooManyWorkflows(TooManyRequests):
+    """The user has as many workflows as the setting allows; ``details`` has ``limit``."""
+
+    code = "TOO_MANY_WORKFLOWS"
+
+
 class WorkflowRunning(Conflict):
     """Runs of the workflow have not ended; ``details`` has ``run_ids``, some of them."""
 

@@ -1,16 +1,19 @@
-"""What clients get to read about environments, executions and templates."""
+"""What clients get to read about environments and executions."""
 
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+import orjson
+from pydantic import BaseModel, Field, JsonValue
 
 from sandgate.core.environment import Environment
 from sandgate.core.execution import ErrorReport, Execution, Usage
 from sandgate.core.limits import MIB, Limits
-from sandgate.core.states import EnvironmentStatus, ExecutionStatus, Isolation
-from sandgate.core.template import Template
+from sandgate.core.session import Bundle, is_json_type
+from sandgate.core.states import EnvironmentStatus, ExecutionStatus, Isolation, OnTimeout
+from sandgate.http.models.network import NetworkGiven
 from sandgate.http.models.parts import Cursor, with_example
+from sandgate.http.models.volumes import MountedAnswer
 
 _ENVIRONMENT_ID = "env-06evrhxq8g000wmabyzsqnd3wf"
 _EXECUTION_ID = "exec-06evrhxr2g000r2s7n0cymq3kd"
@@ -18,7 +21,7 @@ _USER_ID = "user-06evrhwp4g000e8v0zrc4v1m6h"
 _TIME = "2026-01-01T00:00:00Z"
 _LATER = "2026-01-01T01:00:00Z"
 
-_LIMITS = {"memory_mb": 512, "cpu": 1.0, "processes": 64, "disk_mb": 256}
+LIMITS_EXAMPLE = {"memory_mb": 512, "cpu": 1.0, "processes": 64, "disk_mb": 256}
 _ENVIRONMENT = {
     "environment_id": _ENVIRONMENT_ID,
     "status": "creating",
@@ -32,7 +35,16 @@ _ENVIRONMENT = {
     "status_reason": None,
     "ended_at": None,
     "owner_id": _USER_ID,
-    "limits": _LIMITS,
+    "limits": LIMITS_EXAMPLE,
+    "network": None,
+    "env": {},
+    "secrets": [],
+    "on_timeout": "delete",
+    "idle_timeout": None,
+    "paused_at": None,
+    "snapshot_id": None,
+    "forked_from": None,
+    "volumes": [],
 }
 _EXECUTION = {
     "execution_id": _EXECUTION_ID,
@@ -50,16 +62,9 @@ _EXECUTION = {
     "timeout": 30.0,
     "started_at": _TIME,
     "finished_at": _TIME,
-}
-_TEMPLATE = {
-    "name": "python-3.9",
-    "language": "python",
-    "language_version": "3.9.20",
-    "available": True,
-    "unavailable_reason": None,
-    "limits": _LIMITS,
-    "isolation": "standard",
-    "isolations": ["standard", "gvisor"],
+    "session_id": None,
+    "results": None,
+    "results_truncated": False,
 }
 
 
@@ -100,6 +105,15 @@ class EnvironmentAnswer(BaseModel):
     ended_at: datetime | None
     owner_id: str
     limits: LimitsAnswer
+    network: Annotated[NetworkGiven | None, Field(description="What code may reach; null: nothing.")]
+    env: Annotated[dict[str, str], Field(description="Environment variables of all code in it.")]
+    secrets: Annotated[list[str], Field(description="Names of secrets that its owner's code finds as variables.")]
+    on_timeout: OnTimeout
+    idle_timeout: Annotated[int | None, Field(description="It is paused when unused for so many seconds.")]
+    paused_at: datetime | None
+    snapshot_id: Annotated[str | None, Field(description="The snapshot that it began with.")]
+    forked_from: Annotated[str | None, Field(description="The environment that it began as a copy of.")]
+    volumes: list[MountedAnswer]
 
     @classmethod
     def of(cls, row: Environment) -> "EnvironmentAnswer":
@@ -118,6 +132,15 @@ class EnvironmentAnswer(BaseModel):
             ended_at=row.ended_at,
             owner_id=row.owner_id,
             limits=LimitsAnswer.of(row.limits),
+            network=NetworkGiven.of(row.network),
+            env=dict(row.variables.env),
+            secrets=list(row.variables.secrets),
+            on_timeout=row.on_timeout,
+            idle_timeout=row.idle_timeout_s,
+            paused_at=row.paused_at,
+            snapshot_id=row.snapshot_id,
+            forked_from=row.forked_from,
+            volumes=list(map(MountedAnswer.of, row.volumes)),
         )
 
 
@@ -128,6 +151,14 @@ class EnvironmentsAnswer(BaseModel):
 
     environments: list[EnvironmentAnswer]
     next_cursor: Cursor
+
+
+class ForkAnswer(BaseModel):
+    """The copies; each may be used at once."""
+
+    model_config = with_example({"environments": [_ENVIRONMENT]})
+
+    environments: list[EnvironmentAnswer]
 
 
 class EnvironmentDeletedAnswer(BaseModel):
@@ -153,15 +184,32 @@ class ExecutionErrorAnswer(BaseModel):
 
 
 class UsageAnswer(BaseModel):
-    """What the execution used."""
+    """What all processes of the execution used, as the kernel counts it."""
 
     cpu_ms: int
-    peak_memory_bytes: int
+    peak_memory_bytes: Annotated[
+        int,
+        Field(
+            description="The most that the environment held while it ran, files and what ran beside it included. "
+            "In the isolation class `process`: the largest process."
+        ),
+    ]
 
     @classmethod
     def of(cls, usage: Usage) -> "UsageAnswer":
         """From the record."""
         return cls(cpu_ms=usage.cpu_ms, peak_memory_bytes=usage.peak_memory_bytes)
+
+
+ResultAnswer = Annotated[
+    dict[str, JsonValue],
+    Field(description="Texts by their MIME types; of bytes as base64, and of `application/json` the value."),
+]
+
+
+def render_bundle(bundle: Bundle) -> dict[str, JsonValue]:
+    """From the record, where a value of JSON is its text."""
+    return {kind: orjson.loads(text) if is_json_type(kind) else text for kind, text in bundle.items()}
 
 
 class ExecutionAnswer(BaseModel):
@@ -184,6 +232,12 @@ class ExecutionAnswer(BaseModel):
     timeout: float
     started_at: datetime
     finished_at: datetime | None
+    session_id: Annotated[str | None, Field(description="The session that it ran in.")]
+    results: Annotated[
+        list[ResultAnswer] | None,
+        Field(description="What it has shown in its session, the value of its last expression among it."),
+    ]
+    results_truncated: bool
 
     @classmethod
     def of(cls, row: Execution, isolation: Isolation) -> "ExecutionAnswer":
@@ -204,6 +258,9 @@ class ExecutionAnswer(BaseModel):
             timeout=row.timeout_s,
             started_at=row.started_at,
             finished_at=row.finished_at,
+            session_id=row.session_id,
+            results=None if row.results is None else [render_bundle(bundle) for bundle in row.results],
+            results_truncated=row.results_truncated,
         )
 
 
@@ -214,41 +271,3 @@ class ExecutionsAnswer(BaseModel):
 
     executions: list[ExecutionAnswer]
     next_cursor: Cursor
-
-
-class TemplateAnswer(BaseModel):
-    """What environments can be made from; `isolations` are the classes that they can have."""
-
-    model_config = with_example(_TEMPLATE)
-
-    name: str
-    language: str
-    language_version: str
-    available: bool
-    unavailable_reason: str | None
-    limits: LimitsAnswer
-    isolation: Annotated[Isolation | None, Field(description="The class of environments that ask for none.")]
-    isolations: list[Isolation]
-
-    @classmethod
-    def of(cls, template: Template) -> "TemplateAnswer":
-        """From the record."""
-        return cls(
-            name=template.name,
-            language=template.language,
-            language_version=template.language_version,
-            available=template.available,
-            unavailable_reason=template.unavailable_reason,
-            limits=LimitsAnswer.of(template.limits),
-            isolation=template.isolation,
-            isolations=list(template.isolations),
-        )
-
-
-class TemplatesAnswer(BaseModel):
-    """All templates by name; there are few, so that one page holds them."""
-
-    model_config = with_example({"templates": [_TEMPLATE], "next_cursor": None})
-
-    templates: list[TemplateAnswer]
-    next_cursor: Cursor = None

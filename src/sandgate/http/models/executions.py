@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sandgate.core.execution import Execution
 from sandgate.core.states import Isolation
 from sandgate.environments.following import FINISHED, SKIPPED, STARTED, Events, ExecutionEvent
-from sandgate.http.models.environments import ExecutionAnswer
+from sandgate.http.models.environments import ExecutionAnswer, render_bundle
 from sandgate.http.streaming import ServerEvent
 
 EVENTS_EXAMPLE = (
@@ -19,7 +19,7 @@ EVENTS_EXAMPLE = (
     'id: 14.0\nevent: finished\ndata: {"execution_id":"exec-06evrhxr2g000r2s7n0cymq3kd","status":"completed",'
     '"exit_code":0,"error":null,"duration_ms":2}\n\n'
 )
-_OUTPUT = {"stdout", "stderr"}
+_OUTPUT = {"stdout", "stderr", "results"}
 _BEGINNING = {"execution_id", "environment_id", "isolation", "timeout", "started_at"}
 
 
@@ -51,6 +51,8 @@ class RenderedEvents:
     def _data(self, event: ExecutionEvent) -> dict[str, Any]:
         if event.kind == SKIPPED:
             return {"stream": event.stream, "characters": event.characters}
+        if event.bundle is not None:
+            return {"result": render_bundle(event.bundle)}
         if event.execution is None:
             return {"text": event.text}
         return self._execution(event.kind, event.execution)

@@ -28,7 +28,9 @@ class CpuMetrics(BaseModel):
 
 
 class MemoryMetrics(BaseModel):
-    """Memory of processes, files and kernel together; the limit is the environment's memory and disk together."""
+    """Memory of processes, files and kernel together; the limit is the environment's memory and disk together, or its
+    memory where the server keeps files on its disk.
+    """
 
     current_bytes: int | None
     peak_bytes: int | None
@@ -39,7 +41,9 @@ class ProcessMetrics(BaseModel):
     """Processes and threads; one waits ready for the next execution."""
 
     current: int | None
-    peak: int | None
+    peak: Annotated[
+        int | None, Field(description="Before Linux 6.11: the most that was found whenever somebody looked.")
+    ]
     limit: int
 
 
@@ -81,7 +85,7 @@ class MetricsAnswer(BaseModel):
             memory=MemoryMetrics(
                 current_bytes=used.memory_bytes,
                 peak_bytes=used.peak_memory_bytes,
-                limit_bytes=limits.memory_bytes + limits.disk_bytes,
+                limit_bytes=metrics.memory_limit_bytes,
             ),
             processes=ProcessMetrics(current=used.processes, peak=used.peak_processes, limit=limits.processes),
             disk=DiskMetrics(

@@ -6,8 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sandgate.core.limits import MIB
 from sandgate.core.quota import QuotaReport, UserQuota
-from sandgate.http.models.parts import with_example
-from sandgate.http.models.requests import Whole
+from sandgate.http.models.parts import Whole, with_example
 
 _MOST = 10**9
 _MOST_MIB = 1 << 20
@@ -17,6 +16,10 @@ QUOTA_EXAMPLE = {
     "memory_mb": {"limit": None, "used": 1536, "set": False},
     "executions_per_day": {"limit": 10_000, "used": 120, "set": True},
     "executions_at_once": {"limit": 512, "used": 0, "set": False},
+    "snapshots": {"limit": 100, "used": 2, "set": False},
+    "snapshot_mb": {"limit": 10_240, "used": 85, "set": False},
+    "volumes": {"limit": 20, "used": 1, "set": False},
+    "volume_mb": {"limit": 20480, "used": 1024, "set": False},
     "environment": {"memory_mb": 1024, "cpu": 2.0, "processes": 512, "disk_mb": 2048},
 }
 
@@ -48,6 +51,10 @@ class SetQuota(BaseModel):
     )
     executions_per_day: Annotated[int, Field(ge=0, le=_MOST, description="Days are those of UTC."), Whole] | None = None
     executions_at_once: Annotated[int, Field(ge=0, le=_MOST, description="On one server."), Whole] | None = None
+    snapshots: Annotated[int, Field(ge=0, le=_MOST), Whole] | None = None
+    snapshot_mb: Annotated[int, Field(ge=0, le=_MOST, description="Of all snapshots together."), Whole] | None = None
+    volumes: Annotated[int, Field(ge=0, le=_MOST), Whole] | None = None
+    volume_mb: Annotated[int, Field(ge=0, le=_MOST, description="Sizes of all volumes together."), Whole] | None = None
     environment: EnvironmentCeilings | None = None
 
     def wanted(self) -> UserQuota:
@@ -62,6 +69,10 @@ class SetQuota(BaseModel):
             environment_cpu_millis=None if each.cpu is None else round(each.cpu * 1000),
             environment_processes=each.processes,
             environment_disk_bytes=_in_bytes(each.disk_mb),
+            snapshots=self.snapshots,
+            snapshot_bytes=_in_bytes(self.snapshot_mb),
+            volumes=self.volumes,
+            volume_bytes=_in_bytes(self.volume_mb),
         )
 
 
@@ -82,6 +93,10 @@ class QuotaParts(BaseModel):
     memory_mb: Figure
     executions_per_day: Figure
     executions_at_once: Figure
+    snapshots: Figure
+    snapshot_mb: Figure
+    volumes: Figure
+    volume_mb: Figure
     environment: EnvironmentCeilings
 
     @classmethod
@@ -94,6 +109,10 @@ class QuotaParts(BaseModel):
             memory_mb=_figure(own.memory_bytes, _in_mib(allowed.memory_bytes), use.memory_bytes // MIB),
             executions_per_day=_figure(own.executions_per_day, allowed.executions_per_day, use.executions_today),
             executions_at_once=_figure(own.executions_at_once, allowed.executions_at_once, use.executions_at_once),
+            snapshots=_figure(own.snapshots, allowed.snapshots, use.snapshots),
+            snapshot_mb=_figure(own.snapshot_bytes, _in_mib(allowed.snapshot_bytes), use.snapshot_bytes // MIB),
+            volumes=_figure(own.volumes, allowed.volumes, use.volumes),
+            volume_mb=_figure(own.volume_bytes, _in_mib(allowed.volume_bytes), use.volume_bytes // MIB),
             # Settings may go beyond what can be asked for, or set for a user.
             environment=EnvironmentCeilings.model_construct(
                 memory_mb=_in_mib(allowed.environment_memory_bytes),

@@ -1,36 +1,31 @@
 """What clients send. Every model is strict: no unknown field, no number in a text, no ``true`` for a number."""
 
-from base64 import b64decode
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from sandgate.auth.names import LONGEST_LABEL
 from sandgate.auth.passwords import LONGEST_PASSWORD, SHORTEST_PASSWORD
-from sandgate.core.execution import InputFile, Surroundings
+from sandgate.core.environment import EnvironmentChange, NetworkChange
+from sandgate.core.ids import SnapshotId
 from sandgate.core.limits import MIB, AskedLimits
 from sandgate.core.principal import Role
-from sandgate.core.states import EnvironmentStatus, Isolation
+from sandgate.core.states import EnvironmentStatus, Isolation, OnTimeout
+from sandgate.core.variables import Variables
 from sandgate.environments.base import NewEnvironment
+from sandgate.http.bodies import refuse_field
+from sandgate.http.models.life import IdleTimeout, OnTimeoutWanted
+from sandgate.http.models.network import NetworkWanted
+from sandgate.http.models.parts import Whole, strict
+from sandgate.http.models.volumes import MOST_VOLUMES, VolumeWanted
 from sandgate.http.pagination import PageQuery
 
 _MOST_METADATA = 32
 
 
-def example(*examples: dict[str, Any]) -> ConfigDict:
-    """The settings of every model of a body, with examples for the document."""
-    return ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra={"examples": list(examples)})
-
-
-def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 60.0 is an integer there."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-#: Comes last, because what comes later is checked first.
-Whole = BeforeValidator(_whole)
+example = strict
 
 
 class Change(BaseModel):
@@ -69,6 +64,14 @@ def _change_example(*examples: dict[str, Any]) -> ConfigDict:
     return config
 
 
+def _create_example(*examples: dict[str, Any]) -> ConfigDict:
+    """The settings of what needs a template or a snapshot."""
+    config = example(*examples)
+    needed: list[JsonValue] = [{"required": ["template"]}, {"required": ["snapshot_id"]}]
+    config["json_schema_extra"] = {"examples": list(examples), "anyOf": needed}
+    return config
+
+
 EnvironmentName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$", description="Needs not be unique.", examples=["test-env"])
 ]
@@ -87,6 +90,29 @@ Metadata = Annotated[
         json_schema_extra={"additionalProperties": False},
     ),
 ]
+
+
+NO_NUL = "^[^\\u0000]*$"
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+VariableValue = Annotated[str, Field(max_length=32_768, json_schema_extra={"pattern": NO_NUL})]
+
+
+GivenVariables = Annotated[
+    dict[VariableName, VariableValue],
+    Field(max_length=256, description="Environment variables.", json_schema_extra={"additionalProperties": False}),
+]
+WorkFolder = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1024,
+        description="The folder to begin in, as seen from the work folder, which is the default.",
+        json_schema_extra={"pattern": NO_NUL},
+    ),
+]
+
+
+SnapshotIdText = Annotated[str, Field(pattern="^snap-[0-9a-z]{12,64}$", examples=["snap-06evrhxq8g000wmabyzsqnd3wf"])]
 
 
 class LimitsWanted(BaseModel):
@@ -110,14 +136,20 @@ class LimitsWanted(BaseModel):
 
 
 class CreateEnvironment(BaseModel):
-    """A new environment."""
+    """A new environment, of a template or with the files of a snapshot."""
 
-    model_config = example({"name": "test-env", "template": "python-3.9", "timeout": 3600})
+    model_config = _create_example({"name": "test-env", "template": "python-3.9", "timeout": 3600})
 
     name: EnvironmentName
     template: Annotated[
-        str, Field(min_length=1, max_length=128, description="A name from `GET /api/v1/sandbox/templates`.")
-    ]
+        str | None,
+        Field(
+            min_length=1,
+            max_length=128,
+            description="A name from `GET /api/v1/sandbox/templates`. With a snapshot it is that one's.",
+        ),
+    ] = None
+    snapshot_id: Annotated[SnapshotIdText | None, Field(description="It begins with the files of this.")] = None
     timeout: Lifetime | None = None
     metadata: Metadata | None = None
     isolation: Annotated[
@@ -127,21 +159,70 @@ class CreateEnvironment(BaseModel):
         None
     )
 
+    network: Annotated[NetworkWanted | None, Field(description="What code may reach; without it nothing.")] = None
+    env: Annotated[
+        dict[VariableName, VariableValue] | None,
+        Field(
+            max_length=64,
+            description="Environment variables of all code in it; what comes with code is stronger.",
+            json_schema_extra={"additionalProperties": False},
+        ),
+    ] = None
+    secrets: Annotated[
+        list[Annotated[str, Field(pattern="^[A-Z_][A-Z0-9_]{0,63}$")]] | None,
+        Field(
+            max_length=32,
+            description="Names of your secrets, which your code in it finds as environment variables.",
+            json_schema_extra={"examples": [["API_TOKEN"]]},
+        ),
+    ] = None
+    on_timeout: OnTimeoutWanted = "delete"
+    idle_timeout: Annotated[IdleTimeout, Whole] | None = None
+    volumes: Annotated[
+        list[VolumeWanted] | None, Field(max_length=MOST_VOLUMES, description="Your volumes that it has.")
+    ] = None
+
     def wanted(self) -> NewEnvironment:
         """For the use case."""
+        network = None if self.network is None else self.network.rules()
         isolation = None if self.isolation is None else Isolation(self.isolation)
         limits = None if self.limits is None else self.limits.asked()
-        return NewEnvironment(self.name, self.template, self.timeout, self.metadata, isolation, limits)
+        variables = Variables(self.env or {}, tuple(dict.fromkeys(self.secrets or ())))
+        asked = self.name, self.template, self.timeout, self.metadata, isolation, limits, network, variables
+        snapshot_id = None if self.snapshot_id is None else SnapshotId(self.snapshot_id)
+        volumes = tuple(volume.wish() for volume in self.volumes or ())
+        return NewEnvironment(*asked, OnTimeout(self.on_timeout), self.idle_timeout, snapshot_id, volumes)
+
+    @model_validator(mode="after")
+    def _check_begins_with_something(self) -> "CreateEnvironment":
+        if self.template is None and self.snapshot_id is None:
+            raise ValueError("needs a template or a snapshot_id")
+        return self
 
 
 class UpdateEnvironment(Change):
     """What is to be changed of an environment."""
 
-    model_config = _change_example({"name": "renamed", "timeout": 7200})
+    model_config = _change_example({"name": "renamed", "timeout": 7200}, {"on_timeout": "pause", "idle_timeout": 300})
+    CLEARED = frozenset({"network"})
 
     name: EnvironmentName | None = None
     metadata: Metadata | None = None
     timeout: Lifetime | None = None
+    network: Annotated[NetworkWanted | None, Field(description="What code may reach from now on; null: nothing.")] = (
+        None
+    )
+
+    on_timeout: OnTimeoutWanted | None = None
+    idle_timeout: Annotated[IdleTimeout, Whole] | None = None
+
+    def change(self) -> EnvironmentChange:
+        """For the use case."""
+        network = None
+        if "network" in self.model_fields_set:
+            network = NetworkChange(None if self.network is None else self.network.rules())
+        on_timeout = None if self.on_timeout is None else OnTimeout(self.on_timeout)
+        return EnvironmentChange(self.name, self.metadata, self.timeout, network, on_timeout, self.idle_timeout)
 
 
 class ListEnvironments(PageQuery):
@@ -153,108 +234,28 @@ class ListEnvironments(PageQuery):
     ] = None
     template: Annotated[str | None, Field(max_length=128)] = None
     name: Annotated[str | None, Field(max_length=63)] = None
+    metadata: Annotated[
+        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]{1,63}=[^\x00]{0,512}$")]] | None,
+        Field(
+            max_length=_MOST_METADATA,
+            description="Labels that they have, as `metadata=team=blue` or `metadata.team=blue`. May be repeated.",
+            json_schema_extra={"examples": [["team=blue"]]},
+        ),
+    ] = None
+
+    PAIRS: ClassVar[frozenset[str]] = frozenset({"metadata"})
+
+    def labels(self) -> dict[str, str]:
+        """For the use case. Raises ``InvalidRequest`` for a label that is to have two values."""
+        found: dict[str, str] = {}
+        for name, _, value in (pair.partition("=") for pair in self.metadata or ()):
+            if found.setdefault(name, value) != value:
+                refuse_field(f"metadata.{name}", "is to have two values, which none has")
+        return found
 
     def statuses(self) -> frozenset[EnvironmentStatus] | None:
         """For the use case."""
         return None if self.status is None else frozenset(map(EnvironmentStatus, self.status))
-
-
-NO_NUL = "^[^\\u0000]*$"
-_Text = Annotated[str, Field(json_schema_extra={"pattern": NO_NUL})]
-
-
-class ExecutionFile(BaseModel):
-    """A file that is written before the code runs; either `content` or `content_base64` has to be there."""
-
-    model_config = example({"path": "data/input.csv", "content": "a,b\n1,2\n"})
-
-    path: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=1024,
-            pattern=r"^(?:[^\x00]*[^/\x00])$",
-            description="Where it goes, in the work folder unless it begins with a slash; folders are made.",
-        ),
-    ]
-    content: Annotated[_Text | None, Field(description="A text; written in UTF-8.")] = None
-    content_base64: Annotated[str | None, Field(description="Any bytes.")] = None
-
-    @model_validator(mode="after")
-    def _check_content(self) -> Self:
-        if (self.content is None) == (self.content_base64 is None):
-            raise ValueError("has to have either content or content_base64")
-        self.content_bytes()
-        return self
-
-    def content_bytes(self) -> bytes:
-        """What is to be written."""
-        if self.content_base64 is None:
-            return (self.content or "").encode()
-        try:
-            return b64decode(self.content_base64, validate=True)
-        except ValueError:
-            raise ValueError("content_base64 is not base64") from None
-
-
-class Execute(BaseModel):
-    """Code to run, and what it finds when it begins."""
-
-    model_config = example(
-        {"code": "print('Hello, World!')", "timeout": 30},
-        {
-            "code": "import os, sys\nprint(sys.argv[1:], os.environ['MODE'], input(), open('a.txt').read())",
-            "args": ["--fast"],
-            "env": {"MODE": "test"},
-            "stdin": "a line\n",
-            "files": [{"path": "data/a.txt", "content": "from a file"}],
-            "cwd": "data",
-        },
-    )
-
-    # Checked when the body is read; here it would cost a search through a megabyte.
-    code: Annotated[str, Field(json_schema_extra={"pattern": "^[^\\u0000]*$"})]
-    timeout: Annotated[float | None, Field(ge=0.1, le=3600, description="Time limit in seconds; by default 30.")] = None
-    stdin: Annotated[_Text | None, Field(description="What the code reads from standard input.")] = None
-    env: Annotated[
-        dict[
-            Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")],
-            Annotated[str, Field(max_length=32_768, json_schema_extra={"pattern": NO_NUL})],
-        ]
-        | None,
-        Field(max_length=256, description="Environment variables.", json_schema_extra={"additionalProperties": False}),
-    ] = None
-    cwd: Annotated[
-        str | None,
-        Field(
-            min_length=1,
-            max_length=1024,
-            description="The folder that the code begins in, as seen from the work folder, which is the default.",
-            json_schema_extra={"pattern": NO_NUL},
-        ),
-    ] = None
-    args: Annotated[list[_Text] | None, Field(max_length=256, description="`sys.argv` from 1 on.")] = None
-    files: Annotated[list[ExecutionFile] | None, Field(description="Written before the code runs.")] = None
-    stream: Annotated[
-        bool, Field(description="Answer with server-sent events as they happen, as with `Accept: text/event-stream`.")
-    ] = False
-    detach: Annotated[
-        bool,
-        Field(
-            description="Go on when the client goes away. Without `stream` the answer comes at once, and the execution "
-            "is `running`."
-        ),
-    ] = False
-
-    def around(self) -> Surroundings | None:
-        """For the use case."""
-        if not self.model_fields_set & _AROUND:
-            return None
-        files = [InputFile(file.path, file.content_bytes()) for file in self.files or ()]
-        return Surroundings(self.stdin or "", self.env or {}, self.cwd, self.args or (), files)
-
-
-_AROUND = frozenset({"stdin", "env", "cwd", "args", "files"})
 
 
 class Credentials(BaseModel):

@@ -9,9 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sandgate.core.run import HistoryEvent, RunStatus
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.models.workflows import RUN_EXAMPLE, RunAnswer
-from sandgate.http.pagination import PageQuery, number_cursor, parse_number
+from sandgate.http.pagination import Digits, PageQuery, number_cursor, parse_number
 from sandgate.http.paths import parse_workflow_id
 from sandgate.store.base import RunFilter
+from sandgate.workflows.names import MAX_ITEMS
 
 _TIME = "2026-01-01T00:00:00Z"
 _EVENT = {
@@ -121,6 +122,18 @@ class HistoryEventAnswer(BaseModel):
     item: int | None
     attempt: int | None
     details: dict[str, Any]
+
+
+class StepQuery(BaseModel):
+    """Which item is wanted."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    item: Annotated[
+        int | None,
+        Digits,
+        Field(ge=0, lt=MAX_ITEMS, description="Index of an item of a step with `foreach`; by default the whole step."),
+    ] = None
 
 
 class HistoryAnswer(BaseModel):

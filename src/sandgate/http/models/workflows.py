@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
 from sandgate.core.errors import InvalidDefinition
-from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
+from sandgate.core.run import Run, RunStatus, StepKey, StepRun, StepStatus
 from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import StepDefinition, Workflow
 from sandgate.http.models.environments import ExecutionErrorAnswer
@@ -64,9 +64,13 @@ _STEP = {
     "outputs": {},
     "stdout": "Step 1\n",
     "stderr": "",
+    "output_omitted": False,
     "error": None,
     "child_run_id": None,
     "items": None,
+}
+STEP_RUN_EXAMPLE = {"step": "step1", "item": None} | {
+    name: value for name, value in _STEP.items() if name not in ("name", "type", "items")
 }
 
 
@@ -244,6 +248,9 @@ class RunAnswer(BaseModel):
         return cls(**_facts(run))
 
 
+_OMITTED = "More was written than one answer holds: `stdout`, `stderr`, `outputs` and a long `error` are left out here."
+
+
 class ItemAnswer(BaseModel):
     """One item of a step with `foreach`."""
 
@@ -257,6 +264,7 @@ class ItemAnswer(BaseModel):
     outputs: dict[str, Any] | None
     stdout: str
     stderr: str
+    output_omitted: Annotated[bool, Field(description=_OMITTED)]
     error: ExecutionErrorAnswer | None
     child_run_id: str | None
 
@@ -277,21 +285,48 @@ class StepAnswer(BaseModel):
     outputs: dict[str, Any] | list[dict[str, Any] | None] | None
     stdout: str
     stderr: str
+    output_omitted: Annotated[bool, Field(description=_OMITTED)]
     error: ExecutionErrorAnswer | None
     child_run_id: str | None
     items: list[ItemAnswer] | None
 
     @classmethod
-    def of(cls, step: StepDefinition, state: RunState) -> "StepAnswer":
-        """From the records."""
+    def of(cls, step: StepDefinition, state: RunState, omitted: frozenset[StepKey] = frozenset()) -> "StepAnswer":
+        """From the records, of which some lack their output."""
         row = state.steps.get((step.name, None)) or StepRun(state.run.run_id, step.name)
-        facts = _step_facts(row)
+        facts = _step_facts(row, omitted)
         if row.items is None:
             return cls(name=step.name, type=step.type, items=None, **facts)
-        facts["outputs"] = outputs_of(state, row)
+        facts["outputs"] = outputs_of(state, row, omitted)
         found = (state.steps.get((step.name, index)) for index in range(row.items))
-        items = [ItemAnswer(index=item.item or 0, **_step_facts(item)) for item in found if item is not None]
+        items = [ItemAnswer(index=item.item or 0, **_step_facts(item, omitted)) for item in found if item is not None]
         return cls(name=step.name, type=step.type, items=items, **facts)
+
+
+class StepRunAnswer(BaseModel):
+    """A step of a run, or one of its items, with all that it has written."""
+
+    model_config = with_example(STEP_RUN_EXAMPLE)
+
+    step: str
+    item: int | None
+    status: StepStatus
+    attempts: int
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: int | None
+    exit_code: int | None
+    outputs: dict[str, Any] | None
+    stdout: str
+    stderr: str
+    output_omitted: bool
+    error: ExecutionErrorAnswer | None
+    child_run_id: str | None
+
+    @classmethod
+    def of(cls, row: StepRun) -> "StepRunAnswer":
+        """From the record."""
+        return cls(step=row.step, item=row.item, **_step_facts(row))
 
 
 class RunStatusAnswer(RunAnswer):
@@ -307,7 +342,7 @@ class RunStatusAnswer(RunAnswer):
         state = RunState(view.run, {row.key: row for row in view.steps})
         definition = view.definition
         steps = (*definition.steps, *definition.on_error, *definition.final)
-        return cls(**_facts(view.run), steps=[StepAnswer.of(step, state) for step in steps])
+        return cls(**_facts(view.run), steps=[StepAnswer.of(step, state, view.omitted) for step in steps])
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -331,7 +366,7 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _step_facts(row: StepRun) -> dict[str, Any]:
+def _step_facts(row: StepRun, omitted: frozenset[StepKey] = frozenset()) -> dict[str, Any]:
     return {
         "status": row.status,
         "attempts": row.attempt,
@@ -342,6 +377,7 @@ def _step_facts(row: StepRun) -> dict[str, Any]:
         "outputs": None if row.outputs is None else dict(row.outputs),
         "stdout": row.stdout,
         "stderr": row.stderr,
+        "output_omitted": row.key in omitted,
         "error": None if row.error is None else ExecutionErrorAnswer.of(row.error),
         "child_run_id": row.child_run_id,
     }

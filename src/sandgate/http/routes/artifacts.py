@@ -1,6 +1,6 @@
 """What steps of runs left."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query
 from starlette.requests import Request
@@ -10,9 +10,8 @@ from sandgate.core.errors import RangeNotSatisfiable
 from sandgate.http.answer import Answer
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
-from sandgate.http.documentation import REQUEST_ID_HEADER
 from sandgate.http.exchange import exchange_of
-from sandgate.http.file_answer import RANGE_PARAMETERS, answer_file
+from sandgate.http.file_answer import FILE_CONTENT, answer_file
 from sandgate.http.models.artifacts import ArtifactAnswer, ArtifactsAnswer, ListArtifacts
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import ArtifactPath, RunPath
@@ -20,16 +19,6 @@ from sandgate.workflows.base import Artifacts
 
 _ARTIFACTS = "/api/v1/orchestrator/runs/{run_id}/artifacts"
 _TAG = "artifacts"
-
-_OCTETS: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_CONTENT: dict[str, Any] = {
-    "parameters": RANGE_PARAMETERS,
-    "responses": {
-        "200": {"content": _OCTETS},
-        "206": {"description": "The part that was asked for.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
-        "304": {"description": "The file is the one that you have.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
-    },
-}
 
 
 def add_artifact_routes(api: Api, artifacts: Artifacts) -> None:
@@ -49,7 +38,7 @@ def add_artifact_routes(api: Api, artifacts: Artifacts) -> None:
         f"{_ARTIFACTS}/{{artifact_id}}",
         tag=_TAG,
         errors=(errors.RunNotFound, errors.ArtifactNotFound, errors.RangeNotSatisfiable),
-        extra=_CONTENT,
+        extra=FILE_CONTENT,
     )
     async def get_artifact(caller: Caller, run_id: RunPath, artifact_id: ArtifactPath, request: Request) -> Answer:
         """Download one of them, or a part of it."""

@@ -1,5 +1,6 @@
 """The document of the API, and a page to read and try it, which needs no network beyond this server."""
 
+import asyncio
 from functools import cache
 from importlib.resources import files
 
@@ -56,10 +57,24 @@ def _read_asset(name: str) -> bytes:
 def add_docs_routes(api: Api) -> None:
     """Declare the operations. They are not part of the document themselves."""
 
+    # Made once, though anybody may ask for it as often as they like, and go away; and in a thread, because it takes a
+    # second, in which others have to be served.
+    document: list[asyncio.Future[bytes]] = []
+
+    def write_document() -> bytes:
+        return orjson.dumps(api.openapi())
+
     @api.operation("GET", "/openapi.json", tag=_TAG, hidden=True)
     async def get_document() -> Answer:
         """Answer the OpenAPI document."""
-        return Answer(200, orjson.dumps(api.openapi()))
+        if not document:
+            document.append(asyncio.get_running_loop().run_in_executor(None, write_document))
+        try:
+            return Answer(200, await asyncio.shield(document[0]))
+        except Exception:
+            # What went wrong once is tried again by whoever asks next.
+            document.clear()
+            raise
 
     @api.operation("GET", "/docs", tag=_TAG, hidden=True)
     async def get_page() -> Answer:

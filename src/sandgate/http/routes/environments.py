@@ -8,14 +8,15 @@ from starlette.requests import Request
 from sandgate.core import errors
 from sandgate.environments.base import Environments
 from sandgate.http.api import Api
+from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
 from sandgate.http.idempotency import keeper
 from sandgate.http.models.environments import EnvironmentAnswer, EnvironmentDeletedAnswer, EnvironmentsAnswer
 from sandgate.http.models.metrics import MetricsAnswer
 from sandgate.http.models.requests import CreateEnvironment, ListEnvironments, UpdateEnvironment
-from sandgate.http.operation import Audit
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import EnvironmentPath
+from sandgate.http.routes.life import add_life_routes
 
 _ENVIRONMENTS = "/api/v1/sandbox/environments"
 _ENVIRONMENT = f"{_ENVIRONMENTS}/{{environment_id}}"
@@ -26,6 +27,8 @@ def add_environment_routes(api: Api, environments: Environments) -> None:
     """Declare the operations."""
     _add_collection_routes(api, environments)
     _add_item_routes(api, environments)
+    add_life_routes(api, environments)
+    _add_changing_routes(api, environments)
 
 
 def _add_collection_routes(api: Api, environments: Environments) -> None:
@@ -40,10 +43,22 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
             errors.Forbidden,
             errors.UnknownTemplate,
             errors.TemplateUnavailable,
+            errors.SnapshotNotFound,
+            errors.SnapshotElsewhere,
+            errors.SnapshotUnfit,
+            errors.SnapshotUnreadable,
             errors.IsolationUnavailable,
             errors.LimitTooHigh,
+            errors.NetworkNotOffered,
+            errors.TooManyNetworkRules,
             errors.TooManyEnvironments,
+            errors.TooManyLiveTemplates,
             errors.MemoryQuotaExceeded,
+            errors.EnvironmentVariablesTooLarge,
+            errors.SecretUnreadable,
+            errors.VolumesUnavailable,
+            errors.VolumeElsewhere,
+            errors.VolumeNotFound,
             errors.ServiceDraining,
         ),
     )
@@ -64,6 +79,7 @@ def _add_collection_routes(api: Api, environments: Environments) -> None:
             statuses=query.statuses(),
             template=query.template,
             name=query.name,
+            metadata=query.labels(),
         )
         return EnvironmentsAnswer(
             environments=[EnvironmentAnswer.of(row) for row in page.items], next_cursor=next_cursor(page)
@@ -91,6 +107,8 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
         """What a live environment uses now, and has used at most, as the kernel counts it."""
         return MetricsAnswer.of(await environments.metrics(caller, environment_id))
 
+
+def _add_changing_routes(api: Api, environments: Environments) -> None:
     @api.operation(
         "PATCH",
         _ENVIRONMENT,
@@ -101,16 +119,20 @@ def _add_item_routes(api: Api, environments: Environments) -> None:
             errors.EnvironmentNotRunning,
             errors.EnvironmentElsewhere,
             errors.LauncherUnavailable,
+            errors.NetworkNotOffered,
+            errors.TooManyNetworkRules,
+            errors.NetworkUnavailable,
+            errors.PauseUnavailable,
         ),
     )
     async def update_environment(
         caller: Caller, environment_id: EnvironmentPath, body: UpdateEnvironment
     ) -> EnvironmentAnswer:
-        """Change name, metadata or lifetime. A new `timeout` is counted anew from now."""
-        row = await environments.update(
-            caller, environment_id, name=body.name, metadata=body.metadata, timeout_s=body.timeout
-        )
-        return EnvironmentAnswer.of(row)
+        """Change name, metadata, lifetime, network, or when it is paused.
+
+        A new `timeout` or `idle_timeout` is counted anew from now.
+        """
+        return EnvironmentAnswer.of(await environments.update(caller, environment_id, body.change()))
 
     @api.operation(
         "DELETE",

@@ -12,17 +12,17 @@ from sandgate.environments.base import Environments
 from sandgate.environments.following import parse_offsets
 from sandgate.environments.journal import Offsets
 from sandgate.http.api import Api
+from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field
 from sandgate.http.connection import while_connected
 from sandgate.http.exchange import exchange_of
 from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
+from sandgate.http.models.code import Execute
 from sandgate.http.models.environments import ExecutionAnswer, ExecutionsAnswer
 from sandgate.http.models.executions import EVENTS_EXAMPLE, FollowExecution, RenderedEvents
-from sandgate.http.models.requests import Execute
-from sandgate.http.operation import Audit
 from sandgate.http.pagination import PageQuery, next_cursor
-from sandgate.http.paths import EnvironmentPath, ExecutionPath
+from sandgate.http.paths import EnvironmentPath, ExecutionPath, parse_session_id
 from sandgate.http.streaming import LAST_EVENT_ID, LAST_EVENT_ID_PARAMETER, MEDIA_TYPE, EventStream, Streams
 
 _ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
@@ -47,17 +47,22 @@ def _add_execute(api: Api, environments: Environments, streams: Streams) -> None
         "POST",
         f"{_ENVIRONMENT}/execute",
         tag=_TAG,
-        audit=Audit.OFTEN,
+        audit=Audit.SUMMED,
         idempotent=True,
         errors=(
             errors.EnvironmentNotFound,
             errors.Forbidden,
             errors.EnvironmentNotRunning,
             errors.EnvironmentElsewhere,
+            errors.UnknownLanguage,
             errors.CodeTooLarge,
+            errors.SecretUnreadable,
             errors.ExecutionInputTooLarge,
             errors.TooManyExecutionFiles,
             errors.TooManyExecutions,
+            errors.SessionNotFound,
+            errors.SessionEnded,
+            errors.SessionBusy,
             errors.TooManyStreams,
             errors.ExecutionQuotaExceeded,
             errors.ServiceDraining,
@@ -73,9 +78,13 @@ def _add_execute(api: Api, environments: Environments, streams: Streams) -> None
         files: variables do not carry over, files do. Executions may run side by side. When the client goes away, the
         execution is cancelled, unless it has asked to `detach`. With `stream`, or `Accept: text/event-stream`, the
         answer is server-sent events: `started`, `stdout` and `stderr` as they are written, and `finished`.
+
+        With `session_id` the code is run by that session, after what waits there already: variables, imports and the
+        current folder stay, and `results` has what was shown (`result` events in a stream).
         """
         row = await environments.get(caller, environment_id)
-        asked = (caller, environment_id, body.code, body.timeout, body.around())
+        session_id = None if body.session_id is None else parse_session_id(body.session_id)
+        asked = (caller, environment_id, body.code, body.timeout, body.around(), body.language, session_id)
         if body.stream or _wants_events(request):
             _check_can_stream(request, streams, caller)
             events = await environments.stream_execution(*asked, detach=body.detach)

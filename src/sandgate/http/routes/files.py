@@ -12,14 +12,14 @@ from starlette.requests import Request
 from sandgate.core import errors
 from sandgate.core.errors import RangeNotSatisfiable
 from sandgate.core.files import show_path
-from sandgate.environments.base import Files
+from sandgate.environments.file_base import Files
 from sandgate.http.answer import Answer
 from sandgate.http.api import Api
+from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import stream_body
-from sandgate.http.documentation import REQUEST_ID_HEADER
 from sandgate.http.exchange import exchange_of
-from sandgate.http.file_answer import RANGE_PARAMETERS, answer_file
+from sandgate.http.file_answer import FILE_CONTENT, OCTETS_CONTENT, answer_file
 from sandgate.http.models.files import (
     DeleteFile,
     FileAnswer,
@@ -31,14 +31,14 @@ from sandgate.http.models.files import (
     TransferFile,
     WriteFile,
 )
-from sandgate.http.operation import Audit
+from sandgate.http.models.search import SearchAnswer, SearchFiles
 from sandgate.http.paths import EnvironmentPath
 
-_ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
-_FILE = f"{_ENVIRONMENT}/files/{{path:bytes}}"
-_TAG = "files"
+ENVIRONMENT = "/api/v1/sandbox/environments/{environment_id}"
+_FILE = f"{ENVIRONMENT}/files/{{path:bytes}}"
+TAG = "files"
 _MARK = b"/files/"
-_REFUSALS = (
+REFUSALS: tuple[type[errors.SandgateError], ...] = (
     errors.EnvironmentNotFound,
     errors.EnvironmentNotRunning,
     errors.EnvironmentElsewhere,
@@ -49,17 +49,10 @@ _REFUSALS = (
     errors.FilesUnavailable,
     errors.TooManyExecutions,
 )
-_CHANGES = (*_REFUSALS, errors.Forbidden, errors.DiskFull, errors.FileTooLarge)
-_OCTETS: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_CONTENT: dict[str, Any] = {
-    "parameters": RANGE_PARAMETERS,
-    "responses": {
-        "200": {"content": _OCTETS},
-        "206": {"description": "The part that was asked for.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
-        "304": {"description": "The file is the one that you have.", "content": _OCTETS, "headers": REQUEST_ID_HEADER},
-    },
-}
-_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": _OCTETS}}
+"""What whoever looks at files can meet."""
+CHANGES: tuple[type[errors.SandgateError], ...] = (*REFUSALS, errors.Forbidden, errors.DiskFull, errors.FileTooLarge)
+"""What whoever changes files can meet."""
+_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": OCTETS_CONTENT}}
 
 
 class _AnyPath(Convertor[str]):
@@ -86,6 +79,7 @@ def add_file_routes(api: Api, files: Files) -> None:
     _add_content_routes(api, files)
     _add_delete_route(api, files)
     _add_looking_routes(api, files)
+    _add_search_route(api, files)
     _add_changing_routes(api, files)
 
 
@@ -97,7 +91,7 @@ def _path_of(request: Request) -> str:
 
 def _add_content_routes(api: Api, files: Files) -> None:
     @api.operation(
-        "GET", _FILE, tag=_TAG, errors=(*_REFUSALS, errors.FileTooLarge, errors.RangeNotSatisfiable), extra=_CONTENT
+        "GET", _FILE, tag=TAG, errors=(*REFUSALS, errors.FileTooLarge, errors.RangeNotSatisfiable), extra=FILE_CONTENT
     )
     async def read_file(caller: Caller, environment_id: EnvironmentPath, path: PathPart, request: Request) -> Answer:  # noqa: ARG001 - see _path_of
         """Download a file, or a part of it."""
@@ -111,7 +105,7 @@ def _add_content_routes(api: Api, files: Files) -> None:
             raise
 
     @api.operation(
-        "PUT", _FILE, tag=_TAG, errors=(*_CHANGES, errors.UnsupportedMediaType, errors.InvalidRequest), extra=_BODY
+        "PUT", _FILE, tag=TAG, errors=(*CHANGES, errors.UnsupportedMediaType, errors.InvalidRequest), extra=_BODY
     )
     async def write_file(
         caller: Caller,
@@ -137,7 +131,7 @@ def _add_content_routes(api: Api, files: Files) -> None:
 
 
 def _add_delete_route(api: Api, files: Files) -> None:
-    @api.operation("DELETE", _FILE, tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    @api.operation("DELETE", _FILE, tag=TAG, audit=Audit.SUMMED, errors=CHANGES)
     async def delete_file(
         caller: Caller,
         environment_id: EnvironmentPath,
@@ -151,7 +145,7 @@ def _add_delete_route(api: Api, files: Files) -> None:
 
 
 def _add_looking_routes(api: Api, files: Files) -> None:
-    @api.operation("GET", f"{_ENVIRONMENT}/files", tag=_TAG, errors=_REFUSALS)
+    @api.operation("GET", f"{ENVIRONMENT}/files", tag=TAG, errors=REFUSALS)
     async def list_files(
         caller: Caller, environment_id: EnvironmentPath, query: Annotated[ListFiles, Query()]
     ) -> FilesAnswer:
@@ -159,7 +153,7 @@ def _add_looking_routes(api: Api, files: Files) -> None:
         folder = await files.list(caller, environment_id, query.path, after=query.after(), limit=query.limit)
         return FilesAnswer.of(folder)
 
-    @api.operation("GET", f"{_ENVIRONMENT}/stat", tag=_TAG, errors=_REFUSALS)
+    @api.operation("GET", f"{ENVIRONMENT}/stat", tag=TAG, errors=REFUSALS)
     async def look_at_file(
         caller: Caller, environment_id: EnvironmentPath, query: Annotated[LookAtFile, Query()]
     ) -> FileAnswer:
@@ -167,20 +161,29 @@ def _add_looking_routes(api: Api, files: Files) -> None:
         return FileAnswer.of(await files.look(caller, environment_id, query.path))
 
 
+def _add_search_route(api: Api, files: Files) -> None:
+    @api.operation("GET", f"{ENVIRONMENT}/search", tag=TAG, errors=(*REFUSALS, errors.PatternInvalid))
+    async def search_files(
+        caller: Caller, environment_id: EnvironmentPath, query: Annotated[SearchFiles, Query()]
+    ) -> SearchAnswer:
+        """Find files below a folder by name, or lines of them by content, in a bounded time. Links are not followed."""
+        return SearchAnswer.of(query.path, await files.search(caller, environment_id, query.wanted()))
+
+
 def _add_changing_routes(api: Api, files: Files) -> None:
-    @api.operation("POST", f"{_ENVIRONMENT}/folders", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    @api.operation("POST", f"{ENVIRONMENT}/folders", tag=TAG, audit=Audit.SUMMED, errors=CHANGES)
     async def make_folder(caller: Caller, environment_id: EnvironmentPath, body: MakeFolder) -> FileAnswer:
         """Make a folder and those on the way to it; one that is there is as good."""
         return FileAnswer.of(await files.make_folder(caller, environment_id, body.path))
 
-    @api.operation("POST", f"{_ENVIRONMENT}/move", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    @api.operation("POST", f"{ENVIRONMENT}/move", tag=TAG, audit=Audit.SUMMED, errors=CHANGES)
     async def move_file(caller: Caller, environment_id: EnvironmentPath, body: TransferFile) -> FileAnswer:
         """Move a file or a tree, or give it another name."""
         return FileAnswer.of(
             await files.transfer(caller, environment_id, "move", body.source, body.target, overwrite=body.overwrite)
         )
 
-    @api.operation("POST", f"{_ENVIRONMENT}/copy", tag=_TAG, audit=Audit.OFTEN, errors=_CHANGES)
+    @api.operation("POST", f"{ENVIRONMENT}/copy", tag=TAG, audit=Audit.SUMMED, errors=CHANGES)
     async def copy_file(caller: Caller, environment_id: EnvironmentPath, body: TransferFile) -> FileAnswer:
         """Copy a file or a tree; links are copied as links."""
         return FileAnswer.of(

@@ -23,8 +23,9 @@ from sandgate.http.models.runs import (
     ListRuns,
     RetryRun,
     RunsAnswer,
+    StepQuery,
 )
-from sandgate.http.models.workflows import Decide, RunAnswer, RunStatusAnswer
+from sandgate.http.models.workflows import Decide, RunAnswer, RunStatusAnswer, StepRunAnswer
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import RunPath, StepPath
 from sandgate.http.streaming import (
@@ -67,6 +68,13 @@ def _add_reading_routes(api: Api, workflows: Workflows) -> None:
     async def get_run(caller: Caller, run_id: RunPath) -> RunStatusAnswer:
         """Get one run and how far each of its steps is."""
         return RunStatusAnswer.of_view(await workflows.view(caller, run_id))
+
+    @api.operation("GET", f"{_RUN}/steps/{{step}}", tag=_TAG, errors=(errors.RunNotFound, errors.StepNotFound))
+    async def get_run_step(
+        caller: Caller, run_id: RunPath, step: StepPath, query: Annotated[StepQuery, Query()]
+    ) -> StepRunAnswer:
+        """Get one step of a run, or one of its items, with all of its output."""
+        return StepRunAnswer.of(await workflows.get_step(caller, run_id, step, query.item))
 
     @api.operation("GET", f"{_RUN}/history", tag=_TAG, errors=(errors.RunNotFound,))
     async def list_run_history(

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from sandgate.core import errors
 from sandgate.http.api import Api
+from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
 from sandgate.http.exchange import exchange_of
 from sandgate.http.idempotency import keeper
@@ -25,7 +26,6 @@ from sandgate.http.models.workflows import (
     WorkflowDeletedAnswer,
     WorkflowsAnswer,
 )
-from sandgate.http.operation import Audit
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import WorkflowPath, parse_run_id
 from sandgate.workflows.base import Workflows
@@ -52,7 +52,7 @@ def _add_collection_routes(api: Api, workflows: Workflows) -> None:
         tag=_TAG,
         status=201,
         idempotent=True,
-        errors=(errors.Forbidden, errors.InvalidDefinition),
+        errors=(errors.Forbidden, errors.InvalidDefinition, errors.TooManyWorkflows),
     )
     async def create_workflow(caller: Caller, body: Definition, request: Request) -> WorkflowAnswer:
         """Make a workflow. All that is wrong with a definition is in one answer."""

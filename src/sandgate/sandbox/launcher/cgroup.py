@@ -4,6 +4,7 @@ A *tree* is the folder of this server in each hierarchy that matters; a *group* 
 hybrid machine the controllers are used where they are, so that a group may live in both versions at once.
 """
 
+import ctypes
 import errno
 import os
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandgate.core.errors import MechanismFault
+from sandgate.sandbox.launcher import counting
+from sandgate.sandbox.launcher.counting import GroupUsage, read
+from sandgate.sandbox.launcher.freezer import Freezer, FreezerPlace
+from sandgate.sandbox.launcher.hierarchies import ACCOUNTING, Hierarchy, folders_in, remove_folder, write_file
 
-CONTROLLERS = ("memory", "cpu", "pids")
-# Counts processor time on version 1, where it may be mounted elsewhere, or not at all; version 2 counts by itself.
-_ACCOUNTING = "cpuacct"
 # A sandbox that has used up its share waits for the rest of the period; a short one keeps kills and answers quick.
 CPU_PERIOD_US = 10_000
 _MOST_ATTEMPTS = 5
+_IN_MODIFY = 2
+# Of a group, and of parts of it.
+_PROCESSES = ("cgroup.procs", "*/cgroup.procs")
 _TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
 _SOCKET_SHARE = 8
+_MOST_PERCENT_OF_MEMORY = 90
 _LEAST_SOCKET_BYTES = 16 * 1024 * 1024
 _TCP_MEMORY = Path("/proc/sys/net/ipv4/tcp_mem")
 
@@ -33,103 +39,6 @@ class GroupLimits:
     processes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class GroupUsage:
-    """What a group uses and has used, and how often the kernel had to kill in it.
-
-    None is what this kernel does not count.
-    """
-
-    memory_bytes: int
-    peak_memory_bytes: int
-    processes: int
-    peak_processes: int | None
-    cpu_us: int | None
-    out_of_memory_kills: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
-    """Where some controllers are mounted."""
-
-    version: int
-    mount: Path
-    controllers: frozenset[str]
-
-
-def _unescape(path: str) -> str:
-    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-
-
-def find_hierarchies(mountinfo: str) -> list[Hierarchy]:
-    """The hierarchies that hold ``CONTROLLERS``, from the text of ``/proc/self/mountinfo``.
-
-    Source: proc_pid_mountinfo(5). Raises ``MechanismFault`` that names the controllers that are nowhere.
-    """
-    found: list[Hierarchy] = []
-    missing = {*CONTROLLERS, _ACCOUNTING}
-    unified: list[Path] = []
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _source, options = [*right.split(" "), "", "", ""][:3]
-        mount = Path(_unescape(left.split(" ")[4])) if left.count(" ") >= 4 else Path()
-        if kind == "cgroup":
-            here = frozenset(options.split(",")) & missing
-            if here:
-                found.append(Hierarchy(1, mount, here))
-                missing -= here
-        elif kind == "cgroup2":
-            unified.append(mount)
-    for mount in unified:
-        controllers = _read(mount / "cgroup.controllers").split()
-        here = frozenset(controllers) & missing
-        if here:
-            found.append(Hierarchy(2, mount, here))
-            missing -= here
-    missing.discard(_ACCOUNTING)
-    if missing:
-        raise MechanismFault(
-            f"no control group hierarchy holds {', '.join(sorted(missing))}; mount them, "
-            "or give the container its own writable control groups"
-        )
-    return found
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
-
-
-def _read_number(path: Path) -> int:
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else 0
-
-
-def _read_field(path: Path, field: str) -> int:
-    for line in _read(path).splitlines():
-        name, _, value = line.partition(" ")
-        if name == field and value.strip().isdigit():
-            return int(value)
-    return 0
-
-
-def _find_number(path: Path) -> int | None:
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else None
-
-
-def _memory_usage(version: int, folder: Path) -> tuple[int, int, int]:
-    """Bytes now and at most, and the kernel's kills."""
-    if version == 2:
-        kills = _read_field(folder / "memory.events", "oom_kill")
-        return _read_number(folder / "memory.current"), _read_number(folder / "memory.peak"), kills
-    kills = _read_field(folder / "memory.oom_control", "oom_kill")
-    peak = _read_number(folder / "memory.max_usage_in_bytes")
-    return _read_number(folder / "memory.usage_in_bytes"), peak, kills
-
-
 def _is_taken(path: Path, value: str) -> bool:
     """Write a limit; False when it does not fit the others yet. Raises ``OSError``."""
     try:
@@ -141,18 +50,9 @@ def _is_taken(path: Path, value: str) -> bool:
     return True
 
 
-def _write(path: Path, value: str) -> None:
-    # One write call: the kernel takes a file of a control group in one piece.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _write_if_there(path: Path | str, value: str) -> None:
     try:
-        os.write(descriptor, value.encode())
-    finally:
-        os.close(descriptor)
-
-
-def _write_if_there(path: Path, value: str) -> None:
-    try:
-        _write(path, value)
+        write_file(path, value)
     except FileNotFoundError:
         return
 
@@ -160,7 +60,7 @@ def _write_if_there(path: Path, value: str) -> None:
 def _settings(version: int, controller: str, limits: GroupLimits) -> Mapping[str, str]:
     """Files of a group and what to write to each, in order."""
     memory, millis, processes = limits.memory_bytes, limits.cpu_millis, limits.processes
-    if controller == _ACCOUNTING:
+    if controller == ACCOUNTING:
         return {}
     if controller == "pids":
         return {"pids.max": "max" if processes is None else str(processes)}
@@ -197,10 +97,17 @@ def _share(version: int, millis: int | None) -> Mapping[str, str]:
 
 
 class Group:
-    """One folder in each hierarchy."""
+    """One folder in each hierarchy, and perhaps one where it is frozen. ``freezer`` is where, under which name."""
 
-    def __init__(self, hierarchies: Sequence[tuple[Hierarchy, Path]]) -> None:
+    def __init__(
+        self, hierarchies: Sequence[tuple[Hierarchy, Path]], freezer: tuple[Freezer, str] | None = None
+    ) -> None:
         self._places = tuple(hierarchies)
+        self.frost = (
+            None
+            if freezer is None
+            else freezer[0].frost(freezer[1], self.pids, [folder for _hierarchy, folder in self._places])
+        )
 
     def make(self, limits: GroupLimits) -> None:
         """Make the folders and set the limits. Raises ``OSError`` with nothing left behind."""
@@ -209,51 +116,67 @@ class Group:
                 folder.mkdir(exist_ok=True)
                 for controller in hierarchy.controllers:
                     for name, value in _settings(hierarchy.version, controller, limits).items():
-                        _write_if_there(folder / name, value)
+                        # A text costs a tenth of a path, and a dozen of them are needed for each sandbox.
+                        _write_if_there(f"{folder}/{name}", value)
         except OSError:
             self.remove()
             raise
 
-    def attach(self, pid: int) -> None:
-        """Move a process into the group."""
-        for _hierarchy, folder in self._places:
-            _write(folder / "cgroup.procs", str(pid))
+    def attach(self, pid: int, part: str = "") -> None:
+        """Move a process into the group, or into a part of it."""
+        for hierarchy, folder in self._places:
+            counted = f"{folder}/{part}" if part and counting.counts_time(hierarchy) else folder
+            write_file(f"{counted}/cgroup.procs", str(pid))
 
     def watch_memory(self, threshold_bytes: int) -> int | None:
-        """A descriptor that can be read when the group's memory has crossed a threshold, either way.
+        """A descriptor that can be read when the group's memory has crossed a threshold; what is in it says nothing.
 
         None where the kernel has none to give: then :meth:`usage` has to be looked at. On version 2 the kernel slows
-        down what goes beyond it. Source: cgroup-v1/memory, "Memory thresholds"; cgroup-v2, ``memory.high``.
+        down what goes beyond it. Source: cgroup-v1/memory, "Memory thresholds"; cgroup-v2, ``memory.high`` and
+        ``memory.events``.
         """
         for hierarchy, folder in self._places:
             if "memory" not in hierarchy.controllers:
                 continue
             if hierarchy.version == 2:
                 _write_if_there(folder / "memory.high", str(threshold_bytes))
-                return None
+                return watch_changes(folder / "memory.events")
             return _watch_threshold(folder, threshold_bytes)
         return None
 
-    def pids(self) -> set[int]:
-        """Every process in the group now."""
-        return {int(pid) for _h, folder in self._places for pid in _read(folder / "cgroup.procs").split()}
+    def pids(self, part: str = "") -> set[int]:
+        """Every process in the group now, or in a part of it."""
+        names = (f"{part}/cgroup.procs",) if part else _PROCESSES
+        files = (file for _h, folder in self._places for name in names for file in folder.glob(name))
+        return {int(pid) for file in files for pid in read(file).split()}
 
     def usage(self) -> GroupUsage:
         """What the group uses now; zeros where nothing can be read."""
-        memory = peak = processes = kills = 0
-        peak_processes = cpu_us = None
+        return counting.count(self._places)
+
+    def count_file_cache(self) -> int:
+        """See :func:`counting.count_file_cache`."""
+        return counting.count_file_cache(self._places)
+
+    def open_counters(self) -> list[int]:
+        """Its processor time, and the most memory that it has had, as far as the kernel counts them; to be read."""
+        found = counting.open_time(self._places), counting.open_peak(self._places)
+        # The second is of no use without the first.
+        return [each for each in found if each is not None] if found[0] is not None else []
+
+    def make_part(self, name: str) -> None:
+        """Count the time of some of its processes apart; its limits are for all. Raises ``OSError``."""
         for hierarchy, folder in self._places:
-            if "pids" in hierarchy.controllers:
-                processes = _read_number(folder / "pids.current")
-                # Since Linux 6.11.
-                peak_processes = _find_number(folder / "pids.peak")
-            if hierarchy.version == 2 and "cpu" in hierarchy.controllers:
-                cpu_us = _read_field(folder / "cpu.stat", "usage_usec")
-            if _ACCOUNTING in hierarchy.controllers:
-                cpu_us = _read_number(folder / "cpuacct.usage") // 1000
-            if "memory" in hierarchy.controllers:
-                memory, peak, kills = _memory_usage(hierarchy.version, folder)
-        return GroupUsage(memory, peak, processes, peak_processes, cpu_us, kills)
+            if counting.counts_time(hierarchy):
+                (folder / name).mkdir()
+
+    def open_time(self, part: str) -> int | None:
+        """The processor time of a part, to be read."""
+        return counting.open_time(self._places, part)
+
+    def remove_part(self, name: str) -> bool:
+        """Remove a part; False when the kernel has not let go of it yet. Its time stays the group's."""
+        return all(remove_folder(folder / name) for _hierarchy, folder in self._places)
 
     def change(self, limits: GroupLimits) -> None:
         """Set other limits of a group that is there. Raises ``OSError``; then some are set and some are not."""
@@ -269,24 +192,36 @@ class Group:
 
     def remove(self) -> bool:
         """Remove the folders; False when the kernel has not let go of one yet: ask again."""
-        gone = True
+        gone = self.frost is None or self.frost.remove()
         for _hierarchy, folder in self._places:
-            try:
-                folder.rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
+            if not remove_folder(folder):
                 gone = False
+                # Perhaps because of parts.
+                for part in folders_in(folder):
+                    remove_folder(part)
         return gone
+
+
+def watch_changes(file: Path) -> int | None:
+    """A descriptor that can be read when the kernel has told of a change of a file; None where it tells of none.
+
+    Source: inotify(7); include/uapi/linux/inotify.h.
+    """
+    library = ctypes.CDLL(None)
+    descriptor: int = library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    if descriptor < 0:
+        return None
+    if library.inotify_add_watch(descriptor, os.fsencode(file), _IN_MODIFY) < 0:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _watch_threshold(folder: Path, threshold_bytes: int) -> int | None:
     event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
         with open(folder / "memory.usage_in_bytes") as usage:
-            _write(folder / "cgroup.event_control", f"{event} {usage.fileno()} {threshold_bytes}")
+            write_file(folder / "cgroup.event_control", f"{event} {usage.fileno()} {threshold_bytes}")
     except OSError:
         os.close(event)
         return None
@@ -296,8 +231,9 @@ def _watch_threshold(folder: Path, threshold_bytes: int) -> int | None:
 class Tree:
     """This server's folder in each hierarchy."""
 
-    def __init__(self, hierarchies: Sequence[Hierarchy], name: str) -> None:
+    def __init__(self, hierarchies: Sequence[Hierarchy], name: str, freezers: Sequence[FreezerPlace] = ()) -> None:
         self._roots = tuple((hierarchy, hierarchy.mount / name) for hierarchy in hierarchies)
+        self.freezer = Freezer(freezers, name)
 
     def make(self) -> None:
         """Make the folders and hand the controllers down. Raises ``MechanismFault``."""
@@ -310,22 +246,22 @@ class Tree:
                     _hand_down(hierarchy, folder)
                 elif "memory" in hierarchy.controllers:
                     _bound_sockets(folder)
+                _bound_all(hierarchy, folder)
             except OSError as error:
                 raise MechanismFault(f"cannot make the control group {folder}: {error.strerror}") from error
+        self.freezer.make()
 
     def group(self, name: str) -> Group:
         """The group of this name, made or not."""
-        return Group([(hierarchy, folder / name) for hierarchy, folder in self._roots])
+        return Group([(hierarchy, folder / name) for hierarchy, folder in self._roots], (self.freezer, name))
 
     def names(self) -> set[str]:
         """The groups that there are, of this start of the launcher or of one before."""
-        return {
-            child.name for _h, folder in self._roots if folder.is_dir() for child in folder.iterdir() if child.is_dir()
-        }
+        return {child.name for _h, folder in self._roots for child in folders_in(folder)} | self.freezer.names()
 
     def remove(self) -> bool:
         """Remove the folders, which must hold no groups any more."""
-        return Group(self._roots).remove()
+        return self.freezer.remove() & Group(self._roots).remove()
 
 
 def _bound_sockets(folder: Path) -> None:
@@ -334,21 +270,34 @@ def _bound_sockets(folder: Path) -> None:
     A limit that stays also keeps the kernel from patching its code each time that the first group is made.
     Source: ip-sysctl, "tcp_mem", three numbers of pages.
     """
-    pages = _read(_TCP_MEMORY).split()
+    pages = read(_TCP_MEMORY).split()
     if len(pages) == 3:
         _write_if_there(folder / _TCP_LIMIT, str(int(pages[1]) // 2 * os.sysconf("SC_PAGE_SIZE")))
+
+
+def _bound_all(hierarchy: Hierarchy, folder: Path) -> None:
+    """Leave the machine a part of its memory and of its numbers of processes, whatever all sandboxes do together.
+
+    Each has limits of its own, but there may be more of them than the machine can hold at their limits.
+    """
+    if "memory" in hierarchy.controllers:
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _MOST_PERCENT_OF_MEMORY // 100
+        _write_if_there(folder / ("memory.max" if hierarchy.version == 2 else "memory.limit_in_bytes"), str(most))
+    numbers = [read(Path("/proc/sys/kernel", name)).strip() for name in ("pid_max", "threads-max")]
+    if "pids" in hierarchy.controllers and all(numbers):
+        _write_if_there(folder / "pids.max", str(min(map(int, numbers)) // 2))
 
 
 def _hand_down(hierarchy: Hierarchy, folder: Path) -> None:
     """Let the groups below a folder of version 2 use the controllers."""
     control = folder / "cgroup.subtree_control"
-    lacking = hierarchy.controllers - set(_read(control).split())
+    lacking = hierarchy.controllers - set(read(control).split())
     if not lacking:
         return
     wanted = " ".join(f"+{name}" for name in sorted(lacking))
     for attempts_left in reversed(range(_MOST_ATTEMPTS)):
         try:
-            _write(control, wanted)
+            write_file(control, wanted)
         except OSError as error:
             # In a container the root of the hierarchy holds processes, and such a folder hands nothing down. What they
             # start while they are moved is in the folder again.
@@ -363,8 +312,8 @@ def _empty_into_leaf(folder: Path) -> None:
     """Move the processes of a folder into one below it. Source: cgroup-v2, "No Internal Process Constraint"."""
     leaf = folder / "sandgate-rest"
     leaf.mkdir(exist_ok=True)
-    for pid in _read(folder / "cgroup.procs").split():
+    for pid in read(folder / "cgroup.procs").split():
         try:
-            _write(leaf / "cgroup.procs", pid)
+            write_file(leaf / "cgroup.procs", pid)
         except ProcessLookupError:
             continue

@@ -16,8 +16,8 @@ from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.address import connect
 
 _READS_AT_ONCE = 64
-# What was kept of an execution.
-_MOST_DESCRIPTORS = 4
+# A new sandbox: its control socket, two counters, the ends of a child.
+_MOST_DESCRIPTORS = 6
 
 
 def _close_all(ends: Sequence[int]) -> None:
@@ -25,12 +25,37 @@ def _close_all(ends: Sequence[int]) -> None:
         os.close(end)
 
 
-class Answer:
-    """The parts of an answer; the descriptors belong to whoever asked."""
+class Reply:
+    """The parts of an answer, and what came with each; the descriptors belong to whoever asked."""
 
     def __init__(self) -> None:
         self.parts: list[Mapping[str, Any]] = []
-        self.descriptors: list[int] = []
+        self.received: list[list[int]] = []
+
+    def add(self, part: Mapping[str, Any], received: list[int]) -> None:
+        """One more part."""
+        self.parts.append(part)
+        self.received.append(received)
+
+    def take_sandbox(self) -> tuple[socket.socket, list[int], list[int]]:
+        """A control socket, counters, and what comes behind them; all of it the caller's.
+
+        Raises ``SandboxFailed`` when this process had no room for them.
+        """
+        if not self.received[0]:
+            raise SandboxFailed(
+                "The gateway has no descriptors left for a sandbox; raise its limit of open files, or let it hold less",
+                {"reason": "the gateway has no descriptors left"},
+            )
+        (control, *others), self.received[0] = self.received[0], []
+        counters = self.parts[0]["counters"]
+        return socket.socket(fileno=control), others[:counters], others[counters:]
+
+    def close(self) -> None:
+        """Let go of what nobody has taken."""
+        for received in self.received:
+            _close_all(received)
+            received.clear()
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -56,7 +81,7 @@ class LauncherClient:
         self._on_memory = on_memory
         self._on_lost = on_lost
         self._numbers = itertools.count(1)
-        self._pending: dict[int, tuple[Answer, asyncio.Future[Answer]]] = {}
+        self._pending: dict[int, tuple[Reply, asyncio.Future[Reply]]] = {}
         self._socket: socket.socket | None = None
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
 
@@ -68,26 +93,37 @@ class LauncherClient:
             raise LauncherUnavailable(f"The launcher does not answer at {path}: {error.strerror}") from error
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._on_readable)
 
-    async def request(self, verb: str, *, limit_s: float, **fields: Any) -> Answer:
-        """Ask and wait for the answer.
+    async def request(self, verb: str, *, limit_s: float, **fields: Any) -> Reply:
+        """Ask and wait for the answer; see :meth:`request_with`."""
+        return await self.request_with((), verb, limit_s=limit_s, **fields)
+
+    async def request_with(self, ends: Sequence[int], verb: str, *, limit_s: float, **fields: Any) -> Reply:
+        """Ask, with copies of descriptors, and wait for the answer.
 
         Raises ``LauncherUnavailable`` when it is gone or silent for ``limit_s``, ``SandboxFailed`` when it refuses.
         """
         if self._socket is None:
             raise LauncherUnavailable("The launcher is not connected; it is being started again.")
         number = next(self._numbers)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending[number] = (Answer(), future)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        answer = Reply()
+        self._pending[number] = (answer, future)
+        claimed = False
         try:
-            self._unsent.append((protocol.pack({"verb": verb, "number": number, **fields}), []))
-            self._send()
+            if not self._send_later(protocol.pack({"verb": verb, "number": number, **fields}), ends):
+                raise LauncherUnavailable("The gateway has no descriptors left for a request; raise its limit of files")
             async with asyncio.timeout(limit_s):
-                return await future
+                await future
         except TimeoutError:
             raise LauncherUnavailable(f"The launcher did not answer {verb} within {limit_s:.0f} seconds.") from None
+        else:
+            claimed = True
+            return answer
         finally:
             self._pending.pop(number, None)
-            self._close_unclaimed(future)
+            if not claimed:
+                # It failed, or its caller is gone, with some of it here already: nobody else closes that.
+                answer.close()
 
     def notify(self, verb: str, ends: Sequence[int], **fields: Any) -> None:
         """Tell something that has no answer, with copies of descriptors.
@@ -111,16 +147,17 @@ class LauncherClient:
             self._lose()
         return True
 
-    def _send_later(self, message: bytes, ends: Sequence[int]) -> None:
-        """With copies, because the originals may be closed before its turn comes."""
+    def _send_later(self, message: bytes, ends: Sequence[int]) -> bool:
+        """With copies, because the originals may be closed before its turn comes; False without room for them."""
         copies: list[int] = []
         try:
             copies.extend(os.dup(end) for end in ends)
         except OSError:
             _close_all(copies)
-        else:
-            self._unsent.append((message, copies))
-            self._send()
+            return False
+        self._unsent.append((message, copies))
+        self._send()
+        return True
 
     def _send(self) -> None:
         """Send what waits, as far as the launcher takes it, and go on when it takes more."""
@@ -137,12 +174,6 @@ class LauncherClient:
             self._lose()
         else:
             loop.remove_writer(self._socket.fileno())
-
-    def _close_unclaimed(self, future: asyncio.Future[Answer]) -> None:
-        """An answer that came while its caller was being cancelled has nobody to close its descriptors."""
-        task = asyncio.current_task()
-        if future.done() and not future.cancelled() and not future.exception() and task and task.cancelling():
-            _close_all(future.result().descriptors)
 
     def _on_readable(self) -> None:
         for _read in range(_READS_AT_ONCE):
@@ -170,8 +201,7 @@ class LauncherClient:
         if answer is None or future is None or future.done():
             _close_all(received)
             return
-        answer.parts.append(message)
-        answer.descriptors.extend(received)
+        answer.add(message, received)
         if not message["ok"]:
             future.set_exception(
                 SandboxFailed(f"The launcher refused: {message['error']}", {"reason": message["error"]})

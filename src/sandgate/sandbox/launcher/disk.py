@@ -3,12 +3,10 @@
 No path of the sandbox's is followed: ``/proc/PID/root`` is the kernel's own link, and the rest goes by descriptor.
 """
 
-import errno
 import os
-import signal
 from dataclasses import dataclass
 
-from sandgate_agent import calls
+from sandgate.sandbox.launcher import processes, system_calls
 
 # The same for every processor. Source: include/uapi/asm-generic/unistd.h and include/uapi/linux/mount.h
 _FSCONFIG, _FSPICK = 431, 433
@@ -29,7 +27,7 @@ def open_root(pid: int, pidfd: int) -> int:
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
     try:
         # It still lives, so that the number was not another's.
-        signal.pidfd_send_signal(pidfd, 0)
+        processes.check_lives(pidfd)
     except OSError:
         os.close(root)
         raise
@@ -44,18 +42,11 @@ def usage(root: int) -> DiskUsage:
 
 def resize(root: int, disk_bytes: int) -> None:
     """Give the disk another size. Raises ``OSError``, also where the kernel is older than 5.2."""
-    context = _call(_FSPICK, root, b"", _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
+    context = system_calls.make(_FSPICK, root, b"", _FSPICK_CLOEXEC | _FSPICK_EMPTY_PATH)
     try:
-        _call(_FSCONFIG, context, _SET_STRING, b"size", str(disk_bytes).encode(), 0)
-        _call(_FSCONFIG, context, _RECONFIGURE, None, None, 0)
+        system_calls.make(_FSCONFIG, context, _SET_STRING, b"size", str(disk_bytes).encode(), 0)
+        system_calls.make(_FSCONFIG, context, _RECONFIGURE, None, None, 0)
+    except OSError as error:
+        raise OSError(error.errno, f"the disk cannot be changed: {error.strerror}") from error
     finally:
         os.close(context)
-
-
-def _call(number: int, *arguments: int | bytes | None) -> int:
-    made = calls.prepare("syscall", number, *arguments)
-    result = made()
-    if result < 0:
-        error = calls.failure(made)
-        raise OSError(error.errno or errno.EINVAL, f"the disk cannot be changed: {error.strerror}")
-    return result

@@ -4,6 +4,7 @@ The mounts are made here by root, outside every user namespace that a sandbox wi
 each of them: nothing inside can undo them.
 """
 
+import errno
 import os
 import resource
 import shutil
@@ -14,11 +15,15 @@ from pathlib import Path
 
 import sandgate_agent
 from sandgate.sandbox import apparmor
-from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
-from sandgate_agent import calls, system
+from sandgate.sandbox.launcher.config import LAYER, UNDER, LauncherConfig, TemplateConfig
+from sandgate.sandbox.launcher.root_folder import open_shown
+from sandgate.sandbox.seccomp import build_zygote_filter
+from sandgate_agent import calls, system, wire
 
 CHANNEL_FD = 3
 AGENT_FOLDER = "/sandgate"
+# Where an environment is built, before it becomes the root.
+ROOT = "/env"
 # Source: include/uapi/asm-generic/resource.h
 _RLIMIT_SIGPENDING, _RLIMIT_MSGQUEUE = 11, 12
 _SAFE = system.MS_NOSUID | system.MS_NODEV
@@ -51,12 +56,65 @@ def top_level() -> tuple[dict[str, str], list[str]]:
     return links, folders
 
 
+def links(template: TemplateConfig) -> dict[str, str]:
+    """The links in the root that every sandbox of a template sees, by path, and where they lead."""
+    return top_level()[0] if template.root is None else dict(template.root.links)
+
+
 def lowers(template: TemplateConfig) -> list[str]:
     """The folders that every sandbox of a template sees read-only, outermost first."""
+    if template.root is not None:
+        return [*template.root.shown, *(place for place, layer in _layers(template) if layer)]
     folders = ["/usr", "/etc", *top_level()[1]]
     if not Path(template.prefix).is_relative_to("/usr"):
         folders.append(template.prefix)
-    return folders
+    return [*folders, *(place for place, layer in _layers(template) if layer)]
+
+
+def _layers(template: TemplateConfig) -> tuple[tuple[str, str], ...]:
+    """Where its layers are seen, and their names."""
+    return (LAYER, template.layer), (UNDER, template.under)
+
+
+def lay_out_lowers(layers_folder: Path | None, template: TemplateConfig, root: Path) -> None:
+    """Show, below ``root``, what every sandbox of a template sees read-only, and its links. Raises ``OSError``."""
+    if template.root is not None:
+        with open_shown(layers_folder, template.root) as shown:
+            for source, path in shown:
+                bind_read_only(source, root / path.lstrip("/"))
+    else:
+        write_etc(root / "etc")
+        for source in ["/usr", *top_level()[1]]:
+            bind_read_only(source, root / source.lstrip("/"))
+        if template.prefix in lowers(template):
+            bind_read_only(template.prefix, root / template.prefix.lstrip("/"))
+    bind_layers(layers_folder, template, root)
+    for link, target in links(template).items():
+        (root / link.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+        (root / link.lstrip("/")).symlink_to(target)
+
+
+def bind_layers(layers_folder: Path | None, template: TemplateConfig, root: Path) -> None:
+    """Show what was built for a template. Raises ``OSError``."""
+    for place, name in _layers(template):
+        if name:
+            _bind_layer(layers_folder, name, root / place.lstrip("/"))
+
+
+def _bind_layer(layers_folder: Path | None, name: str, target: Path) -> None:
+    """The folder is another user's: no link on the way to it is followed."""
+    if layers_folder is None:
+        raise FileNotFoundError(errno.ENOENT, "there are no built templates", name)
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    layers = os.open(layers_folder, flags)
+    try:
+        layer = os.open(name, flags, dir_fd=layers)
+    finally:
+        os.close(layers)
+    try:
+        bind_read_only(f"/proc/self/fd/{layer}", target)
+    finally:
+        os.close(layer)
 
 
 def bind_read_only(source: str, target: Path) -> None:
@@ -106,20 +164,18 @@ def copy_agent(target: Path) -> None:
         shutil.copyfile(file, target / file.name)
 
 
-def _build(jail: Path, template: TemplateConfig) -> None:
+def _build(config: LauncherConfig, template: TemplateConfig) -> None:
     """Lay out the tree and make it the root."""
+    jail = config.run_folder / "jail"
     system.mount("", "/", "", system.MS_REC | system.MS_PRIVATE)
     system.mount("jail", str(jail), "tmpfs", _SAFE, "size=32m,mode=755")
-    links, folders = top_level()
-    for folder in ("env", "empty", "proc"):
+    for folder in (ROOT.lstrip("/"), "empty", "proc"):
         (jail / folder).mkdir()
-    for link, target in links.items():
-        (jail / link.lstrip("/")).symlink_to(target)
-    write_etc(jail / "etc")
-    for source in ["/usr", *folders]:
-        bind_read_only(source, jail / source.lstrip("/"))
-    if template.prefix in lowers(template):
-        bind_read_only(template.prefix, jail / template.prefix.lstrip("/"))
+    lay_out_lowers(config.layers_folder, template, jail)
+    if template.is_built:
+        # Some modules want a place for files when they are imported; environments have one of their own.
+        (jail / "tmp").mkdir()
+        (jail / "tmp").chmod(0o1777)
     make_devices(jail / "dev")
     copy_agent(jail / AGENT_FOLDER.lstrip("/") / "sandgate_agent")
     system.mount("proc", str(jail / "proc"), "proc", _SAFE | system.MS_NOEXEC)
@@ -129,6 +185,9 @@ def _build(jail: Path, template: TemplateConfig) -> None:
 def environ(template: TemplateConfig) -> dict[str, str]:
     """Everything that user code finds in its environment variables."""
     places = [f"{template.prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
+    built = {"VIRTUAL_ENV": LAYER, **dict(template.env)} if template.is_built else {}
+    if template.is_built:
+        places.insert(0, f"{LAYER}/bin")
     return {
         "HOME": "/home/user",
         "LANG": "C.UTF-8",
@@ -136,12 +195,22 @@ def environ(template: TemplateConfig) -> dict[str, str]:
         "PATH": ":".join(dict.fromkeys(places)),
         "PWD": "/workspace",
         "USER": "user",
+        **built,
     }
+
+
+def check_version(template: TemplateConfig) -> str:
+    """Code with which an interpreter that nobody has looked at says that it is too old, or lacks something."""
+    if template.root is None:
+        return ""
+    lacks = "sys.exit('its python3 is Python %d.%d; 3.8 is the oldest that is of use' % sys.version_info[:2])"
+    return f"sys.version_info < (3, 8) and {lacks}; import ctypes; "
 
 
 def _arguments(template: TemplateConfig, agent: str) -> list[str]:
     start = (
-        f"import sys; sys.path.insert(0, {agent!r}); from sandgate_agent import heap; heap.begin_fresh_pages(); "
+        f"import sys; {check_version(template)}sys.path.insert(0, {agent!r}); "
+        "from sandgate_agent import heap; heap.begin_fresh_pages(); "
         f"from sandgate_agent import zygote; zygote.main({CHANNEL_FD})"
     )
     return [template.interpreter, "-u", "-c", start]
@@ -176,7 +245,13 @@ def _start_standard(config: LauncherConfig, template: TemplateConfig, host_id: i
     if apparmor.is_restricted():
         apparmor.enter_at_exec()
     _lift_shared_limits()
-    _build(config.run_folder / "jail", template)
+    if template.is_built:
+        # Built before the tree changes, in which the library may not be found.
+        confine = system.Filter(build_zygote_filter())
+    _build(config, template)
+    if template.is_built:
+        # As root, so that it needs no no_new_privs, with which a profile could not be entered at exec.
+        calls.run((confine.install,))
     os.setgroups([])
     os.setresgid(host_id, host_id, host_id)
     os.setresuid(host_id, host_id, host_id)
@@ -203,7 +278,8 @@ def start_zygote(
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
             # An ignored signal stays ignored in every program that is started from here.
             signal.signal(number, signal.SIG_DFL)
-        os.read(ready, 1)
+        if os.read(ready, 1) != wire.GO:
+            os._exit(1)
         _settle_descriptors(channel, log)
         if config.standard:
             _start_standard(config, template, host_id)
@@ -221,5 +297,8 @@ def setup_message(config: LauncherConfig, template: TemplateConfig) -> dict[str,
         "agent": agent,
         "standard": config.standard,
         "lowers": lowers(template),
-        "links": top_level()[0],
+        "links": links(template),
+        "folder": template.begins_in,
+        "bare": [] if template.root is None else list(template.root.bare),
+        "open": [LAYER] if template.is_open else [],
     }

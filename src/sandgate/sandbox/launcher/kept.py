@@ -3,11 +3,14 @@
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sandgate.sandbox.launcher.allowance import Allowance
+from sandgate.sandbox.launcher.log import log
 from sandgate.sandbox.launcher.protocol import Keep
 from sandgate.sandbox.launcher.reactor import Reactor, Timer
 from sandgate_agent import wire
@@ -17,6 +20,10 @@ _ENDS = (3, 4)
 MOST_ENDS = max(_ENDS)
 # Of one sandbox.
 _MOST_KEPT = 256
+# Of those that were killed, whose files the next gateway removes.
+_MOST_KILLED = 64
+# A launcher that comes back so late stood still itself, and how long it then listens before it judges.
+_LATE_S, _HEARING_S = 1.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +57,21 @@ class Kept:
 class KeptExecutions:
     """Those of one sandbox, by their tags."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
         self._kept: dict[str, Kept] = {}
+        self._killed: deque[str] = deque(maxlen=_MOST_KILLED)
 
     def add(self, keep: Keep, descriptors: Sequence[int]) -> bool:
         """Keep one; False when that is not possible, and then the descriptors are still the caller's."""
         if len(descriptors) not in _ENDS or len(self._kept) >= _MOST_KEPT:
             return False
         self.let_go(keep.tag)
+        try:
+            self._allowance.take(len(descriptors))
+        except OSError as error:
+            log(f"what runs as {keep.tag} ends with its gateway: {error.strerror}")
+            return False
         self._kept[keep.tag] = Kept(keep, time.monotonic(), descriptors)
         return True
 
@@ -65,28 +79,34 @@ class KeptExecutions:
         """Nobody will take it up any more. One that is not kept is no error."""
         kept = self._kept.pop(tag, None)
         if kept is not None:
-            kept.close()
+            self._close(kept)
 
-    def answers(self, control: int) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
-        """What the next gateway is told, message by message, with descriptors; ``control`` is of the first slot."""
+    def _close(self, kept: Kept) -> None:
+        kept.close()
+        self._allowance.give_back(len(kept.descriptors))
+
+    def answers(self, own: list[int]) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
+        """What the next gateway is told, message by message, with descriptors; ``own`` are of the sandbox itself."""
         left = len(self._kept)
-        yield {"more": left > 0}, [control]
+        yield {"more": left > 0, "killed": list(self._killed)}, own
+        self._killed.clear()
         for kept in self._kept.values():
             left -= 1
-            yield {"kept": kept.facts(), "ends": len(kept.descriptors), "more": left > 0}, list(kept.descriptors)
+            yield {"kept": kept.facts(), "more": left > 0}, list(kept.descriptors)
 
     def kill(self, control: int) -> Sequence[str]:
-        """End them all, and answer their tags; ``control`` is of the first slot."""
-        tags = list(self._kept)
-        for kept in self._kept.values():
-            kept.kill(control)
-        self.close()
+        """End those that have to be held, and answer their tags; ``control`` is of the first slot."""
+        tags = [tag for tag, kept in self._kept.items() if kept.keep.lifetime_s]
+        for tag in tags:
+            self._kept[tag].kill(control)
+            self.let_go(tag)
+            self._killed.append(tag)
         return tags
 
     def close(self) -> None:
         """Let go of all."""
         for kept in self._kept.values():
-            kept.close()
+            self._close(kept)
         self._kept.clear()
 
 
@@ -109,8 +129,12 @@ class Patience:
             self._timer = self._reactor.call_at(self._until, self._look)
 
     def _look(self) -> None:
-        self._timer = None
-        if time.monotonic() < self._until:
+        timer, self._timer = self._timer, None
+        now = time.monotonic()
+        if timer is not None and now - timer.moment > _LATE_S:
+            # Who stood still hears first what the gateway has said meanwhile.
+            self._until = max(self._until, now + _HEARING_S)
+        if now < self._until:
             # It was put off meanwhile, which happens too often to move the timer each time.
             self._timer = self._reactor.call_at(self._until, self._look)
         else:

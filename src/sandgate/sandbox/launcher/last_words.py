@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from sandgate.sandbox import descriptors
 from sandgate.sandbox.launcher import protocol
+from sandgate.sandbox.launcher.fields import ProtocolError
 from sandgate.sandbox.launcher.kept import MOST_ENDS
 
 # More than a socket holds.
@@ -36,7 +37,7 @@ def last_words(connection: socket.socket) -> Iterator[tuple[int, protocol.Reques
             return
         if not data:
             return
-        with suppress(protocol.ProtocolError):
+        with suppress(ProtocolError):
             number, request = protocol.parse_request(data)
             if isinstance(request, protocol.Keep | protocol.LetGo):
                 yield number, request, received

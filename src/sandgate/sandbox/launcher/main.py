@@ -5,7 +5,8 @@ import sys
 
 from sandgate.core.errors import MechanismFault
 from sandgate.sandbox.launcher.config import LauncherConfig
-from sandgate.sandbox.launcher.server import Launcher, log
+from sandgate.sandbox.launcher.log import log
+from sandgate.sandbox.launcher.server import Launcher
 from sandgate_agent import system
 
 
@@ -13,7 +14,7 @@ def main() -> int:
     """Read the configuration from standard input and serve."""
     config = LauncherConfig.from_json(sys.stdin.read())
     system.set_process_name("sg-launcher")
-    # Each sandbox costs three descriptors, and three for what is kept of it; what runs inside has limits of its own.
+    # Each sandbox costs two descriptors, and three for what is kept of it; what runs inside has limits of its own.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     launcher = Launcher(config)

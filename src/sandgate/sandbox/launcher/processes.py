@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 
 
@@ -27,10 +28,34 @@ def parent_of(pid: int) -> int:
         return int(stat.read().rpartition(b")")[2].split()[1])
 
 
+def map_ids(pid: int, host_ids: Mapping[int, int]) -> None:
+    """Give a process's user namespace its users and groups, each id inside with the one outside. Raises ``OSError``."""
+    mapping = "".join(f"{inside} {outside} 1\n" for inside, outside in host_ids.items()).encode()
+    for name in ("uid_map", "gid_map"):
+        # In one write: the kernel takes no second one.
+        descriptor = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, mapping)
+        finally:
+            os.close(descriptor)
+
+
 def kill(pidfd: int) -> None:
     """Kill a process; one that has ended is no error."""
     with suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def check_lives(pidfd: int) -> None:
+    """Raises ``OSError`` when a process has ended and was buried."""
+    signal.pidfd_send_signal(pidfd, 0)
+
+
+def abandon(pid: int) -> None:
+    """Kill a child that waits for a word which will not come, and bury it; no other process can have its number."""
+    if pid > 0:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def parents() -> dict[int, int]:

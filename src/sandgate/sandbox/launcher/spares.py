@@ -17,8 +17,6 @@ _PAUSE_S = 0.001
 _BUSY_PAUSE_S = 0.005
 _ASKED_PAUSE_S = 0.02
 _AFTER_FAILURE_S = 5.0
-# So many that ask for other limits one after the other are no exception any more.
-_OTHERS_IN_A_ROW = 8
 
 
 class Demand:
@@ -44,11 +42,6 @@ class Demand:
             self.wanted = max(self.wanted, min(self._asked, self._most))
             self._raised_at = now
 
-    def start_over(self) -> None:
-        """What was asked for was something else."""
-        self._asked = 0
-        self.wanted = self.least
-
     def settle(self, now: float) -> float | None:
         """Want fewer when it has been quiet; the seconds until it is worth while to look again, None for never."""
         if now - self._raised_at >= self.QUIET_S:
@@ -72,17 +65,19 @@ def _becomes(spare: Life, limits: Limits) -> bool:
 
 
 class Spares:
-    """The spares of one template, all made with the same limits; one is given what is asked for when it is taken.
+    """The spares of one template, all made with its own limits; one is given what is asked for when it is taken.
 
-    ``make(limits)`` starts one and answers it, or None when none can be made now. ``is_busy()`` tells whether somebody
-    waits for a sandbox; ``fits(made, asked)`` whether one that was made with some limits can be given others.
+    So nobody who asks for other limits has the spares of others thrown away. ``make()`` starts one and answers it, or
+    None when none can be made now. ``is_busy()`` tells whether somebody waits for a sandbox; ``fits(made, asked)``
+    whether one that was made with some limits can be given others.
     """
 
     def __init__(
         self,
         demand: Demand,
         reactor: Reactor,
-        make: Callable[[Limits], Life | None],
+        limits: Limits,
+        make: Callable[[], Life | None],
         is_busy: Callable[[], bool],
         fits: Callable[[Limits, Limits], bool] = operator.eq,
     ) -> None:
@@ -91,45 +86,29 @@ class Spares:
         self._make = make
         self._is_busy = is_busy
         self._fits = fits
-        self._limits: Limits | None = None
+        self._limits = limits
         self._ready: list[Life] = []
         self._making: Life | None = None
         self._scheduled = False
         # Whether one was asked for since this was last looked at.
         self._asked = False
         self._settling = False
-        self._others_in_a_row = 0
 
     def take(self, limits: Limits) -> Life | None:
         """A ready one, with these limits from now on, if there is one that can have them."""
-        if not self._serves(limits):
+        if not self._fits(self._limits, limits):
             return None
         self._demand.ask(time.monotonic())
         self._asked = True
         self._schedule(_PAUSE_S)
         self._settle()
         # One that is dying is there until its last trace is gone.
-        for spare in [each for each in reversed(self._ready) if not each.ending and self._fits(each.limits, limits)]:
-            self._ready.remove(spare)
-            if _becomes(spare, limits):
-                return spare
-        return None
-
-    def _serves(self, limits: Limits) -> bool:
-        """Whether spares can have these limits; they follow what is asked for all the time, and no exceptions."""
-        if limits == self._limits:
-            self._others_in_a_row = 0
-            return True
-        self._others_in_a_row += 1
-        fit = self._limits is not None and self._fits(self._limits, limits)
-        if self._limits is not None and self._others_in_a_row < _OTHERS_IN_A_ROW:
-            return fit
-        if self._limits is not None and not fit:
-            self._demand.start_over()
-            self._drop(len(self._ready), "it is a spare with limits that nobody asks for any more")
-        self._others_in_a_row = 0
-        self._limits = limits
-        return True
+        spare = next((each for each in reversed(self._ready) if not each.ending), None)
+        if spare is None:
+            return None
+        self._ready.remove(spare)
+        # No other one is tried: where none can have these limits, they would all be gone.
+        return spare if _becomes(spare, limits) else None
 
     def _drop(self, count: int, reason: str) -> None:
         for spare in self._ready[:count]:
@@ -156,7 +135,7 @@ class Spares:
 
     def _refill(self) -> None:
         self._scheduled = False
-        if self._making is not None or self._limits is None or len(self._ready) >= self._demand.wanted:
+        if self._making is not None or len(self._ready) >= self._demand.wanted:
             return
         asked, self._asked = self._asked, False
         if self._is_busy():
@@ -166,17 +145,14 @@ class Spares:
             # Whoever has just got one is about to use it.
             self._schedule(_ASKED_PAUSE_S)
             return
-        self._making = self._make(self._limits)
+        self._making = self._make()
         if self._making is None:
             self._schedule(_AFTER_FAILURE_S)
 
     def on_ready(self, spare: Life) -> None:
         """One is built."""
         self._making = None
-        if self._limits is not None and self._fits(spare.limits, self._limits):
-            self._ready.append(spare)
-        else:
-            spare.kill("it is a spare with limits that nobody asks for any more")
+        self._ready.append(spare)
         self._schedule(_PAUSE_S)
 
     def on_gone(self, spare: Life) -> None:
@@ -186,6 +162,11 @@ class Spares:
         if spare is self._making:
             self._making = None
             self._schedule(_AFTER_FAILURE_S)
+
+    def retire(self) -> None:
+        """Make no more, and end those that there are."""
+        self._demand.stop()
+        self._drop(len(self._ready), "it is a spare of a template that is not used any more")
 
     def stop(self) -> None:
         """Make no more."""

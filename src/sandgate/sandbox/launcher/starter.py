@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sandgate.core.errors import MechanismFault
 from sandgate.sandbox import apparmor
+from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.address import connect
 from sandgate.sandbox.launcher.config import LauncherConfig
 
@@ -74,6 +75,16 @@ def start(config: LauncherConfig, log_path: Path, user_id: int | None = None) ->
 def _last_line(log_path: Path) -> str:
     lines = log_path.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
+
+
+def shut_down(config: LauncherConfig, limit_s: float) -> bool:
+    """End a launcher with all that it has made, whoever started it; False when one still listens after the limit."""
+    try:
+        with connect(config.socket_path) as connection:
+            connection.send(protocol.pack({"verb": "shutdown", "number": 0}))
+            return wait_until_gone(config, limit_s)
+    except OSError:
+        return True
 
 
 def wait_until_gone(config: LauncherConfig, limit_s: float) -> bool:

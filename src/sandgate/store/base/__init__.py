@@ -7,7 +7,7 @@ write may have been done. A cancelled caller may find its write done all the sam
 
 from typing import Protocol
 
-from sandgate.store.base.accounts import CredentialStore, UserStore
+from sandgate.core.account_stores import CredentialStore, UserStore
 from sandgate.store.base.artifacts import ArtifactStore, Kept, Pack, PackedFile, PackFolder, PackSink
 from sandgate.store.base.audit import AuditFilter, AuditStore
 from sandgate.store.base.environments import EnvironmentFilter, EnvironmentStore, ExecutionStore
@@ -17,8 +17,11 @@ from sandgate.store.base.retention import RetentionStore
 from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.servers import Remains, ServerStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
+from sandgate.store.base.snapshots import SnapshotFolder, SnapshotSink, SnapshotStore
+from sandgate.store.base.templates import TemplateStore
 from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
-from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, WorkflowStore
+from sandgate.store.base.volumes import VolumeRefusal, VolumesHeld, VolumeStore
+from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, ShownSteps, WorkflowStore
 
 __all__ = [
     "ArtifactStore",
@@ -48,9 +51,17 @@ __all__ = [
     "ScheduleStore",
     "SecretStore",
     "ServerStore",
+    "ShownSteps",
     "SignalStore",
+    "SnapshotFolder",
+    "SnapshotSink",
+    "SnapshotStore",
     "Store",
+    "TemplateStore",
     "UserStore",
+    "VolumeRefusal",
+    "VolumeStore",
+    "VolumesHeld",
     "WebhookStore",
     "WorkflowStore",
 ]
@@ -76,6 +87,9 @@ class Store(Protocol):
     servers: ServerStore
     audit: AuditStore
     quotas: QuotaStore
+    snapshots: SnapshotStore
+    volumes: VolumeStore
+    templates: TemplateStore
 
     async def open(self) -> None:
         """Connect, and bring the schema to the newest version unless the settings forbid it."""
@@ -83,6 +97,10 @@ class Store(Protocol):
 
     async def check(self) -> None:
         """Prove that the database answers and accepts writes; raises ``StoreUnavailable``."""
+        ...
+
+    async def identity(self) -> str:
+        """What no other database has, and this one always."""
         ...
 
     async def close(self) -> None:

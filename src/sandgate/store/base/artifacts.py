@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from sandgate.core.artifact import Artifact, ArtifactId
-from sandgate.core.ids import RunId
+from sandgate.core.ids import RunId, UserId
 from sandgate.core.page import Page, PageRequest
 
 
@@ -98,6 +98,17 @@ class ArtifactStore(Protocol):
 
     async def prune(self, before: datetime, most: int) -> Sequence[Pack]:
         """Remove the rows of at most ``most`` packs that are older; those packs."""
+        ...
+
+    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
+        """Owners of runs with more than that, and how much more."""
+        ...
+
+    async def prune_oldest(self, owner_id: UserId, excess_bytes: int, most: int) -> Sequence[Pack]:
+        """Remove the rows of at most ``most`` packs of an owner's oldest ended runs; those packs.
+
+        No more than make up for the excess.
+        """
         ...
 
     async def delete_of_runs(self, run_ids: Sequence[RunId]) -> None:

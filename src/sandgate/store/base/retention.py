@@ -1,7 +1,10 @@
 """Removal of what is over for long."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
+
+from sandgate.core.ids import UserId
 
 
 class RetentionStore(Protocol):
@@ -13,6 +16,20 @@ class RetentionStore(Protocol):
 
     async def prune_workflows(self, deleted_before: datetime, most: int) -> int:
         """Workflows that were deleted before, with their versions, once no run of them is left."""
+        ...
+
+    async def prune_versions(self, most: int) -> int:
+        """Versions of at most ``most`` workflows that no run needs any more, and that are not the newest."""
+        ...
+
+    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
+        """Owners of whose ended runs more is kept, versions of workflows that only these need included, and how much
+        more.
+        """
+        ...
+
+    async def prune_oldest_runs(self, owner_id: UserId, excess_bytes: int, most: int) -> int:
+        """The owner's oldest ended runs, with all that belongs to them, until that makes up for the excess."""
         ...
 
     async def prune_environments(self, ended_before: datetime, most: int) -> int:

@@ -1,6 +1,6 @@
 """Rows of workflows and of their runs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -9,15 +9,18 @@ from sandgate.core.artifact import Artifact
 from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import RunId, SignalId, UserId, WorkflowId
 from sandgate.core.page import Page, PageRequest
-from sandgate.core.run import HistoryEvent, Run, RunStatus, StepRun
+from sandgate.core.run import HistoryEvent, Run, RunSignal, RunStatus, StepKey, StepRun
 from sandgate.core.workflow import Json, Workflow
 
 
 class WorkflowStore(Protocol):
     """Rows of workflows and of their versions."""
 
-    async def insert(self, workflow: Workflow, answer: KeptAnswer | None = None) -> None:
-        """Add a row, its first version, and what is answered about it."""
+    async def insert(self, workflow: Workflow, answer: KeptAnswer | None = None, *, most: int | None = None) -> bool:
+        """Add a row, its first version, and what is answered about it.
+
+        False, and nothing written, when its owner has ``most`` or more.
+        """
         ...
 
     async def find(self, workflow_id: WorkflowId) -> Workflow | None:
@@ -33,11 +36,20 @@ class WorkflowStore(Protocol):
         ...
 
     async def replace(self, workflow: Workflow) -> bool:
-        """Write the next version; False, and nothing written, unless the row has the one before."""
+        """Write the next version; False, and nothing written, unless the row has the one before.
+
+        Versions before it that no run needs are gone then.
+        """
         ...
 
-    async def delete(self, workflow_id: WorkflowId, at: datetime, *, even_if_live: bool) -> bool | None:
-        """Delete it. None when it is not there; False, and nothing written, when a run of it lives."""
+    async def delete(
+        self, workflow_id: WorkflowId, at: datetime, last_word: Callable[[RunId], RunSignal] | None = None
+    ) -> bool | None:
+        """Delete it, and with it say the last word to each of its runs that live.
+
+        Its row and its versions stay for its runs, if there are any. None when it is not there; False, and nothing
+        written, when a run of it lives and there is no word for it.
+        """
         ...
 
 
@@ -67,6 +79,14 @@ class RunChange:
     artifacts: Sequence[Artifact] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ShownSteps:
+    """Rows of steps, and of which of them the output is left out: ``stdout``, ``stderr``, ``outputs``, a long error."""
+
+    steps: Sequence[StepRun]
+    omitted: frozenset[StepKey] = frozenset()
+
+
 class RunStore(Protocol):
     """Rows of runs, their steps and their history.
 
@@ -89,8 +109,8 @@ class RunStore(Protocol):
     ) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says), with what is answered about it.
 
-        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is
-        not held as it says any more, and when another process has added it.
+        False, and nothing written, when its workflow, or its version of it, has been deleted, when the run ``under``
+        which it is to run is not held as it says any more, and when another process has added it.
         """
         ...
 
@@ -159,12 +179,23 @@ class RunStore(Protocol):
         """All rows of steps; without output their ``stdout`` and ``stderr`` are empty."""
         ...
 
+    async def measure_printed(self, run_id: RunId) -> Mapping[tuple[str, int | None], int]:
+        """How much is kept of what its steps and their items have printed, in bytes, of those that have."""
+        ...
+
+    async def show_steps(self, run_id: RunId) -> ShownSteps:
+        """All rows of steps, with as much output as one answer may hold: the smallest first."""
+        ...
+
     async def find_step(self, run_id: RunId, step: str, item: int | None) -> StepRun | None:
         """One row of a step, or of one of its items."""
         ...
 
     async def list_history(self, run_id: RunId, first: int = 0, most: int | None = None) -> Sequence[HistoryEvent]:
-        """What happened, in order, from the entry with the number ``first`` on; at most so many entries."""
+        """What happened, in order, from the entry with the number ``first`` on.
+
+        At most so many entries, and fewer when these are as much as one answer may hold; without ``most``, all.
+        """
         ...
 
     async def find_beginning(self, run_id: RunId, step: str, item: int | None, attempt: int) -> int | None:

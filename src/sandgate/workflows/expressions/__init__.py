@@ -19,9 +19,10 @@ from sandgate.workflows.expressions.template import (
     render_text,
     strip_braces,
 )
-from sandgate.workflows.expressions.values import MissingSecret, SecretValues, Work, kind
+from sandgate.workflows.expressions.values import MAX_WORK, MissingSecret, SecretValues, Work, kind
 
 __all__ = [
+    "MAX_WORK",
     "OPENING",
     "ROOTS",
     "Embedded",

@@ -59,14 +59,16 @@ def evaluate(
     return _Evaluation(context, status, work or Work()).value(expression.root)
 
 
-def evaluate_condition(expression: Expression, context: Mapping[str, Json], status: StatusFunctions) -> bool:
+def evaluate_condition(
+    expression: Expression, context: Mapping[str, Json], status: StatusFunctions, work: Work | None = None
+) -> bool:
     """The value of an ``if``; one that asks no status function itself also asks for ``success()``.
 
     Raises ``ExpressionError``, also when the value is no boolean.
     """
     if not uses_status(expression) and not status.success:
         return False
-    value = evaluate(expression, context, status=status)
+    value = evaluate(expression, context, status=status, work=work)
     if not isinstance(value, bool):
         raise ExpressionError(f"A condition has to be a boolean, not {kind(value)}; compare it with something", 0)
     return value

@@ -85,12 +85,12 @@ def render(value: Json, context: Mapping[str, Json], work: Work | None = None) -
     return _render(value, context, work or Work(), 0)
 
 
-def render_text(value: Json, context: Mapping[str, Json]) -> str:
+def render_text(value: Json, context: Mapping[str, Json], work: Work | None = None) -> str:
     """The value as a text, as it is needed for environment variables, headers and addresses.
 
     Lists and objects become JSON. Raises ``ExpressionError``, also for null.
     """
-    work = Work()
+    work = work or Work()
     return to_text(_render(value, context, work, 0), work)
 
 

@@ -16,14 +16,15 @@ from urllib.parse import urlsplit
 from sandgate import __version__
 from sandgate.core.errors import ExpressionError
 from sandgate.core.execution import ErrorReport
+from sandgate.core.fair_slots import FairSlots
 from sandgate.core.run import StepResult, StepStatus
 from sandgate.core.workflow import Json, StepDefinition
 from sandgate.workflows.attempts import DEFAULT_TIMEOUT_S, explain, failure, parse_outputs
 from sandgate.workflows.conditions import MOST_DATA_BYTES
-from sandgate.workflows.expressions import render, render_text
-from sandgate.workflows.fair_slots import FairSlots
+from sandgate.workflows.expressions import Work, render, render_text
 from sandgate.workflows.maskers import mask_apart
 from sandgate.workflows.masking import MASK, Masker
+from sandgate.workflows.one_by_one import OneByOne
 from sandgate.workflows.requests.client import Client, Header, Message, Reply
 from sandgate.workflows.requests.egress import Egress
 from sandgate.workflows.requests.problems import RequestProblem
@@ -57,6 +58,7 @@ class HttpSteps:
         self._egress = egress or Egress()
         self._client = Client(self._egress, most_bytes, tls)
         self._slots = FairSlots(most, most_of_one)
+        self._evaluating = OneByOne()
 
     def close(self) -> None:
         """Make no more requests."""
@@ -73,7 +75,7 @@ class HttpSteps:
             secret_host = None
             try:
                 async with asyncio.timeout(limit_s):
-                    url = render_text(step.config["url"], context)
+                    url = await self._evaluating.do(lambda: render_text(step.config["url"], context))
                     target = parse_target(url)
                     secret_host = None if _shows_host(url, masker) else target.host
                     result = await self._request(step, context, target)
@@ -92,7 +94,7 @@ class HttpSteps:
 
     async def _request(self, step: StepDefinition, context: Mapping[str, Json], target: Target) -> StepResult:
         """Raises ``ExpressionError``, ``RequestProblem``."""
-        message = _message(step.config, context)
+        message = await self._evaluating.do(lambda: _message(step.config, context))
         expected: Sequence[int] = step.config.get("expect") or ()
         for _ in range(MOST_REDIRECTS + 1):
             reply = await self._client.send(target, message)
@@ -121,8 +123,9 @@ def _without(result: StepResult, host: str | None) -> StepResult:
 def _message(config: Mapping[str, Json], context: Mapping[str, Json]) -> Message:
     headers = {"user-agent": f"sandgate/{__version__}", "accept-encoding": "identity"}
     body = b""
+    work = Work()
     if config.get("body") is not None:
-        value = render(config["body"], context)
+        value = render(config["body"], context, work)
         is_text = isinstance(value, str)
         body = (value if is_text else json.dumps(value)).encode("utf-8", "replace")
         headers["content-type"] = "text/plain; charset=utf-8" if is_text else "application/json"
@@ -131,7 +134,7 @@ def _message(config: Mapping[str, Json], context: Mapping[str, Json]) -> Message
     if body or config["method"] in ("POST", "PUT", "PATCH"):
         headers["content-length"] = str(len(body))
     for name, text in (config.get("headers") or {}).items():
-        headers[name.lower()] = _header_value(name, render_text(text, context))
+        headers[name.lower()] = _header_value(name, render_text(text, context, work))
     return Message(config["method"], list(headers.items()), body)
 
 

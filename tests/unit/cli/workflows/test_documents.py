@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sandgate.cli.exits import WrongUsage
 from sandgate.cli.workflows import documents
-from sandgate.cli.workflows.documents import Document, read_document
+from sandgate.cli.workflows.documents import Document, read_definition, read_document
 from sandgate.cli.workflows.positions import DocumentRefused
 from sandgate.cli.workflows.yaml_text import parse_yaml
 
@@ -46,6 +46,15 @@ VALUE = {
         },
     ],
 }
+
+
+@pytest.mark.parametrize(("name", "text"), [("e.yaml", ""), ("e.yml", "# nothing\n"), ("e", " \n"), ("e.json", "null")])
+def test_an_empty_file_is_refused_where_it_is_read(tmp_path: Path, name: str, text: str) -> None:
+    """Nothing of it is sent to a server, which would speak of how it was sent."""
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(DocumentRefused, match="there is no definition in it"):
+        read_definition(str(path))
 
 
 def json_values(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sandgate.cli.workflows.logs import LogPrinter
+from sandgate.sdk.answers import Attempted
 from sandgate.sdk.events import ServerEvent
 from tests.unit.cli.workflows.views import attempt, step, view
 
@@ -20,9 +21,14 @@ class Screen(io.StringIO):
         return True
 
 
+def not_wanted(step: str, item: int | None) -> Attempted:
+    """Nothing is left out here."""
+    raise AssertionError(f"{step} {item} was asked for")
+
+
 def printed(capsys: pytest.CaptureFixture[str], *views: Any, **options: Any) -> tuple[str, str]:
     """What was printed to stdout and stderr after these views."""
-    printer = LogPrinter(**options)
+    printer = LogPrinter(options.pop("get_step", not_wanted), **options)
     for each in views:
         if isinstance(each, list):
             printer.show_events(each)
@@ -69,6 +75,25 @@ def test_what_was_printed_is_not_printed_again(capsys: pytest.CaptureFixture[str
     assert printed(capsys, *views) == ("a | one\na | two\na | three\nb | b\n", "")
 
 
+def test_output_that_was_left_out_is_asked_for_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Step by step and item by item, but not again while no other attempt has ended; nor that of steps not wanted."""
+    asked: list[tuple[str, int | None]] = []
+
+    def get_step(name: str, item: int | None) -> Attempted:
+        asked.append((name, item))
+        return Attempted.model_validate(attempt(stdout=f"{name} {item}\n"))
+
+    left_out = view(
+        step("a", output_omitted=True),
+        step("b", items=[attempt(stdout="x\n"), attempt(output_omitted=True)]),
+    )
+    out = "a | a None\nb[0] | x\nb[1] | b 1\n"
+    assert printed(capsys, left_out, left_out, get_step=get_step) == (out, "")
+    assert asked == [("a", None), ("b", 1)]
+    assert printed(capsys, left_out, step="b", get_step=get_step) == ("x\nb 1\n", "")
+    assert asked[2:] == [("b", 1)]
+
+
 def test_rows_first_and_events_later_is_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     """A stream that begins at the beginning repeats what rows had."""
     views = [view(step("a", stdout="one\ntwo")), events("one\n"), events("two"), view(step("a", stdout="one\ntwo"))]
@@ -77,7 +102,7 @@ def test_rows_first_and_events_later_is_the_same(capsys: pytest.CaptureFixture[s
 
 def test_one_step_is_printed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """Dots of progress are seen before their line ends."""
-    printer = LogPrinter(step="a")
+    printer = LogPrinter(not_wanted, step="a")
     printer.show_events([*events(".", "."), *events("no", step="b")])
     assert capsys.readouterr().out == ".."
 
@@ -106,7 +131,7 @@ def test_a_terminal_is_not_given_orders(monkeypatch: pytest.MonkeyPatch, raw: bo
     out, err = Screen(), Screen()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    printer = LogPrinter(step=chosen, raw=raw)
+    printer = LogPrinter(not_wanted, step=chosen, raw=raw)
     printer.show(view(step("a", stdout="\x1b]0;title\x07\r\x9b2J\n", stderr="\x1b[31m")))
     printer.close()
     written = out.getvalue() + err.getvalue()

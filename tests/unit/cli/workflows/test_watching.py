@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandgate.cli.workflows import feed, watching
+from sandgate.cli.streams import PATIENCE_S
+from sandgate.cli.workflows import feed
 from sandgate.cli.workflows.watching import Watch
 from sandgate.sdk.client import Client
 from sandgate.sdk.errors import ApiError, ServerUnreachable
@@ -70,7 +71,7 @@ class Played:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that reads events has a clock of its own."""
-    monkeypatch.setattr(feed, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(feed, "FIRST_WAIT_S", 0.0)
 
 
 def statuses(watch: Watch) -> list[str]:
@@ -105,7 +106,7 @@ def test_it_is_not_waited_for_without_end(away: Any, error: type[Exception]) -> 
     played = Played([run(), away])
     with pytest.raises(error):
         statuses(played.watch())
-    assert watching.PATIENCE_S * 0.9 < played.now <= watching.PATIENCE_S + 5
+    assert PATIENCE_S * 0.9 < played.now <= PATIENCE_S + 5
 
 
 @pytest.mark.parametrize("answers", [[GONE], [REFUSED], [run(), REFUSED]])

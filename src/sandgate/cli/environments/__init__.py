@@ -1,0 +1,1 @@
+"""The commands about environments: their life, code, files and terminals."""

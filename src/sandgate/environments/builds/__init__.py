@@ -1,0 +1,1 @@
+"""Templates that users have built: what is known of them, and how one is made."""

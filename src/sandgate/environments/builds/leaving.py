@@ -1,0 +1,67 @@
+"""Templates whose rows have gone, with their owners above all: nobody begins with them, and then their files go."""
+
+import asyncio
+
+from sandgate.core.built import BuiltTemplate
+from sandgate.core.errors import StoreUnavailable
+from sandgate.core.ids import TemplateId
+from sandgate.environments.builds.all_templates import AllTemplates
+from sandgate.environments.builds.base import EnvironmentFacts
+from sandgate.environments.builds.running_builds import RunningBuilds
+from sandgate.store.base import TemplateStore
+from sandgate.telemetry.log import get_logger
+
+_INTERVAL_S = 10.0
+
+_log = get_logger(__name__)
+
+
+class Leaving:
+    """Looks every few seconds whether what can be begun with is in the database.
+
+    Accounts may be deleted on any server, and by the command line; nobody tells the others of it.
+    """
+
+    def __init__(
+        self,
+        store: TemplateStore,
+        all_templates: AllTemplates,
+        running: RunningBuilds,
+        environments: EnvironmentFacts,
+        server_id: str,
+    ) -> None:
+        self._store = store
+        self._templates = all_templates
+        self._running = running
+        self._environments = environments
+        self._server_id = server_id
+        # Of these others still have environments, or build upon them.
+        self._leaving: dict[TemplateId, BuiltTemplate] = {}
+
+    async def run(self, interval_s: float = _INTERVAL_S) -> None:
+        """Look every ``interval_s`` seconds, until cancelled. A database that is away is asked again next time."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self.look()
+            except StoreUnavailable as fault:
+                _log.warning("templates not looked at", reason=fault.message)
+
+    async def look(self) -> int:
+        """Forget what has no row; answers of how many templates the files went. Raises ``StoreUnavailable``."""
+        # In this order: what is written meanwhile is not missed.
+        known = self._templates.rows()
+        there = await self._store.list_ids(self._server_id) if known else frozenset()
+        for row in known:
+            if row.template_id not in there:
+                self._templates.remove(row.template_id)
+                self._leaving[row.template_id] = row
+        free = [row for row in self._leaving.values() if not self._is_used(row)]
+        for row in free:
+            await self._running.forget(row)
+            del self._leaving[row.template_id]
+            _log.info("template without an owner removed", template_id=row.template_id, template=row.reference)
+        return len(free)
+
+    def _is_used(self, row: BuiltTemplate) -> bool:
+        return bool(self._environments.count_of(row) or self._running.count_upon(row)) or self._running.is_at(row)

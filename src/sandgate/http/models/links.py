@@ -1,0 +1,67 @@
+"""Links to files of environments, as clients ask for and get them."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from sandgate.core.file_link import FileGrant, FileLink, LinkMethod
+from sandgate.core.ids import EnvironmentId
+from sandgate.http.models.files import FilePath
+from sandgate.http.models.parts import with_example
+from sandgate.http.models.requests import NO_NUL, example
+
+LINKS = "/api/v1/links"
+
+
+class CreateLink(BaseModel):
+    """What a link is to allow, and for how long."""
+
+    model_config = example({"path": "out/report.html", "method": "GET", "expires_in": 3600})
+
+    path: FilePath
+    method: LinkMethod = "GET"
+    expires_in: Annotated[int | None, Field(ge=1, description="Seconds; an hour, if it is left out.")] = None
+    name: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=255,
+            description="What a browser saves the file as; of GET.",
+            json_schema_extra={"pattern": NO_NUL},
+        ),
+    ] = None
+    max_bytes: Annotated[int | None, Field(ge=0, le=2**53, description="How long the file may be; of PUT.")] = None
+    overwrite: Annotated[bool, Field(description="Whether a file that is there is replaced; of PUT.")] = True
+
+    def grant(self, environment_id: EnvironmentId) -> FileGrant:
+        """As it is signed."""
+        return FileGrant(self.method, environment_id, self.path, self.name, self.max_bytes, self.overwrite)
+
+
+class LinkAnswer(BaseModel):
+    """A link. It is a credential: whoever has it may do what it allows, and nothing else, until it expires."""
+
+    model_config = with_example(
+        {
+            "link_path": f"{LINKS}/eyJ1c2VyIjoi…",
+            "method": "GET",
+            "path": "out/report.html",
+            "expires_at": "2026-01-01T01:00:00Z",
+        }
+    )
+
+    link_path: str
+    method: LinkMethod
+    path: str
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, link: FileLink) -> "LinkAnswer":
+        """With the address where it is used."""
+        return cls(
+            link_path=f"{LINKS}/{link.token}",
+            method=link.grant.method,
+            path=link.grant.path,
+            expires_at=link.expires_at,
+        )

@@ -1,0 +1,126 @@
+"""Copies the files of one sandbox to another one, in which no code has run yet.
+
+A process of its own does it, counted with the sandbox that gets the files. It makes a mount of the other one's file
+system that is attached nowhere, can only be read, and shows the owners by the ids of the new sandbox; then it enters
+the user and mount namespace of the new one, becomes its user, and keeps one power of the root in there: to read what
+the user has closed. So it can reach nothing but what the user in the new sandbox can, and the files that are to be
+copied; and nothing of either sandbox sees it.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sandgate.sandbox.launcher import mounts
+from sandgate.sandbox.launcher.attaching import Namespaces
+from sandgate.sandbox.launcher.cgroup import Group
+from sandgate.sandbox.launcher.copy_verbs import CopyFiles
+from sandgate.sandbox.launcher.errand import Errand, Then
+from sandgate.sandbox.launcher.life import Life
+from sandgate.sandbox.launcher.reactor import Reactor
+from sandgate.sandbox.launcher.tree_copy import TooMuch, TreeCopy
+from sandgate_agent import calls, system
+
+LIMIT_S = 300.0
+_USER_INSIDE = 1000
+# Source: include/uapi/linux/securebits.h; powers stay when the user changes.
+_PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 0x4
+# A kernel that shows no file system in memory with other owners (before 6.3) says one of these.
+_UNABLE = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Of a copy: the mount namespace whose root is copied from, and what it is copied to and counted with."""
+
+    source_mount: int
+    target: Namespaces
+    group: Group
+
+    def descriptors(self) -> list[int]:
+        """What the process needs."""
+        return [self.source_mount, self.target.user, self.target.mount]
+
+
+def serve(
+    sandbox: Life,
+    source: Life | None,
+    wanted: CopyFiles,
+    answer: Callable[[Mapping[str, Any]], None],
+    refuse: Callable[[str], None],
+) -> None:
+    """Give a sandbox files of another one; it is answered when it has them. When that fails it may have some."""
+    if source is None:
+        return refuse("there is no such sandbox to copy from")
+    if source is sandbox:
+        # What is copied to is emptied first.
+        return refuse("a sandbox is no copy of itself")
+    try:
+        shown = source.open_files()
+        if shown is None:
+            return answer({"lack": "sandboxes of this class, or with files on the disk, share none"})
+        try:
+            return _enter(sandbox, shown, wanted, partial(tell, answer, refuse))
+        finally:
+            os.close(shown)
+    except OSError as error:
+        return refuse(f"its files could not be copied: {error.strerror}")
+
+
+def tell(
+    answer: Callable[[Mapping[str, Any]], None], refuse: Callable[[str], None], said: bytes | None, reason: str
+) -> None:
+    """Pass on how it went."""
+    if said is None:
+        refuse(f"its files could not be copied: {reason}")
+    else:
+        answer(json.loads(said))
+
+
+def _enter(sandbox: Life, source_mount: int, wanted: CopyFiles, then: Then) -> None:
+    def begin(reactor: Reactor, target: Namespaces, group: Group) -> Errand:
+        ends = Ends(source_mount, target, group)
+        return Errand(reactor, lambda: json.dumps(_copy(ends, wanted)).encode(), ends.descriptors(), LIMIT_S, then)
+
+    sandbox.enter(begin)
+
+
+def _copy(ends: Ends, wanted: CopyFiles) -> Mapping[str, Any]:
+    """In the process. Raises ``OSError``."""
+    ends.group.attach(os.getpid())
+    try:
+        source = _show_source(ends)
+    except OSError as error:
+        if error.errno in _UNABLE:
+            return {"lack": f"this kernel does not show files with other owners: {error.strerror}"}
+        raise
+    become_user(ends.target)
+    os.umask(0)
+    target = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return TreeCopy(source, target, wanted.most_entries, wanted.most_bytes).run(wanted.tops).told()
+    except TooMuch:
+        return {"too_much": True}
+
+
+def _show_source(ends: Ends) -> int:
+    """The root of the sandbox without anything that is mounted in it. Raises ``OSError``."""
+    system.enter_namespace(ends.source_mount)
+    source = mounts.bind(Path("/"))
+    mounts.confine(source, read_only=True, user_namespace=ends.target.user)
+    return source
+
+
+def become_user(target: Namespaces) -> None:
+    """Enter a sandbox as its user, with the power to read what is closed to him. Raises ``OSError``."""
+    # The user namespace first: it brings the power to enter the other.
+    system.enter_namespace(target.user)
+    system.enter_namespace(target.mount)
+    system.prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP)
+    system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
+    calls.run([*system.prepare_identity(_USER_INSIDE), system.prepare_capabilities((system.CAP_DAC_READ_SEARCH,))])

@@ -1,0 +1,48 @@
+"""Rows of templates that users have had built."""
+
+from collections.abc import Collection, Sequence, Set
+from datetime import datetime
+from typing import Protocol
+
+from sandgate.core.built import BuiltTemplate, LayerSize, Root
+from sandgate.core.ids import TemplateId
+from sandgate.core.states import TemplateStatus
+
+
+class TemplateStore(Protocol):
+    """Rows of built templates. They go with their user."""
+
+    async def insert(self, template: BuiltTemplate, most: int) -> BuiltTemplate | None:
+        """Add a row, as the next version of its owner's name, and answer it with that.
+
+        None, and nothing written, when the owner has ``most``. Raises ``UserNotFound`` when the owner is gone. The
+        number of a version is never given twice, whatever is deleted.
+        """
+        ...
+
+    async def finish(
+        self,
+        template_id: TemplateId,
+        status: TemplateStatus,
+        *,
+        expected: Collection[TemplateStatus],
+        at: datetime,
+        reason: str | None = None,
+        size: LayerSize | None = None,
+        lock: str | None = None,
+        root: Root | None = None,
+    ) -> bool:
+        """Write how a build has ended; False, and nothing written, unless it is one of the ``expected``."""
+        ...
+
+    async def list(self, server_id: str) -> Sequence[BuiltTemplate]:
+        """All that a server has built or is building, oldest first."""
+        ...
+
+    async def list_ids(self, server_id: str | None) -> Set[TemplateId]:
+        """The ids of those; None: of all servers."""
+        ...
+
+    async def delete(self, template_id: TemplateId) -> bool:
+        """Remove the row; False when there was none."""
+        ...

@@ -1,0 +1,138 @@
+"""Rows of built templates."""
+
+from collections.abc import Collection, Sequence, Set
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row, Select
+
+from sandgate.core.built import BuiltTemplate, LayerSize, Root
+from sandgate.core.errors import UserNotFound
+from sandgate.core.ids import TemplateId, UserId
+from sandgate.core.recipe import Recipe
+from sandgate.core.states import TemplateStatus
+from sandgate.store.database import Database
+from sandgate.store.owners import hold_owner
+from sandgate.store.statements import changed, upsert
+from sandgate.store.template_schema import built_templates, template_names
+
+_columns, _names = built_templates.c, template_names.c
+_is_this = _columns.template_id == sa.bindparam("wanted_id")
+
+_COUNT: Select[Any] = sa.select(sa.func.count()).where(_columns.owner_id == sa.bindparam("wanted_owner"))
+_LAST_VERSION: Select[Any] = sa.select(_names.version).where(
+    _names.owner_id == sa.bindparam("wanted_owner"), _names.name == sa.bindparam("wanted_name")
+)
+_NOTE_VERSION = upsert(template_names, "(owner_id, name) DO UPDATE SET version = excluded.version")
+_INSERT = sa.insert(built_templates)
+_FINISH = (
+    sa.update(built_templates)
+    .where(_is_this, _columns.status.in_(sa.bindparam("expected", expanding=True)))
+    .values(
+        {
+            column.name: sa.bindparam(f"new_{column.name}", type_=column.type)
+            for column in (
+                _columns.status, _columns.status_reason, _columns.finished_at, _columns.files, _columns.size_bytes,
+                _columns.lock, _columns.root,
+            )
+        }
+    )
+)  # fmt: skip
+_LIST = (
+    sa.select(built_templates).where(_columns.server_id == sa.bindparam("wanted_server")).order_by(_columns.template_id)
+)
+_LIST_ALL_IDS = sa.select(_columns.template_id)
+_LIST_IDS = _LIST_ALL_IDS.where(_columns.server_id == sa.bindparam("wanted_server"))
+_DELETE = sa.delete(built_templates).where(_is_this)
+
+
+class SqlTemplateStore:
+    """See :class:`sandgate.store.base.TemplateStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, template: BuiltTemplate, most: int) -> BuiltTemplate | None:
+        """See ``TemplateStore``."""
+        kept = await self._database.write(lambda connection: _insert(connection, template, most))
+        if kept is False:
+            raise UserNotFound(f"There is no user {template.owner_id} to build a template for.")
+        return kept or None
+
+    async def finish(
+        self,
+        template_id: TemplateId,
+        status: TemplateStatus,
+        *,
+        expected: Collection[TemplateStatus],
+        at: datetime,
+        reason: str | None = None,
+        size: LayerSize | None = None,
+        lock: str | None = None,
+        root: Root | None = None,
+    ) -> bool:
+        """See ``TemplateStore``."""
+        parameters = {
+            "wanted_id": template_id,
+            "expected": list(expected),
+            "new_status": status,
+            "new_status_reason": reason,
+            "new_finished_at": at,
+            "new_files": None if size is None else size.files,
+            "new_size_bytes": None if size is None else size.size_bytes,
+            "new_lock": lock,
+            "new_root": None if root is None else root.to_json(),
+        }
+        return await self._database.write(lambda connection: changed(connection.execute(_FINISH, parameters)))
+
+    async def list(self, server_id: str) -> Sequence[BuiltTemplate]:
+        """See ``TemplateStore``."""
+        parameters = {"wanted_server": server_id}
+        rows = await self._database.read(lambda connection: connection.execute(_LIST, parameters).all())
+        return [_parse(row) for row in rows]
+
+    async def list_ids(self, server_id: str | None) -> Set[TemplateId]:
+        """See ``TemplateStore``."""
+        statement = _LIST_ALL_IDS if server_id is None else _LIST_IDS
+        parameters = {"wanted_server": server_id}
+        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
+        return frozenset(TemplateId(row.template_id) for row in rows)
+
+    async def delete(self, template_id: TemplateId) -> bool:
+        """See ``TemplateStore``."""
+        parameters = {"wanted_id": template_id}
+        return await self._database.write(lambda connection: changed(connection.execute(_DELETE, parameters)))
+
+
+def _insert(connection: Connection, template: BuiltTemplate, most: int) -> BuiltTemplate | Literal[False] | None:
+    """The row; None when there are too many, False when there is no such user."""
+    wanted = {"wanted_owner": template.owner_id, "wanted_name": template.name}
+    if not hold_owner(connection, template.owner_id):
+        return False
+    if connection.execute(_COUNT, wanted).scalar_one() >= most:
+        return None
+    last = connection.execute(_LAST_VERSION, wanted).scalar_one_or_none()
+    kept = replace(template, version=(last or 0) + 1)
+    names = {"owner_id": kept.owner_id, "name": kept.name, "version": kept.version}
+    connection.execute(_NOTE_VERSION, names)
+    values = {field.name: getattr(kept, field.name) for field in fields(kept)}
+    root = None if kept.root is None else kept.root.to_json()
+    connection.execute(_INSERT, {**values, "recipe": kept.recipe.to_json(), "root": root})
+    return kept
+
+
+def _parse(row: Row[Any]) -> BuiltTemplate:
+    values = dict(row._mapping)
+    return BuiltTemplate(
+        **{
+            **values,
+            "template_id": TemplateId(values["template_id"]),
+            "owner_id": UserId(values["owner_id"]),
+            "status": TemplateStatus(values["status"]),
+            "is_public": bool(values["is_public"]),
+            "recipe": Recipe.from_json(values["recipe"]),
+            "root": None if values["root"] is None else Root.from_json(values["root"]),
+        }
+    )

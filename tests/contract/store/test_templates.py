@@ -1,0 +1,109 @@
+"""Rows of templates that users have had built."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from sandgate.core.built import BuiltTemplate, LayerSize, Root
+from sandgate.core.errors import UserNotFound
+from sandgate.core.ids import UserId, make_template_id, make_user_id
+from sandgate.core.language import Language
+from sandgate.core.limits import AskedLimits
+from sandgate.core.network import NetworkRules
+from sandgate.core.recipe import Recipe, RecipeFile
+from sandgate.core.states import TemplateStatus
+from sandgate.store.sql_store import SqlStore
+from tests.contract.store.records import NOW, a_user
+
+RECIPE = Recipe(
+    "python-3.9", ("six",), (RecipeFile("a/b", b"\0\xff", True),), {"A": "\u00e9"}, ("true",), ("six",),
+    AskedLimits(memory_bytes=5), NetworkRules.parse(["a.example:1"]), "https://index.example/simple",
+    (Language("perl", (("perl", "{file}"),), ".pl"),), "true",
+)  # fmt: skip
+
+
+def _row(owner_id: UserId, name: str = "data", server_id: str = "here") -> BuiltTemplate:
+    status = TemplateStatus.BUILDING
+    return BuiltTemplate(
+        make_template_id(), owner_id, name, 0, status, "d" * 64, "/usr/bin/python3", False, server_id, NOW, RECIPE
+    )
+
+
+async def _owner(store: SqlStore) -> UserId:
+    user = a_user()
+    await store.users.insert(user)
+    return user.user_id
+
+
+async def test_versions_are_numbered_for_each_name_and_never_twice(store: SqlStore) -> None:
+    """Also when several come at once, and when the last one was deleted."""
+    owner = await _owner(store)
+    kept = await asyncio.gather(*(store.templates.insert(_row(owner), 9) for _ in range(3)))
+    rows = [row for row in kept if row is not None]
+    assert sorted(row.version for row in rows) == [1, 2, 3]
+    other = await store.templates.insert(_row(owner, "other"), 9)
+    assert other is not None
+    assert other.version == 1
+    newest = max(rows, key=lambda row: row.version)
+    assert await store.templates.delete(newest.template_id)
+    assert not await store.templates.delete(newest.template_id)
+    again = await store.templates.insert(_row(owner), 9)
+    assert again is not None
+    assert again.version == 4
+    listed = await store.templates.list("here")
+    left = [row for row in rows if row is not newest]
+    assert list(listed) == sorted([*left, other, again], key=lambda row: row.template_id)
+    assert await store.templates.list("there") == []
+
+
+async def test_ids_are_those_of_a_server_or_of_all(store: SqlStore) -> None:
+    """Whoever they belong to; who has gone has none."""
+    owner, other = await _owner(store), a_user(name="other")
+    await store.users.insert(other)
+    here, there = _row(owner), _row(other.user_id, server_id="there")
+    for row in (here, there):
+        assert await store.templates.insert(row, 9)
+    assert await store.templates.list_ids("here") == {here.template_id}
+    assert await store.templates.list_ids("nowhere") == set()
+    assert await store.templates.list_ids(None) == {here.template_id, there.template_id}
+    assert await store.users.delete(owner)
+    assert await store.templates.list_ids(None) == {there.template_id}
+
+
+async def test_there_are_so_many_of_a_user_and_none_of_nobody(store: SqlStore) -> None:
+    """Whatever their names are; others have their own."""
+    owner = await _owner(store)
+    assert await store.templates.insert(_row(owner), 2)
+    assert await store.templates.insert(_row(owner, "other"), 2)
+    assert await store.templates.insert(_row(owner, "third"), 2) is None
+    assert len(await store.templates.list("here")) == 2
+    with pytest.raises(UserNotFound):
+        await store.templates.insert(_row(make_user_id()), 2)
+
+
+async def test_a_build_ends_once(store: SqlStore) -> None:
+    """Who comes second changes nothing."""
+    row = await store.templates.insert(_row(await _owner(store)), 9)
+    assert row is not None
+    building, ready, failed = TemplateStatus.BUILDING, TemplateStatus.READY, TemplateStatus.FAILED
+    finish, size = store.templates.finish, LayerSize(7, 2**40)
+    root = Root("root-1", "tar sha256:00", "/usr/bin/python3", {"PATH": "/\u00e9"}, size, "3.9.1", "/app", ("bash",))
+    assert await finish(row.template_id, ready, expected=[building], at=NOW, size=size, lock="six==1\n", root=root)
+    assert not await finish(row.template_id, failed, expected=[building], at=NOW, reason="late")
+    done = replace(row, status=ready, finished_at=NOW, files=7, size_bytes=2**40, lock="six==1\n", root=root)
+    assert await store.templates.list("here") == [done]
+    assert await finish(row.template_id, failed, expected=[building, ready], at=NOW, reason="gone")
+    (found,) = await store.templates.list("here")
+    assert (found.status, found.status_reason, found.size_bytes, found.lock) == (failed, "gone", None, None)
+    assert found.root is None
+    upon = await store.templates.insert(replace(_row(row.owner_id), root=root, recipe=replace(RECIPE, tar="00")), 9)
+    assert upon in await store.templates.list("here")
+
+
+async def test_what_a_user_had_built_goes_with_the_user(store: SqlStore) -> None:
+    """Nothing refers to nobody."""
+    owner = await _owner(store)
+    assert await store.templates.insert(_row(owner), 9)
+    assert await store.users.delete(owner)
+    assert await store.templates.list("here") == []

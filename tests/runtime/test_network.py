@@ -1,0 +1,272 @@
+"""What code reaches of the network, with servers of the tests' own on the loopback of this machine."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from sandgate.core.errors import NetworkUnavailable, SandboxFailed
+from sandgate.core.network import NetworkPolicy, NetworkRules, Verdict
+from sandgate.sandbox.base import Sandbox
+from tests.runtime.conftest import WALLED
+from tests.runtime.hosts import Bench, LauncherHost, descendants, until
+
+pytestmark = pytest.mark.needs_root_namespaces
+
+# One that no program takes for its own machine's, so that it is asked for through the proxy.
+HOST = "127.0.0.2"
+_POLICY = NetworkPolicy(special=HOST)
+_GET = """
+import urllib.request, urllib.error
+def get(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return [answer.status, answer.read().decode()]
+    except urllib.error.HTTPError as error:
+        return [error.code, error.headers.get("X-Sandgate-Reason")]
+    except Exception as error:
+        return [0, str(error)]
+"""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """Say what was asked for, and of whom."""
+        body = f"{self.path} of {self.headers['Host']}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A server on the loopback of this machine."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{HOST}:{self.port}/a?b=c"
+
+    @property
+    def rules(self) -> NetworkRules:
+        """That let it be reached."""
+        return NetworkRules.parse([f"{HOST}:{self.port}"])
+
+    async def is_reached(self, bench: Bench, sandbox: Sandbox) -> bool:
+        """Whether code gets an answer from it."""
+        answer = await bench.ask(sandbox, f"{_GET}answer = get({self.url!r})")
+        return bool(answer == [200, f"/a?b=c of {HOST}:{self.port}"])
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A server to be reached."""
+    server = ThreadingHTTPServer((HOST, 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield World(server.server_address[1])
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(params=WALLED)
+def host(request: pytest.FixtureRequest) -> LauncherHost:
+    """A launcher of each class that puts up walls, in turn."""
+    found: LauncherHost = request.getfixturevalue(f"{request.param}_host")
+    return found
+
+
+@pytest.fixture
+async def joined(host: LauncherHost) -> AsyncIterator[Bench]:
+    """A runtime whose administrator lets one address of loopback be reached."""
+    bench = Bench(host, host.runtime(_POLICY))
+    await bench.runtime.start(bench.on_end)
+    yield bench
+    for environment_id in bench.made:
+        await bench.runtime.destroy(environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
+
+
+def proxies() -> list[int]:
+    """The proxies that this process has started."""
+    return [pid for pid, found in descendants(os.getpid()).items() if found == ("sg-proxy", os.getpid())]
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _read(pid: int, name: str) -> bytes:
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
+async def test_hosts_that_are_named_and_no_others(joined: Bench, world: World) -> None:
+    """Nothing before they are, nothing when they are not any more, and each try is written down."""
+    sandbox = await joined.make()
+    assert not await world.is_reached(joined, sandbox)
+    assert (await sandbox.network.report()).rules is None
+    await sandbox.network.allow(world.rules, "user-1")
+    assert await world.is_reached(joined, sandbox)
+    asked = f"[get('http://other.test/'), get('https://other.test/'), get('http://{HOST}:1/')]"
+    first, second, third = await joined.ask(sandbox, f"{_GET}answer = {asked}")
+    assert first == third == [403, "host_not_allowed"]
+    assert "403" in second[1]
+    report = await sandbox.network.report()
+    assert report.rules == world.rules
+    assert [(each.host, each.port, each.verdict, each.reason) for each in reversed(report.connections)] == [
+        (HOST, world.port, Verdict.ALLOWED, "closed"),
+        ("other.test", 80, Verdict.DENIED, "host_not_allowed"),
+        ("other.test", 443, Verdict.DENIED, "host_not_allowed"),
+        (HOST, 1, Verdict.DENIED, "host_not_allowed"),
+    ]
+    assert report.totals.received_bytes > 0 < report.totals.sent_bytes
+    await sandbox.network.close()
+    assert not await world.is_reached(joined, sandbox)
+    await sandbox.network.allow(world.rules, "user-1")
+    assert await world.is_reached(joined, sandbox)
+
+
+async def test_there_is_no_other_way(joined: Bench, world: World) -> None:
+    """No device but loopback, no route, and nothing of the host's behind the proxy's port."""
+    sandbox = await joined.make()
+    await sandbox.network.allow(world.rules, "user-1")
+    code = f"""
+import os, socket
+def connect(address):
+    try:
+        with socket.create_connection(address, 2):
+            return None
+    except OSError as error:
+        return error.errno
+answer = [socket.if_nameindex(), open('/proc/net/route').read().count('\\n'), connect(({HOST!r}, {world.port})),
+          os.environ['http_proxy'], connect(('127.0.0.1', 3128))]
+"""
+    devices, routes, errno, proxy, reached = await joined.ask(sandbox, code)
+    assert [name for _number, name in devices] == ["lo"]
+    assert (routes, errno, reached, proxy) == (1, 111, None, "http://127.0.0.1:3128")
+
+
+async def test_port_that_is_taken(joined: Bench, world: World) -> None:
+    """Code that listens where the proxy would keeps its port; whoever begins later is told another one."""
+    sandbox = await joined.make()
+    code = (
+        "import socket, time\ns = socket.create_server(('127.0.0.1', 3128))\nprint('there', flush=True)\ntime.sleep(60)"
+    )
+    holding = sandbox.execute(joined.request(code))
+    probe = "import socket\nanswer = socket.socket().connect_ex(('127.0.0.1', 3128))"
+    while await joined.ask(sandbox, probe):
+        pass
+    await sandbox.network.allow(world.rules, "user-1")
+    assert await world.is_reached(joined, sandbox)
+    holding.cancel()
+    await holding.wait()
+
+
+async def test_each_has_its_own(joined: Bench, world: World) -> None:
+    """What one may reach another may not, and what each has reached is counted apart."""
+    first, second = await joined.make(), await joined.make()
+    await first.network.allow(world.rules, "user-1")
+    await second.network.allow(NetworkRules(), "user-2")
+    assert await world.is_reached(joined, first)
+    assert not await world.is_reached(joined, second)
+    assert (await first.network.report()).totals.denied == 0
+    assert (await second.network.report()).totals.allowed == 0
+
+
+async def test_variables_of_the_request_come_first(joined: Bench, world: World) -> None:
+    """And code without a network has none of them."""
+    sandbox = await joined.make()
+    shown = "import os\nanswer = sorted(name for name in os.environ if 'proxy' in name.lower())"
+    assert await joined.ask(sandbox, shown) == []
+    await sandbox.network.allow(world.rules, "user-1")
+    names = ["HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"]
+    assert await joined.ask(sandbox, shown) == names
+
+
+async def test_gateway_that_is_followed_by_another(host: LauncherHost, world: World) -> None:
+    """The listener stays where it is; with the rules it works again, and connections meanwhile waited."""
+    before = Bench(host, host.runtime(_POLICY))
+    await before.runtime.start(before.on_end)
+    sandbox = await before.make()
+    await sandbox.network.allow(world.rules, "user-1")
+    assert await world.is_reached(before, sandbox)
+    (proxy,) = proxies()
+    await before.runtime.stop(keep_sandboxes=True)
+    assert not _lives(proxy)
+    after = Bench(host, host.runtime(_POLICY))
+    await after.runtime.start(after.on_end)
+    (adopted,) = await after.runtime.adopt({sandbox.environment_id: sandbox._limits})  # type: ignore[attr-defined]
+    await adopted.network.allow(world.rules, "user-1")
+    assert await world.is_reached(after, adopted)
+    await after.runtime.destroy(adopted.environment_id)
+    await after.runtime.stop(keep_sandboxes=True)
+
+
+async def test_proxy_that_is_killed(joined: Bench, world: World) -> None:
+    """It is started again and told of every environment; until then it is said that it is away."""
+    sandbox = await joined.make()
+    await sandbox.network.allow(world.rules, "user-1")
+    (proxy,) = proxies()
+    os.kill(proxy, signal.SIGKILL)
+    await until(lambda: proxies() not in ([], [proxy]))
+    while True:
+        try:
+            await sandbox.network.report()
+            break
+        except NetworkUnavailable:
+            continue
+    assert await world.is_reached(joined, sandbox)
+
+
+async def test_nothing_is_left_of_one_that_has_ended(joined: Bench, world: World) -> None:
+    """Its listener and its connections are gone from the proxy, too, or its network would live on."""
+    other = await joined.make()
+    await other.network.allow(world.rules, "user-1")
+    (proxy,) = proxies()
+    held = len(os.listdir(f"/proc/{proxy}/fd"))
+    sandbox = await joined.make()
+    await sandbox.network.allow(world.rules, "user-1")
+    assert len(os.listdir(f"/proc/{proxy}/fd")) == held + 1
+    await joined.runtime.destroy(sandbox.environment_id)
+    await until(lambda: len(os.listdir(f"/proc/{proxy}/fd")) == held)
+    launcher = joined.host.process.pid
+    inodes = [os.readlink(f"/proc/{launcher}/fd/{number}") for number in os.listdir(f"/proc/{launcher}/fd")]
+    assert not [link for link in inodes if link.startswith("net:")]
+
+
+async def test_proxy_has_nothing_of_the_gateway(joined: Bench, world: World) -> None:
+    """No descriptor but its own, no variable, no way to more privileges."""
+    kept = socket.socket()
+    sandbox = await joined.make()
+    await sandbox.network.allow(world.rules, "user-1")
+    (proxy,) = proxies()
+    links = [os.readlink(f"/proc/{proxy}/fd/{number}") for number in os.listdir(f"/proc/{proxy}/fd")]
+    assert f"socket:[{os.fstat(kept.fileno()).st_ino}]" not in links
+    kept.close()
+    assert b"SANDGATE" not in _read(proxy, "environ")
+    assert b"NoNewPrivs:\t1" in _read(proxy, "status")
+
+
+async def test_class_without(process_host: LauncherHost, world: World) -> None:
+    """It refuses, and goes on."""
+    bench = Bench(process_host, process_host.runtime(_POLICY))
+    await bench.runtime.start(bench.on_end)
+    sandbox = await bench.make()
+    with pytest.raises(SandboxFailed):
+        await sandbox.network.allow(world.rules, "user-1")
+    assert await bench.works(sandbox)
+    await bench.runtime.destroy(sandbox.environment_id)
+    await bench.runtime.stop(keep_sandboxes=True)
