@@ -45,26 +45,30 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Bounds of a value and of its ratio to the reference; None is no bound."""
+    """Bounds of a value and of its ratio to the reference; None is no bound. ``either``: one of the two is enough."""
 
     at_most: float | None = None
     at_least: float | None = None
     ratio_at_most: float | None = None
     ratio_at_least: float | None = None
+    either: bool = False
 
     def is_met(self, value: float, ratio: float | None) -> bool | None:
         """Whether every bound holds; None when a ratio is asked for and there is no reference."""
         wants_ratio = self.ratio_at_most is not None or self.ratio_at_least is not None
         if wants_ratio and ratio is None:
+            if self.either:
+                return _within(value, self.at_least, self.at_most) or None
             return None if _within(value, self.at_least, self.at_most) else False
         holds = _within(value, self.at_least, self.at_most)
-        return holds and (ratio is None or _within(ratio, self.ratio_at_least, self.ratio_at_most))
+        compares = ratio is None or _within(ratio, self.ratio_at_least, self.ratio_at_most)
+        return (holds or compares) if self.either and wants_ratio else holds and compares
 
     def text(self, unit: str) -> str:
         """The bounds as a reader of the table expects them."""
         bounds = [_bound("≤", self.at_most, unit), _bound("≥", self.at_least, unit)]
         ratios = [_bound("≤", self.ratio_at_most, "×"), _bound("≥", self.ratio_at_least, "×")]
-        return ", ".join(text for text in bounds + ratios if text) or "—"
+        return (" or " if self.either else ", ").join(text for text in bounds + ratios if text) or "—"
 
 
 def _within(value: float, least: float | None, most: float | None) -> bool:

@@ -30,6 +30,11 @@ HELLO = figure_of(
         (Target(at_least=500, ratio_at_least=0.4), 600.0, 0.39, False),
         (Target(at_most=4, ratio_at_most=0.3), 2.0, None, None),
         (Target(at_most=4, ratio_at_most=0.3), 5.0, None, False),
+        (Target(at_least=100, ratio_at_least=0.3, either=True), 90.0, 0.31, True),
+        (Target(at_least=100, ratio_at_least=0.3, either=True), 110.0, 0.1, True),
+        (Target(at_least=100, ratio_at_least=0.3, either=True), 90.0, 0.1, False),
+        (Target(at_least=100, ratio_at_least=0.3, either=True), 110.0, None, True),
+        (Target(at_least=100, ratio_at_least=0.3, either=True), 90.0, None, None),
     ],
 )
 def test_a_target_is_met_when_every_bound_holds(
