@@ -283,10 +283,23 @@ class Session:
             finally:
                 self._interrupts.end()
         except SystemExit as exit_:
-            return self._leave(exit_)
+            ended = self._leave(exit_)
         except BaseException as error:
-            return self._fail(error)
-        return 0, None
+            ended = self._fail(error)
+        else:
+            return 0, None
+        self._show_what_was_drawn()
+        return ended
+
+    def _show_what_was_drawn(self) -> None:
+        """Show it in the cell that drew it, which has failed, and hide it from the next one.
+
+        No interrupt comes through any more. What cannot be drawn is printed, and the cell has ended as it has.
+        """
+        try:
+            self._display.flush()
+        except BaseException as error:
+            show(error)
 
     def _prepare(self, options: Dict[str, Any], source: bytes) -> bytes:
         """What comes with the cell, and where its packages and its input are. Raises ``OSError``."""

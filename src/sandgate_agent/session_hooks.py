@@ -7,7 +7,7 @@ import importlib.machinery
 import os
 import sys
 import types
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 from sandgate_agent.session_display import FIGURES, Display, figure_bundle
 
@@ -115,16 +115,22 @@ class _Image:
 
 
 def _show_figures(display: Display) -> None:
-    """Show what pyplot holds, and close it: the next cell draws its own."""
+    """Show what pyplot holds, and close it: the next cell draws its own. Raises what one that cannot be drawn did."""
     helpers = sys.modules.get(FIGURES)
     if helpers is None:
         return
-    managers = list(helpers.Gcf.get_all_fig_managers())
-    for manager in managers:
+    failed: List[Exception] = []
+    for manager in list(helpers.Gcf.get_all_fig_managers()):
         figure = manager.canvas.figure
         helpers.Gcf.destroy(manager.num)
-        if figure.get_axes() or getattr(figure, "texts", None) or getattr(figure, "images", None):
-            display.publish(figure_bundle(figure))
+        try:
+            if figure.get_axes() or getattr(figure, "texts", None) or getattr(figure, "images", None):
+                display.publish(figure_bundle(figure))
+        except Exception as error:
+            # The others are shown all the same, and not by the next cell.
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
 def install(display: Display) -> None:

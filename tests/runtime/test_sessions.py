@@ -126,6 +126,31 @@ async def test_figures_and_frames(walled: Bench) -> None:
 
 
 @pytest.mark.parametrize(
+    "end", ["1 / 0", "import sys; sys.exit(3)", "import signal, time; signal.raise_signal(2); time.sleep(30)"]
+)
+async def test_figures_of_a_cell_that_fails(walled: Bench, end: str) -> None:
+    """They are shown by the cell that drew them, and not by the next one, whatever cannot be drawn among them."""
+    session = await _open(await walled.make())
+    code = f"import matplotlib.pyplot as plt\nplt.figure().savefig = None\nplt.figure()\n{end}"
+    around = Surroundings(files=LIBRARIES)
+    drawn = await session.execute(ExecutionRequest(code, 20, around=around)).wait()
+    figure = {"image/png": "UE5HOnBuZw==", "text/plain": "<Figure>"}
+    assert (drawn.status, drawn.results) == (ExecutionStatus.FAILED, (figure,))
+    assert b"'NoneType' object is not callable" in drawn.stderr
+    after = await _run(session, "plt.figure()\n1")
+    assert (after.results, after.stderr) == (({"text/plain": "1"}, figure), b"")
+
+
+async def test_figures_that_cannot_be_drawn(walled: Bench) -> None:
+    """Fail the cell that drew them; the others are shown."""
+    session = await _open(await walled.make())
+    code = "import matplotlib.pyplot as plt\nplt.figure().savefig = None\nplt.figure()\nplt.figure().savefig = None"
+    drawn = await session.execute(ExecutionRequest(code, 20, around=Surroundings(files=LIBRARIES))).wait()
+    assert (drawn.status, len(drawn.results or ())) == (ExecutionStatus.FAILED, 1)
+    assert (await _run(session, "1")).results == ({"text/plain": "1"},)
+
+
+@pytest.mark.parametrize(
     "forged",
     [
         "channel.sendall(struct.pack('!cI', b'V', 2**32 - 1))",
