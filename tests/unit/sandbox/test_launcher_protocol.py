@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandgate.config.settings import Settings
 from sandgate.core.ids import make_environment_id, make_volume_id
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
@@ -60,7 +61,7 @@ def test_any_value_in_any_field(field: str, value: object) -> None:
         return
     assert 0 <= number < 2**53
     if isinstance(request, protocol.Create):
-        assert 0 <= request.lifetime_s <= 3 * 86_400
+        assert 0 <= request.lifetime_s <= 32 * 86_400
         assert all(isinstance(limit, int) and limit > 0 for limit in asdict(request.limits).values())
 
 
@@ -133,6 +134,14 @@ def test_layers_that_are_none(wrong: object) -> None:
         parse({**CREATE, "layer": wrong})
 
 
+def test_the_longest_life_that_settings_allow() -> None:
+    """A day, and as long as it may be paused: no environment is refused for that."""
+    longest = next(each.le for each in Settings.model_fields["max_paused_s"].metadata if hasattr(each, "le"))
+    assert longest == 30 * 86_400
+    lifetime_s = 86_400 + longest + 600
+    assert parse({**CREATE, "lifetime_s": lifetime_s})[1].lifetime_s == lifetime_s  # type: ignore[union-attr]
+
+
 WRONG_IDS = [
     "env-../../etc", "../env-0123456789ab", "env-0123456789ab/..", "env-0123456789ab\n", "env-0123456789ab\0",
     "ENV-0123456789AB",     "env-", "env-short", "env-" + "0" * 41, "exec-0123456789abcdef",
@@ -150,7 +159,7 @@ def test_ids_that_are_none(verb: str, wrong: object) -> None:
 
 
 _TEMPLATES: list[object] = ["../x", "/x", "", "x/y", ".x", "X", "x" * 64, "x\n", None, 3]
-_LIFETIMES: list[object] = [-1, 10**400, 259_201, float("nan"), float("inf"), "5", None, True, []]
+_LIFETIMES: list[object] = [-1, 10**400, 32 * 86_400 + 1, float("nan"), float("inf"), "5", None, True, []]
 _NUMBERS: list[object] = [-1, 2**53, 1.0, "1", None, True]
 _VERBS: list[object] = ["", "Create", "run", None, 1, [], {}]
 _COUNTS: list[object] = [0, -1, 1.5, "64", None, True, 2**53, 10**400]

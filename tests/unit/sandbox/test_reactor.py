@@ -24,6 +24,17 @@ def test_timers_come_in_their_order() -> None:
     assert seen == ["earliest", "first", "second"]
 
 
+def test_a_timer_that_is_far_off_keeps_nobody_waiting() -> None:
+    """Also one that is further off than the kernel waits."""
+    reactor = Reactor()
+    reactor.call_later(32 * 86_400.0, lambda: None)
+    read, write = os.pipe()
+    reactor.watch(read, reactor.stop)
+    os.close(write)
+    reactor.run()
+    os.close(read)
+
+
 def test_a_cancelled_timer_is_not_called_and_lets_go_at_once() -> None:
     """What its callback holds is not kept until its moment."""
     reactor, kept = Reactor(), _Kept()

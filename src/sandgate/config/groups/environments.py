@@ -44,7 +44,7 @@ class EnvironmentSettings(Group):
         ge=0,
         le=86_400,
     )
-    max_paused_s: int = setting(86_400, "How long an environment may be paused.", unit="s", ge=1, le=86_400)
+    max_paused_s: int = setting(86_400, "How long an environment may be paused.", unit="s", ge=1, le=30 * 86_400)
     default_execution_timeout_s: float = setting(
         30.0, "Time limit of an execution that asks for none.", unit="s", ge=0.1, le=3600
     )

@@ -60,8 +60,8 @@ _TAG = re.compile(r"[A-Za-z0-9_.:|-]{1,250}")
 NUMBERS = LARGEST
 _LARGEST_PORT = 65_535
 _IDS_IN_A_PART = 500
-# A day, and one to be paused.
-_LONGEST_LIFETIME_S = 3 * 86_400.0
+# A day, and thirty to be paused.
+_LONGEST_LIFETIME_S = 32 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

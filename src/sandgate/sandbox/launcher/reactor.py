@@ -17,6 +17,8 @@ Callback = Callable[[], None]
 Blame = Callable[[str], None]
 # So many cancelled timers may lie about before they are cleared away.
 _MOST_CANCELLED = 256
+# The kernel waits 2^31 milliseconds at most, which is less than a month. Source: epoll_wait(2).
+_LONGEST_WAIT_S = 86_400.0
 
 
 class Timer:
@@ -94,13 +96,18 @@ class Reactor:
     def run(self) -> None:
         """Wait and call back until stopped."""
         while not self._stopped:
-            timeout = max(0.0, self._timers[0].moment - time.monotonic()) if self._timers else None
-            for key, _events in self._selector.select(timeout):
+            for key, _events in self._selector.select(self._wait_s()):
                 # A callback of this round may have made a later one pointless, and given its number to another.
                 if self._is_watched(key):
                     self._look(key)
             while self._timers and self._timers[0].moment <= time.monotonic():
                 self._call(heapq.heappop(self._timers))
+
+    def _wait_s(self) -> float | None:
+        """Until the next timer is due, or a part of that."""
+        if not self._timers:
+            return None
+        return min(max(0.0, self._timers[0].moment - time.monotonic()), _LONGEST_WAIT_S)
 
     def _is_watched(self, key: selectors.SelectorKey) -> bool:
         return self._selector.get_map().get(key.fd) is key
