@@ -205,8 +205,8 @@ def test_they_stand_still_until_the_next_use(server: Server, why: str) -> None:
         paths = [f"{ENVIRONMENTS}/{each['environment_id']}" for each in made]
         for each in made:
             run(connection, each["environment_id"], "open('kept', 'w').write('kept')")
+        still = {"paused"}
         for _round in range(2):
-            still = {"paused"}
             until(lambda: {connection.expect(200, "GET", path)["status"] for path in paths} == still, "all are paused")
             found = [run(connection, each["environment_id"], "print(open('kept').read())")["stdout"] for each in made]
             assert found == ["kept\n"] * len(classes)

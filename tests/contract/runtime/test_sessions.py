@@ -17,8 +17,8 @@ from tests.runtime.hosts import until
 QUICK = SessionBounds(grace_s=1.0, queued=2, results=5, result_bytes=20_000)
 
 
-async def _open(sandbox: Sandbox, **asked: object) -> RunningSession:
-    session = sandbox.open_session(SessionRequest(bounds=QUICK, **asked))  # type: ignore[arg-type]
+async def _open(sandbox: Sandbox, bounds: SessionBounds = QUICK, **asked: object) -> RunningSession:
+    session = sandbox.open_session(SessionRequest(bounds=bounds, **asked))  # type: ignore[arg-type]
     await session.wait_until_ready()
     return session
 
@@ -96,6 +96,60 @@ async def test_what_is_shown_is_bounded(subject: Subject) -> None:
     many = await _run(session, "for n in range(9): display(n)\n'x' * 30_000")
     assert ([*_shown(many)], many.results_truncated) == ([{"text/plain": str(n)} for n in range(5)], True)
     assert (await _run(session, "1")).results_truncated is False
+
+
+_TYPES = {
+    "text/html": "<p>\N{SNOWMAN}</p>",
+    "text/markdown": "**bold**",
+    "image/svg+xml": "<svg/>",
+    "image/png": "iVBORw==",
+    "image/jpeg": "/9j/4A==",
+    "text/latex": "$x^2$",
+    "application/json": '{"a": [1, null]}',
+    "application/javascript": "alert(1)",
+    "application/pdf": "JVBERg==",
+}
+_ALL_TYPES = """
+class Rich:
+    def _repr_html_(self): return "<p>\N{SNOWMAN}</p>"
+    def _repr_markdown_(self): return "**bold**"
+    def _repr_svg_(self): return "<svg/>"
+    def _repr_png_(self): return b"\\x89PNG", {"width": 3}
+    def _repr_jpeg_(self): return b"\\xff\\xd8\\xff\\xe0"
+    def _repr_latex_(self): return "$x^2$"
+    def _repr_json_(self): return {"a": [1, None]}
+    def _repr_javascript_(self): return "alert(1)"
+    def _repr_pdf_(self): return b"%PDF"
+    def __repr__(self): return "rich"
+class Bundle:
+    def _repr_mimebundle_(self, include=None, exclude=None): return {"text/markdown": "# whole"}, {}
+    def _repr_markdown_(self): return "# part"
+    def __repr__(self): return "bundle"
+display(Rich(), Bundle())
+"""
+_STAND_INS = """
+from IPython.display import HTML, Image, JSON, Javascript, Latex, Markdown, SVG, display
+open("a.jpg", "wb").write(b"\\xff\\xd8\\xff\\xe0")
+display(
+    HTML("<p>\N{SNOWMAN}</p>"), Markdown("**bold**"), SVG("<svg/>"), Image(b"\\x89PNG"), Image("a.jpg"), Latex("$x^2$"),
+    JSON({"a": [1, None]}), Javascript("alert(1)"), Image(b"<svg/>", format="svg"),
+)
+"""
+
+
+async def test_every_type_is_shown_as_it_is(subject: Subject) -> None:
+    """By the methods of an object, all of them at once, and by the classes of IPython where there is none of it."""
+    session = await _open(await subject.create(), SessionBounds(grace_s=1.0))
+    rich, bundle = _shown(await _run(session, _ALL_TYPES))
+    assert rich == {**_TYPES, "text/plain": "rich"}
+    assert bundle == {"text/markdown": "# whole", "text/plain": "bundle"}
+    ran = await _run(session, _STAND_INS)
+    *shown, drawing = [
+        {kind: text for kind, text in each.items() if kind != "text/plain"} for each in ran.results or ()
+    ]
+    wanted = [{kind: text} for kind, text in _TYPES.items() if kind != "application/pdf"]
+    assert sorted(map(str, shown)) == sorted(map(str, wanted))
+    assert (drawing, ran.results_truncated) == ({"image/svg+xml": "<svg/>"}, False)
 
 
 async def test_awaiting_at_the_top(subject: Subject) -> None:
