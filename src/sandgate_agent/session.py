@@ -18,7 +18,16 @@ import threading
 import types
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from sandgate_agent import calls, child, session_hooks, session_shell, session_wire, surroundings, wire
+from sandgate_agent import (
+    calls,
+    child,
+    session_commands,
+    session_hooks,
+    session_shell,
+    session_wire,
+    surroundings,
+    wire,
+)
 from sandgate_agent.session_display import Display
 from sandgate_agent.session_errors import PREFIX, own_trace, print_error, show, show_in_thread
 
@@ -143,13 +152,17 @@ class Python:
         self._flags = _ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self._module = types.ModuleType("__main__")
         self._module.__dict__.update(__builtins__=builtins, display=display.show)
+        self._commands = session_commands.Commands(self._module.__dict__)
         sys.modules["__main__"] = self._module
 
-    def run(self, name: str, source: bytes) -> None:
-        """Run a cell, and show the value of its last expression. Raises what the code does."""
+    def run(self, name: str, source: bytes) -> int:
+        """Run a cell, and show the value of its last expression. Answers its exit code; raises what the code does."""
         lines = (source.decode("utf-8", "replace") + "\n").splitlines(True)
         linecache.cache[name] = (len(source), None, lines, name)
-        tree: Any = compile(source, name, "exec", self._flags | _ast.PyCF_ONLY_AST, True)
+        script = session_commands.find_script(name, source) if b"%%" in source else None
+        if script is not None:
+            return self._commands.run_script(*script)
+        tree = self._parse(name, source)
         if tree.body and isinstance(tree.body[-1], _ast.Expr) and not source.rstrip().endswith(b";"):
             tree.body[-1] = _keep_value(tree.body[-1])
         code = compile(tree, name, "exec", self._flags, True)
@@ -167,6 +180,16 @@ class Python:
         if value is not None:
             builtins._ = value  # type: ignore[attr-defined]
             self._display.show(value)
+        return 0
+
+    def _parse(self, name: str, source: bytes) -> Any:
+        try:
+            return compile(source, name, "exec", self._flags | _ast.PyCF_ONLY_AST, True)
+        except SyntaxError as error:
+            if not session_commands.may_be_in(source):
+                raise
+            first = error
+        return session_commands.parse(name, source, self._flags, first)
 
 
 def _keep_value(expression: Any) -> Any:
@@ -278,7 +301,7 @@ class Session:
             try:
                 source = self._prepare(options, source)
                 self._interrupts.begin()
-                self._python.run("{}{}>".format(PREFIX, self._cells), source)
+                code = self._python.run("{}{}>".format(PREFIX, self._cells), source)
                 self._display.flush()
             finally:
                 self._interrupts.end()
@@ -287,7 +310,7 @@ class Session:
         except BaseException as error:
             ended = self._fail(error)
         else:
-            return 0, None
+            return code, None
         self._show_what_was_drawn()
         return ended
 

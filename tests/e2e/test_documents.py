@@ -37,7 +37,8 @@ def test_the_guide_to_sessions_can_be_followed(either: Server, tmp_path: Path) -
     """Every command of docs/sessions.md succeeds; what was shown is what the page says."""
     shell = Shell(f"http://127.0.0.1:{either.port}", tmp_path, {"TOKEN": either.token})
     answers = [shell.run(command) for command in commands(ROOT / "docs/sessions.md")]
-    first, second, _cd, third = (answer for answer in answers if "stdout" in answer)
+    first, second, noted, _cd, third = (answer for answer in answers if "stdout" in answer)
+    assert noted["results"] == [{"text/plain": "'42\\n'"}]
     assert (third["stdout"], third["exit_code"], third["results"]) == ("hello from /tmp\n", 1, [])
     assert (first["results"], first["stdout"]) == ([], "")
     assert (second["results"], second["stdout"]) == ([{"text/plain": "12.57"}], "2\n")

@@ -105,6 +105,65 @@ async def test_every_version(walled: Bench, version: str) -> None:
     assert (await _run(session, "(_, x)[1]")).results == ({"text/plain": "5"},)
 
 
+_NOTEBOOK = """
+kept = '''
+!not a command
+%d''' % (
+  7
+  % 4)
+%matplotlib inline
+for _ in range(2):
+    !echo "it's $HOME" \\
+        and (more
+if True:
+    %pip --version
+!exit 3
+print(kept.split()[-1], _exit_code)
+"""
+
+
+@pytest.mark.parametrize("version", available_versions())
+@pytest.mark.few_on_gvisor(version=[available_versions()[-1]])
+async def test_commands_as_in_notebooks(walled: Bench, version: str) -> None:
+    """Lines for a shell and for pip, among Python and with its line numbers; what else begins so is told apart."""
+    session = await _open(await walled.make(version))
+    ran = await _run(session, _NOTEBOOK.replace("(more", "more"))
+    first, second, *rest = ran.stdout.decode().splitlines()
+    assert (first, second, rest[-1], ran.stderr) == (*["it's /home/user and more"] * 2, "3 3", b"")
+    assert [f"(python {version})" in line for line in rest[:-1]] == [True]
+
+    failed = await _run(session, "def f(n):\n    !echo in f\n    return 1 / n\n!true\nf(0)")
+    assert (failed.stdout, failed.error is not None and failed.error.name) == (b"in f\n", "ZeroDivisionError")
+    assert failed.error is not None
+    assert "line 5, in <module>\n    f(0)\n" in failed.error.traceback
+    assert "line 3, in f\n    return 1 / n\n" in failed.error.traceback
+
+    wrong = {"!true\nx = = 1": ("line 2", "x = = 1"), "x = (1\n!true": ("line ", "")}
+    wrong |= {"%timeit 1": ("%timeit is not known here: lines may begin with !, %pip", "%timeit 1")}
+    wrong |= {"%%html\n<b>": ("%%html is not known", "%%html"), "1\n%%bash\nls": ("%%bash is not known", "%%bash")}
+    for code, said in wrong.items():
+        ran = await _run(session, code)
+        assert ran.error is not None
+        assert (ran.error.name, [part for part in said if part not in ran.error.traceback]) == ("SyntaxError", []), code
+
+
+async def test_cells_for_a_shell(walled: Bench) -> None:
+    """Run as in a session of bash, with the environment, the folder and the input of the cell; they are interrupted."""
+    session = await _open(await walled.make())
+    await _run(session, "import os; os.environ['MODE'] = 'test'; os.mkdir('d'); os.chdir('d')")
+    code = "\n%%bash -u\nread line\necho $MODE $PWD $line >&2\nmissing\nexit 4"
+    ran = await session.execute(ExecutionRequest(code, 20, around=Surroundings(stdin="in\n"))).wait()
+    assert (ran.status, ran.exit_code, ran.error and ran.error.name) == (ExecutionStatus.FAILED, 4, "NonZeroExit")
+    assert ran.stderr.startswith(b"test /workspace/d in\n")
+    assert b"line 5: missing: command not found" in ran.stderr
+    stopped = await _run(session, "x = 1\n!kill -INT $PPID; sleep 30")
+    assert (stopped.status, stopped.exit_code) == (ExecutionStatus.FAILED, 130)
+    assert stopped.stderr.endswith(b"line 2, in <module>\n    !kill -INT $PPID; sleep 30\nKeyboardInterrupt\n")
+    assert (await _run(session, "%%bash\necho on $x")).stdout == b"on\n"
+    pip = await _run(session, "import os; os.environ['PATH'] = '/usr/bin:/bin'\n!pip3 --version")
+    assert f"(python {available_versions()[-1]})" in pip.stdout.decode()
+
+
 async def test_figures_and_frames(walled: Bench) -> None:
     """Figures are shown at the end of what drew them, or by ``show``, once; frames as tables and as records."""
     session = await _open(await walled.make())
