@@ -192,7 +192,10 @@ def test_code_of_each_language_finds_the_variables(server: Server, isolation: st
         connection.expect(200, "DELETE", "/api/v1/orchestrator/secrets/E2E_TOKEN")
 
 
-_PAUSING = {"by not being used": {"idle_timeout": 1}, "by their timeout": {"timeout": 1, "on_timeout": "pause"}}
+_PAUSING: dict[str, dict[str, Any]] = {
+    "by not being used": {"idle_timeout": 1},
+    "by their timeout": {"timeout": 1, "on_timeout": "pause"},
+}
 
 
 @pytest.mark.parametrize("why", _PAUSING)
