@@ -60,3 +60,11 @@ async def test_descriptors_of_other_sandboxes_do_not_count() -> None:
         assert await bench.works(sandbox)
         assert "a forker ended" not in host.log()
         await bench.runtime.stop(keep_sandboxes=False)
+
+
+async def test_a_file_of_the_size_of_the_disk(process: Bench) -> None:
+    """Is the largest, where no limit of its own is set for files."""
+    sandbox = await process.make(limits=Limits(memory_bytes=32 * MIB, disk_bytes=16 * MIB))
+    code, said = TRIED["a large file"]
+    ran = await process.run(sandbox, code)
+    assert (ran.stdout.decode(), ran.stderr) == (said, b"")

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 
 MIB = 1024 * 1024
+# More than any disk or volume has room for, so that these are what bounds a file.
+LARGEST_FILE_BYTES = 16 * 1024**4
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Limits:
     processes: int = 64
     disk_bytes: int = 256 * MIB
     inodes: int = 65_536
-    file_size_bytes: int = 256 * MIB
+    file_size_bytes: int = LARGEST_FILE_BYTES
     open_files: int = 1024
     concurrent_executions: int = 16
     output_bytes: int = MIB

@@ -1,7 +1,7 @@
 """Environments and executions: how many, how long, how large."""
 
 from sandgate.config.groups.row import Group, setting
-from sandgate.core.limits import Limits
+from sandgate.core.limits import LARGEST_FILE_BYTES, Limits
 
 
 class EnvironmentSettings(Group):
@@ -65,7 +65,9 @@ class EnvironmentSettings(Group):
         2 * 1024**3, "The most files that may be asked for with an environment.", unit="bytes", ge=1024**2
     )
     inodes: int = setting(65_536, "Number of files of an environment.", ge=256)
-    file_size_bytes: int = setting(256 * 1024**2, "Largest single file.", unit="bytes", ge=1024)
+    file_size_bytes: int = setting(
+        0, "Largest single file. 0: as large as the disk, or the volume, that it is on.", unit="bytes", ge=0
+    )
     open_files: int = setting(1024, "Open files of a process.", ge=64, le=65_536)
     concurrent_executions: int = setting(16, "Executions side by side in one environment.", ge=1, le=64)
     output_bytes: int = setting(
@@ -86,7 +88,7 @@ class EnvironmentSettings(Group):
             processes=self.processes,
             disk_bytes=self.disk_bytes,
             inodes=self.inodes,
-            file_size_bytes=self.file_size_bytes,
+            file_size_bytes=self.file_size_bytes or LARGEST_FILE_BYTES,
             open_files=self.open_files,
             concurrent_executions=self.concurrent_executions,
             output_bytes=self.output_bytes,

@@ -234,18 +234,21 @@ class Sandbox(Life):
 
     def _request(self, *, joins: bool) -> dict[str, object]:
         """What the forker needs to know."""
+        limits = self.limits
+        # Without mounts of its own nothing else keeps a single file below the size of the disk.
+        file_size = min(limits.file_size_bytes, limits.disk_bytes) if self.group is None else limits.file_size_bytes
         return {
             "joins": joins,
             # None: its root is given to it.
-            "disk_bytes": None if self._disks is not None else self.limits.disk_bytes,
-            "inodes": self.limits.inodes,
+            "disk_bytes": None if self._disks is not None else limits.disk_bytes,
+            "inodes": limits.inodes,
             # At 0 a program of the host's root that handles core dumps is run all the same. Source: core(5).
             "core": 1,
-            "file_size": self.limits.file_size_bytes,
-            "open_files": self.limits.open_files,
+            "file_size": file_size,
+            "open_files": limits.open_files,
             "locked": _LOCKED_BYTES,
             # Without a control group a process can at least be kept from taking the whole machine's memory.
-            "address_space": None if self.group is not None else 16 * self.limits.memory_bytes,
+            "address_space": None if self.group is not None else 16 * limits.memory_bytes,
             "folder": str(self._folder) if self._folder else None,
         }
 
