@@ -33,6 +33,8 @@ BROAD_HANDLERS = {
     "sandgate_agent.child:_Run._show": "a hook of the user's code, which may raise anything",
     "sandgate_agent.session:Session._execute": "code of a user, which may raise anything",
     "sandgate_agent.session:Session._fail": "the text of a user's exception, which may raise anything",
+    "sandgate_agent.session:Session._show_what_was_drawn": "a figure of a user's, which may raise anything",
+    "sandgate_agent.session_hooks:_show_figures": "a figure of a user's, which may raise anything",
     "sandgate_agent.session_errors:show": "a hook of the user's code, which may raise anything",
     "sandgate_agent.session_errors:print_error": "a stream of the user's code, which may raise anything",
     "sandgate_agent.session_display:_call": "methods of a user's objects, which may raise anything",
