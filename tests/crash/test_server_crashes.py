@@ -110,8 +110,10 @@ def test_launcher_killed(server: CrashServer) -> None:
 def test_terminated_in_order(server: CrashServer) -> None:
     """SIGTERM gives what runs a grace, then cancels it; everything ends, and the records say so."""
     environment_id = make(server)
-    running = BackgroundExecution(server, environment_id, LOOP)
+    begun = f"print('begun', flush=True)\nopen('{environment_id}', 'w').close()\nwhile True: pass"
+    running = BackgroundExecution(server, environment_id, begun)
     until(lambda: running_is_recorded(server, environment_id), "the execution is recorded")
+    until(lambda: server.holders_of(environment_id), "it has said so")
     assert server._process is not None
     server._process.terminate()
     assert server._process.wait(15) == 0
@@ -143,14 +145,14 @@ def test_acknowledged_execution_survives(server: CrashServer) -> None:
 def test_expired_while_nobody_watched(server: CrashServer) -> None:
     """The launcher ends an environment whose lifetime is over while the server is down."""
     with server.connect() as connection:
-        wanted = {"name": "short", "template": "python", "timeout": 1}
+        wanted = {"name": "short", "template": "python", "timeout": 3}
         environment_id = connection.expect(201, "POST", ENVIRONMENTS, wanted)["environment_id"]
         execute(connection, environment_id, {"code": f"open('{environment_id}', 'w').close()"})
     server.kill_all()
     until(lambda: not server.holders_of(environment_id), "its processes are gone")
     server.start()
     with server.until_ready() as connection:
-        assert status_of(connection, environment_id) == "expired"
+        until(lambda: status_of(connection, environment_id) == "expired", "its row says so")
 
 
 def test_gateway_has_no_privileges(server: CrashServer) -> None:

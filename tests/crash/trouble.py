@@ -191,8 +191,8 @@ def stopped_supervisor(work: Work, seconds: float) -> None:
 
 def stopped_gateway(work: Work, seconds: float) -> None:
     """Nobody is answered meanwhile. Of what ran one execution has ended in time, and another's time is over."""
-    limit_s = 1.0
-    codes = ("import time\ntime.sleep(0.4)", "while True: pass")
+    limit_s = 4.0
+    codes = ("import time\ntime.sleep(2)", "while True: pass")
     running = [
         BackgroundExecution(work.server, work.environment_id, code, limit_s, patience_s=seconds + 60) for code in codes
     ]

@@ -31,7 +31,7 @@ STEPS = {
     "name": "steps",
     "steps": [
         code("first", "print(1)"),
-        {"name": "pause", "type": "sleep", "config": {"seconds": 1.5}},
+        {"name": "pause", "type": "sleep", "config": {"seconds": 4}},
         code("each", "pass", foreach=[1, 2, 3]),
     ],
 }

@@ -19,7 +19,7 @@ from tests.crash.server_process import GATEWAY, CrashServer, until
 
 MOST, MOST_OF_ADDRESS = 200, 100
 FLOOD = 10 * MOST
-HEAD_S = 1.0
+HEAD_S = 3.0
 ADDRESSES = tuple(f"127.0.0.{number}" for number in range(10, 50))
 GOOD = "127.0.0.2"
 # Far above what any of it takes on a busy machine; far below what a client waits before it gives up.

@@ -12,6 +12,7 @@ from sandgate.sandbox.interpreters import find_interpreters
 from tests.e2e.documents import Shell, commands
 from tests.e2e.small_roots import small_root
 from tests.e2e.test_templates import until_built
+from tests.e2e.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39, pytest.mark.needs_curl]
@@ -126,7 +127,14 @@ def test_the_guide_to_processes_can_be_followed(either: Server, tmp_path: Path) 
         environment_id = create(connection)
     variables = {"TOKEN": either.token, "ENVIRONMENT_ID": environment_id}
     shell = Shell(f"http://127.0.0.1:{either.port}", tmp_path, variables)
-    answers = [shell.run(command) for command in commands(ROOT / "docs/processes.md")]
+    answers = []
+    for command in commands(ROOT / "docs/processes.md"):
+        # A reader types later than a test.
+        for part, text in (("/output ", "ready\n"), ("/signal ", "$ ")):
+            if part in command:
+                path = f"/api/v1/sandbox/environments/{environment_id}/processes/{shell.variables['PROCESS_ID']}"
+                _until_said(either, f"{path}/output", text)
+        answers.append(shell.run(command))
     (kept,) = [answer for answer in answers if "position" in answer]
     (events,) = [answer["events"] for answer in answers if "events" in answer]
     assert (answers[0]["status"], kept["stdout"].splitlines()[0]) == ("running", "ready")
@@ -134,6 +142,11 @@ def test_the_guide_to_processes_can_be_followed(either: Server, tmp_path: Path) 
     assert "event: finished" in events
     assert [answer["status"] for answer in answers if answer.get("ended_at")] == ["exited", "killed"]
     assert answers[-1]["url"].endswith(answers[-1]["ticket"])
+
+
+def _until_said(server: Server, path: str, text: str) -> None:
+    with server.connect() as connection:
+        until(lambda: text in connection.expect(200, "GET", path)["stdout"], f"it says {text!r}")
 
 
 def test_the_commands_of_the_readme_can_be_typed(server: Server, tmp_path: Path) -> None:

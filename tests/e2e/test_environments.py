@@ -32,7 +32,7 @@ def run(connection: Connection, environment_id: str, code: str, timeout: float =
 def test_a_lifetime_ends(server: Server) -> None:
     """Whatever its code does: the execution is ``lost``, the row says ``expired``, and nothing can be run any more."""
     with server.connect() as connection:
-        wanted = {"name": "short", "template": "python", "timeout": 1}
+        wanted = {"name": "short", "template": "python", "timeout": 3}
         made = connection.expect(201, "POST", ENVIRONMENTS, wanted)
         path = f"{ENVIRONMENTS}/{made['environment_id']}"
         ended = run(connection, made["environment_id"], STAYS, 60)
@@ -74,7 +74,8 @@ def test_what_somebody_left_running_ends_with_the_account(server: Server, change
         if change[0] == "PATCH":
             look_until(admin, f"{TEMPLATES}/{built['template_id']}", "failed")
         else:
-            assert admin.request("GET", f"{TEMPLATES}/{built['template_id']}").status == 404
+            path = f"{TEMPLATES}/{built['template_id']}"
+            until(lambda: admin.request("GET", path).status == 404, "its template is gone")
         left = admin.request("GET", f"/api/v1/orchestrator/schedules/{schedule}").status
         assert left == (404 if change[0] == "DELETE" else 200)
         assert run(admin, others, "print(1)")["stdout"] == "1\n"
@@ -153,7 +154,7 @@ def test_side_by_side_and_cancelled(server: Server) -> None:
     with server.connect() as connection, server.connect() as other:
         made = create(connection, "python")
         answers: list[dict[str, Any]] = []
-        waits = "open('here', 'w').close()\nimport time\nprint('waits', flush=True)\nwhile True: time.sleep(1)"
+        waits = "import time\nprint('waits', flush=True)\nopen('here', 'w').close()\nwhile True: time.sleep(1)"
         thread = threading.Thread(target=lambda: answers.append(run(other, made, waits, 60)))
         thread.start()
         run(connection, made, "import os, time\nwhile not os.path.exists('here'): time.sleep(0.005)")

@@ -1,7 +1,6 @@
 """Executions followed while they run, against a real server over a real network."""
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -30,16 +29,17 @@ def environment_id(client: Client) -> Iterator[str]:
 
 
 def test_output_comes_when_it_is_written(client: Client, environment_id: str) -> None:
-    """While the code goes on, and the quickest within milliseconds."""
-    code = "import time\nfor _ in range(30):\n    print(time.time())\n    time.sleep(0.01)"
-    late_s = []
+    """While the code goes on, which it does only when its output was seen; the bench tells how quickly."""
+    code = (
+        "import os, time\nfor n in range(5):\n    print(n)\n"
+        "    while not os.path.exists(f'seen-{n}'): time.sleep(0.002)"
+    )
+    seen: list[str] = []
     for event in client.stream_execution(environment_id, code):
         if event.kind == "stdout":
-            late_s += [time.time() - float(line) for line in json.loads(event.data)["text"].split()]
-    assert len(late_s) == 30
-    # On a busy machine; what is kept back until the end would be later by a hundred.
-    assert sorted(late_s)[10] < 0.05
-    assert min(late_s) < 0.02
+            seen += json.loads(event.data)["text"].split()
+            client.write_file(environment_id, f"seen-{seen[-1]}", b"")
+    assert seen == ["0", "1", "2", "3", "4"]
 
 
 def test_everything_arrives_whole_and_in_order(client: Client, environment_id: str) -> None:
@@ -64,7 +64,7 @@ def test_a_client_that_goes_away_cancels(client: Client, environment_id: str) ->
     """Unless it has asked for the opposite; then others can follow to the end."""
     code = "import time\nprint('begun')\ntime.sleep({})\nprint('over')"
     ids = []
-    for detach, seconds in ((False, 30), (True, 0.5)):
+    for detach, seconds in ((False, 30), (True, 2)):
         events = client.stream_execution(environment_id, code.format(seconds), detach=detach)
         ids.append(json.loads(next(events).data)["execution_id"])
         first = next(events)
@@ -86,7 +86,8 @@ def test_a_slow_client_makes_the_code_wait(client: Client, environment_id: str) 
     next(events)
 
     def written() -> int:
-        return int(client.execute(environment_id, "print(open('written').read() or 0)").stdout)
+        look = "import os\nprint(os.path.exists('written') and open('written').read() or 0)"
+        return int(client.execute(environment_id, look).stdout)
 
     seen = [0]
 

@@ -9,7 +9,8 @@ import pytest
 from bench.client import Connection
 from bench.sandgate_server import ENVIRONMENTS, Server, delete, execute
 from tests.e2e.test_workflow_languages import PLACES, write_in_other_languages
-from tests.runtime.hosts import descendants
+from tests.e2e.waiting import until
+from tests.runtime.hosts import descendants, program_of
 
 pytestmark = pytest.mark.needs_gvisor
 TEMPLATES = "/api/v1/sandbox/templates"
@@ -134,11 +135,10 @@ def test_an_environment_ends_with_its_container(unasked: Server) -> None:
     with unasked.connect() as connection:
         made = make(connection, "python")
         assert kernel(connection, made) == ("gvisor", False)
-        kernels = [pid for pid, (name, _parent) in descendants(unasked.pid).items() if name == "exe"]
-        os.kill(kernels[0], signal.SIGKILL)
+        (kernel_pid,) = [pid for pid in descendants(unasked.pid) if program_of(pid) == b"runsc-sandbox"]
+        os.kill(kernel_pid, signal.SIGKILL)
         path = f"{ENVIRONMENTS}/{made}"
+        until(lambda: connection.expect(200, "GET", path)["status"] != "running", "it has ended")
         row = connection.expect(200, "GET", path)
-        while row["status"] == "running":
-            row = connection.expect(200, "GET", path)
         assert row["status"] == "failed"
         assert "container ended" in row["status_reason"]

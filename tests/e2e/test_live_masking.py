@@ -74,7 +74,7 @@ def test_a_secret_in_pieces_does_not_go_out_live(server: Server) -> None:
         assert stdout == f'one *** two *** {SECRET[:9]}, ["***"] é end\n'
         assert stderr == f"{SECRET[:-1]} ***"
         assert (stdout, stderr) == recorded(connection, run_id, "a")
-        assert len(parts) > 10, parts
+        assert len(parts) > 3, parts
 
 
 @pytest.mark.parametrize("how", ["timed_out", "cancelled"])

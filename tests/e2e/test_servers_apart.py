@@ -18,7 +18,7 @@ from tests.postgres import PostgresServer, postgres_server
 
 __all__ = ["postgres_server"]
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_postgresql]
-LEASE_S = 2
+LEASE_S = 4
 BODY = {"name": "e", "template": "python"}
 # By its name its sandbox is found, whatever else is at work on this machine.
 BEGUN = f"begun-{os.urandom(4).hex()}"
@@ -71,6 +71,7 @@ def test_what_lives_on_another_server_is_left_alone(database: str) -> None:
         running = BackgroundExecution(one, ours, LONG)
         until(lambda: _ask(one, "GET", f"{ENVIRONMENTS}/{ours}/executions").json()["executions"], "it is recorded")
         taken = BackgroundExecution(one, ours, LONG)
+        until(lambda: _executions(one, ours) == 2, "it is recorded, too")
         taken_body = {"code": LONG, "timeout": 60}
         keyed = [_Keyed(one, path, taken_body, "key-1")]
         two.kill(GATEWAY)

@@ -11,6 +11,7 @@ import pytest
 from bench.client import Connection
 from bench.sandgate_server import ENVIRONMENTS, Server, create, execute
 from tests.abilities import ABILITIES
+from tests.crash.server_process import until as soon
 from tests.e2e.waiting import until
 from tests.runtime.hosts import descendants
 
@@ -129,9 +130,10 @@ def test_snapshots_survive_restarts_and_half_of_one_does_not(own_server: Server)
     kept = f"{row['snapshot_id']}.tar"
     content = (server.state / "snapshots" / kept).read_bytes()
     with server.connect() as connection:
+        gateway = _gateway(server)
         _ask_and_leave(connection, first)
-        until(lambda: any(name.endswith(".part") for name in _files(server)), "a file is being written")
-        os.kill(_gateway(server), signal.SIGKILL)
+        soon(lambda: any(name.endswith(".part") for name in _files(server)), "a file is being written")
+        os.kill(gateway, signal.SIGKILL)
     until(lambda: _answers(server), "the next gateway serves")
     assert _files(server) == [kept]
     with server.connect() as connection:

@@ -97,10 +97,10 @@ def test_a_thousand_environments_with_a_hundred_at_work() -> None:
         (gateway,), (launcher,) = server.processes(GATEWAY), server.processes(LAUNCHER)
         assert _memory_kib(gateway) < MOST_GATEWAY_KIB
         assert _memory_kib(launcher) < MOST_GATEWAY_KIB
-        assert before - _available_bytes() < MOST_BYTES_EACH * MANY
+        # The memory is the machine's, on which others work, too.
+        until(lambda: before - _available_bytes() < MOST_BYTES_EACH * MANY, "memory is bounded")
         server.stop_process()
-        assert server.sandboxes() == 0
-        assert not Path(f"/proc/{launcher}").exists()
+        until(lambda: server.sandboxes() == 0 and not Path(f"/proc/{launcher}").exists(), "all has ended")
 
 
 def _running(connection: Connection) -> float:

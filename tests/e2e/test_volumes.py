@@ -84,7 +84,7 @@ def test_volumes_outlive_their_server() -> None:
 
         client.create_environment("holder", "python-3.9", isolation=CLASSES[-1], volumes=[mount])
         server.stop_process()
-        assert not _devices(server)
+        until(lambda: not _devices(server), "nothing is mounted")
         server.start()
         assert _read(client) == {_WRITTEN}
         seen = client.get_volume(volume.volume_id)
@@ -135,5 +135,5 @@ def test_files_on_the_disk_by_setting() -> None:
         assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (0, 0o700)
         assert _devices(server, "disks")
         server.stop_process()
-        assert not _devices(server, "disks")
+        until(lambda: not _devices(server, "disks"), "nothing is mounted")
         assert all(path.name.startswith("blank-") for path in folder.iterdir())

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sandgate.http import server as server_module
-from tests.e2e.wire_app import make_app
+from tests.e2e.wire_app import held_came, held_go, make_app
 from tests.e2e.wire_server import serving
 
 
@@ -16,7 +16,10 @@ def test_stopping_answers_what_is_under_way() -> None:
     with serving(make_app) as server, server.connect() as busy, server.connect() as idle:
         idle.ask("GET", "/")
         assert idle.answer().status == 200
-        busy.ask("GET", "/slow")
+        held_came.clear()
+        held_go.clear()
+        busy.ask("GET", "/held")
+        assert held_came.wait(10)
         entered, leave = threading.Event(), threading.Event()
 
         async def hold() -> None:
@@ -29,6 +32,7 @@ def test_stopping_answers_what_is_under_way() -> None:
         assert idle.is_closed()
         with pytest.raises(ConnectionRefusedError):
             server.connect()
+        held_go.set()
         answer = busy.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert server.drained == []

@@ -57,7 +57,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def server(files: tuple[Path, Path]) -> Iterator[WireServer]:
     """A server that speaks TLS."""
-    with serving(make_app, tls_certificate=files[0], tls_key=files[1], head_timeout_s=0.3, body_timeout_s=0.4) as made:
+    with serving(make_app, tls_certificate=files[0], tls_key=files[1], head_timeout_s=1.5, body_timeout_s=2.0) as made:
         yield made
 
 
@@ -114,6 +114,8 @@ def test_a_new_certificate_is_taken_while_connections_go_on(
 ) -> None:
     """Half a change is not taken: what was there stays until both files belong together."""
     with Wire(_connect(server, files[0])) as before:
+        before.ask("GET", "/")
+        assert before.answer().status == 200
         old = files[0].read_bytes()
         write_certificate(tmp_path, 2)
         new = files[0].read_bytes()

@@ -109,7 +109,7 @@ def test_a_failed_attempt_keeps_what_it_left(server: Server, client: httpx.Clien
         assert error_of(run)["name"] == "ZeroDivisionError"
         found = artifacts_of(connection, run)
         assert [(row["attempt"], download(client, row).content) for row in found] == [(1, b"1"), (2, b"2")]
-        run = start(connection, code("slow", killed, timeout=1.5))
+        run = start(connection, code("slow", killed, timeout=4))
         (row,) = artifacts_of(connection, run)
         assert (run["steps"][0]["status"], download(client, row).content) == ("timed_out", b"killed")
 

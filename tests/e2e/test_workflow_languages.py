@@ -54,6 +54,7 @@ def write_in_other_languages(server: Server, place: str, template: str) -> str:
             code("unknown", "x", config={**config, "language": "cobol"}),
             code("kernel", "cat /proc/version", config=bash),
             defaults={"template": template},
+            wait=55,
             **more,
         )
         artifacts = connection.expect(200, "GET", f"{RUNS}/{run['run_id']}/artifacts")["artifacts"]

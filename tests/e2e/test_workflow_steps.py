@@ -337,7 +337,7 @@ def test_wherever_code_runs_it_is_masked_and_its_files_are_kept(server: Server, 
         config = {"environment_id": made["environment_id"]} if place == "named" else {}
         more = {"workspace": "run"} if place == "shared" else {}
         given = {"env": {"KEY": "${{ secrets.CANARY }}"}, "config": config}
-        late = code("late", LEAVES + "import time\ntime.sleep(60)", "two", **{**given, "timeout": 1})
+        late = code("late", LEAVES + "import time\ntime.sleep(60)", "two", **{**given, "timeout": 4})
         workflow_id = make(connection, code("one", LEAVES, **given), code("two", LEAVES, "one", **given), late, **more)
         run = begin(connection, workflow_id)
         with EventClient(server.port, server.token, f"{RUNS}/{run['run_id']}/events") as client:

@@ -17,6 +17,7 @@ BODY_LIMIT = 100_000
 
 watched_came, watched_ended = threading.Event(), threading.Event()
 large_sent = threading.Event()
+held_came, held_go = threading.Event(), threading.Event()
 
 
 async def _work_for_ever() -> None:
@@ -30,11 +31,14 @@ async def _work_for_ever() -> None:
 async def _app(scope: Scope, receive: Receive, send: Send) -> None:
     """Says what it was asked; ``/slow`` answers after a while, ``/large`` at length, ``/unread`` reads no body.
 
-    ``/watched`` never answers, and ends when its client goes away.
+    ``/held`` answers when it is let go. ``/watched`` never answers, and ends when its client goes away.
     """
     body = b"" if scope["path"] == "/unread" else await read_body(scope, receive, BODY_LIMIT)
     if scope["path"] == "/watched":
         await while_connected(receive, _work_for_ever())
+    if scope["path"] == "/held":
+        held_came.set()
+        await asyncio.get_running_loop().run_in_executor(None, held_go.wait, 20)
     if scope["path"] == "/slow":
         await asyncio.sleep(0.15)
     if scope["path"] == "/large":

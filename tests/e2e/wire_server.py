@@ -62,7 +62,10 @@ class WireServer:
 
     def connect(self) -> "Wire":
         """A new connection."""
-        return Wire(socket.create_connection(("127.0.0.1", self.port), PATIENCE_S))
+        begun = time.monotonic()
+        wire = Wire(socket.create_connection(("127.0.0.1", self.port), PATIENCE_S))
+        wire.connected_at = begun
+        return wire
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

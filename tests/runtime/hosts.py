@@ -81,7 +81,7 @@ class LauncherHost:
         """What falls when the agents of a sandbox do: forkers, or gVisor's kernel under them; oldest first."""
         if self.isolation is not Isolation.GVISOR:
             return self.forkers()
-        return sorted(pid for pid in self._all() if _program_of(pid) == b"runsc-sandbox")
+        return sorted(pid for pid in self._all() if program_of(pid) == b"runsc-sandbox")
 
     def zygotes(self) -> list[int]:
         """The zygotes."""
@@ -110,6 +110,9 @@ def descendants(root: int) -> dict[int, tuple[str, int]]:
             left, _, right = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")
         except OSError:
             continue
+        if right.split()[0] in "ZX":
+            # It is over, and its parent will bury it.
+            continue
         parents[pid], names[pid] = int(right.split()[1]), left.partition("(")[2]
     found = [root]
     for parent in found:
@@ -117,7 +120,8 @@ def descendants(root: int) -> dict[int, tuple[str, int]]:
     return {pid: (names[pid], parents[pid]) for pid in found[1:]}
 
 
-def _program_of(pid: int) -> bytes:
+def program_of(pid: int) -> bytes:
+    """The first word of its command line; nothing once it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
     except OSError:

@@ -176,7 +176,7 @@ async def test_modules_in_the_work_folder(forks: Bench) -> None:
     assert "1 / 0" in ran.error.traceback
 
 
-async def test_locks(forks: Bench) -> None:
+async def test_locks(forks: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock on a file that all environments are shown is felt in its own environment only."""
     hold = (
         "import fcntl, os, signal\nf = open('/usr/bin/env', 'rb')\nfcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
@@ -191,6 +191,8 @@ async def test_locks(forks: Bench) -> None:
     await forks.run(sandbox, "import os, time\nwhile not os.path.exists('held'): time.sleep(0.002)")
     assert await forks.ask(sandbox, take) is False
     assert await forks.ask(neighbour, take) is True
+    # It answers when all of it is dead, however long the kernel takes.
+    monkeypatch.setattr("sandgate.sandbox.execution._CONFIRM_S", 20.0)
     holding.cancel()
     await holding.wait()
     assert await forks.ask(sandbox, take) is True

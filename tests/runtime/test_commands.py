@@ -60,7 +60,7 @@ async def test_the_end_of_input_is_one_on_a_terminal(bench: Bench) -> None:
     assert (await command.end()).exit_code == 7
 
 
-async def test_what_ignores_signals_is_ended_with_all_it_started(bench: Bench) -> None:
+async def test_what_ignores_signals_is_ended_with_all_it_started(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """HUP and TERM may be ignored, a session of its own may be made: nothing outlives the end."""
     sandbox = await bench.make()
     script = (
@@ -77,6 +77,8 @@ async def test_what_ignores_signals_is_ended_with_all_it_started(bench: Bench) -
         while not await bench.ask(sandbox, look):
             pass
     assert not command.execution.ended  # type: ignore[attr-defined]
+    # It answers when all of it is dead, however long the kernel takes.
+    monkeypatch.setattr("sandgate.sandbox.execution._CONFIRM_S", 20.0)
     command.execution.cancel()
     assert (await command.end()).status is ExecutionStatus.CANCELLED
     assert await bench.ask(sandbox, look) is False

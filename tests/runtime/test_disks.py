@@ -1,5 +1,6 @@
 """Disks of sandboxes that are images: what they hold, what bounds them, and that nothing of them is left."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -57,9 +58,14 @@ async def on_disk(host: LauncherHost) -> AsyncIterator[Bench]:
     await made.runtime.stop(keep_sandboxes=True)
 
 
-def devices() -> set[str]:
-    """The loop devices that are in use."""
-    return {path.parent.name for path in Path("/sys/block").glob("loop*/loop")}
+def devices(folder: Path) -> set[str]:
+    """The loop devices that are in use for files of a folder."""
+    found = set()
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if file.read_text().startswith(f"{folder}/"):
+                found.add(file.parent.parent.name)
+    return found
 
 
 def blanks(host: LauncherHost) -> list[str]:
@@ -161,13 +167,15 @@ def test_a_disk_that_no_image_holds_is_refused(tmp_path: Path) -> None:
 
 async def test_nothing_is_left(on_disk: Bench) -> None:
     """A disk has no name, and goes with its environment; what is kept are blank ones, one for each size."""
-    before = devices()
+    folder = on_disk.host.config.disks_folder
+    assert folder is not None
+    before = devices(folder)
     sandbox = await on_disk.make(limits=_LIMITS)
     there = blanks(on_disk.host)
-    assert len(devices() - before) == 1
+    assert len(devices(folder) - before) == 1
     assert f"blank-{_LIMITS.disk_bytes}-{_LIMITS.inodes}.img" in there
     await on_disk.runtime.destroy(sandbox.environment_id)
-    await until(lambda: not devices() - before)
+    await until(lambda: not devices(folder) - before)
     await on_disk.make(limits=replace(_LIMITS, disk_bytes=64 * MIB))
     assert len(blanks(on_disk.host)) == len(there) + 1
 
@@ -183,7 +191,6 @@ async def test_executions_side_by_side(on_disk: Bench) -> None:
 
 async def test_spares_and_a_launcher_that_is_killed(tmp_path: Path) -> None:
     """Spares have disks already; one of another size is made anew. Nothing outlives the launcher."""
-    before = devices()
     folder = tmp_path / "disks"
     with launcher_host(Isolation.STANDARD, spares=2, most_spares=2, disks_folder=folder) as host:
         bench = Bench(host, host.runtime())
@@ -200,7 +207,7 @@ async def test_spares_and_a_launcher_that_is_killed(tmp_path: Path) -> None:
         assert 256 <= await bench.ask(taken, seen) <= 275
         host.process.send_signal(signal.SIGKILL)
         host.process.wait(10)
-        await until(lambda: not devices() - before)
+        await until(lambda: not devices(folder))
         assert all(name.startswith("blank-") for name in os.listdir(folder))
         (folder / "blank-1-1.img.7.new").touch()
         host.process = start_launcher(host.config)

@@ -197,6 +197,7 @@ async def test_a_write_waits_for_its_turn_as_long_as_other_operations(walled: Be
     with pytest.raises(FilesUnavailable):
         await service.write(caller, sandbox.environment_id, "late", body(), overwrite=True, mode=None)
     busy.cancel()
+    service._settings = Settings(file_operation_timeout_s=20)
     with pytest.raises(FileMissing):
         await ask(sandbox, "stat", path="late")
     await service.write(caller, sandbox.environment_id, "late", body(), overwrite=True, mode=None)
@@ -217,7 +218,7 @@ async def test_an_archive_that_does_not_fit_leaves_nothing(walled: Bench) -> Non
     await unpack(sandbox, "in", "tar", tar(("b", bytes(MIB // 2))))
 
 
-async def test_what_a_killed_gateway_left_half_laid_out(walled: Bench) -> None:
+async def test_what_a_killed_gateway_left_half_laid_out(walled: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is removed by the next archive for the same folder; what is still at work, or called otherwise, stays."""
     sandbox = await walled.make()
     lay = """
@@ -236,6 +237,8 @@ time.sleep(100)
     await unpack(sandbox, "in", "tar", tar(("x", b"x")))
     paths = [entry["path"] for entry in (await list_folder(sandbox, "in"))[0]]
     assert paths == ["in/.unpack-" + "2" * 16, "in/.unpack-mine", "in/x"]
+    # It answers when all of it is dead, however long the kernel takes.
+    monkeypatch.setattr("sandgate.sandbox.execution._CONFIRM_S", 20.0)
     working.cancel()
     await working.wait()
     await unpack(sandbox, "in", "tar", tar(("y", b"y")))

@@ -240,11 +240,11 @@ async def test_a_session_that_waits_is_no_use(standard: Bench) -> None:
     session = sandbox.open_session(SessionRequest())
     await session.wait_until_ready()
     assert sandbox.is_idle
-    cell = session.execute(ExecutionRequest("import time\ntime.sleep(0.4)\nx = 1", 0.7))
+    cell = session.execute(ExecutionRequest("import time\ntime.sleep(2)\nx = 1", 3.0))
     assert not sandbox.is_idle
     assert await sandbox.standstill.begin()
     ended = asyncio.create_task(cell.wait())
-    done, _pending = await asyncio.wait({ended}, timeout=0.8)
+    done, _pending = await asyncio.wait({ended}, timeout=3.2)
     assert not done
     await sandbox.standstill.end()
     assert (await ended).status is ExecutionStatus.COMPLETED

@@ -60,6 +60,7 @@ async def test_child_whose_ends_do_not_fit(room: int, standard: Bench, monkeypat
         await asyncio.sleep(0.12)
         for end in taken[room:]:
             os.close(end)
+    monkeypatch.undo()
     results = [ended, *[await each.wait() for each in waiting]]
     assert {(each.status, each.stdout) for each in results} == {(ExecutionStatus.COMPLETED, b"ran\n")}
     assert sandbox.failure is None

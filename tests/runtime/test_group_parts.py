@@ -77,7 +77,10 @@ def test_parts_are_counted_apart_and_together(group: Group) -> None:
     in_part_us, in_all_us = _read_us(part), _read_us(whole)
     assert WORK_S * 1e6 <= in_part_us <= in_all_us - WORK_S * 1e6 * 0.9
     assert in_all_us >= 2 * WORK_S * 1e6
-    assert group.remove_part("1")
+    deadline = time.monotonic() + 10
+    while not group.remove_part("1"):
+        # For a moment it holds what has ended.
+        assert time.monotonic() < deadline
     assert _read_us(whole) >= in_all_us
     for counter in (whole, part):
         os.close(counter or -1)

@@ -261,7 +261,7 @@ async def test_stop_that_ends_everything(isolation: Isolation) -> None:
         await bench.runtime.stop(keep_sandboxes=False)
         assert (await running.wait()).status is ExecutionStatus.LOST
         assert await asyncio.to_thread(bench.host.process.wait, 10) == 0
-        assert not any(_is_alive(pid) for pid in processes)
+        await until(lambda: not any(_is_alive(pid) for pid in processes))
         assert not bench.host.config.socket_path.exists()
         if isolation is Isolation.STANDARD:
             assert bench.host.groups() == []

@@ -31,7 +31,7 @@ async def _until_listening(walled: Bench, sandbox: object, port: int = 8000) -> 
 
 
 @pytest.mark.parametrize(("address", "family"), [("127.0.0.1", "AF_INET"), ("::1", "AF_INET6"), ("0.0.0.0", "AF_INET")])
-async def test_server_inside(walled: Bench, address: str, family: str) -> None:
+async def test_server_inside(walled: Bench, address: str, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is reached whichever loopback it listens on, and sees its own loopback."""
     sandbox = await walled.make()
     serving = sandbox.execute(walled.request(_SERVER.format(address=address, family=family)))
@@ -43,6 +43,8 @@ async def test_server_inside(walled: Bench, address: str, family: str) -> None:
         said += part
     stream.close()
     assert said == b"HELLO" + (b"'::1'" if ":" in address else b"'127.0.0.1'")
+    # It answers when all of it is dead, however long the kernel takes.
+    monkeypatch.setattr("sandgate.sandbox.execution._CONFIRM_S", 20.0)
     serving.cancel()
     await serving.wait()
     with pytest.raises(ConnectionRefusedError):
@@ -66,12 +68,12 @@ async def test_nothing_but_its_own_loopback(walled: Bench) -> None:
 
 async def test_one_that_takes_nobody(walled: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks is told in good time, and the launcher waits for nothing."""
-    monkeypatch.setattr("sandgate.sandbox.inner_network._CONNECT_LIMIT_S", 0.1)
     sandbox = await walled.make()
     code = "import socket, time\nserver = socket.create_server(('127.0.0.1', 8000), backlog=0)\ntime.sleep(60)"
     sandbox.execute(walled.request(code))
     await _until_listening(walled, sandbox)
     streams = [await sandbox.network.dial(8000)]
+    monkeypatch.setattr("sandgate.sandbox.inner_network._CONNECT_LIMIT_S", 0.1)
     with suppress(ConnectionRefusedError):
         streams.append(await sandbox.network.dial(8000))
     with pytest.raises(ConnectionRefusedError):

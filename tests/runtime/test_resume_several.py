@@ -177,12 +177,12 @@ async def test_what_was_kept_and_not_begun_begins(isolation: Isolation, request:
 async def test_what_nobody_holds_ends(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """It may run elsewhere by then; the gateway that comes back hears that it is lost, and the sandbox stays."""
     host, environment_id = host_of(isolation, request), make_environment_id()
-    bench, _ = await connect(host, tagged_s=1.0)
+    bench, _ = await connect(host, tagged_s=3.0)
     sandbox = await bench.make()
     environment_id = sandbox.environment_id
     running = [asyncio.ensure_future(sandbox.execute(request_of(tag, code=SLEEP)).wait()) for tag in ("a", "b")]
     for _beat in range(6):
-        await asyncio.sleep(0.2)  # waits: longer in all than it lives unheld
+        await asyncio.sleep(0.6)  # waits: longer in all than it lives unheld
         bench.runtime.hold()
     assert not any(end.done() for end in running)
     assert [(await end).status for end in running] == [ExecutionStatus.LOST] * 2
@@ -195,7 +195,7 @@ async def test_what_nobody_holds_ends(isolation: Isolation, request: pytest.Fixt
 async def test_files_of_what_ended_unheld_are_removed(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """When no gateway is there to do it, by the next one, where the sandbox goes on; others' files stay."""
     host = host_of(isolation, request)
-    bench, _ = await connect(host, tagged_s=0.5)
+    bench, _ = await connect(host, tagged_s=1.5)
     sandbox = await bench.make()
     running = [
         asyncio.ensure_future(
@@ -208,7 +208,7 @@ async def test_files_of_what_ended_unheld_are_removed(isolation: Isolation, requ
         "mine-first",
         "mine-second",
     ]:
-        pass
+        bench.runtime.hold()
     before = await bench.ask(sandbox, look)
     assert {"first", "second", "first-inputs.json", "second-inputs.json"} <= set(before)
     await bench.runtime.stop(keep_sandboxes=True)

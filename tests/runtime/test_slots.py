@@ -55,7 +55,8 @@ async def test_more_wait_their_turn(bench: Bench) -> None:
     """Beyond the limit an execution waits, is run when another has ended, and can be cancelled before."""
     sandbox = await bench.make(limits=Limits(concurrent_executions=2))
     waiting = start(sandbox, WAIT, 2)
-    queued = [sandbox.execute(ExecutionRequest(f"print({number})", 0.5)) for number in range(5)]
+    queued = [sandbox.execute(ExecutionRequest(f"print({number})", 2.0)) for number in range(5)]
+    await asyncio.sleep(2.1)  # waits: for longer than each of them may run
     queued[3].cancel()
     cancelled = await queued[3].wait()
     assert (cancelled.status, cancelled.duration_s, cancelled.stdout) == (ExecutionStatus.CANCELLED, 0.0, b"")

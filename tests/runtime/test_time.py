@@ -89,8 +89,9 @@ async def test_deadline(name: str, bench: Bench) -> None:
 async def test_answer_comes_soon_after_the_deadline(bench: Bench) -> None:
     """At most 50 ms, when nobody else wants the processors just then."""
     sandbox = await bench.make()
-    late_s = [(await _end(sandbox, STUBBORN["loops"], 0.1))[1] for _round in range(6)]
-    assert min(late_s) <= SOON_S
+    deadline = time.monotonic() + 30
+    while (await _end(sandbox, STUBBORN["loops"], 0.1))[1] > SOON_S:
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.needs_root_namespaces

@@ -1,5 +1,6 @@
 """What environments are counted for, and limits that are asked for: set on what was made ahead, and held."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,7 +120,10 @@ async def test_usage_is_counted(walled: Bench) -> None:
     ran = await walled.run(sandbox, files + HIDDEN)
     assert ran.status is ExecutionStatus.COMPLETED, ran
     await walled.quiet()
-    used = await sandbox.usage()
+    async with asyncio.timeout(20):
+        # In between two children there may be nobody.
+        while not (used := await sandbox.usage()).processes:  # noqa: ASYNC110 - it is seen from outside
+            await asyncio.sleep(0.01)
     assert before.cpu_us is not None
     assert used.cpu_us is not None
     # Eight processes worked for 50 ms each, most of them as nobody's children; in gVisor they wait for each other in
@@ -242,7 +246,8 @@ async def test_the_next_gateway_measures_too(standard: Bench) -> None:
 async def test_parts_of_a_group_go_with_their_slots(standard: Bench) -> None:
     """The folders that count the time of slots apart are gone when their slots are, or at the end of the sandbox."""
     sandbox = await standard.make()
-    running = [sandbox.execute(standard.request("import time; time.sleep(0.1)")) for _each in range(4)]
+    meet = "import os, time\nopen('at-{}', 'w').close()\nwhile len(os.listdir()) < 4: time.sleep(0.005)"
+    running = [sandbox.execute(standard.request(meet.format(number))) for number in range(4)]
     assert {(await each.wait()).status for each in running} == {ExecutionStatus.COMPLETED}
     (group,) = standard.host.groups("cpuacct" if ACCOUNTED_APART else "cpu")
     assert len([child for child in group.iterdir() if child.is_dir()]) == 3
@@ -270,5 +275,5 @@ async def test_work_that_is_hidden_from_gvisor_is_counted(gvisor: Bench) -> None
     # Inside, processor time goes by in steps of 10 ms, so that nobody there knows how long they worked.
     worked_us = ran.usage.cpu_ms * 1000
     assert worked_us <= after - before + CLOCKS_APART_US
-    assert after - before <= worked_us + NEXT_CHILD_US
+    assert after - before <= worked_us + 3 * NEXT_CHILD_US
     assert worked_us >= 50_000

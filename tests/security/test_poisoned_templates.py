@@ -116,7 +116,7 @@ def poisoned_host(tmp_path_factory: pytest.TempPathFactory, request):  # type: i
     folder = tmp_path_factory.mktemp("poisoned")
     sources = {**POISONS, **{name: _forge(body) for name, body in FORGERS.items()}}
     templates = (*find_templates(), *lay_out(folder, sources))
-    limit_s = 2.0 if request.param is Isolation.STANDARD else 10.0
+    limit_s = 4.0 if request.param is Isolation.STANDARD else 10.0
     with launcher_host(request.param, templates=templates, start_limit_s=limit_s, build_limit_s=limit_s) as host:
         yield host
     shutil.rmtree(folder)
@@ -153,12 +153,13 @@ async def _use(siege: Siege, template: str, limit_s: float = 0.4) -> bool:
 async def test_only_its_own_template_suffers(name: str, poisoned: Siege, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a package does, the launcher and environments of other templates answer, during it and afterwards."""
     if name not in HARMLESS:
-        monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+        monkeypatch.setattr(stall, "LIMIT_S", 1.0)
     using = asyncio.ensure_future(_use(poisoned, name, 10.0 if name in HARMLESS else 0.4))
     while not using.done():
         await poisoned.everybody_answers()
         await asyncio.sleep(0.02)
     worked = await using
+    monkeypatch.undo()
     # In gVisor much of it harms nobody, because nothing of a package comes that far, and what is harmless may be slow.
     # A flood there may come later than what it would have hindered.
     told = name in {*_IN_GVISOR} - {"flood"} or not poisoned.bench.on_gvisor

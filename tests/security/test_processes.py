@@ -81,7 +81,7 @@ async def test_hello_beside_greedy_neighbours(siege: Siege) -> None:
     machine, too.
     """
     others = [await siege.bench.make(limits=SMALL) for _each in range(2 * (os.cpu_count() or 1))]
-    ratios = []
+    late_s = []
     for _round in range(4):
         alone_s = await _hellos_s(siege)
         loops = [each.execute(ExecutionRequest("while True: pass", 30)) for each in others]
@@ -89,8 +89,9 @@ async def test_hello_beside_greedy_neighbours(siege: Siege) -> None:
         for loop in loops:
             loop.cancel()
             await loop.wait()
-        ratios.append(statistics.median(beside_s) / statistics.median(alone_s))
-    assert min(ratios) <= 5, ratios
+        # Some turns of the scheduler, besides: a machine that says hello quickly makes them no shorter.
+        late_s.append(statistics.median(beside_s) - 5 * statistics.median(alone_s))
+    assert min(late_s) <= 0.03, late_s
 
 
 async def test_nothing_can_be_raised(siege: Siege) -> None:
@@ -126,7 +127,9 @@ async def test_daemons_do_not_outlive(siege: Siege) -> None:
         "        libc.prctl(15, b'sg-forker', 0, 0, 0)\n        libc.prctl(36, 1, 0, 0, 0)\n"
         "        libc.prctl(1, 0, 0, 0, 0)\n"
         "        while True:\n            fails(lambda: open('/workspace/alive', 'a').write('x'))\n"
-        "            time.sleep(0.005)\n    os._exit(0)\ntime.sleep(0.1)"
+        "            time.sleep(0.005)\n    os._exit(0)\n"
+        "path = '/workspace/alive'\n"
+        "while not (os.path.exists(path) and os.path.getsize(path)): time.sleep(0.005)"
     )
     ran = await siege.run(code)
     assert ran.status is ExecutionStatus.COMPLETED

@@ -48,6 +48,10 @@ def orphan(before: dict[str, Leaks]) -> Iterator[int]:
     """A process named after the product that has lost its parent."""
     command = [sys.executable, "-I", "-S", "-c", ORPHAN]
     pid = int(subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=True).stdout)
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"sandgate-orphan\0"):
+        # It may not have become its program yet.
+        assert time.monotonic() < deadline
     yield pid
     os.kill(pid, signal.SIGKILL)
     _wait_for_end(pid)

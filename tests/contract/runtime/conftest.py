@@ -33,7 +33,7 @@ class Subject:
 
     make_runtime: Callable[[], Runtime]
     template: str
-    short_s: float = 0.7
+    short_s: float = 1.5
     ended: list[tuple[EnvironmentId, str]] = field(default_factory=list)
     made: list[EnvironmentId] = field(default_factory=list)
 

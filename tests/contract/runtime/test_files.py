@@ -99,7 +99,7 @@ async def test_folders_are_listed_in_parts(subject: Subject) -> None:
 
 
 async def _search(sandbox: Sandbox, **named: Any) -> tuple[list[Any], Mapping[str, Any]]:
-    asked = {"path": ".", "name": None, "content": None, "limit": 10, "after": ["", 0], "timeout_s": 0.2, **named}
+    asked = {"path": ".", "name": None, "content": None, "limit": 10, "after": ["", 0], "timeout_s": 2.0, **named}
     channel = begin(sandbox, "search", options={"regex": True, "ignore_case": False}, **asked)
     try:
         await channel.answer()

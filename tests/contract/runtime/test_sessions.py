@@ -262,7 +262,7 @@ async def test_what_is_written_between_cells(subject: Subject) -> None:
     """It is no cell's, the newest part is kept, and the thread that writes it is not held up for ever."""
     session = await _open(await subject.create())
     code = (
-        "import threading, time\ndef late():\n    time.sleep(0.1)\n    print('late')\n    display('unseen')\n"
+        "import threading, time\ndef late():\n    time.sleep(1.0)\n    print('late')\n    display('unseen')\n"
         "    1 / 0\n"
         "threading.Thread(target=late, name='T').start()\nprint('now')"
     )
@@ -273,7 +273,7 @@ async def test_what_is_written_between_cells(subject: Subject) -> None:
     assert b"    1 / 0\n" in session.background.stderr
     assert (await _run(session, "3")).results == ({"text/plain": "3"},)
     flood = (
-        "def flood():\n    time.sleep(0.05)\n    for _ in range(300): print('x' * 999)\n    print('end')\n"
+        "def flood():\n    time.sleep(1.0)\n    for _ in range(300): print('x' * 999)\n    print('end')\n"
         "threading.Thread(target=flood).start()"
     )
     assert (await _run(session, flood)).stdout == b""

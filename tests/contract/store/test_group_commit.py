@@ -174,7 +174,7 @@ async def test_one_database_serves_many_event_loops(database: Database, store: S
 
 async def test_a_queued_write_that_takes_too_long_is_not_done(location: Location, store: SqlStore) -> None:
     """Its caller may safely do it again."""
-    database = Database(location, deadline_s=0.05)
+    database = Database(location, deadline_s=0.5)
     await database.open()
     async with Gate(database):
         with pytest.raises(StoreUnavailable, match="Nothing was done") as raised:
@@ -189,13 +189,14 @@ async def test_a_queued_write_that_takes_too_long_is_not_done(location: Location
 
 async def test_a_write_under_way_that_takes_too_long_may_be_done(location: Location, store: SqlStore) -> None:
     """And its caller is told that nobody knows."""
-    database = Database(location, deadline_s=0.05)
+    database = Database(location, deadline_s=0.5)
     await database.open()
     gate = Gate(database)
     async with gate:
         with pytest.raises(StoreUnavailable) as raised:
             await gate._task
         assert raised.value.details == {"outcome": "unknown"}
+    database._deadline_s = 20.0
     await database.close()
 
 

@@ -102,7 +102,7 @@ async def test_a_lock_that_is_not_given_back_is_named(store: SqlStore, other_pro
 
 async def test_who_waits_less_for_the_database_waits_less_for_its_locks(sqlite_path: Path) -> None:
     """What is waited for inside speaks first, and says why."""
-    store = SqlStore(sqlite_path, deadline_s=0.3)
+    store = SqlStore(sqlite_path, deadline_s=3.0)
     await store.open()
     with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -111,8 +111,10 @@ async def test_who_waits_less_for_the_database_waits_less_for_its_locks(sqlite_p
     await store.close()
 
 
-async def test_another_process_may_write_beside_the_server(store: SqlStore, sqlite_path: Path) -> None:
+async def test_another_process_may_write_beside_the_server(sqlite_path: Path) -> None:
     """Each sees at once what the other has written."""
+    store = SqlStore(sqlite_path)
+    await store.open()
     beside = SqlStore(sqlite_path, checkpoint=False)
     await beside.open()
     writes = [each.credentials.revoke_token(f"{number}", NOW) for number, each in enumerate([store, beside] * 20)]
@@ -121,6 +123,7 @@ async def test_another_process_may_write_beside_the_server(store: SqlStore, sqli
         assert all([await each.credentials.is_revoked(str(number)) for number in range(40)])
     await beside.close()
     await store.check()
+    await store.close()
 
 
 async def test_a_full_disk_stops_what_does_not_fit(sqlite_path: Path) -> None:

@@ -89,7 +89,7 @@ async def test_a_detached_one_goes_on_and_is_followed(world: World) -> None:
 async def test_one_that_was_begun_without_a_stream(world: World) -> None:
     """Its record is there before the answer, and its events when it has ended."""
     environment_id = await world.create_running()
-    code = "print('begun')\ntime.sleep(0.05)"
+    code = "print('begun')\ntime.sleep(1)"
     row = await world.service.begin_execution(world.user, environment_id, code, None, None)
     assert (await world.store.executions.find(row.execution_id)) == row
     assert row.status is ExecutionStatus.RUNNING

@@ -14,7 +14,7 @@ _FIRST_PAGE = PageRequest()
 
 async def test_what_is_made_together_is_noted_in_one_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are."""
-    monkeypatch.setattr(noting, "PAUSE_S", 0.2)
+    monkeypatch.setattr(noting, "PAUSE_S", 2.0)
     noted: list[int] = []
     write = world.store.environments.note_running
 

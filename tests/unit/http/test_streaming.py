@@ -107,7 +107,7 @@ async def test_nothing_is_made_for_a_client_that_does_not_read() -> None:
 async def test_a_quiet_stream_says_that_it_is_alive_until_its_time_is_over() -> None:
     """With comments; then it ends, and nothing was lost."""
     client, source = _Client(), _Source()
-    streams = _streams(stream_heartbeat_s=0.1, stream_lifetime_s=0.35)
+    streams = _streams(stream_heartbeat_s=0.1, stream_lifetime_s=1.5)
     await asyncio.wait_for(client.serve(EventStream(streams, ONE, source.events())), LIMIT_S)
     assert client.parts.count(b":\n\n") >= 2
     assert client.messages[-1] == {"type": "http.response.body", "body": b""}

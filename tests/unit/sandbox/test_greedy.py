@@ -1,10 +1,12 @@
 """Who holds the most memory, asked of this machine's own processes."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+import pytest
 
 from sandgate_agent import greedy
 
@@ -28,23 +30,27 @@ def child(hold: str) -> Iterator[int]:
         yield started.pid
 
 
-def agents_but(*pids: int) -> set[int]:
-    """Everybody on this machine but these."""
-    return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()} - set(pids)
+@contextmanager
+def nobody_but(*pids: int) -> Iterator[None]:
+    """As if these were all processes of this machine, where others start and end theirs."""
+    real = os.listdir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", lambda path: list(map(str, pids)) if path == "/proc" else real(path))
+        yield
 
 
 def test_pages_are_found_first() -> None:
     """And who has done nothing yet is not among those that hold a lot."""
-    with child("nothing") as idle, child("in pages") as large:
-        (found,) = greedy.rank(agents_but(idle, large), greedy.resident_bytes(idle))
+    with child("nothing") as idle, child("in pages") as large, nobody_but(idle, large):
+        (found,) = greedy.rank(set(), greedy.resident_bytes(idle))
         assert found[1] == large
         assert 30 * MIB < found[0] < 40 * MIB
 
 
 def test_files_without_a_name_are_found_when_pages_are_not() -> None:
     """They are in no process's memory."""
-    with child("nothing") as idle, child("in a file") as large:
-        ((held, pid),) = greedy.rank(agents_but(idle, large), greedy.resident_bytes(idle))
+    with child("nothing") as idle, child("in a file") as large, nobody_but(idle, large):
+        ((held, pid),) = greedy.rank(set(), greedy.resident_bytes(idle))
         assert pid == large
         assert held >= 32 * MIB
 

@@ -2,9 +2,11 @@
 
 import ctypes
 import os
+import secrets
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,13 +49,17 @@ def test_this_machine_can_hold_the_standard_class() -> None:
     assert str(machine) == "nothing is lacking"
 
 
-def test_nothing_is_left_behind() -> None:
+def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """No control group, no mount, no process."""
+    # Others on this machine may be trying the same.
+    mark = secrets.token_hex(6)
+    monkeypatch.setattr(secrets, "token_hex", lambda _bytes: mark)
 
     def look() -> list[str]:
-        groups = [str(path) for path in Path("/sys/fs/cgroup").glob("**/sandgate-probe-*")]
+        groups = [folder for folder, _folders, _files in os.walk("/sys/fs/cgroup") if mark in folder]
+        mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if mark in line]
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-        return [*groups, Path("/proc/self/mountinfo").read_text(), children]
+        return [*groups, *mounts, children]
 
     before = look()
     probe()
@@ -136,11 +142,21 @@ def test_a_step_that_hangs_is_ended(script: Path, tmp_path: Path) -> None:
         f"pid and open({str(tmp_path / 'pid')!r}, 'w').write(str(pid))\n"
         "time.sleep(1000)\n"
     )
-    machine = probe(deadline_s=0.5)
+    machine = probe(deadline_s=3.0)
     assert by_name(machine)["seccomp"].ok
     assert not machine.can_hold_standard
-    child = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
-    assert not child.exists() or child.read_text().rpartition(") ")[2].startswith(("Z", "X"))
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 30
+    while _runs(child):
+        # It was sent its signal; when it is scheduled to die is the kernel's affair.
+        assert time.monotonic() < deadline
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return not Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith(("Z", "X"))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_a_program_that_cannot_be_started_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def test_patterns_that_take_for_ever_are_ended(tmp_path: Path, named: dict[str, 
     """In their time, with what was found before, and behind the line that they were at."""
     (tmp_path / ("a" * 200)).write_text("a\n" + "a" * 5000 + "!\n" + "x" * 5000)
     started = time.perf_counter()
-    found, ended = search(tmp_path, timeout_s=0.3, **named)
+    found, ended = search(tmp_path, timeout_s=2.0, **named)
     assert time.perf_counter() - started < 15
     assert (ended["reason"], len(found)) == ("time", 1 if named.get("content") == HOSTILE else 0)
     if named.get("content") == HOSTILE:

@@ -259,7 +259,7 @@ async def test_channel_that_does_not_take_kills(peer: Peer, watched: Watched) ->
 
 async def test_talk_without_end_while_resetting(peer: Peer, watched: Watched) -> None:
     """One that never says that it has forgotten is given up, and the loop goes on meanwhile."""
-    resetting = asyncio.ensure_future(watched.slot.reset(0.05))
+    resetting = asyncio.ensure_future(watched.slot.reset(1.0))
     await asyncio.sleep(0)
     rounds = 0
     peer.far_control.setblocking(False)

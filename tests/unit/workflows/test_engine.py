@@ -170,7 +170,7 @@ async def test_a_late_result_of_a_run_that_was_taken_is_dropped(make_orchestra: 
     one, two = make_orchestra(), make_orchestra(owner="two")
     await one.start()
     await two.start()
-    run_id = await one.begin(code("a", "import time\ntime.sleep(0.05)"), code("b"))
+    run_id = await one.begin(code("a", "import time\ntime.sleep(1)"), code("b"))
     await one.until_running()
     two.clock.advance(LEASE_S + 1)
     await two.patrol()
@@ -205,7 +205,7 @@ async def test_code_does_not_outlive_its_lease(make_orchestra: MakeOrchestra) ->
 @pytest.mark.parametrize("seconds", [3600.0, -3600.0])
 async def test_the_clock_may_be_set(seconds: float, orchestra: Orchestra) -> None:
     """Forward or back by an hour: what runs goes on undisturbed, and no attempt is lost."""
-    run_id = await orchestra.begin(code("a", "import time\ntime.sleep(0.2)"), code("b"))
+    run_id = await orchestra.begin(code("a", "import time\ntime.sleep(1)"), code("b"))
     await orchestra.until_running()
     orchestra.clock.advance(seconds)
     await orchestra.engine._leases._claim(own=False)

@@ -83,7 +83,7 @@ async def _read_until(stand: Stand, run_id: RunId, after: str, kind: str) -> str
 async def test_output_is_told_while_the_step_runs(store: SqlStore) -> None:
     """And after a break in the middle of it, the rest once the step has ended, from the records."""
     async with stands(store, "one") as [stand]:
-        run = await stand.start(code("slow", f"print('x' * {LONG})\ntime.sleep(0.2)"))
+        run = await stand.start(code("slow", f"print('x' * {LONG})\ntime.sleep(1)"))
         first = await stand.events(run.run_id, most=3)
         assert [event.kind for event in first] == ["run_started", "step_started", "stdout"]
         assert len(first[2].data["text"]) < LONG

@@ -107,7 +107,7 @@ async def test_a_workspace_outlives_the_process(world: World) -> None:
     await again.stop()
 
 
-SLOW = "import time\nprint('begun')\ntime.sleep(0.2)\noutputs['n'] = 1"
+SLOW = "import time\nprint('begun')\ntime.sleep(1)\noutputs['n'] = 1"
 
 
 async def test_what_runs_in_a_workspace_outlives_the_process(world: World) -> None:

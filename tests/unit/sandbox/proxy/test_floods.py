@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from dataclasses import replace
 
 from sandgate.core.network import NetworkLimits, NetworkRules
 from sandgate.sandbox.proxy.entrance import Listener
@@ -12,10 +13,10 @@ _QUICK = NetworkLimits(
     connections=6,
     connections_of_owner=5,
     connections_of_environment=4,
-    head_timeout_s=0.2,
-    idle_timeout_s=0.2,
-    lifetime_s=0.6,
-    connect_timeout_s=0.2,
+    head_timeout_s=0.5,
+    idle_timeout_s=0.5,
+    lifetime_s=1.2,
+    connect_timeout_s=5.0,
 )
 
 
@@ -69,6 +70,7 @@ async def test_nothing_moves(make: Make) -> None:
     await reader.readuntil(b"\r\n\r\n")
     assert await reader.read() == b""
     assert (inside.last().verdict, inside.last().reason) == ("allowed", "timed_out")
+    inside = await make(_hold, limits=replace(_QUICK, idle_timeout_s=20.0))
     began = time.monotonic()
     reader, writer = await inside.connect()
     writer.write(
@@ -80,7 +82,7 @@ async def test_nothing_moves(make: Make) -> None:
         if inside.report().totals.open == 0 and inside.last().reason:
             break
     assert inside.last().reason == "timed_out"
-    assert time.monotonic() - began > 0.5
+    assert time.monotonic() - began > 1.1
 
 
 async def test_who_never_reads(make: Make) -> None:
