@@ -74,8 +74,8 @@ def test_what_somebody_left_running_ends_with_the_account(server: Server, change
         if change[0] == "PATCH":
             look_until(admin, f"{TEMPLATES}/{built['template_id']}", "failed")
         else:
-            path = f"{TEMPLATES}/{built['template_id']}"
-            until(lambda: admin.request("GET", path).status == 404, "its template is gone")
+            template = f"{TEMPLATES}/{built['template_id']}"
+            until(lambda: admin.request("GET", template).status == 404, "its template is gone")
         left = admin.request("GET", f"/api/v1/orchestrator/schedules/{schedule}").status
         assert left == (404 if change[0] == "DELETE" else 200)
         assert run(admin, others, "print(1)")["stdout"] == "1\n"

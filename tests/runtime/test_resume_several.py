@@ -213,7 +213,7 @@ async def test_files_of_what_ended_unheld_are_removed(isolation: Isolation, requ
     assert {"first", "second", "first-inputs.json", "second-inputs.json"} <= set(before)
     await bench.runtime.stop(keep_sandboxes=True)
     await asyncio.gather(*running, return_exceptions=True)
-    await asyncio.sleep(1.0)  # waits: for longer than what runs is left alone unheld
+    await asyncio.sleep(2.5)  # waits: for longer than what runs is left alone unheld
     bench, (adopted,) = await connect(host, sandbox.environment_id)
     assert not bench.runtime.kept()
     async with asyncio.timeout(20):
