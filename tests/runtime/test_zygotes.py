@@ -56,10 +56,10 @@ BROKEN = {
     "not executable": ("", "cannot start the zygote"),
     "ends": ("exit 3", "no message"),
     "ends with words": ("echo 'first line' >&2; echo 'no good \\033[31m' >&2; exit 3", "no good"),
-    "hangs": ("exec sleep 1000", "was not ready within 1 seconds"),
+    "hangs": ("exec sleep 1000", "was not ready within 4 seconds"),
     "talks nonsense": ("printf garbage >&3; exec sleep 1000", "broke the protocol"),
     "lets go of its channel": ("exec 3>&- 3<&-; exec sleep 1000", "its zygote ended"),
-    "floods": ("exec yes", "was not ready within 1 seconds"),
+    "floods": ("exec yes", "was not ready within 4 seconds"),
 }
 
 
@@ -113,7 +113,7 @@ PRELOADS = {
     "prints": ("print('x' * 100_000)", None),
     "starts_a_thread": ("import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()", None),
     "ends_the_zygote": ("import os\nprint('last words')\nos._exit(7)", "last words"),
-    "takes_for_ever": ("import time\ntime.sleep(1000)", "was not ready within 1 seconds"),
+    "takes_for_ever": ("import time\ntime.sleep(1000)", "was not ready within 4 seconds"),
 }
 
 
