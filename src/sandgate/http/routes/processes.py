@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -15,6 +14,7 @@ from sandgate.http.bodies import read_body, refuse_field
 from sandgate.http.connection import while_connected
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import OCTETS_CONTENT
+from sandgate.http.marks import Query
 from sandgate.http.models.processes import (
     PROCESS_EVENTS_EXAMPLE,
     FeedProcess,
