@@ -274,7 +274,7 @@ class Operation(BaseRoute):
 
 def _answer_model(endpoint: Endpoint) -> type[BaseModel] | None:
     """The model of what an endpoint answers, None where it makes the answer itself."""
-    annotation = inspect.signature(endpoint).return_annotation
+    annotation = inspect.get_annotations(endpoint)["return"]
     # One that can also stream has a union.
     kinds = get_args(annotation) or (annotation,)
     return next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)
