@@ -138,7 +138,7 @@ def _add_input_route(api: Api, processes: Processes, most_bytes: int) -> None:
         "POST",
         f"{_PROCESS}/stdin",
         tag=_TAG,
-        audit=Audit.READ,
+        audit=Audit.SUMMED,
         errors=(
             *_TELLS,
             errors.ProcessTakesNoInput,
@@ -169,7 +169,7 @@ def _add_telling_routes(api: Api, processes: Processes) -> None:
         "POST",
         f"{_PROCESS}/resize",
         tag=_TAG,
-        audit=Audit.READ,
+        audit=Audit.SUMMED,
         errors=(*_TELLS, errors.ProcessHasNoTerminal, errors.ProcessStuck),
     )
     async def resize_process(
