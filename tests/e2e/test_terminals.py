@@ -83,6 +83,29 @@ def test_what_is_typed_is_done_and_shown(either: Server) -> None:
         assert _end_of(socket) == (1000, "exited with 3")
 
 
+def test_another_user_finds_no_terminal(server: Server, environment_id: str) -> None:
+    """Neither a new one nor that of a process; the answer is word for word that of one that does not exist."""
+    started = _ask(server, 201, "POST", f"{ENVIRONMENTS}/{environment_id}/terminal", {"command": "cat"})
+    stranger = {"username": "stranger-at-terminals", "password": "a long enough password"}
+    made = _ask(server, 201, "POST", "/api/v1/users", stranger)
+    token = _ask(server, 200, "POST", "/api/v1/auth/token", stranger)["access_token"]
+    none = environment_id[:-4] + "0000"
+    for query in ("", f"?process_id={started['process_id']}"):
+        said = []
+        for asked in (environment_id, none):
+            with pytest.raises(InvalidStatus) as refused, _opened(server, asked, query, token=token):
+                pass
+            answer = refused.value.response
+            assert answer.status_code == 404
+            error = json.loads(answer.body or b"{}")["error"]
+            said.append((error["code"], error["message"].replace(asked, "that one")))
+        assert said[0] == said[1]
+    process = f"{ENVIRONMENTS}/{environment_id}/processes/{started['process_id']}"
+    assert _ask(server, 200, "GET", process)["status"] == "running"
+    _ask(server, 200, "DELETE", process)
+    _ask(server, 200, "DELETE", f"/api/v1/users/{made['user_id']}")
+
+
 def test_a_browser_proves_who_it_is_by_a_subprotocol(server: Server, environment_id: str) -> None:
     """From a page of this server; the one that is chosen is not the one with the token."""
     own = f"http://127.0.0.1:{server.port}"
