@@ -48,6 +48,13 @@ class NetworkSettings(Group):
     network_connection_timeout_s: float = setting(
         3600.0, "How long a connection may be open.", unit="s", ge=1, le=86_400
     )
+    network_log_per_minute: int = setting(
+        60,
+        "Connections of one environment that have a line each in the log within a minute; the rest are counted. "
+        "0: no lines.",
+        ge=0,
+        le=100_000,
+    )
     max_port_connections: int = setting(512, "Connections to ports of all environments at once.", ge=1, le=16_384)
     max_port_connections_per_user: int = setting(
         128, "Connections to ports of all environments of one owner at once.", ge=1, le=16_384
@@ -86,5 +93,6 @@ class NetworkSettings(Group):
             connect_timeout_s=self.network_connect_timeout_s,
             idle_timeout_s=self.network_idle_timeout_s,
             lifetime_s=self.network_connection_timeout_s,
+            logged_per_minute=self.network_log_per_minute,
         )
         return NetworkPolicy(self.network_allow_special, self.network_only, self.network_deny, limits)
