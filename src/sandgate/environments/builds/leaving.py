@@ -54,7 +54,7 @@ class Leaving:
         there = await self._store.list_ids(self._server_id) if known else frozenset()
         for row in known:
             if row.template_id not in there:
-                self._templates.remove(row.template_id)
+                self._templates.set_aside(row.template_id)
                 self._leaving[row.template_id] = row
         free = [row for row in self._leaving.values() if not self._is_used(row)]
         for row in free:

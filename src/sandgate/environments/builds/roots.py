@@ -77,7 +77,7 @@ class Roots:
             await self._layers.drop(root.name)
 
     def _is_used(self, name: str) -> bool:
-        of_rows = [row.root for row in self._templates.rows() if row.status is not TemplateStatus.FAILED]
+        of_rows = [row.root for row in self._templates.rows_with_files() if row.status is not TemplateStatus.FAILED]
         return any(root is not None and root.name == name for root in (*self._held.values(), *of_rows))
 
     def _find(self, row: BuiltTemplate, origin: str) -> Root | None:

@@ -155,16 +155,14 @@ class TemplateService:
         """See ``BuiltTemplates``."""
         first = self._find_own(caller, name)
         check_can_write(caller)
-        rows = [first]
-        if name == first.name:
-            rows = [row for row in self._templates.rows() if (row.name, row.owner_id) == (first.name, first.owner_id)]
+        rows = self._templates.own_versions(first.name, first.owner_id) if name == first.name else [first]
         if not force:
             await self._check_snapshots(rows)
         self._check_unused(rows)
         # From now on nothing begins with them; what can be had of them goes afterwards.
         left = {row.template_id: row for row in rows}
         for template_id in left:
-            self._templates.remove(template_id)
+            self._templates.set_aside(template_id)
         try:
             for row in rows:
                 await self._running.cancel(row.template_id)
@@ -242,7 +240,7 @@ class TemplateService:
 
     def _find_same(self, caller: Principal, wanted: NewTemplate, digest: str) -> BuiltTemplate | None:
         """The newest version of the name, if it is the same and did not fail."""
-        own = [row for row in self._templates.rows() if (row.name, row.owner_id) == (wanted.name, caller.user_id)]
+        own = self._templates.own_versions(wanted.name, caller.user_id)
         newest = max(own, key=lambda row: row.version, default=None)
         if newest is None or newest.status is TemplateStatus.FAILED:
             return None
