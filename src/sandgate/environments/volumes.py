@@ -306,10 +306,10 @@ class VolumeService:
         users = await self._store.find_users([row.volume_id for row in condemned]) if condemned else {}
         # Of a user who is gone the last environments may still have some.
         free = [row for row in condemned if row.volume_id not in users]
-        return sum([await self._is_removed(row) for row in free])
+        return sum([await self._try_remove(row) for row in free])
 
-    async def _is_removed(self, row: Volume) -> bool:
-        """One that cannot be removed keeps no other from it."""
+    async def _try_remove(self, row: Volume) -> bool:
+        """Whether it went; one that cannot be removed keeps no other from it."""
         try:
             await self._remove(row)
         except SandboxFailed as fault:

@@ -13,6 +13,7 @@ from sandgate.core.errors import StoreUnavailable
 from sandgate.store import turns as turns_module
 from sandgate.store.database import Database
 from sandgate.store.turns import Turns, key_of
+from tests.contract.store.statements import statements_sent
 
 pytestmark = pytest.mark.needs_postgresql
 
@@ -40,17 +41,14 @@ def stopped(clean_postgres_url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def waits() -> Iterator[list[str]]:
-    """The statements that wait for turns, as they are sent."""
-    sent: list[str] = []
+def sent() -> Iterator[list[tuple[str, Any]]]:
+    """The statements that the server sends."""
+    with statements_sent() as statements:
+        yield statements
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if "pg_advisory_xact_lock" in statement:
-            sent.append(statement)
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    yield sent
-    sa.event.remove(sa.Engine, "before_cursor_execute", note)
+def _waits(sent: list[tuple[str, Any]]) -> list[str]:
+    return [statement for statement, _parameters in sent if "pg_advisory_xact_lock" in statement]
 
 
 def _take(connection: psycopg.Connection, *turns: str) -> None:
@@ -67,7 +65,7 @@ def _lock_timeout(connection: Connection) -> str:
 
 
 async def test_a_turn_that_never_comes_is_waited_for_once(
-    database: Database, stopped: psycopg.Connection, waits: list[str]
+    database: Database, stopped: psycopg.Connection, sent: list[tuple[str, Any]]
 ) -> None:
     """However many ask for it; what comes beside them, with a turn or without, is done."""
     _take(stopped, "stuck")
@@ -76,7 +74,7 @@ async def test_a_turn_that_never_comes_is_waited_for_once(
         first, bare, free, last = await asyncio.gather(*asked, return_exceptions=True)
         assert (type(first), type(last)) == (StoreUnavailable, StoreUnavailable)
         assert (type(bare), type(free)) == (int, int)
-    assert sum(str(key_of("stuck")) in statement for statement in waits) == 1
+    assert sum(str(key_of("stuck")) in statement for statement in _waits(sent)) == 1
 
 
 async def test_a_refused_write_does_not_undo_its_neighbours(database: Database, stopped: psycopg.Connection) -> None:
@@ -94,7 +92,7 @@ async def test_a_refused_write_does_not_undo_its_neighbours(database: Database, 
 
 
 async def test_many_turns_that_never_come_are_waited_for_briefly(
-    database: Database, stopped: psycopg.Connection, waits: list[str]
+    database: Database, stopped: psycopg.Connection, sent: list[tuple[str, Any]]
 ) -> None:
     """A server that was stopped in the middle of a large batch has many: only the first costs the usual patience."""
     turns = [str(number) for number in range(8)]
@@ -102,11 +100,11 @@ async def test_many_turns_that_never_come_are_waited_for_briefly(
     for turn in turns:
         with pytest.raises(StoreUnavailable, match="Try again later"):
             await database.write(_backend, turn=turn)
-    assert ["lock_timeout = '500ms'" in statement for statement in waits] == [True, *[False] * 7]
+    assert ["lock_timeout = '500ms'" in statement for statement in _waits(sent)] == [True, *[False] * 7]
 
 
 async def test_it_is_waited_for_again_some_time_later(
-    database: Database, stopped: psycopg.Connection, waits: list[str], monkeypatch: pytest.MonkeyPatch
+    database: Database, stopped: psycopg.Connection, sent: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For as long as ever, where nothing else is stuck."""
     monkeypatch.setattr(turns_module, "_STUCK_S", 0.0)
@@ -114,7 +112,7 @@ async def test_it_is_waited_for_again_some_time_later(
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             await database.write(_backend, turn="stuck")
-    assert ["lock_timeout = '500ms'" in statement for statement in waits] == [True, True]
+    assert ["lock_timeout = '500ms'" in statement for statement in _waits(sent)] == [True, True]
 
 
 async def test_a_turn_that_is_free_again_is_had_at_once(database: Database, stopped: psycopg.Connection) -> None:
