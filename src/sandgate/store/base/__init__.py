@@ -21,7 +21,7 @@ from sandgate.store.base.snapshots import SnapshotFolder, SnapshotSink, Snapshot
 from sandgate.store.base.templates import TemplateStore
 from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.volumes import VolumeRefusal, VolumesHeld, VolumeStore
-from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, ShownSteps, WorkflowStore
+from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, ShownSteps, VersionGone, WorkflowStore
 
 __all__ = [
     "ArtifactStore",
@@ -59,6 +59,7 @@ __all__ = [
     "Store",
     "TemplateStore",
     "UserStore",
+    "VersionGone",
     "VolumeRefusal",
     "VolumeStore",
     "VolumesHeld",
