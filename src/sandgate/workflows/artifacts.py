@@ -10,6 +10,7 @@ from sandgate.core.artifact import Artifact, ArtifactId
 from sandgate.core.clock import Clock
 from sandgate.core.errors import ArtifactNotFound, StoreUnavailable
 from sandgate.core.ids import RunId
+from sandgate.core.lookback import Lookback
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.store.base import Pack, PackFolder, Store
@@ -61,6 +62,7 @@ class ArtifactService:
         self._retention = timedelta(seconds=settings.artifact_retention_s)
         self._most_bytes = settings.max_kept_artifact_bytes_per_user
         self._batch = batch
+        self._left = Lookback(clock)
 
     async def list(
         self, caller: Principal, run_id: RunId, page: PageRequest, *, step: str | None = None
@@ -108,8 +110,8 @@ class ArtifactService:
 
     async def _prune_oldest(self) -> int:
         """Let each user keep so many bytes."""
-        removed = 0
-        while over := await self._store.artifacts.find_over(self._most_bytes):
+        removed, since = 0, self._left.begin()
+        while over := await self._store.artifacts.find_over(self._most_bytes, since):
             packs = [
                 pack
                 for owner_id, excess_bytes in over
@@ -120,6 +122,7 @@ class ArtifactService:
                 break
             await asyncio.to_thread(self._files.delete, packs)
             removed += len(packs)
+        self._left.end(since)
         return removed
 
     async def sweep(self) -> int:

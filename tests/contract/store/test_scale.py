@@ -163,6 +163,8 @@ CALLS: dict[str, Call] = {
     "one step": lambda store: store.runs.find_step(RUN, "a", None),
     "part of a history": lambda store: store.runs.list_history(RUN, 500, 50),
     "next entry of a history": lambda store: store.runs.list_history(RUN, 500, 1),
+    "who keeps too many runs by now": lambda store: store.retention.find_over(1, NOW),
+    "who keeps too many artifacts by now": lambda store: store.artifacts.find_over(1, NOW),
     "artifacts of a run": lambda store: store.artifacts.list(RUN, PAGE),
     "snapshot": lambda store: store.snapshots.find(SnapshotId("snap-000000000007")),
     "snapshots": lambda store: store.snapshots.list(None, PAGE),
