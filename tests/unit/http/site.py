@@ -207,7 +207,7 @@ class Site:
         )  # fmt: skip
         row = replace(row, **changes)
         kept = await self.store.templates.insert(row, 100)
-        assert kept is not None
+        assert isinstance(kept, BuiltTemplate)
         self.templates.layers.kept[kept.template_id] = size = LayerSize(3, 1000)
         if row.root is not None:
             self.templates.layers.kept[row.root.name] = row.root.size

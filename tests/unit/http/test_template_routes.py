@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from sandgate.core.built import LayerSize, Root
+from sandgate.core.built import BuiltTemplate, LayerSize, Root
 from sandgate.core.errors import StoreUnavailable
-from sandgate.core.ids import TemplateId
+from sandgate.core.ids import TemplateId, make_template_id
 from sandgate.core.principal import Principal
 from sandgate.core.recipe import Recipe
+from sandgate.core.states import TemplateStatus
 from sandgate.environments.builds.log import LogEvents
 from tests.unit.http.site import ENVIRONMENTS, Site
 
@@ -289,6 +290,25 @@ async def test_one_whose_deletion_failed_is_as_before(site: Site, monkeypatch: p
     listed = (await site.get(TEMPLATES)).json()["templates"]
     assert [row["version"] for row in listed if row["name"] == "mine"] == [2]
     assert (await site.send("DELETE", f"{TEMPLATES}/mine@1")).json()["versions"] == [1]
+
+
+async def test_what_is_built_on_other_servers_counts(site: Site) -> None:
+    """A user has so many builds at once, wherever they are; nothing of one that is refused is left."""
+    owner_id, now = site.accounts["user"].principal.user_id, site.clock.now()
+    most = site.settings.max_template_builds_per_user
+    await site.store.servers.join("there", now, 60)
+    for number in range(most):
+        row = BuiltTemplate(
+            make_template_id(), owner_id, f"there-{number}", 0, TemplateStatus.BUILDING, "digest", "/usr/bin/python3",
+            False, "there", now, Recipe("python-3.9"),
+        )  # fmt: skip
+        assert isinstance(await site.store.templates.insert(row, 100), BuiltTemplate)
+    for _time in range(2):
+        refused = await site.post(TEMPLATES, RECIPE)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "TOO_MANY_BUILDS")
+        assert refused.json()["error"]["details"] == {"limit": most, "scope": "user"}
+    await site.store.servers.leave("there")
+    assert (await site.post(TEMPLATES, RECIPE)).status_code == 201
 
 
 ROOT = Root("root-shared", "tar sha256:0", "/usr/bin/python3", {"PATH": "/usr/bin"}, LayerSize(7, 7000))

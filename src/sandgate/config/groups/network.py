@@ -26,9 +26,11 @@ class NetworkSettings(Group):
         "private, of this machine, or special in another way; an environment still has to name them.",
     )
     max_network_rules: int = setting(64, "Hosts that an environment may name.", ge=1, le=100)
-    max_network_connections: int = setting(1024, "Connections of all environments at once.", ge=1, le=16_384)
+    max_network_connections: int = setting(
+        1024, "Connections of all environments at once, on this server.", ge=1, le=16_384
+    )
     max_network_connections_per_user: int = setting(
-        256, "Connections of one user's environments at once.", ge=1, le=16_384
+        256, "Connections of one user's environments at once, on this server.", ge=1, le=16_384
     )
     max_network_connections_per_environment: int = setting(
         64, "Connections of one environment at once.", ge=1, le=16_384
@@ -55,9 +57,11 @@ class NetworkSettings(Group):
         ge=0,
         le=100_000,
     )
-    max_port_connections: int = setting(512, "Connections to ports of all environments at once.", ge=1, le=16_384)
+    max_port_connections: int = setting(
+        512, "Connections to ports of all environments at once, on this server.", ge=1, le=16_384
+    )
     max_port_connections_per_user: int = setting(
-        128, "Connections to ports of all environments of one owner at once.", ge=1, le=16_384
+        128, "Connections to ports of all environments of one owner at once, on this server.", ge=1, le=16_384
     )
     max_port_connections_per_environment: int = setting(
         64, "Connections to ports of one environment at once.", ge=1, le=16_384

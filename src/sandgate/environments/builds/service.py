@@ -31,10 +31,10 @@ from sandgate.environments.builds.base import EnvironmentFacts, NewTemplate
 from sandgate.environments.builds.building import environ_bytes
 from sandgate.environments.builds.leaving import Leaving
 from sandgate.environments.builds.log import LogEvents, read_log
-from sandgate.environments.builds.running_builds import RunningBuilds
+from sandgate.environments.builds.running_builds import RunningBuilds, too_many_builds
 from sandgate.environments.granting import grant
 from sandgate.sandbox.base import Runtime
-from sandgate.store.base import TemplateStore
+from sandgate.store.base import TemplateRefusal, TemplateStore
 
 # What the launcher is told of with each sandbox that is made has to fit one of its messages.
 _MOST_ENV_BYTES = 8192
@@ -287,14 +287,17 @@ class TemplateService:
         )
 
     async def _write(self, row: BuiltTemplate) -> BuiltTemplate:
-        most = self._settings.max_templates_per_user
-        kept = await self._store.insert(row, most)
-        if kept is None:
+        most, most_builds = self._settings.max_templates_per_user, self._settings.max_template_builds_per_user
+        kept = await self._store.insert(row, most, most_builds)
+        if kept is TemplateRefusal.TOO_MANY:
             raise TooManyTemplates(
                 f"You have {most} built templates, the most allowed, versions counted one by one; delete one",
                 {"limit": most},
                 retry_after_s=_RETRY_AFTER_S,
             )
+        if kept is TemplateRefusal.TOO_MANY_BUILDS:
+            # Some of them on other servers.
+            raise too_many_builds("You have", most_builds, "user")
         return kept
 
 
