@@ -1,15 +1,14 @@
 """Removes records whose time is over."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
-from sandgate.core.errors import StoreUnavailable
 from sandgate.core.lookback import Lookback
 from sandgate.store.base import Store
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 
 # Small batches, so that no write of a user waits for long behind one.
 _BATCH = 500
@@ -47,12 +46,7 @@ class Reaper:
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled. A database that is away is tried again next time."""
-        while True:
-            try:
-                await self.sweep()
-            except StoreUnavailable as fault:
-                _log.warning("records not pruned", reason=fault.message)
-            await asyncio.sleep(interval_s)
+        await go_round(self.sweep, interval_s, _log, "records not pruned", at_once=True)
 
     async def sweep(self) -> int:
         """Prune once; answers how many records went. Raises ``StoreUnavailable``."""

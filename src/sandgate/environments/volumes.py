@@ -11,7 +11,6 @@ from sandgate.core.errors import (
     LimitTooHigh,
     MechanismFault,
     SandboxFailed,
-    StoreUnavailable,
     UserNotFound,
     VolumeElsewhere,
     VolumeInUse,
@@ -35,6 +34,7 @@ from sandgate.environments.quotas import UserQuotas
 from sandgate.sandbox.base import VolumeKeeper
 from sandgate.store.base import VolumeRefusal, VolumeStore
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 
 # Each is a process of the launcher's, and some writing to its disk.
 _MADE_AT_ONCE = 2
@@ -290,12 +290,7 @@ class VolumeService:
 
     async def run(self, interval_s: float = _SWEEP_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled."""
-        while True:
-            try:
-                await self.sweep()
-            except (StoreUnavailable, MechanismFault) as fault:
-                _log.warning("volumes not swept", reason=fault.message)
-            await asyncio.sleep(interval_s)
+        await go_round(self.sweep, interval_s, _log, "volumes not swept", at_once=True)
 
     async def sweep(self) -> int:
         """Go on with what was begun to be deleted, and delete what belongs to nobody any more; how many went.

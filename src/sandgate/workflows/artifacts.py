@@ -8,13 +8,14 @@ from datetime import timedelta
 from sandgate.config.settings import Settings
 from sandgate.core.artifact import Artifact, ArtifactId
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ArtifactNotFound, StoreUnavailable
+from sandgate.core.errors import ArtifactNotFound
 from sandgate.core.ids import RunId
 from sandgate.core.lookback import Lookback
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.store.base import Pack, PackFolder, Store
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 from sandgate.workflows.refusals import artifact_not_found, run_not_found
 
 # Small batches, so that no write of a user waits for long behind one.
@@ -99,14 +100,7 @@ class ArtifactService:
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled. What is away is tried again next time."""
-        while True:
-            try:
-                await self.sweep()
-            except StoreUnavailable as fault:
-                _log.warning("artifacts not pruned", reason=fault.message)
-            except OSError as fault:
-                _log.error("artifacts not pruned", reason=fault.strerror)
-            await asyncio.sleep(interval_s)
+        await go_round(self.sweep, interval_s, _log, "artifacts not pruned", at_once=True)
 
     async def _prune_oldest(self) -> int:
         """Let each user keep so many bytes."""

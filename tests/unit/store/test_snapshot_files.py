@@ -60,7 +60,8 @@ def test_nobody_discards_what_is_being_finished(
     writer = files.create(make_snapshot_id())
     writer.write(b"x")
     discarding = threading.Thread(target=writer.discard)
-    fsync, was_waiting = os.fsync, []
+    fsync = os.fsync
+    was_waiting: list[bool] = []
 
     def fsync_while_another_discards(descriptor: int) -> None:
         if not was_waiting:
