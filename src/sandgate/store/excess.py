@@ -23,14 +23,8 @@ class Excess:
     """``kept`` are the sizes of all that is kept, with their owners; ``news`` the owners to whom some came since."""
 
     def __init__(self, kept: sa.FromClause, news: sa.SelectBase) -> None:
-        sums = sa.func.sum(kept.c.size_bytes)
-        most = sa.bindparam("most_bytes", type_=sa.BigInteger)
-        self._of_all: Select[Any] = (
-            sa.select(kept.c.owner_id, (sums - most).label("excess_bytes"))
-            .group_by(kept.c.owner_id)
-            .having(sums > most)
-        )
-        self._of_some: Select[Any] = self._of_all.where(kept.c.owner_id.in_(sa.bindparam("wanted_owners", expanding=True)))
+        self._of_all = _over(kept)
+        self._of_some = _over(kept, kept.c.owner_id.in_(sa.bindparam("wanted_owners", expanding=True)))
         owners = news.subquery()
         # Not the bare column, whose index would be walked from one end to the other in search of the few with news.
         owner = sa.func.coalesce(owners.c.owner_id, "")
@@ -48,3 +42,14 @@ class Excess:
                 statement, parameters = self._of_some, {**parameters, "wanted_owners": owners}
         rows = connection.execute(statement, parameters).all()
         return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
+
+
+def _over(kept: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> Select[Any]:
+    sums = sa.func.sum(kept.c.size_bytes)
+    most = sa.bindparam("most_bytes", type_=sa.BigInteger)
+    return (
+        sa.select(kept.c.owner_id, (sums - most).label("excess_bytes"))
+        .where(*conditions)
+        .group_by(kept.c.owner_id)
+        .having(sums > most)
+    )

@@ -125,7 +125,8 @@ async def test_a_run_that_was_begun_has_its_version(store: SqlStore) -> None:
     begun: list[Run] = []
 
     async def begin() -> None:
-        for _ in range(20):
+        # Whoever is always too late begins when versions have ceased to follow one another.
+        while len(begun) < 20:
             found = await store.workflows.find(workflow_id)
             assert found is not None
             run = a_run(workflow_id, workflow_version=found.version)
@@ -141,7 +142,6 @@ async def test_a_run_that_was_begun_has_its_version(store: SqlStore) -> None:
             await store.retention.prune_versions(10)
 
     await asyncio.gather(begin(), begin(), change())
-    assert begun
     for run in begun:
         assert await store.workflows.find_definition(workflow_id, run.workflow_version) is not None
 
