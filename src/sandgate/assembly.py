@@ -49,6 +49,7 @@ from sandgate.environments.reaper import Reaper
 from sandgate.environments.service import EnvironmentService
 from sandgate.environments.templates import TemplateCatalogue
 from sandgate.http.app import create_app
+from sandgate.http.audit import AuditedConnections
 from sandgate.http.server import serve
 from sandgate.sandbox.layers import LayerFolders
 from sandgate.sandbox.pools_probe import memory_of_machine, probe_pools
@@ -363,7 +364,10 @@ class Gateway:
                 tasks.create_task(self._environments.volumes.run(), name="volumes"),
                 tasks.create_task(self._builds.leaving.run(), name="templates"),
             ]
-            await serve(app, self._settings, sock, started=started, stop=self._stop, drain=self._drain)
+            refused = AuditedConnections(self._trail, self._clock).tell_refused
+            await serve(
+                app, self._settings, sock, started=started, stop=self._stop, drain=self._drain, tell_refused=refused
+            )
             self._trail.note(by_service("stop_service", self._clock.now(), None, {}))
             for task in background:
                 task.cancel()

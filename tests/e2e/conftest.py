@@ -7,11 +7,14 @@ import pytest
 from bench.sandgate_server import Server
 from tests.e2e.command_shell import Shell
 
+# Whose names lead to ports of environments. They are in no DNS: tests send them to the server themselves.
+DOMAIN = "sandboxes.example.com"
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """``sandgate serve`` on a fresh state folder and a free port; stopped, and everything of it gone, at the end."""
-    with Server() as running:
+    with Server({"SANDGATE_PORTS_DOMAIN": DOMAIN}) as running:
         yield running
 
 
@@ -33,7 +36,7 @@ def line(
 @pytest.fixture(scope="session")
 def gvisor_server() -> Iterator[Server]:
     """One whose environments are of the gvisor class unasked."""
-    with Server({"SANDGATE_ISOLATION": "gvisor"}) as running:
+    with Server({"SANDGATE_ISOLATION": "gvisor", "SANDGATE_PORTS_DOMAIN": DOMAIN}) as running:
         yield running
 
 

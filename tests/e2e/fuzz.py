@@ -55,6 +55,13 @@ SETTINGS = {
 # How many requests are about the same things, which some of them change or take away.
 _FRESH_EVERY = 60
 _LONGEST_WAIT_S = 1
+# No answer, or one that ends in the middle.
+_UNANSWERED = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
 # Clients take these out of a path, and ask for another one.
 _NOWHERE = frozenset({"", ".", ".."})
 
@@ -157,7 +164,7 @@ class Fuzzer:
                 timeout=LONGEST_S,
                 allow_redirects=False,
             )
-        except (requests.ConnectionError, requests.Timeout) as error:
+        except _UNANSWERED as error:
             self.report.problems.append(f"{name}: no answer to {case.as_curl_command()}: {error}")
             return
         except (ValueError, UnicodeError, requests.RequestException):
@@ -205,7 +212,7 @@ def fuzzing(seed: int, seconds: float) -> Iterator[Fuzzer]:
 
 
 def main(arguments: list[str]) -> int:
-    """Fuzz, and say what was found; the exit code is 1 when something was."""
+    """Fuzz, and say what was found; the exit code is 1 when something was, or not all was sent."""
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--cases", type=int, default=10_000, help="how many requests (10000)")
     parser.add_argument("--seed", type=int, default=None, help="makes the same requests again")
@@ -227,7 +234,7 @@ def main(arguments: list[str]) -> int:
         f"\n{report.sent.total()} requests to {len(report.sent)} operations in {time.monotonic() - started:.0f} s, the "
         f"slowest {report.slowest_s:.2f} s; answers {counts}; {len(report.problems)} problems (seed {seed})\n"
     )
-    return 1 if report.problems else 0
+    return 1 if report.problems or report.is_cut_short else 0
 
 
 if __name__ == "__main__":

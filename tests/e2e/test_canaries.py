@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from bench.sandgate_server import ENVIRONMENTS, Server
+from tests.e2e.waiting import until
 
 ORCHESTRATOR = "/api/v1/orchestrator"
 WORKFLOW = {
@@ -117,14 +118,6 @@ def _plant_workflow(planted: Planted) -> None:
     planted.tell("GET", f"{ORCHESTRATOR}/secrets")
 
 
-def _until(planted: Planted, path: str, name: str, *wanted: str) -> None:
-    for _look in range(2000):
-        if planted.ask("GET", path).json()[name] in wanted:
-            return
-        time.sleep(0.02)  # waits: it goes on in the server
-    raise AssertionError(f"{path} is not {wanted}: {planted.ask('GET', path).text}")
-
-
 def _plant_environment(planted: Planted) -> None:
     """Code of all kinds that finds a secret; what is kept of its environment, and what is made from that."""
     planted.tell("PUT", f"{ORCHESTRATOR}/secrets/OF_CODE", {"value": planted.plant("secret of code")})
@@ -167,7 +160,8 @@ def _plant_template(planted: Planted) -> None:
     planted.tell("POST", "/api/v1/sandbox/templates", recipe)
     quiet = {"name": "q", "base": "python", "env": {"A": "b"}, "setup": ["echo built"]}
     planted.tell("POST", "/api/v1/sandbox/templates", quiet)
-    _until(planted, "/api/v1/sandbox/templates/q", "status", "ready", "failed")
+    template = "/api/v1/sandbox/templates/q"
+    until(lambda: planted.ask("GET", template).json()["status"] != "building", "the end of the build")
     planted.tell("GET", "/api/v1/sandbox/templates/q/log")
 
 

@@ -15,8 +15,9 @@ def test_no_request_breaks_the_server_or_the_description() -> None:
     """No 5xx, no answer that is not described, none that takes long."""
     with fuzzing(20261128, SECONDS) as fuzzer:
         fuzzer.run(CASES)
-        # Only root has all that there may be.
-        assert not fuzzer.unknown() or os.geteuid()
+        if os.geteuid() == 0:
+            # Nobody else has all that there may be.
+            assert fuzzer.unknown() == set()
     assert not fuzzer.report.problems, "\n\n".join(fuzzer.report.problems)
     assert fuzzer.report.slowest_s < LONGEST_S
     # To make up a request takes a processor, of which there may be little; the seed says which come first.

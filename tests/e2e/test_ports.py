@@ -6,14 +6,17 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from bench.sandgate_server import Server, create
+from tests.e2e.conftest import DOMAIN
 
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -34,9 +37,17 @@ def exactly(connection, size):
 def frame(text):
     return b"\\x81" + (bytes([len(text)]) if len(text) < 126 else b"\\x7e" + struct.pack("!H", len(text))) + text
 
-def speak(connection, head):
+def fields_of(head):
     fields = dict(line.split(": ", 1) for line in head.split("\\r\\n")[1:] if line)
-    names = {name.lower(): value for name, value in fields.items()}
+    return {name.lower(): value for name, value in fields.items()}
+
+def show(connection, path, names):
+    body = "|".join([path, names["host"], *(names.get(name, "none") for name in ("authorization", "cookie"))])
+    head = "HTTP/1.1 200 OK\\r\\nSet-Cookie: theirs=1\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body)
+    connection.sendall((head + body).encode())
+
+def speak(connection, head):
+    names = fields_of(head)
     key = names["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
     answer = "HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n"
@@ -69,6 +80,8 @@ def serve(connection):
             connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\nhalf")
         elif path == "/same":
             connection.sendall(b"HTTP/1.1 304 Same\\r\\nContent-Length: 9\\r\\n\\r\\n")
+        elif path.startswith("/show"):
+            show(connection, path, fields_of(head))
         elif path == "/refuse" or "upgrade: websocket" not in head.lower():
             connection.sendall(b"HTTP/1.1 403 No\\r\\nContent-Type: text/plain\\r\\nContent-Length: 2\\r\\n\\r\\nno")
         else:
@@ -126,6 +139,72 @@ def test_by_a_link(server: Server, base: str) -> None:
     link = _ask(server, 201, "POST", base.replace("/ports/", "/port-links/"), {})["link_path"]
     with _opened(server, f"{link}chat", None) as opened:
         assert opened.recv(timeout=PATIENCE_S) == "/chat|none|localhost:8000"
+
+
+Asked = tuple[int, HTTPMessage, bytes]
+
+
+def _ask_name(server: Server, name: str, path: str, **headers: str) -> Asked:
+    """Names of the tests' own lead nowhere: the request is sent to the server, as their owner's DNS would."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    with closing(connection):
+        connection.request("GET", path, headers={"Host": f"{name}:{server.port}", **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+def _open_name(server: Server, name: str, **headers: str) -> ClientConnection:
+    sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+    url = f"ws://{name}:{server.port}/chat"
+    return connect(url, sock=sock, additional_headers=headers, close_timeout=2)
+
+
+def _begin(server: Server, base: str, name: str) -> str:
+    """The cookie that a link becomes."""
+    url = urlsplit(_ask(server, 201, "POST", base.replace("/ports/", "/port-links/"), {})["link_url"])
+    assert (url.scheme, url.netloc) == ("http", name)
+    status, headers, _body = _ask_name(server, name, f"{url.path}?{url.query}&a=b")
+    assert (status, headers["Location"]) == (303, "/?a=b")
+    cookie, *attributes = headers["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(attributes)
+    return str(cookie)
+
+
+def test_a_name_of_its_own(server: Server, base: str) -> None:
+    """With a token, or with the cookie that a link becomes; both stay outside, and what is set inside is set."""
+    name = f"8000-{base.split('/')[5]}.{DOMAIN}"
+    assert _ask_name(server, name, "/show")[0] == 401
+    cookie = _begin(server, base, name)
+    token = f"Bearer {server.token}"
+    for headers, passed in (({"Authorization": token}, "none"), ({"Cookie": f"{cookie}; mine=1"}, "mine=1")):
+        status, answered, body = _ask_name(server, name, "/show?a=b", **headers)
+        assert (status, body.decode()) == (200, f"/show?a=b|localhost:8000|none|{passed}")
+        assert (answered["Set-Cookie"], answered["X-Sandgate-Port"]) == ("theirs=1", "8000")
+        assert answered["Content-Security-Policy"] is None
+        with _open_name(server, name, **headers) as opened:
+            assert opened.recv(timeout=PATIENCE_S) == "/chat|none|localhost:8000"
+            opened.send("hello")
+            assert opened.recv(timeout=PATIENCE_S) == "HELLO"
+
+
+def test_a_name_lets_nobody_else_in(server: Server, base: str) -> None:
+    """Not without a credential, not with that of another port, and no page of another name; the API is not there."""
+    environment_id = base.split("/")[5]
+    name, other = (f"{port}-{environment_id}.{DOMAIN}" for port in (8000, 8001))
+    cookie = _begin(server, base, name)
+    for headers, status in (
+        ({}, 401), ({"Cookie": cookie, "Origin": f"http://{other}"}, 403), ({"Cookie": "sandgate-port=x.y"}, 404),
+    ):  # fmt: skip
+        assert _ask_name(server, name, "/show", **headers)[0] == status
+        with pytest.raises(InvalidStatus) as refused, _open_name(server, name, **headers):
+            pass
+        assert refused.value.response.status_code == status
+    assert _ask_name(server, other, "/show", Cookie=cookie)[0] == 404
+    token = f"Bearer {server.token}"
+    assert _ask_name(server, f"elsewhere.{DOMAIN}", "/healthz", Authorization=token)[0] == 404
+    status, answered, _body = _ask_name(server, name, "/api/v1/me", Authorization=token)
+    assert (status, answered["X-Sandgate-Port"]) == (403, "8000")
+    assert _ask_name(server, "sandgate.test", "/api/v1/me", Authorization=token)[0] == 200
 
 
 def test_one_that_is_refused(server: Server, base: str) -> None:

@@ -1,9 +1,13 @@
 """Terminals over web sockets, with a client that others have written, against a real server."""
 
 import json
+import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +18,8 @@ from websockets.sync.client import ClientConnection, connect
 from bench.sandgate_server import Server, create
 
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
+GUIDE = Path(__file__).resolve().parents[2] / "docs/processes.md"
+PAGE = Path(__file__).with_name("page_of_a_terminal.mjs")
 PROTOCOL = "sandgate.terminal.v1"
 PATIENCE_S = 10.0
 ENVIRONMENTS = "/api/v1/sandbox/environments"
@@ -83,6 +89,46 @@ def test_what_is_typed_is_done_and_shown(either: Server) -> None:
         assert _end_of(socket) == (1000, "exited with 3")
 
 
+def test_another_user_finds_no_terminal(server: Server, environment_id: str) -> None:
+    """Neither a new one nor that of a process; the answer is word for word that of one that does not exist."""
+    started = _ask(server, 201, "POST", f"{ENVIRONMENTS}/{environment_id}/terminal", {"command": "cat"})
+    stranger = {"username": "stranger-at-terminals", "password": "a long enough password"}
+    made = _ask(server, 201, "POST", "/api/v1/users", stranger)
+    token = _ask(server, 200, "POST", "/api/v1/auth/token", stranger)["access_token"]
+    none = environment_id[:-4] + "0000"
+    for query in ("", f"?process_id={started['process_id']}"):
+        said = []
+        for asked in (environment_id, none):
+            with pytest.raises(InvalidStatus) as refused, _opened(server, asked, query, token=token):
+                pass
+            answer = refused.value.response
+            assert answer.status_code == 404
+            error = json.loads(answer.body or b"{}")["error"]
+            said.append((error["code"], error["message"].replace(asked, "that one")))
+        assert said[0] == said[1]
+    process = f"{ENVIRONMENTS}/{environment_id}/processes/{started['process_id']}"
+    assert _ask(server, 200, "GET", process)["status"] == "running"
+    _ask(server, 200, "DELETE", process)
+    _ask(server, 200, "DELETE", f"/api/v1/users/{made['user_id']}")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node was not found; install the package nodejs")
+def test_a_page_of_xterm_js(either: Server) -> None:
+    """The lines of the guide, with what the attach addon does: text, a new size, NUL, bytes, Ctrl-C, the end."""
+    (page,) = re.findall(r"^```js\n(.*?)^```$", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    origin = f"http://127.0.0.1:{either.port}"
+    with either.connect() as connection:
+        environment_id = create(connection)
+        opened = connection.expect(201, "POST", f"{ENVIRONMENTS}/{environment_id}/terminal", {"rows": 24, "cols": 80})
+    page = page.replace("wss://sandgate.example.com", origin.replace("http:", "ws:"))
+    asked = json.dumps({"page": page, "url": opened["url"], "origin": origin})
+    done = subprocess.run(["node", PAGE, asked], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = json.loads(done.stdout)
+    assert (seen["protocol"], seen["code"], seen["reason"]) == (PROTOCOL, 1000, "exited with 3")
+    assert [size for size in ("24 80\r\n", "40 100\r\n") if size not in seen["shown"]] == []
+
+
 def test_a_browser_proves_who_it_is_by_a_subprotocol(server: Server, environment_id: str) -> None:
     """From a page of this server; the one that is chosen is not the one with the token."""
     own = f"http://127.0.0.1:{server.port}"
@@ -136,7 +182,7 @@ def test_who_does_not_read_holds_the_program_up(server: Server, environment_id: 
         processes = f"{ENVIRONMENTS}/{environment_id}/processes"
         process_id = _ask(server, 200, "GET", processes)["processes"][0]["process_id"]
         # What is kept was read up to the position of the reader; what he has not read is bounded.
-        deadline, size = time.monotonic() + PATIENCE_S, -1
+        deadline, size = time.monotonic() + 6 * PATIENCE_S, -1
         while (now := _length(server, f"{processes}/{process_id}")) != size:
             size = now
             time.sleep(0.2)  # waits: for a while in which nothing more may be taken
@@ -155,7 +201,7 @@ def _length(server: Server, process: str) -> int:
 
 @pytest.mark.parametrize(
     ("sent", "code"),
-    [("\0nonsense", 1003), ('\0{"resize": {"rows": 0, "cols": 80}}', 1003), ("x" * 300_000, 1009)],
+    [("\0{nonsense", 1003), ('\0{"resize": {"rows": 0, "cols": 80}}', 1003), ("x" * 300_000, 1009)],
 )
 def test_what_is_against_the_rules_ends_it(server: Server, environment_id: str, sent: str, code: int) -> None:
     """With the code for it, and the server goes on."""

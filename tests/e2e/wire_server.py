@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from sandgate.config.settings import Settings
 from sandgate.http.server import serve
+from sandgate.http.wire_limits import TellRefused, tell_nobody
 
 PATIENCE_S = 10.0
 
@@ -28,6 +29,7 @@ class WireServer:
 
     make_app: Callable[[], Awaitable[ASGIApp]]
     settings: Settings
+    tell_refused: TellRefused = tell_nobody
     drained: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,7 +80,15 @@ class WireServer:
     async def _serve(self) -> None:
         self.loop, self.stop_event = asyncio.get_running_loop(), asyncio.Event()
         app = await self.make_app()
-        await serve(app, self.settings, self.sock, started=self.started.set, stop=self.stop_event, drain=self._drain)
+        await serve(
+            app,
+            self.settings,
+            self.sock,
+            started=self.started.set,
+            stop=self.stop_event,
+            drain=self._drain,
+            tell_refused=self.tell_refused,
+        )
         self.drained.append("served")
 
     async def _drain(self) -> None:
@@ -88,9 +98,11 @@ class WireServer:
 
 
 @contextlib.contextmanager
-def serving(make_app: Callable[[], Awaitable[ASGIApp]], **settings: Any) -> Iterator[WireServer]:
+def serving(
+    make_app: Callable[[], Awaitable[ASGIApp]], tell_refused: TellRefused = tell_nobody, **settings: Any
+) -> Iterator[WireServer]:
     """A server for the length of a block."""
-    server = WireServer(make_app, Settings(**settings)).start()
+    server = WireServer(make_app, Settings(**settings), tell_refused).start()
     try:
         yield server
     finally:

@@ -3,83 +3,25 @@
 import os
 import signal
 import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from sandgate.core.errors import NetworkUnavailable, SandboxFailed
-from sandgate.core.network import NetworkPolicy, NetworkRules, Verdict
-from sandgate.sandbox.base import Sandbox
+from sandgate.core.network import NetworkRules, Verdict
 from tests.runtime.conftest import WALLED
 from tests.runtime.hosts import Bench, LauncherHost, descendants, until
+from tests.runtime.worlds import GET, HOST, POLICY, World, joined_to, serving
 
 pytestmark = pytest.mark.needs_root_namespaces
-
-# One that no program takes for its own machine's, so that it is asked for through the proxy.
-HOST = "127.0.0.2"
-_POLICY = NetworkPolicy(special=HOST)
-_GET = """
-import urllib.request, urllib.error
-def get(url):
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return [answer.status, answer.read().decode()]
-    except urllib.error.HTTPError as error:
-        return [error.code, error.headers.get("X-Sandgate-Reason")]
-    except Exception as error:
-        return [0, str(error)]
-"""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        """Say what was asked for, and of whom."""
-        body = f"{self.path} of {self.headers['Host']}".encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
-
-
-@dataclass(frozen=True)
-class World:
-    """A server on the loopback of this machine."""
-
-    port: int
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        return f"http://{HOST}:{self.port}/a?b=c"
-
-    @property
-    def rules(self) -> NetworkRules:
-        """That let it be reached."""
-        return NetworkRules.parse([f"{HOST}:{self.port}"])
-
-    async def is_reached(self, bench: Bench, sandbox: Sandbox) -> bool:
-        """Whether code gets an answer from it."""
-        answer = await bench.ask(sandbox, f"{_GET}answer = get({self.url!r})")
-        return bool(answer == [200, f"/a?b=c of {HOST}:{self.port}"])
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """A server to be reached."""
-    server = ThreadingHTTPServer((HOST, 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield World(server.server_address[1])
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as world:
+        yield world
 
 
 @pytest.fixture(params=WALLED)
@@ -91,13 +33,9 @@ def host(request: pytest.FixtureRequest) -> LauncherHost:
 
 @pytest.fixture
 async def joined(host: LauncherHost) -> AsyncIterator[Bench]:
-    """A runtime whose administrator lets one address of loopback be reached."""
-    bench = Bench(host, host.runtime(_POLICY))
-    await bench.runtime.start(bench.on_end)
-    yield bench
-    for environment_id in bench.made:
-        await bench.runtime.destroy(environment_id)
-    await bench.runtime.stop(keep_sandboxes=True)
+    """A runtime of it that may reach the server."""
+    async with joined_to(host) as bench:
+        yield bench
 
 
 def proxies() -> list[int]:
@@ -121,7 +59,7 @@ async def test_hosts_that_are_named_and_no_others(joined: Bench, world: World) -
     await sandbox.network.allow(world.rules, "user-1")
     assert await world.is_reached(joined, sandbox)
     asked = f"[get('http://other.test/'), get('https://other.test/'), get('http://{HOST}:1/')]"
-    first, second, third = await joined.ask(sandbox, f"{_GET}answer = {asked}")
+    first, second, third = await joined.ask(sandbox, f"{GET}answer = {asked}")
     assert first == third == [403, "host_not_allowed"]
     assert "403" in second[1]
     report = await sandbox.network.report()
@@ -198,7 +136,7 @@ async def test_variables_of_the_request_come_first(joined: Bench, world: World) 
 
 async def test_gateway_that_is_followed_by_another(host: LauncherHost, world: World) -> None:
     """The listener stays where it is; with the rules it works again, and connections meanwhile waited."""
-    before = Bench(host, host.runtime(_POLICY))
+    before = Bench(host, host.runtime(POLICY))
     await before.runtime.start(before.on_end)
     sandbox = await before.make()
     await sandbox.network.allow(world.rules, "user-1")
@@ -206,7 +144,7 @@ async def test_gateway_that_is_followed_by_another(host: LauncherHost, world: Wo
     (proxy,) = proxies()
     await before.runtime.stop(keep_sandboxes=True)
     assert not _lives(proxy)
-    after = Bench(host, host.runtime(_POLICY))
+    after = Bench(host, host.runtime(POLICY))
     await after.runtime.start(after.on_end)
     (adopted,) = await after.runtime.adopt({sandbox.environment_id: sandbox._limits})  # type: ignore[attr-defined]
     await adopted.network.allow(world.rules, "user-1")
@@ -262,7 +200,7 @@ async def test_proxy_has_nothing_of_the_gateway(joined: Bench, world: World) -> 
 
 async def test_class_without(process_host: LauncherHost, world: World) -> None:
     """It refuses, and goes on."""
-    bench = Bench(process_host, process_host.runtime(_POLICY))
+    bench = Bench(process_host, process_host.runtime(POLICY))
     await bench.runtime.start(bench.on_end)
     sandbox = await bench.make()
     with pytest.raises(SandboxFailed):

@@ -19,7 +19,8 @@ from sandgate.core.states import Isolation
 from sandgate.sandbox import inner_network
 from sandgate.sandbox.base import Sandbox, SandboxSpec
 from tests.runtime.hosts import Bench, LauncherHost, find_templates, launcher_host, until
-from tests.runtime.test_network import HOST, World, proxies, world
+from tests.runtime.test_network import proxies, world
+from tests.runtime.worlds import HOST, World
 from tests.security.poisons import lay_out
 from tests.security.siege import Siege
 

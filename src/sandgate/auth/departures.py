@@ -4,14 +4,13 @@ An account may be changed by any server on the database, and by the command line
 at the accounts of those who have something live on it, and at nothing when nobody has.
 """
 
-import asyncio
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from sandgate.auth.accounts import Accounts
-from sandgate.core.errors import StoreUnavailable
 from sandgate.core.ids import UserId
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 
 _INTERVAL_S = 2.0
 
@@ -39,12 +38,7 @@ class Departures:
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Look every ``interval_s`` seconds, until cancelled. A database that is away is asked again next time."""
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await self.look()
-            except StoreUnavailable as fault:
-                _log.warning("accounts not looked at", reason=fault.message)
+        await go_round(self.look, interval_s, _log, "accounts not looked at")
 
     async def look(self) -> int:
         """End what nobody may have any more; answers how much that is. Raises ``StoreUnavailable``."""

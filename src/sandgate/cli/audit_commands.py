@@ -11,6 +11,7 @@ import typer
 
 from sandgate.cli import state as state_folder
 from sandgate.cli.exits import EXIT_REFUSED, EXIT_USAGE
+from sandgate.cli.groups import command_group
 from sandgate.cli.state import DatabaseOption, JsonOption, StateOption
 from sandgate.cli.terminal import print_json, print_table, show_time
 from sandgate.core.audit import AuditEntry, AuditOutcome, AuditRow, Credential
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sandgate.store.base import AuditFilter
     from sandgate.store.sql_store import SqlStore
 
-app = typer.Typer(no_args_is_help=True, help="Who did what: the audit log.", rich_markup_mode=None)
+app = command_group("Who did what: the audit log.")
 
 _BATCH = 1000
 

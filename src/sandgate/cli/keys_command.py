@@ -6,6 +6,7 @@ import typer
 
 from sandgate.cli import state as state_folder
 from sandgate.cli.audit_commands import audited
+from sandgate.cli.groups import command_group
 from sandgate.cli.state import DatabaseOption, StateOption
 from sandgate.core.errors import ConfigurationError, StoreUnavailable
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from sandgate.auth.keys import KeyRing, SigningKey
     from sandgate.config.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="The keys that tokens are signed with.", rich_markup_mode=None)
+app = command_group("The keys that tokens are signed with.")
 
 
 @app.callback()

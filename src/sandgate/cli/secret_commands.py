@@ -7,13 +7,12 @@ import typer
 
 from sandgate.cli.asking import ask
 from sandgate.cli.connection import ProfileOption, connect
+from sandgate.cli.groups import command_group
 from sandgate.cli.printable import one_line
 from sandgate.cli.state import JsonOption
 from sandgate.cli.terminal import print_record, print_records, print_table, show_time
 
-app = typer.Typer(
-    no_args_is_help=True, help="Secrets of yours for code, which nobody can read back.", rich_markup_mode=None
-)
+app = command_group("Secrets of yours for code, which nobody can read back.")
 
 # More than a server takes, so that it is the server that says how long one may be.
 _LONGEST = 1024 * 1024

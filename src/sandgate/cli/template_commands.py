@@ -9,6 +9,7 @@ import typer
 from sandgate.cli import state as state_folder
 from sandgate.cli import template_builds
 from sandgate.cli.exits import MachineLacks
+from sandgate.cli.groups import command_group
 from sandgate.cli.state import JsonOption, StateOption
 from sandgate.cli.terminal import print_json, print_table
 from sandgate.core.errors import TemplateNotFound
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sandgate.core.template import Template
 
-app = typer.Typer(no_args_is_help=True, help="What environments can be made from.", rich_markup_mode=None)
+app = command_group("What environments can be made from.")
 
 app.command("build")(template_builds.build)
 app.command("list")(template_builds.list_templates)

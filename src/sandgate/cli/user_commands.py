@@ -15,6 +15,7 @@ import typer
 from sandgate.cli import state as state_folder
 from sandgate.cli.asking import ask, check_terminal, read_line
 from sandgate.cli.audit_commands import audited
+from sandgate.cli.groups import command_group
 from sandgate.cli.state import DatabaseOption, JsonOption, StateOption
 from sandgate.cli.terminal import print_json, print_table, show_time
 from sandgate.core.errors import UserNotFound
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sandgate.core.account_stores import UserStore
     from sandgate.store.sql_store import SqlStore
 
-app = typer.Typer(no_args_is_help=True, help="The users who may use the API.", rich_markup_mode=None)
+app = command_group("The users who may use the API.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The user's name or id.", show_default=False)]
 StdinOption = Annotated[

@@ -25,6 +25,16 @@ keeps the server from starting, with a message that names all that is wrong; onl
 | setting | variable | type | unit | default | range | what it does |
 | --- | --- | --- | --- | --- | --- | --- |
 """
+_OF_SERVER = "on this server"
+_OF_SERVER_HEAD = """
+## Several servers
+
+Where several servers [share a database](operations.md#postgresql), what is kept, and what one user may have of
+environments and their memory, volumes, snapshots, templates and builds of them, workflows, triggers and secrets, is
+counted on all of them together, and so are executions of a day. Each server counts these for itself, so that on three
+servers there may be three times as much:
+
+"""
 _RETIRED_HEAD = """
 ## Retired settings
 
@@ -48,6 +58,11 @@ class SettingRow:
     default: str
     bounds: str
     help_text: str
+
+    @property
+    def is_of_server(self) -> bool:
+        """Whether each of the servers that share a database counts what it bounds for itself."""
+        return _OF_SERVER in self.help_text
 
 
 def rows() -> Iterator[SettingRow]:
@@ -77,6 +92,8 @@ def show_value(value: object) -> str:
 def render() -> str:
     """The whole of docs/configuration.md."""
     page = _HEAD + "".join(map(_render_row, rows()))
+    page += _OF_SERVER_HEAD
+    page += "".join(f"- `{row.name}`\n" for row in rows() if row.is_of_server)
     if RETIRED:
         page += _RETIRED_HEAD
         page += "".join(f"| `{PREFIX}{name.upper()}` | {_escape(text)} |\n" for name, text in RETIRED.items())

@@ -9,6 +9,9 @@ from sandgate.core.ids import TemplateId, UserId
 from sandgate.core.recipe import Recipe
 from sandgate.core.states import TemplateStatus
 
+# Between the name of a template that was built and the number of a version; in no name.
+_OF_VERSION = "@"
+
 
 class BuildFailed(Exception):
     """A build cannot go on; the text says why, to its owner."""
@@ -81,4 +84,10 @@ class BuiltTemplate:
     @property
     def reference(self) -> str:
         """What names this version and no other one."""
-        return f"{self.name}@{self.version}"
+        return f"{self.name}{_OF_VERSION}{self.version}"
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """A name, and the version that goes with it; None where that is left open, as with the server's own templates."""
+    name, mark, version = reference.partition(_OF_VERSION)
+    return name, version if mark else None

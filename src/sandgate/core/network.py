@@ -147,6 +147,7 @@ class NetworkLimits:
     idle_timeout_s: float = 120.0
     lifetime_s: float = 3600.0
     kept_connections: int = 256
+    logged_per_minute: int = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,15 @@ class StepResult:
     artifacts: tuple[Artifact, ...] = ()
 
 
+def measure_printed(row: StepRun | StepResult) -> int:
+    """How many bytes what it has printed takes, as UTF-8, in which it is kept."""
+    return sum(
+        # Most is no more than that, and it is known without a look at it.
+        len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        for text in (row.stdout, row.stderr)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryEvent:
     """Something that happened to a run, or to one of its steps; ``number`` counts from 0."""

@@ -9,6 +9,8 @@ from sandgate.core.errors import SnapshotUnreadable
 from sandgate.core.limits import MIB
 
 _PIECE_BYTES = MIB
+# What each entry of a tar takes at least.
+_BLOCK_BYTES = 512
 
 
 class Source:
@@ -22,6 +24,11 @@ class Source:
         self._readers = readers
         self._sha256 = sha256
         self.size_bytes = os.fstat(descriptor).st_size
+
+    @property
+    def most_entries(self) -> int:
+        """No file has more for its size: what it holds may be laid out whatever the settings say by then."""
+        return self.size_bytes // _BLOCK_BYTES + 1
 
     @property
     def descriptor(self) -> int:

@@ -45,8 +45,6 @@ _ATTEMPTS = 3
 # How many get their files at once, and of one user: whose are large leaves room for others.
 _EQUIPPED_AT_ONCE = 16
 _EQUIPPED_AT_ONCE_FOR_ONE = 4
-# What a snapshot holds may be laid out whatever the settings say by then: it is no longer than its file.
-_BLOCK = 512
 
 _log = get_logger(__name__)
 
@@ -214,7 +212,7 @@ class Capturing(FileWork):
     async def _fill(self, source: Source, sandbox: Sandbox) -> None:
         outlet, intake = Outlet(), Intake()
         size = source.size_bytes
-        arguments = {"tops": TOPS, "most_entries": size // _BLOCK + 1, "most_bytes": size}
+        arguments = {"tops": TOPS, "most_entries": source.most_entries, "most_bytes": size}
         files = FileOperation("restore", arguments, outlet, _FILLING)
         request = ExecutionRequest("", self._settings.snapshot_timeout_s, sink=intake, files=files)
         channel = Channel(sandbox.execute(request), intake)

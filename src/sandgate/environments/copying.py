@@ -29,8 +29,6 @@ _COPIED_AT_ONCE = 4
 _COPIED_AT_ONCE_FOR_ONE = 1
 _COPIES_AT_ONCE = 4
 _GO_ON_AGAIN_S = 0.5
-# What a snapshot holds may be laid out whatever the settings say by then: it is no longer than its file.
-_BLOCK = 512
 
 _log = get_logger(__name__)
 
@@ -111,7 +109,7 @@ class Copying:
         if row.isolation is not Isolation.STANDARD:
             return False
         size, limit_s = source.size_bytes, self._settings.snapshot_timeout_s
-        laying_out = self._runtime.copies.unpack(row.environment_id, source.descriptor, TOPS, size // _BLOCK + 1, size)
+        laying_out = self._runtime.copies.unpack(row.environment_id, source.descriptor, TOPS, source.most_entries, size)
         try:
             async with asyncio.timeout(limit_s):
                 outcomes = await asyncio.gather(source.check(), laying_out, return_exceptions=True)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from sandgate.config.settings import Settings
+from sandgate.core.built import split_reference
 from sandgate.core.environment import Environment
 from sandgate.core.errors import MemoryQuotaExceeded, TooManyEnvironments, TooManyLiveTemplates
 from sandgate.core.ids import UserId
@@ -88,8 +89,7 @@ class Quota:
 
 
 def _is_built(template: str) -> bool:
-    """Whether a reference names a version, as those of the server's own templates do not."""
-    return "@" in template
+    return split_reference(template)[1] is not None
 
 
 def check_place(held: EnvironmentsHeld, allowed: UserQuota) -> None:

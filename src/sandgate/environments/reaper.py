@@ -1,14 +1,14 @@
 """Removes records whose time is over."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
-from sandgate.core.errors import StoreUnavailable
+from sandgate.core.lookback import Lookback
 from sandgate.store.base import Store
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 
 # Small batches, so that no write of a user waits for long behind one.
 _BATCH = 500
@@ -40,17 +40,13 @@ class Reaper:
         self._most_run_bytes = settings.max_kept_run_bytes_per_user
         # A run brings many rows with it.
         self._run_batch = max(1, batch // _ROWS_OF_A_RUN)
+        self._ended = Lookback(clock)
         self._prune_audit = prune_audit
         self._audit_retention = timedelta(seconds=settings.audit_retention_s)
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled. A database that is away is tried again next time."""
-        while True:
-            try:
-                await self.sweep()
-            except StoreUnavailable as fault:
-                _log.warning("records not pruned", reason=fault.message)
-            await asyncio.sleep(interval_s)
+        await go_round(self.sweep, interval_s, _log, "records not pruned", at_once=True)
 
     async def sweep(self) -> int:
         """Prune once; answers how many records went. Raises ``StoreUnavailable``."""
@@ -60,8 +56,8 @@ class Reaper:
         pruned += await self._prune_all(self._store.executions.prune, now - self._retention, self._batch)
         retention, before = self._store.retention, now - self._run_retention
         await self._prune_output()
-        pruned += await self._prune_all(retention.prune_runs, before, self._run_batch)
-        pruned += await self._prune_kept_runs()
+        removed_runs = await self._prune_all(retention.prune_runs, before, self._run_batch)
+        pruned += removed_runs + await self._prune_kept_runs(are_fewer=removed_runs > 0)
         pruned += await self._prune_all(retention.prune_workflows, before, self._batch)
         pruned += await self._prune_all(retention.prune_environments, before, self._batch)
         if self._prune_audit is not None:
@@ -79,10 +75,14 @@ class Reaper:
                     break
                 excess_bytes -= gone
 
-    async def _prune_kept_runs(self) -> int:
-        """Let each user keep so many bytes of runs, and of workflows such versions only as somebody needs."""
-        retention, pruned = self._store.retention, await self._prune_versions()
-        while over := await retention.find_over(self._most_run_bytes):
+    async def _prune_kept_runs(self, *, are_fewer: bool) -> int:
+        """Let each user keep so many bytes of runs, and of workflows such versions only as somebody needs.
+
+        Only with a run ends somebody's need of a version, and has somebody more than before.
+        """
+        retention, since = self._store.retention, self._ended.begin()
+        pruned = await self._prune_versions() if are_fewer or since is None else 0
+        while over := await retention.find_over(self._most_run_bytes, since):
             gone = 0
             for owner_id, excess_bytes in over:
                 gone += await retention.prune_oldest_runs(owner_id, excess_bytes, self._run_batch)
@@ -91,6 +91,7 @@ class Reaper:
             if not gone:
                 # All that is left of it is needed by runs that have not ended.
                 break
+        self._ended.end(since)
         return pruned
 
     async def _prune_versions(self) -> int:

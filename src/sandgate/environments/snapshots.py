@@ -33,6 +33,7 @@ from sandgate.environments.quotas import UserQuotas
 from sandgate.environments.tasks import TaskOwner
 from sandgate.store.base import SnapshotFolder, SnapshotStore
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 
 # Each holds up an environment, and keeps a disk busy. Those of one user are made one after the other, so that what a
 # user has is known before the next one begins.
@@ -228,14 +229,7 @@ class SnapshotService:
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled. What is away is tried again next time."""
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await self.sweep()
-            except StoreUnavailable as fault:
-                _log.warning("snapshots not pruned", reason=fault.message)
-            except OSError as fault:
-                _log.error("snapshots not pruned", reason=fault.strerror)
+        await go_round(self.sweep, interval_s, _log, "snapshots not pruned")
 
     async def sweep(self) -> int:
         """Remove what is older than may be, and files without a row. Answers how many of both.

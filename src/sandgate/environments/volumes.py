@@ -11,7 +11,6 @@ from sandgate.core.errors import (
     LimitTooHigh,
     MechanismFault,
     SandboxFailed,
-    StoreUnavailable,
     UserNotFound,
     VolumeElsewhere,
     VolumeInUse,
@@ -35,6 +34,7 @@ from sandgate.environments.quotas import UserQuotas
 from sandgate.sandbox.base import VolumeKeeper
 from sandgate.store.base import VolumeRefusal, VolumeStore
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 
 # Each is a process of the launcher's, and some writing to its disk.
 _MADE_AT_ONCE = 2
@@ -290,12 +290,7 @@ class VolumeService:
 
     async def run(self, interval_s: float = _SWEEP_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled."""
-        while True:
-            try:
-                await self.sweep()
-            except (StoreUnavailable, MechanismFault) as fault:
-                _log.warning("volumes not swept", reason=fault.message)
-            await asyncio.sleep(interval_s)
+        await go_round(self.sweep, interval_s, _log, "volumes not swept", at_once=True)
 
     async def sweep(self) -> int:
         """Go on with what was begun to be deleted, and delete what belongs to nobody any more; how many went.
@@ -306,10 +301,10 @@ class VolumeService:
         users = await self._store.find_users([row.volume_id for row in condemned]) if condemned else {}
         # Of a user who is gone the last environments may still have some.
         free = [row for row in condemned if row.volume_id not in users]
-        return sum([await self._is_removed(row) for row in free])
+        return sum([await self._try_remove(row) for row in free])
 
-    async def _is_removed(self, row: Volume) -> bool:
-        """One that cannot be removed keeps no other from it."""
+    async def _try_remove(self, row: Volume) -> bool:
+        """Whether it went; one that cannot be removed keeps no other from it."""
         try:
             await self._remove(row)
         except SandboxFailed as fault:

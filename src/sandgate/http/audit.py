@@ -8,10 +8,14 @@ from pydantic import BaseModel
 
 from sandgate.core.audit import AuditEntry, AuditOutcome, AuditSink, Credential
 from sandgate.core.clock import Clock
+from sandgate.core.errors import SandgateError
 from sandgate.core.ids import make_audit_id
 from sandgate.http.exchange import Exchange
+from sandgate.http.problems import status_of
 
 _CLIENT_GONE = "CLIENT_GONE"
+# The action of who never got as far as one.
+_CONNECTION = "connect"
 
 # Fields of bodies that say what a change was and are never a secret. Of others only the name is kept.
 _SHOWN = (
@@ -105,6 +109,31 @@ class AuditedRequests:
             address=exchange.address or None,
             request_id=exchange.request_id,
             details=exchange.facts,
+        )
+
+
+class AuditedConnections:
+    """Makes entries of what was refused before it was a request."""
+
+    def __init__(self, sink: AuditSink, clock: Clock) -> None:
+        self._sink = sink
+        self._clock = clock
+
+    def tell_refused(self, address: str, error: SandgateError, request_id: str) -> None:
+        """A connection was answered with an error, and takes no more."""
+        status = status_of(type(error))
+        self._sink.refuse(
+            AuditEntry(
+                make_audit_id(),
+                self._clock.now(),
+                _CONNECTION,
+                AuditOutcome.FAILED if status >= 500 else AuditOutcome.REFUSED,
+                Credential.NONE,
+                status=status,
+                code=error.code,
+                address=address or None,
+                request_id=request_id,
+            )
         )
 
 

@@ -1,20 +1,12 @@
 """Who is asking: reads the credential of a request."""
 
-from typing import Annotated
-
-from fastapi import Depends
-
 from sandgate.auth.base import Authenticator
 from sandgate.core.errors import NotAuthenticated
 from sandgate.core.principal import Principal
 from sandgate.http.exchange import Exchange
 
-
-def _identify() -> None:
-    """Marks the parameter of an operation that takes the caller; ``Operation`` fills it in."""
-
-
-Caller = Annotated[Principal, Depends(_identify)]
+# A parameter of an operation that is who asks; ``Operation`` fills it in.
+Caller = Principal
 
 # For the documentation: how a client proves who it is. Either one is enough.
 SECURITY_SCHEMES = {

@@ -4,10 +4,11 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from sandgate.core import errors
 from sandgate.core.errors import SandgateError
+from sandgate.http.models.base import Model
 from sandgate.http.problems import status_of
 
 # What can happen to any request: on the wire, in a bug, in a crowd.
@@ -70,7 +71,7 @@ IDEMPOTENCY_PARAMETER: dict[str, Any] = {
 REQUEST_ID_HEADER: dict[str, Any] = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(Model):
     """What went wrong."""
 
     code: str
@@ -78,7 +79,7 @@ class ErrorBody(BaseModel):
     details: dict[str, Any]
 
 
-class ErrorAnswer(BaseModel):
+class ErrorAnswer(Model):
     """The answer to every request that failed."""
 
     model_config = ConfigDict(title="Error")

@@ -1,28 +1,30 @@
 """One method of one path: how a request becomes the arguments of a function, and its result an answer."""
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, get_args, get_origin
 
-from fastapi import params
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.convertors import Convertor
 from starlette.requests import Request
+from starlette.routing import BaseRoute, Match, compile_path
 from starlette.types import Receive, Scope, Send
 
 from sandgate.auth.base import Authenticator
 from sandgate.core.errors import MethodNotAllowed, SandgateError
 from sandgate.core.principal import Principal
-from sandgate.http import documentation
 from sandgate.http.answer import PIECE_BYTES, Answer
 from sandgate.http.audit import Audit, AuditedRequests, facts_of_body
-from sandgate.http.authentication import SECURITY, authenticate
+from sandgate.http.authentication import authenticate
 from sandgate.http.bodies import JSON_TYPE, check_media_type, parse_json, read_body, refuse_field, split_form, validate
 from sandgate.http.exchange import Exchange, exchange_of
 from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
 from sandgate.http.idempotency import IdempotentRequests
+from sandgate.http.marks import ParsedBy, Path, Query
 from sandgate.http.port_answer import PortAnswer
 from sandgate.http.rate import RequestRate, RequestsAtOnce
 from sandgate.http.socket_tickets import SocketTickets
@@ -49,13 +51,6 @@ class Gate:
     unread: UnreadAnswers
     audit: AuditedRequests
     tickets: SocketTickets
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedBy:
-    """Put into the annotation of a path parameter: turns its text into a typed value, or raises."""
-
-    parse: Callable[[str], object]
 
 
 @dataclass(slots=True)
@@ -86,10 +81,10 @@ class Signature:
             self.request = name
         elif annotation is Principal:
             self.caller = name
-        elif any(isinstance(mark, params.Path) for mark in marks):
+        elif any(isinstance(mark, Path) for mark in marks):
             parsers = [mark.parse for mark in marks if isinstance(mark, ParsedBy)]
             self.path.append((name, parsers[0] if parsers else str))
-        elif any(isinstance(mark, params.Query) for mark in marks):
+        elif any(isinstance(mark, Query) for mark in marks):
             fields = annotation.model_fields.items()
             self.query = (name, annotation, frozenset(key for key, item in fields if _holds_list(item.annotation)))
         else:
@@ -99,8 +94,8 @@ class Signature:
             self.body = (name, model, optional)
 
 
-class Operation(APIRoute):
-    """A route of FastAPI, for matching and for the document, that does the work of a request itself.
+class Operation(BaseRoute):
+    """What is asked for by one method of one path. The attributes that are public are what its description needs.
 
     The order is the same for all: who is asking, is the path well formed, is the query, is the body, then the use
     case. FastAPI's own machinery reads the body before it knows who asks, takes JSON that is ambiguous, and costs
@@ -124,38 +119,49 @@ class Operation(APIRoute):
         opens_socket: bool,
         extra: dict[str, Any],
     ) -> None:
+        self.path = path
+        self.endpoint = endpoint
+        self.method = method
+        self.status = status
+        self.tag = tag
+        self.errors = errors
+        self.idempotent = idempotent
+        self.hidden = hidden
+        self.extra = extra
+        self.operation_id = endpoint.__name__
+        self.signature = Signature.of(endpoint)
+        self.answer_model = _answer_model(endpoint)
         self._opens_socket = opens_socket
         self._gate = gate
-        self._method = method
-        self._status = status
         self._allowed = allowed
-        self._signature = Signature.of(endpoint)
-        self._idempotent = idempotent
         self._audit = audit
-        super().__init__(
-            path,
-            endpoint,
-            methods=[method],
-            status_code=status,
-            tags=[tag],
-            operation_id=endpoint.__name__,
-            response_model=_answer_model(endpoint),
-            responses=self._document_answers(errors),
-            openapi_extra=self._document_rest(extra),
-            include_in_schema=not hidden,
-        )
-        fields = self.response_model.model_fields if self.response_model is not None else ()
+        fields = self.answer_model.model_fields if self.answer_model is not None else ()
         self._ids = [name for name in fields if name.endswith("_id")]
+
+    # Most are never asked for, and all of them together take long.
+    @cached_property
+    def _pattern(self) -> tuple[re.Pattern[str], dict[str, Convertor[Any]]]:
+        pattern, _format, convertors = compile_path(self.path)
+        return pattern, convertors
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is for this path, and with this method; and what parts its path has."""
+        pattern, convertors = self._pattern
+        found = pattern.match(scope["path"])
+        if found is None:
+            return Match.NONE, {}
+        parts = {name: convertors[name].convert(text) for name, text in found.groupdict().items()}
+        return Match.FULL if scope["method"] == self.method else Match.PARTIAL, {"path_params": parts}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose path is this one's."""
-        if scope["method"] != self._method:
+        if scope["method"] != self.method:
             allowed = ", ".join(self._allowed)
             raise MethodNotAllowed(
                 f"{self.path} does not know {scope['method']}; it knows {allowed}", {"allowed": list(self._allowed)}
             )
         exchange = exchange_of(scope)
-        exchange.operation = self.unique_id
+        exchange.operation = self.operation_id
         exchange.changes = self._audit is not Audit.READ
         try:
             await self._serve(scope, receive, send, exchange)
@@ -165,7 +171,7 @@ class Operation(APIRoute):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         arguments = await self._read(scope, receive, exchange)
-        if self._idempotent and IDEMPOTENCY_HEADER in exchange.headers:
+        if self.idempotent and IDEMPOTENCY_HEADER in exchange.headers:
             answer = await self._answer_once(exchange, arguments)
         else:
             result = await self.endpoint(**arguments)
@@ -195,11 +201,11 @@ class Operation(APIRoute):
     async def _hold(self, result: Held, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         """Serve what goes on for long, as long as the caller would be let in."""
         if exchange.changes:
-            await self._gate.audit.tell_done(exchange, self._status, self._audit)
+            await self._gate.audit.tell_done(exchange, self.status, self._audit)
         await result.serve(scope, receive, send, lambda: authenticate(exchange, self._gate.authenticator))
 
     async def _read(self, scope: Scope, receive: Receive, exchange: Exchange) -> dict[str, Any]:
-        signature = self._signature
+        signature = self.signature
         arguments: dict[str, Any] = {}
         if signature.caller is not None:
             if self._opens_socket:
@@ -241,7 +247,7 @@ class Operation(APIRoute):
     async def _answer(self, exchange: Exchange, arguments: dict[str, Any]) -> Answer:
         result = await self.endpoint(**arguments)
         if isinstance(result, Held):
-            raise TypeError(f"{self.unique_id} streams, and cannot be asked for once")
+            raise TypeError(f"{self.operation_id} streams, and cannot be asked for once")
         return self._render(result, exchange)
 
     def _render(self, result: BaseModel | Answer, exchange: Exchange) -> Answer:
@@ -250,46 +256,25 @@ class Operation(APIRoute):
         if exchange.changes:
             for name in self._ids:
                 exchange.name_part(name, getattr(result, name))
-        return Answer(self._status, result.__pydantic_serializer__.to_json(result))
+        return Answer(self.status, result.__pydantic_serializer__.to_json(result))
 
     async def _answer_once(self, exchange: Exchange, arguments: dict[str, Any]) -> Answer:
-        caller: Principal = arguments[self._signature.caller or ""]
-        body: BaseModel | None = arguments.get(self._signature.body[0]) if self._signature.body else None
-        target = [str(arguments[name]) for name, _ in self._signature.path]
+        caller: Principal = arguments[self.signature.caller or ""]
+        body: BaseModel | None = arguments.get(self.signature.body[0]) if self.signature.body else None
+        target = [str(arguments[name]) for name, _ in self.signature.path]
         return await self._gate.idempotency.answer(
             exchange, caller.user_id, target, body, lambda: self._answer(exchange, arguments)
         )
 
     def models(self) -> list[type[BaseModel]]:
         """What goes in and comes out."""
-        found = [self.response_model] if self.response_model is not None else []
-        return [*found, self._signature.body[1]] if self._signature.body is not None else found
-
-    def _document_answers(self, errors: Collection[type[SandgateError]]) -> dict[int | str, dict[str, Any]]:
-        signature = self._signature
-        kinds = [*documentation.ALWAYS, *errors]
-        if signature.caller is not None:
-            kinds += documentation.WITH_CALLER
-        if signature.body is not None:
-            kinds += documentation.WITH_BODY
-        if signature.query is not None:
-            kinds += documentation.WITH_FIELDS
-        if self._idempotent:
-            kinds += documentation.WITH_KEY
-        answers = documentation.document_errors(kinds)
-        answers[self._status] = {"headers": documentation.REQUEST_ID_HEADER}
-        return answers
-
-    def _document_rest(self, extra: dict[str, Any]) -> dict[str, Any]:
-        rest = {"security": SECURITY if self._signature.caller is not None else [], **extra}
-        if self._idempotent:
-            rest["parameters"] = [documentation.IDEMPOTENCY_PARAMETER]
-        return rest
+        found = [self.answer_model] if self.answer_model is not None else []
+        return [*found, self.signature.body[1]] if self.signature.body is not None else found
 
 
 def _answer_model(endpoint: Endpoint) -> type[BaseModel] | None:
     """The model of what an endpoint answers, None where it makes the answer itself."""
-    annotation = inspect.signature(endpoint).return_annotation
+    annotation = inspect.get_annotations(endpoint)["return"]
     # One that can also stream has a union.
     kinds = get_args(annotation) or (annotation,)
     return next((kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, BaseModel)), None)

@@ -5,10 +5,11 @@ import binascii
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from sandgate.core.page import Page, PageRequest
 from sandgate.http.bodies import refuse_field
+from sandgate.http.models.base import Model
 
 # A version, so that cursors of a later order of rows can be told apart, and the id after which the next page begins.
 _CURSOR = re.compile(r"1:([a-z]{2,10}-[0-9a-z]{12,64})")
@@ -26,7 +27,7 @@ def _parse_digits(value: Any) -> Any:
 Digits = BeforeValidator(_parse_digits)
 
 
-class PageQuery(BaseModel):
+class PageQuery(Model):
     """Which part of a list is wanted."""
 
     model_config = ConfigDict(strict=True, extra="forbid")

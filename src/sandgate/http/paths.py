@@ -3,8 +3,6 @@
 import re
 from typing import Annotated
 
-from fastapi import Path
-
 from sandgate.core.artifact import ArtifactId
 from sandgate.core.errors import ApiKeyNotFound, ExecutionNotFound, ProcessNotFound, SessionNotFound, UserNotFound
 from sandgate.core.ids import (
@@ -25,7 +23,7 @@ from sandgate.environments.access import environment_not_found
 from sandgate.environments.snapshots import snapshot_not_found
 from sandgate.environments.volumes import volume_not_found
 from sandgate.http.bodies import refuse_field
-from sandgate.http.operation import ParsedBy
+from sandgate.http.marks import ParsedBy, Path
 from sandgate.workflows.refusals import artifact_not_found, run_not_found, secret_not_found, workflow_not_found
 from sandgate.workflows.schedules import schedule_not_found
 from sandgate.workflows.webhooks import hook_not_found, webhook_not_found

@@ -2,10 +2,7 @@
 
 import asyncio
 import enum
-import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
@@ -14,8 +11,6 @@ import httptools
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from sandgate.config.settings import Settings
-from sandgate.core.addresses import TrustedProxies, network_of
 from sandgate.core.errors import (
     HeadTooLarge,
     MalformedRequest,
@@ -30,6 +25,7 @@ from sandgate.http.connection import offer_cut
 from sandgate.http.polite_transport import PoliteTransport
 from sandgate.http.problems import render_problem
 from sandgate.http.upgraded import Upgraded, offer_upgrade
+from sandgate.http.wire_limits import WireLimits
 from sandgate.telemetry.log import get_logger
 
 _MOST_HEAD_BYTES = 16 * 1024
@@ -40,39 +36,6 @@ _LEAST_BYTES_A_S = 16 * 1024
 _MOST_TOLD = 64
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class WireLimits:
-    """What a client may make the server wait for, and hold."""
-
-    head_timeout_s: float
-    body_timeout_s: float
-    max_connections: int
-    max_of_address: int = sys.maxsize
-    proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
-    unread_answer_timeout_s: float = 120.0
-    held: Counter[str] = field(default_factory=Counter)
-    """Connections by the network of their client."""
-
-    @classmethod
-    def of(cls, settings: Settings) -> "WireLimits":
-        """From the settings."""
-        proxies = TrustedProxies.parse(settings.trusted_proxies)
-        return cls(
-            settings.head_timeout_s,
-            settings.body_timeout_s,
-            settings.max_connections,
-            settings.max_connections_per_address,
-            proxies,
-            settings.unread_answer_timeout_s,
-        )
-
-    def place_of(self, peer: Any) -> str | None:
-        """What a connection from there is counted by; None when it is not: it is a proxy's, or from no network."""
-        if not isinstance(peer, tuple) or self.proxies.holds(str(peer[0])):
-            return None
-        return network_of(str(peer[0]))
 
 
 class _Phase(enum.Enum):
@@ -363,11 +326,12 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._polite.close()
                 return
         _log.debug("connection refused", error_code=error.code, reason=error.message)
-        self._polite.write(self._render(error))
+        request_id = make_id("req")
+        self._limits.tell_refused(self.client[0] if self.client else "", error, request_id)
+        self._polite.write(self._render(error, request_id))
         self._polite.linger()
 
-    def _render(self, error: SandgateError) -> bytes:
-        request_id = make_id("req")
+    def _render(self, error: SandgateError, request_id: str) -> bytes:
         answer = render_problem(error, request_id)
         status = HTTPStatus(answer.status)
         headers = [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -82,8 +82,9 @@ class RouteIndex:
     def _sort(self) -> _Place:
         root = _Place()
         for number, route in enumerate(self._routes):
-            if isinstance(route, Route):
-                root.add(number, route.path.split("/"))
-            else:
+            path = getattr(route, "path", None)
+            if isinstance(route, Mount) or path is None:
                 root.open.append(number)
+            else:
+                root.add(number, path.split("/"))
         return root

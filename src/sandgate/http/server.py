@@ -10,9 +10,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from sandgate.config.settings import Settings
-from sandgate.http.protocol import BoundedProtocol, WireLimits
+from sandgate.http.protocol import BoundedProtocol
 from sandgate.http.tls import Tls
 from sandgate.http.tls_listener import TlsListener
+from sandgate.http.wire_limits import TellRefused, WireLimits, tell_nobody
 
 _KEEP_ALIVE_S = 60
 _BACKLOG = 2048
@@ -32,17 +33,19 @@ async def serve(
     started: Callable[[], None],
     stop: asyncio.Event,
     drain: Callable[[], Awaitable[None]],
+    tell_refused: TellRefused = tell_nobody,
 ) -> None:
     """Serve on a bound socket until ``stop`` is set; the socket is closed in the end.
 
     ``started`` is called once requests are answered. After ``stop`` no connection is accepted any more and idle ones
     are closed; then ``drain`` is awaited, while requests under way are still answered; then the rest is closed.
+    ``tell_refused`` is called for each answer to what never became a request.
     Signals are the caller's affair. Runs on the running event loop, which should be uvloop's. Raises
     ``ConfigurationError`` when there is to be TLS and its files are of no use.
     """
     tls = Tls.of(settings)
     _probe_silent_clients(sock)
-    limits = WireLimits.of(settings)
+    limits = WireLimits.of(settings, tell_refused)
     config = uvicorn.Config(
         app,
         http=functools.partial(BoundedProtocol, limits=limits),  # type: ignore[arg-type]

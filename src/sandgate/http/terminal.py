@@ -1,7 +1,8 @@
 """A terminal over a web socket, as xterm.js and its attach addon speak it.
 
 What the client sends is typed, whether it comes as text or as bytes; what the terminal shows is sent as bytes in UTF-8.
-A text that begins with NUL is no input but JSON behind it: ``{"resize": {"rows": 24, "cols": 80}}``.
+A text that begins with NUL and a brace is no input but JSON behind NUL: ``{"resize": {"rows": 24, "cols": 80}}``. NUL
+alone is what keyboards send for control and space.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from sandgate.http.models.processes import TerminalWanted
 from sandgate.http.web_socket import Message, WebSocket
 
 PROTOCOL = "sandgate.terminal.v1"
-CONTROL = "\0"
+CONTROL = "\0{"
 _NORMAL, _UNSUPPORTED, _GOING_AWAY = 1000, 1003, 1001
 
 
@@ -69,7 +70,7 @@ class Terminal:
             if message is None:
                 return _NORMAL, ""
             if isinstance(message, str) and message.startswith(CONTROL):
-                if not self._obey(message[1:]):
+                if not self._obey(message.removeprefix("\0")):
                     return _UNSUPPORTED, "a control message is not understood"
             else:
                 await self._feed(message)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from ssl import SSLContext
 
-from sandgate.http.protocol import WireLimits
+from sandgate.http.wire_limits import WireLimits
 from sandgate.telemetry.log import get_logger
 
 _HANDSHAKE_S = 10.0

@@ -16,10 +16,13 @@ from sandgate.core.errors import ConfigurationError, LauncherUnavailable, Networ
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.network import NetworkPolicy, NetworkReport, NetworkRules, NetworkTotals
 from sandgate.sandbox import descriptors
+from sandgate.sandbox.connection_log import log_note
 from sandgate.sandbox.proxy import wire
 from sandgate.sandbox.proxy.server import make_gatekeeper
 
 _ASK_LIMIT_S = 10.0
+# For what is still to be in the log.
+_GOODBYE_LIMIT_S = 2.0
 _REVIVE_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _READS_AT_ONCE = 64
@@ -125,9 +128,12 @@ class ProxyChannel:
             if not data:
                 self.lose()
                 return
-            self._on_answer(wire.unpack(data))
+            self._on_message(wire.unpack(data))
 
-    def _on_answer(self, answer: dict[str, Any]) -> None:
+    def _on_message(self, answer: dict[str, Any]) -> None:
+        if "note" in answer:
+            log_note(answer["note"])
+            return
         request = self._pending.get(answer["number"])
         if request is None or request.answered.done():
             return
@@ -319,8 +325,12 @@ class ProxyProcess:
         return channel is self._channel
 
     async def stop(self) -> None:
-        """End it."""
+        """End it, when it has said what became of the connections that are open."""
         self._stopped = True
+        for environment_id in list(self._networks):
+            self.close(environment_id)
+        if self._telling:
+            await asyncio.wait(set(self._telling), timeout=_GOODBYE_LIMIT_S)
         tasks = [*self._telling, *([self._reviving] if self._reviving is not None else [])]
         for task in tasks:
             task.cancel()

@@ -13,7 +13,8 @@ from sandgate.core.run import LIVE_RUN_STATUSES, LIVE_STEP_STATUSES
 class AnswerModel(BaseModel):
     """Base of all: frozen, and deaf to what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Most commands read one or two of them.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Me(AnswerModel):

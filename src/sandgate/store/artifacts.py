@@ -15,6 +15,7 @@ from sandgate.core.ids import RunId, UserId
 from sandgate.core.page import Page, PageRequest
 from sandgate.store.base.artifacts import Kept, Pack
 from sandgate.store.database import Database
+from sandgate.store.excess import HAS_ENDED_SINCE, SINCE, Excess
 from sandgate.store.schema import artifacts, runs
 from sandgate.store.statements import HotStatement, newest_first, page_of, page_parameters, upsert
 
@@ -37,18 +38,25 @@ _OLD: Select[Any] = (
 )
 _DELETE_PACK = sa.delete(artifacts).where(_is_of_run, _columns.pack == sa.bindparam("wanted_pack"))
 _DELETE_OF_RUNS = sa.delete(artifacts).where(_is_of_runs)
-_kept_bytes = sa.func.sum(_columns.size_bytes)
-_most_bytes = sa.bindparam("most_bytes", type_=sa.BigInteger)
-_OVER: Select[Any] = (
-    sa.select(runs.c.owner_id, (_kept_bytes - _most_bytes).label("excess_bytes"))
-    .join(runs, runs.c.run_id == _columns.run_id)
-    .group_by(runs.c.owner_id)
-    .having(_kept_bytes > _most_bytes)
+_kept = sa.select(runs.c.owner_id, _columns.size_bytes).join(runs, runs.c.run_id == _columns.run_id)
+_news = sa.select(runs.c.owner_id).join(artifacts, runs.c.run_id == _columns.run_id).where(_columns.created_at >= SINCE)
+_EXCESS = Excess(_kept.subquery(), sa.union(_news, sa.select(runs.c.owner_id).where(HAS_ENDED_SINCE)))
+# Each has a pack at least.
+_OLDEST_RUNS: Select[Any] = (
+    sa.select(runs.c.run_id)
+    .where(
+        runs.c.owner_id == sa.bindparam("wanted_owner"),
+        runs.c.finished_at.is_not(None),
+        sa.exists().where(_columns.run_id == runs.c.run_id),
+    )
+    .order_by(runs.c.run_id)
+    .limit(sa.bindparam("most"))
+    # What a run left that is being opened again stays.
+    .with_for_update(skip_locked=True)
 )
-_OLDEST: Select[Any] = (
-    sa.select(_columns.run_id, _columns.pack, _kept_bytes.label("size_bytes"))
-    .join(runs, runs.c.run_id == _columns.run_id)
-    .where(runs.c.owner_id == sa.bindparam("wanted_owner"), runs.c.finished_at.is_not(None))
+_PACKS: Select[Any] = (
+    sa.select(_columns.run_id, _columns.pack, sa.func.sum(_columns.size_bytes).label("size_bytes"))
+    .where(_is_of_runs)
     .group_by(_columns.run_id, _columns.pack)
     .order_by(_columns.run_id, _columns.pack)
     .limit(sa.bindparam("most"))
@@ -87,11 +95,12 @@ class SqlArtifactStore:
         wanted = {"before": before, "most": most}
         return await self._database.write(lambda connection: _prune(connection, wanted))
 
-    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
-        """Owners of runs with more than that, and how much more."""
-        parameters = {"most_bytes": most_bytes}
-        rows = await self._database.read(lambda connection: connection.execute(_OVER, parameters).all())
-        return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
+    async def find_over(self, most_bytes: int, since: datetime | None = None) -> Sequence[tuple[UserId, int]]:
+        """Owners of runs with more than that, and how much more.
+
+        With ``since`` only owners of whose runs one has left something, or has ended, since.
+        """
+        return await self._database.read(lambda connection: _EXCESS.find(connection, most_bytes, since))
 
     async def prune_oldest(self, owner_id: UserId, excess_bytes: int, most: int) -> Sequence[Pack]:
         """Remove the rows of at most ``most`` packs of an owner's oldest ended runs; those packs.
@@ -101,7 +110,8 @@ class SqlArtifactStore:
         parameters = {"wanted_owner": owner_id, "most": most}
 
         def work(connection: Connection) -> Sequence[Pack]:
-            oldest = connection.execute(_OLDEST, parameters).all()
+            run_ids = connection.execute(_OLDEST_RUNS, parameters).scalars().all()
+            oldest = connection.execute(_PACKS, {"wanted_runs": run_ids, "most": most}).all()
             sizes_before = itertools.accumulate((int(row.size_bytes) for row in oldest), initial=0)
             gone = [row for row, before in zip(oldest, sizes_before, strict=False) if before < excess_bytes]
             return _delete_packs(connection, gone)

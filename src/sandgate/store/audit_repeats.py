@@ -15,8 +15,9 @@ WINDOW_S = 60.0
 MOST_ALIKE = 10
 # Of users, and of strangers, who may come from as many addresses as they like. What is more is one kind, of nobody.
 _MOST_KINDS, _MOST_KINDS_OF_STRANGERS = 10_000, 1_000
-# As many environments as a user may have by default; what is done to more in one minute has no name.
-_MOST_THINGS = 1_000
+# As many environments as a user may have by default, and of all kinds together what is a few MB of memory, and of rows
+# when the windows are over; what is done to more in one minute has no name.
+_MOST_THINGS, _MOST_THINGS_IN_ALL = 1_000, 10_000
 _OF_EACH = ("actor_id", "actor_name", "credential_id", "resource_id", "address", "request_id")
 
 
@@ -41,9 +42,14 @@ class _Window:
     came: int = 0
     rests: dict[str | None, _Rest] = field(default_factory=dict)
 
-    def sum(self, thing: str | None, entry: AuditEntry) -> None:
-        """Count one more that has no row."""
-        if thing not in self.rests and len(self.rests) >= _MOST_THINGS:
+    @property
+    def named(self) -> int:
+        """How many of its rests are of one thing."""
+        return len(self.rests) - (None in self.rests)
+
+    def sum(self, thing: str | None, entry: AuditEntry, *, has_room: bool) -> None:
+        """Count one more that has no row; about a thing of its own if there is room for another, or for that one."""
+        if thing not in self.rests and (not has_room or self.named >= _MOST_THINGS):
             thing = None
         if thing in self.rests:
             self.rests[thing].add(entry)
@@ -64,6 +70,7 @@ class Repeats:
         self._by_thing = by_thing
         self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
         self._of_strangers = 0
+        self._named = 0
 
     def take(self, entry: AuditEntry) -> bool:
         """Count an entry; whether it is to have a row of its own."""
@@ -80,7 +87,10 @@ class Repeats:
         window.came += 1
         if window.came <= self._most_alike:
             return True
-        window.sum(entry.resource_id if self._by_thing else None, entry)
+        named = window.named
+        thing = entry.resource_id if self._by_thing else None
+        window.sum(thing, entry, has_room=self._named < _MOST_THINGS_IN_ALL)
+        self._named += window.named - named
         return False
 
     def drain(self, *, everything: bool = False) -> list[AuditEntry]:
@@ -89,6 +99,7 @@ class Repeats:
         over = [key for key, window in self._windows.items() if everything or window.ends_at <= now]
         windows = [self._windows.pop(key) for key in over]
         self._of_strangers -= sum(window.is_of_stranger for window in windows)
+        self._named -= sum(window.named for window in windows)
         return [
             replace(rest.entry, audit_id=make_audit_id(), times=rest.count)
             for window in windows

@@ -3,6 +3,7 @@
 import sqlite3
 
 import sqlalchemy.exc
+from sqlalchemy.exc import DBAPIError
 
 from sandgate.core.errors import StoreUnavailable
 
@@ -21,6 +22,7 @@ _SQLITE_CAUSES = {
 }
 
 # Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LOCK_HELD = "55P03"
 _POSTGRES_CAUSES = {
     "25006": "it may only be read",
     "40001": "another transaction was in the way",
@@ -30,7 +32,7 @@ _POSTGRES_CAUSES = {
     "53100": "the disk is full",
     "53200": "there is no memory left",
     "53300": "it has no connection left",
-    "55P03": "another transaction holds a lock",
+    _LOCK_HELD: "another transaction holds a lock",
     "57014": "it took too long",
     "57P01": "it is stopping",
     "57P02": "it crashed",
@@ -49,13 +51,22 @@ class UnreachableError(Exception):
     """No connection could be made; nothing was sent. Stays inside the store."""
 
 
+class TurnTakenError(Exception):
+    """Another transaction has the turn of a job; nothing was done. Stays inside the store."""
+
+
 class CommitUnknownError(Exception):
     """The connection was lost while a commit was under way. Stays inside the store."""
 
 
 def is_lost(error: Exception) -> bool:
     """Whether the connection is gone, rather than one statement refused."""
-    return isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def is_lock_held(error: DBAPIError) -> bool:
+    """Whether a lock was waited for in vain."""
+    return getattr(error.orig, "sqlstate", None) == _LOCK_HELD
 
 
 def translate(error: Exception) -> Exception:
@@ -70,6 +81,10 @@ def translate(error: Exception) -> Exception:
 def _unavailable(error: Exception) -> StoreUnavailable | None:
     if isinstance(error, UnreachableError):
         return StoreUnavailable(f"The database cannot be used: {error}. Nothing was done; try again later.")
+    if isinstance(error, TurnTakenError):
+        return StoreUnavailable(
+            "The database did not do this: another server does not come to an end with the like. Try again later."
+        )
     if isinstance(error, CommitUnknownError):
         return StoreUnavailable(
             "The connection to the database was lost while the change was being committed: it may or may not have "

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, Select
 
 from sandgate.core.ids import RunId, UserId
 from sandgate.core.limits import MIB
+from sandgate.store.excess import HAS_ENDED_SINCE, Excess
 from sandgate.store.schema import run_history, run_sizes, run_steps, runs, superseded_versions
 
 # What one transaction deletes.
@@ -49,16 +51,12 @@ _NOTE = sa.insert(run_sizes).from_select(
 )
 _FORGET = sa.delete(run_sizes).where(_sizes.run_id == sa.bindparam("wanted_id"))
 
-_kept = sa.union_all(
-    sa.select(_sizes.owner_id, _sizes.size_bytes),
-    sa.select(superseded_versions.c.owner_id, superseded_versions.c.size_bytes),
-).subquery()
-_kept_bytes = sa.func.sum(_kept.c.size_bytes)
-_most_bytes = sa.bindparam("most_bytes", type_=sa.BigInteger)
-_OVER: Select[Any] = (
-    sa.select(_kept.c.owner_id, (_kept_bytes - _most_bytes).label("excess_bytes"))
-    .group_by(_kept.c.owner_id)
-    .having(_kept_bytes > _most_bytes)
+_EXCESS = Excess(
+    sa.union_all(
+        sa.select(_sizes.owner_id, _sizes.size_bytes),
+        sa.select(superseded_versions.c.owner_id, superseded_versions.c.size_bytes),
+    ).subquery(),
+    sa.select(runs.c.owner_id).where(HAS_ENDED_SINCE),
 )
 _OLDEST: Select[Any] = (
     sa.select(_sizes.run_id, _sizes.size_bytes)
@@ -82,10 +80,9 @@ def forget_size(connection: Connection, run_id: RunId) -> None:
     connection.execute(_FORGET, {"wanted_id": run_id})
 
 
-def find_over(connection: Connection, most_bytes: int) -> Sequence[tuple[UserId, int]]:
-    """Owners of whose ended runs more is kept, and how much more."""
-    rows = connection.execute(_OVER, {"most_bytes": most_bytes}).all()
-    return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
+def find_over(connection: Connection, most_bytes: int, since: datetime | None) -> Sequence[tuple[UserId, int]]:
+    """See ``RetentionStore``."""
+    return _EXCESS.find(connection, most_bytes, since)
 
 
 def find_oldest(connection: Connection, owner_id: UserId, excess_bytes: int, most: int) -> Sequence[RunId]:

@@ -85,9 +85,9 @@ class SqlRetentionStore:
             return 0
         return await self._database.write(lambda connection: drop_unused(connection, found), repeatable=True)
 
-    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
+    async def find_over(self, most_bytes: int, since: datetime | None = None) -> Sequence[tuple[UserId, int]]:
         """See ``RetentionStore``."""
-        return await self._database.read(lambda connection: find_over(connection, most_bytes))
+        return await self._database.read(lambda connection: find_over(connection, most_bytes, since))
 
     async def prune_oldest_runs(self, owner_id: UserId, excess_bytes: int, most: int) -> int:
         """See ``RetentionStore``."""

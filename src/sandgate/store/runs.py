@@ -165,8 +165,8 @@ class SqlRunStore:
     ) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says), with what is answered about it.
 
-        False, and nothing written, when its workflow, or its version of it, has been deleted, when the run ``under``
-        which it is to run is not held as it says any more, and when another process has added it.
+        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is not
+        held as it says any more, and when another process has added it. Raises ``VersionGone``.
         """
 
         def work(connection: Connection) -> bool:

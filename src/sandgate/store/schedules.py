@@ -135,7 +135,7 @@ class SqlScheduleStore:
     ) -> bool:
         """Write ``after`` as ``replace`` does, and add a run as ``RunStore.insert`` does, both or neither.
 
-        False when one of them cannot be.
+        False when one of them cannot be. Raises ``VersionGone``.
         """
         following = replace(after, revision=before.revision + 1)
 

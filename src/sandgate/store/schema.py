@@ -153,6 +153,7 @@ superseded_versions = sa.Table(
     sa.Column("version", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("owner_id", ExactText, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Index("superseded_versions_by_owner", "owner_id", "size_bytes"),
 )
 
 runs = sa.Table(

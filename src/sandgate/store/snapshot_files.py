@@ -7,7 +7,8 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sandgate.core.ids import SnapshotId
@@ -20,7 +21,10 @@ _PIECE_BYTES = 1 << 20
 
 
 class SnapshotWriter:
-    """Writes one. Exactly one of ``finish``, ``discard`` and ``reopen`` comes last."""
+    """Writes one. Exactly one of ``finish``, ``discard`` and ``reopen`` comes last.
+
+    Whoever gives up discards it while a thread may still be at it, which then raises ``OSError``.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -28,58 +32,71 @@ class SnapshotWriter:
         self._whole = folder / (name + _WHOLE)
         self._descriptor = os.open(self._part, _WRITE_FLAGS, 0o600)
         self._digest = hashlib.sha256()
-        # Whoever gives up discards it while a thread may still be writing; by then the number may be another file's.
+        # Held by whoever uses the descriptor or the name: once it is closed, its number may be another file's.
         self._lock = threading.Lock()
 
     def write(self, piece: bytes) -> None:
-        """Go on with these. Raises ``OSError``, also when it was discarded meanwhile."""
-        with self._lock:
-            if self._descriptor < 0:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        """Go on with these. Raises ``OSError``."""
+        with self._open() as descriptor:
             self._digest.update(piece)
             view = memoryview(piece)
             while view:
-                view = view[os.write(self._descriptor, view) :]
+                view = view[os.write(descriptor, view) :]
 
     @property
     def descriptor(self) -> int:
-        """See ``SnapshotSink``."""
-        return self._descriptor
+        """See ``SnapshotSink``. Raises ``OSError``."""
+        with self._open() as descriptor:
+            return descriptor
 
     def take_up(self) -> int:
-        """See ``SnapshotSink``."""
+        """See ``SnapshotSink``. Raises ``OSError``."""
         size = 0
-        with self._lock:
-            while piece := os.pread(self._descriptor, _PIECE_BYTES, size):
-                self._digest.update(piece)
-                size += len(piece)
+        while piece := self._read(size):
+            self._digest.update(piece)
+            size += len(piece)
         return size
 
     def finish(self) -> bytes:
         """It is on the disk, whole, whatever happens from now on; its SHA-256. Raises ``OSError``."""
-        os.fsync(self._descriptor)
-        self._close()
-        self._part.rename(self._whole)
-        sync_folder(self._folder)
-        return self._digest.digest()
+        with self._open() as descriptor:
+            os.fsync(descriptor)
+            self._close()
+            self._part.rename(self._whole)
+            sync_folder(self._folder)
+            return self._digest.digest()
 
     def discard(self) -> None:
-        """There is no such file any more."""
-        self._close()
-        for path in (self._part, self._whole):
-            path.unlink(missing_ok=True)
+        """There is no such file any more, once whoever is at it has come to the end of that."""
+        with self._lock:
+            self._close()
+            for path in (self._part, self._whole):
+                path.unlink(missing_ok=True)
 
     def reopen(self) -> int:
-        """A descriptor for reading what was written, which nobody else will find."""
-        self._part.unlink()
-        descriptor, self._descriptor = self._descriptor, -1
-        return descriptor
+        """A descriptor for reading what was written, which nobody else will find. Raises ``OSError``."""
+        with self._open() as descriptor:
+            self._part.unlink()
+            self._descriptor = -1
+            return descriptor
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """Nobody closes it meanwhile. Raises ``OSError`` when somebody has."""
+        with self._lock:
+            if self._descriptor < 0:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            yield self._descriptor
+
+    def _read(self, offset: int) -> bytes:
+        with self._open() as descriptor:
+            return os.pread(descriptor, _PIECE_BYTES, offset)
 
     def _close(self) -> None:
-        with self._lock:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+        """With the lock."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 class SnapshotFiles:

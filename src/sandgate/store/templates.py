@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence, Set
 from dataclasses import fields, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Select
@@ -13,8 +13,10 @@ from sandgate.core.errors import UserNotFound
 from sandgate.core.ids import TemplateId, UserId
 from sandgate.core.recipe import Recipe
 from sandgate.core.states import TemplateStatus
+from sandgate.store.base import TemplateRefusal
 from sandgate.store.database import Database
 from sandgate.store.owners import hold_owner
+from sandgate.store.schema import servers
 from sandgate.store.statements import changed, upsert
 from sandgate.store.template_schema import built_templates, template_names
 
@@ -22,6 +24,14 @@ _columns, _names = built_templates.c, template_names.c
 _is_this = _columns.template_id == sa.bindparam("wanted_id")
 
 _COUNT: Select[Any] = sa.select(sa.func.count()).where(_columns.owner_id == sa.bindparam("wanted_owner"))
+# What a server was at that has ended, or was buried, is built no more, whatever its row says until that starts anew.
+_COUNT_BUILDS = _COUNT.where(
+    _columns.status == TemplateStatus.BUILDING,
+    sa.or_(
+        _columns.server_id == sa.bindparam("own_server"),
+        sa.exists().where(servers.c.server_id == _columns.server_id),
+    ),
+)
 _LAST_VERSION: Select[Any] = sa.select(_names.version).where(
     _names.owner_id == sa.bindparam("wanted_owner"), _names.name == sa.bindparam("wanted_name")
 )
@@ -54,12 +64,14 @@ class SqlTemplateStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, template: BuiltTemplate, most: int) -> BuiltTemplate | None:
+    async def insert(
+        self, template: BuiltTemplate, most: int, most_builds: int | None = None
+    ) -> BuiltTemplate | TemplateRefusal:
         """See ``TemplateStore``."""
-        kept = await self._database.write(lambda connection: _insert(connection, template, most))
-        if kept is False:
+        kept = await self._database.write(lambda connection: _insert(connection, template, most, most_builds))
+        if kept is None:
             raise UserNotFound(f"There is no user {template.owner_id} to build a template for.")
-        return kept or None
+        return kept
 
     async def finish(
         self,
@@ -106,13 +118,19 @@ class SqlTemplateStore:
         return await self._database.write(lambda connection: changed(connection.execute(_DELETE, parameters)))
 
 
-def _insert(connection: Connection, template: BuiltTemplate, most: int) -> BuiltTemplate | Literal[False] | None:
-    """The row; None when there are too many, False when there is no such user."""
+def _insert(
+    connection: Connection, template: BuiltTemplate, most: int, most_builds: int | None
+) -> BuiltTemplate | TemplateRefusal | None:
+    """The row; None when there is no such user."""
     wanted = {"wanted_owner": template.owner_id, "wanted_name": template.name}
     if not hold_owner(connection, template.owner_id):
-        return False
-    if connection.execute(_COUNT, wanted).scalar_one() >= most:
         return None
+    if connection.execute(_COUNT, wanted).scalar_one() >= most:
+        return TemplateRefusal.TOO_MANY
+    if most_builds is not None:
+        builds = connection.execute(_COUNT_BUILDS, {**wanted, "own_server": template.server_id}).scalar_one()
+        if builds >= most_builds:
+            return TemplateRefusal.TOO_MANY_BUILDS
     last = connection.execute(_LAST_VERSION, wanted).scalar_one_or_none()
     kept = replace(template, version=(last or 0) + 1)
     names = {"owner_id": kept.owner_id, "name": kept.name, "version": kept.version}

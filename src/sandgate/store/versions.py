@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select
 from sandgate.core.ids import WorkflowId
 from sandgate.core.run import Run
 from sandgate.core.workflow import Workflow
+from sandgate.store.base import VersionGone
 from sandgate.store.schema import runs, superseded_versions, workflow_versions, workflows
 
 _columns, _superseded = workflow_versions.c, superseded_versions.c
@@ -76,9 +77,16 @@ def hold_workflow(connection: Connection, workflow_id: WorkflowId) -> bool:
 
 
 def hold_version(connection: Connection, run: Run) -> bool:
-    """Whether the workflow and the run's version of it are there, and stay before the end of the transaction."""
+    """Whether the workflow is there; it, and the run's version of it, stay before the end of the transaction.
+
+    Raises ``VersionGone``.
+    """
     wanted = {"wanted_id": run.workflow_id, "wanted_version": run.workflow_version}
-    return hold_workflow(connection, run.workflow_id) and connection.execute(_EXISTS, wanted).first() is not None
+    if not hold_workflow(connection, run.workflow_id):
+        return False
+    if connection.execute(_EXISTS, wanted).first() is None:
+        raise VersionGone(f"{run.workflow_id} has no version {run.workflow_version} any more")
+    return True
 
 
 def supersede(connection: Connection, workflow_id: WorkflowId, version: int) -> bool:

@@ -149,7 +149,7 @@ class SqlWebhookStore:
 
         When one of the keys came before, after ``fresh_after``, the answer is the run that it started; the delivery is
         kept as a duplicate, and its signature is known from now on. None, and nothing written, when the workflow or
-        the webhook has been deleted.
+        the webhook has been deleted. Raises ``VersionGone``.
         """
         this = {"wanted_id": delivery.webhook_id}
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sandgate.store import faults
 from sandgate.store.connections import Link
 from sandgate.store.jobs import Job, JobQueue, Outcome, settle
-from sandgate.store.turns import take_turns
+from sandgate.store.turns import Turns
 
 # Bounds how long the first of a batch waits for the last.
 MOST_IN_A_BATCH = 256
@@ -24,6 +24,7 @@ class Writer:
     def __init__(self, jobs: JobQueue, link: Link) -> None:
         self._jobs = jobs
         self._link = link
+        self._turns = Turns()
         self._thread: threading.Thread | None = None
 
     def start(self, prepare: Callable[[Connection], None]) -> "Future[None]":
@@ -57,12 +58,12 @@ class Writer:
             # Should this thread die of a bug, whoever writes is refused rather than left to wait.
             undo.callback(self._jobs.close)
             while jobs := self._jobs.take(MOST_IN_A_BATCH):
-                settle(commit(self._link, jobs))
+                settle(commit(self._link, jobs, self._turns))
 
 
-def commit(link: Link, jobs: list[Job]) -> list[Outcome]:
+def commit(link: Link, jobs: list[Job], turns: Turns) -> list[Outcome]:
     """Do the jobs in one transaction; if that fails, each in its own, so that one does not fail its neighbours."""
-    answer = _try(link, jobs)
+    answer = _try(link, jobs, turns)
     match answer:
         case list():
             return answer
@@ -71,19 +72,19 @@ def commit(link: Link, jobs: list[Job]) -> list[Outcome]:
         case faults.CommitUnknownError():
             repeatable = [job for job in jobs if job.repeatable]
             unknown = [job for job in jobs if not job.repeatable]
-            return _each_alone(link, repeatable) + _fail_all(unknown, answer)
+            return _each_alone(link, repeatable, turns) + _fail_all(unknown, answer)
         case _ if len(jobs) == 1 and not faults.is_lost(answer):
             return _fail_all(jobs, answer)
         case _:
             # Nothing of the batch was kept, so that doing it again is safe. A lone job comes here when the
             # connection had been lost before: it gets one more try on a new one.
-            return _each_alone(link, jobs)
+            return _each_alone(link, jobs, turns)
 
 
-def _each_alone(link: Link, jobs: list[Job]) -> list[Outcome]:
+def _each_alone(link: Link, jobs: list[Job], turns: Turns) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for position, job in enumerate(jobs):
-        answer = _try(link, [job])
+        answer = _try(link, [job], turns)
         match answer:
             case list():
                 outcomes += answer
@@ -99,15 +100,15 @@ def _fail_all(jobs: list[Job], error: Exception) -> list[Outcome]:
     return [Outcome(job, error=faults.translate(error)) for job in jobs]
 
 
-def _try(link: Link, jobs: list[Job]) -> list[Outcome] | Exception:
+def _try(link: Link, jobs: list[Job], turns: Turns) -> list[Outcome] | Exception:
     try:
-        return _attempt(link, jobs)
+        return _attempt(link, jobs, turns)
     except Exception as error:
         return error
 
 
-def _attempt(link: Link, jobs: list[Job]) -> list[Outcome]:
-    """One transaction with all the jobs: done when this returns, not done when it raises.
+def _attempt(link: Link, jobs: list[Job], turns: Turns) -> list[Outcome]:
+    """One transaction with all the jobs whose turn it is: done when this returns, not done when it raises.
 
     Raises ``CommitUnknownError`` when only the database knows.
     """
@@ -115,11 +116,13 @@ def _attempt(link: Link, jobs: list[Job]) -> list[Outcome]:
     transaction = _begin(connection)
     with ExitStack() as undo:
         undo.callback(_roll_back, link, connection)
-        take_turns(connection, {job.turn for job in jobs if job.turn is not None})
-        outcomes = [Outcome(job, job.work(connection)) for job in sorted(jobs, key=_is_last)]
+        taken = turns.take(connection, {job.turn for job in jobs if job.turn is not None})
+        refused = [job for job in jobs if job.turn in taken]
+        allowed = [job for job in jobs if job.turn not in taken]
+        outcomes = [Outcome(job, job.work(connection)) for job in sorted(allowed, key=_is_last)]
         _commit(transaction)
         undo.pop_all()
-    return outcomes
+    return outcomes + _fail_all(refused, faults.TurnTakenError())
 
 
 def _is_last(job: Job) -> bool:

@@ -8,12 +8,14 @@ from datetime import timedelta
 from sandgate.config.settings import Settings
 from sandgate.core.artifact import Artifact, ArtifactId
 from sandgate.core.clock import Clock
-from sandgate.core.errors import ArtifactNotFound, StoreUnavailable
+from sandgate.core.errors import ArtifactNotFound
 from sandgate.core.ids import RunId
+from sandgate.core.lookback import Lookback
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.store.base import Pack, PackFolder, Store
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 from sandgate.workflows.refusals import artifact_not_found, run_not_found
 
 # Small batches, so that no write of a user waits for long behind one.
@@ -61,6 +63,7 @@ class ArtifactService:
         self._retention = timedelta(seconds=settings.artifact_retention_s)
         self._most_bytes = settings.max_kept_artifact_bytes_per_user
         self._batch = batch
+        self._left = Lookback(clock)
 
     async def list(
         self, caller: Principal, run_id: RunId, page: PageRequest, *, step: str | None = None
@@ -97,19 +100,12 @@ class ArtifactService:
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Sweep every ``interval_s`` seconds, until cancelled. What is away is tried again next time."""
-        while True:
-            try:
-                await self.sweep()
-            except StoreUnavailable as fault:
-                _log.warning("artifacts not pruned", reason=fault.message)
-            except OSError as fault:
-                _log.error("artifacts not pruned", reason=fault.strerror)
-            await asyncio.sleep(interval_s)
+        await go_round(self.sweep, interval_s, _log, "artifacts not pruned", at_once=True)
 
     async def _prune_oldest(self) -> int:
         """Let each user keep so many bytes."""
-        removed = 0
-        while over := await self._store.artifacts.find_over(self._most_bytes):
+        removed, since = 0, self._left.begin()
+        while over := await self._store.artifacts.find_over(self._most_bytes, since):
             packs = [
                 pack
                 for owner_id, excess_bytes in over
@@ -120,6 +116,7 @@ class ArtifactService:
                 break
             await asyncio.to_thread(self._files.delete, packs)
             removed += len(packs)
+        self._left.end(since)
         return removed
 
     async def sweep(self) -> int:

@@ -22,7 +22,10 @@ from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
 
 RunInsert = Callable[[RunChange, float], Awaitable[bool]]
-"""Writes a new run, held for so many seconds, with something else or not at all; whether it did."""
+"""Writes a new run, held for so many seconds, with something else or not at all; whether it did.
+
+Raises ``VersionGone``, after which it is called again with a run of the newer version.
+"""
 
 
 class Place(Protocol):

@@ -11,7 +11,7 @@ from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import RunId, WorkflowId
 from sandgate.core.run import Run, RunStatus, StepResult, StepRun, StepStatus
 from sandgate.core.trigger import TriggerType
-from sandgate.store.base import Store
+from sandgate.store.base import Store, VersionGone
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.attempts import failure
 from sandgate.workflows.contexts import attempt_context
@@ -65,7 +65,7 @@ class Runs(Protocol):
         ...
 
     async def begin(self, run: Run, graph: Graph, *, under: Run | None = None) -> LiveRun | None:
-        """Make a new run durable, and start what can be."""
+        """Make a new run durable, and start what can be. Raises ``VersionGone``."""
         ...
 
     def cancel(self, live: LiveRun, who: str) -> None:
@@ -112,22 +112,20 @@ class Children:
 
     async def _ensure(self, parent: LiveRun, row: StepRun, child_run_id: RunId) -> StepResult | None:
         """See to it that the run is there; otherwise what the attempt comes to without it."""
-        if self._runs.find(child_run_id) is not None or await self._store.runs.find(child_run_id) is not None:
-            return None
-        if child_run_id in self._to_cancel:
-            return StepResult(StepStatus.CANCELLED, "cancelled")
-        try:
-            run, graph = await self._make(parent, row, child_run_id)
-        except _CannotStart as problem:
-            return problem.result
-        begun = await self._runs.begin(run, graph, under=parent.run)
-        if begun is not None or await self._store.runs.find(child_run_id) is not None:
-            return None
-        newest = await self._store.workflows.find(run.workflow_id)
-        if newest is not None and newest.version > run.workflow_version and not _starts_its_own(parent, row):
-            # Its version has gone in this very moment, because there is a newer one.
-            return await self._ensure(parent, row, child_run_id)
-        return failure("WorkflowNotFound", f"there is no workflow {run.workflow_id} any more")
+        while self._runs.find(child_run_id) is None and await self._store.runs.find(child_run_id) is None:
+            if child_run_id in self._to_cancel:
+                return StepResult(StepStatus.CANCELLED, "cancelled")
+            try:
+                run, graph = await self._make(parent, row, child_run_id)
+                begun = await self._runs.begin(run, graph, under=parent.run)
+            except _CannotStart as problem:
+                return problem.result
+            except VersionGone:
+                # In this very moment, because there is a newer one. That of the run above stays as long as that does.
+                continue
+            if begun is None and await self._store.runs.find(child_run_id) is None:
+                return failure("WorkflowNotFound", f"there is no workflow {run.workflow_id} any more")
+        return None
 
     async def _make(self, parent: LiveRun, row: StepRun, child_run_id: RunId) -> tuple[Run, Graph]:
         if parent.run.depth >= self._most_depth:
@@ -212,11 +210,6 @@ class Children:
             self._runs.cancel(live, _BY_PARENT)
         while not live.closed:
             await live.wait_for_change()
-
-
-def _starts_its_own(parent: LiveRun, row: StepRun) -> bool:
-    """Whether it is a run of the same version that is started, which stays as long as the run above is there."""
-    return bool(parent.graph.steps[row.step].config["workflow_id"] == SELF)
 
 
 def _result_of(run: Run) -> StepResult:

@@ -29,8 +29,8 @@ MOST_ITEM_BYTES = 16 * 1024 * 1024
 """Outputs of all items of a step together, which are in memory as long as the run is worked on."""
 MOST_RUN_BYTES = 64 * 1024 * 1024
 """Outputs of all steps of a run together."""
-MOST_PRINTED = 256 * 1024 * 1024
-"""What all steps of a run may have printed and is kept, in characters."""
+MOST_PRINTED_BYTES = 256 * 1024 * 1024
+"""What all steps of a run may have printed and is kept, together."""
 
 
 def wants_to_run(

@@ -7,15 +7,15 @@ from datetime import timedelta
 
 from sandgate.core.execution import ErrorReport
 from sandgate.core.ids import derive_run_id
-from sandgate.core.run import StepResult, StepRun, StepStatus
+from sandgate.core.run import StepResult, StepRun, StepStatus, measure_printed
 from sandgate.core.workflow import StepDefinition, StepType
-from sandgate.workflows.conditions import MOST_PRINTED
+from sandgate.workflows.conditions import MOST_PRINTED_BYTES
 from sandgate.workflows.ledger import Ledger, is_waiting
 from sandgate.workflows.retries import delay_before_next, may_try_again
 from sandgate.workflows.state import Phase, has_failed
 
 _LONGEST_REASON = 200
-_NOT_KEPT = f"[not kept: the steps of this run have printed more than {MOST_PRINTED} characters]\n"
+_NOT_KEPT = f"[not kept: the steps of this run have printed more than {MOST_PRINTED_BYTES} bytes]\n"
 _VERBS = {StepStatus.TIMED_OUT: "timed out", StepStatus.CANCELLED: "was cancelled"}
 
 
@@ -82,7 +82,7 @@ def _within_bounds(ledger: Ledger, row: StepRun, result: StepResult) -> StepResu
     if problem is not None:
         error = ErrorReport("OutputsTooLarge", problem, "")
         result = replace(result, status=StepStatus.FAILED, reason="output_limit", outputs=None, error=error)
-    if not ledger.has_room_to_print(len(result.stdout) + len(result.stderr)):
+    if not ledger.has_room_to_print(measure_printed(result)):
         result = replace(result, stdout="", stderr=_NOT_KEPT)
     return result
 

@@ -149,7 +149,7 @@ class Engine:
         """Make a new run durable and start what can be; None when its workflow has been deleted.
 
         Also None when the run that it is ``under`` is not this process's any more. ``insert`` writes the run together
-        with something else; None when it answers that it did not.
+        with something else; None when it answers that it did not. Raises ``VersionGone``.
         """
         run = replace(run, lease_owner=self._owner)
         live = LiveRun(run, graph)

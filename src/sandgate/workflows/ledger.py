@@ -9,7 +9,13 @@ from typing import Any
 from sandgate.core.artifact import Artifact
 from sandgate.core.run import HistoryEvent, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import Json, StepDefinition
-from sandgate.workflows.conditions import MOST_ITEM_BYTES, MOST_PRINTED, MOST_RUN_BYTES, foreach_item, foreach_items
+from sandgate.workflows.conditions import (
+    MOST_ITEM_BYTES,
+    MOST_PRINTED_BYTES,
+    MOST_RUN_BYTES,
+    foreach_item,
+    foreach_items,
+)
 from sandgate.workflows.contexts import visible_env
 from sandgate.workflows.events import Changes
 from sandgate.workflows.expressions import MAX_WORK, Work
@@ -39,7 +45,7 @@ class Ledger:
         self._live = Counter(row.step for row in self._steps.values() if row.item is not None and row.is_live)
         self._output_bytes = Counter(state.output_bytes)
         self._run_bytes = sum(state.output_bytes.values())
-        self._printed = state.printed
+        self._printed_bytes = state.printed_bytes
         self._measured: dict[StepKey, int] = {}
         self._spent = 0
         self._work = Work()
@@ -205,11 +211,11 @@ class Ledger:
         self._measured[row.key] = size
         return None
 
-    def has_room_to_print(self, length: int) -> bool:
-        """Whether so many characters more are kept of what is printed; they count from now on if so."""
-        if self._printed + length > MOST_PRINTED:
+    def has_room_to_print(self, size: int) -> bool:
+        """Whether so many bytes more are kept of what is printed; they count from now on if so."""
+        if self._printed_bytes + size > MOST_PRINTED_BYTES:
             return False
-        self._printed += length
+        self._printed_bytes += size
         return True
 
     def keep(self, artifacts: Iterable[Artifact]) -> None:

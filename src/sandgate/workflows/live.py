@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sandgate.core.ids import SignalId
-from sandgate.core.run import HistoryEvent, Run, StepKey, StepRun
+from sandgate.core.run import HistoryEvent, Run, StepKey, StepRun, measure_printed
 from sandgate.store.base import RunStore
 from sandgate.workflows.collecting import RunRoom
 from sandgate.workflows.events import Changes, Event
@@ -37,8 +37,8 @@ class LiveRun:
         self.steps: dict[StepKey, StepRun] = {}
         self._sizes: dict[StepKey, int] = {}
         self._output_bytes: Counter[str] = Counter()
-        self._lengths: dict[StepKey, int] = {}
-        self._printed = 0
+        self._printed_sizes: dict[StepKey, int] = {}
+        self._printed_bytes = 0
         self.events: list[Event] = []
         self.due = False
         self.pump: asyncio.Task[None] | None = None
@@ -63,12 +63,12 @@ class LiveRun:
 
     def state(self) -> RunState:
         """What is, for the rules."""
-        return RunState(self.run, self.steps, self._output_bytes, self._printed)
+        return RunState(self.run, self.steps, self._output_bytes, self._printed_bytes)
 
     def adopt(self, rows: Iterable[StepRun], printed: Mapping[StepKey, int]) -> None:
-        """Have these rows, as they were written before, without what each has ``printed``, of these lengths."""
-        self._lengths = dict(printed)
-        self._printed = sum(printed.values())
+        """Have these rows, as they were written before, without what each has ``printed``, of these sizes."""
+        self._printed_sizes = dict(printed)
+        self._printed_bytes = sum(printed.values())
         for row in rows:
             self.steps[row.key] = row
             self._measure(row, {})
@@ -82,10 +82,10 @@ class LiveRun:
         """What was written."""
         self.run = changes.run
         for row in changes.steps:
-            length = len(row.stdout) + len(row.stderr)
-            self._printed += length - self._lengths.get(row.key, 0)
-            self._lengths[row.key] = length
-            self.steps[row.key] = replace(row, stdout="", stderr="") if length else row
+            size = measure_printed(row)
+            self._printed_bytes += size - self._printed_sizes.get(row.key, 0)
+            self._printed_sizes[row.key] = size
+            self.steps[row.key] = replace(row, stdout="", stderr="") if size else row
             self._measure(row, changes.output_bytes)
         self.wake()
 

@@ -21,7 +21,7 @@ from sandgate.core.principal import Principal, Role
 from sandgate.core.run import HistoryEvent, Run, StepRun
 from sandgate.core.trigger import Trigger
 from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
-from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote, Store
+from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote, Store, VersionGone
 from sandgate.workflows.base import RunInsert, RunView, StepSandboxes
 from sandgate.workflows.control import RunControl
 from sandgate.workflows.definition import parse_definition
@@ -158,14 +158,13 @@ class WorkflowService:
         self, workflow: Workflow, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert | None = None
     ) -> LiveRun | None:
         """Begin a run of a workflow that was just read, or of the version that has just taken its place."""
-        live = await self._begin(workflow, inputs, trigger, insert)
-        while live is None:
-            newer = await self._store.workflows.find(workflow.workflow_id)
-            if newer is None or newer.version == workflow.version:
-                return None
-            workflow = newer
-            live = await self._begin(workflow, inputs, trigger, insert)
-        return live
+        newest: Workflow | None = workflow
+        while newest is not None:
+            try:
+                return await self._begin(newest, inputs, trigger, insert)
+            except VersionGone:
+                newest = await self._store.workflows.find(workflow.workflow_id)
+        return None
 
     async def _begin(
         self, workflow: Workflow, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert | None = None

@@ -45,14 +45,14 @@ class Graph:
 class RunState:
     """A run with the rows of its steps; a step that has none is pending.
 
-    ``output_bytes`` is how long the outputs of each step are, those of all its items together, and ``printed`` how many
-    characters all steps have printed, as far as that has been counted.
+    ``output_bytes`` is how long the outputs of each step are, those of all its items together, and ``printed_bytes``
+    how much all steps have printed, as far as that has been counted.
     """
 
     run: Run
     steps: Mapping[StepKey, StepRun]
     output_bytes: Mapping[str, int] = field(default_factory=dict)
-    printed: int = 0
+    printed_bytes: int = 0
 
 
 def has_failed(row: StepRun | None) -> bool:

@@ -12,6 +12,7 @@ from sandgate.store import heavy_rows
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import a_run, a_schedule, a_step, a_workflow, an_event
+from tests.contract.store.statements import statements_sent
 from tests.contract.store.test_webhooks import a_webhook
 
 KIB = 1024
@@ -144,3 +145,18 @@ async def test_a_part_of_a_large_history_ends_early(store: SqlStore) -> None:
         first += len(part)
     assert parts == [[0, 1, 2], [3, 4], [5, 6]]
     assert await store.runs.list_history(run.run_id) == events
+
+
+@pytest.mark.parametrize("most", [None, 1, 4])
+async def test_a_look_at_a_history_is_one_statement(store: SqlStore, most: int | None) -> None:
+    """It is looked at for as long as somebody follows the run, and most looks find one entry or none."""
+    workflow = a_workflow()
+    await store.workflows.insert(workflow)
+    run = a_run(workflow.workflow_id)
+    # More than an answer holds, which the first may have all the same.
+    events = [an_event(run, number, details={"x": "x" * 200 * KIB}) for number in range(2)]
+    assert await store.runs.insert(RunChange(run, history=events))
+    with statements_sent() as sent:
+        assert await store.runs.list_history(run.run_id, 0, most) == events[: 1 if most else 2]
+        assert await store.runs.list_history(run.run_id, 2, most) == []
+    assert len(sent) == 2

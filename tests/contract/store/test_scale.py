@@ -2,13 +2,12 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from sandgate.core.idempotency import KeyClaim
 from sandgate.core.ids import ApiKeyId, EnvironmentId, ExecutionId, RunId, SnapshotId, UserId, VolumeId, WorkflowId
@@ -20,6 +19,7 @@ from sandgate.store.connections import connector_for
 from sandgate.store.revisions import migrate
 from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import NOW, OWNER
+from tests.contract.store.statements import statements_sent
 from tests.postgres import PostgresServer
 
 FEW, MANY = 1_000, 100_000
@@ -162,6 +162,9 @@ CALLS: dict[str, Call] = {
     "steps to show": lambda store: store.runs.show_steps(RUN),
     "one step": lambda store: store.runs.find_step(RUN, "a", None),
     "part of a history": lambda store: store.runs.list_history(RUN, 500, 50),
+    "next entry of a history": lambda store: store.runs.list_history(RUN, 500, 1),
+    "who keeps too many runs by now": lambda store: store.retention.find_over(1, NOW),
+    "who keeps too many artifacts by now": lambda store: store.artifacts.find_over(1, NOW),
     "artifacts of a run": lambda store: store.artifacts.list(RUN, PAGE),
     "snapshot": lambda store: store.snapshots.find(SnapshotId("snap-000000000007")),
     "snapshots": lambda store: store.snapshots.list(None, PAGE),
@@ -199,23 +202,10 @@ def _fill(location: Path | str, rows: int) -> None:
             connection.exec_driver_sql(statement.format(rows=rows, blob=blob, false=false, true=f"NOT {false}"))
 
 
-@contextmanager
-def _recorded() -> Iterator[list[tuple[str, Any]]]:
-    """The statements that the drivers are given, with their parameters."""
-    statements: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
-        statements.append((statement, parameters))
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    yield statements
-    sa.event.remove(sa.Engine, "before_cursor_execute", note)
-
-
 async def _statements_of(location: Path | str, call: Call) -> list[tuple[str, Any]]:
     store = SqlStore(location, read_threads=1)
     await store.open()
-    with _recorded() as statements:
+    with statements_sent() as statements:
         await call(store)
     await store.close()
     return statements

@@ -13,7 +13,10 @@ from sandgate.core.limits import AskedLimits
 from sandgate.core.network import NetworkRules
 from sandgate.core.recipe import Recipe, RecipeFile
 from sandgate.core.states import TemplateStatus
+from sandgate.store.base import TemplateRefusal
+from sandgate.store.database import Database
 from sandgate.store.sql_store import SqlStore
+from sandgate.store.templates import SqlTemplateStore
 from tests.contract.store.records import NOW, a_user
 
 RECIPE = Recipe(
@@ -36,20 +39,23 @@ async def _owner(store: SqlStore) -> UserId:
     return user.user_id
 
 
+async def _insert(store: SqlStore, row: BuiltTemplate, most: int = 9) -> BuiltTemplate:
+    kept = await store.templates.insert(row, most)
+    assert isinstance(kept, BuiltTemplate)
+    return kept
+
+
 async def test_versions_are_numbered_for_each_name_and_never_twice(store: SqlStore) -> None:
     """Also when several come at once, and when the last one was deleted."""
     owner = await _owner(store)
-    kept = await asyncio.gather(*(store.templates.insert(_row(owner), 9) for _ in range(3)))
-    rows = [row for row in kept if row is not None]
+    rows = await asyncio.gather(*(_insert(store, _row(owner)) for _ in range(3)))
     assert sorted(row.version for row in rows) == [1, 2, 3]
-    other = await store.templates.insert(_row(owner, "other"), 9)
-    assert other is not None
+    other = await _insert(store, _row(owner, "other"))
     assert other.version == 1
     newest = max(rows, key=lambda row: row.version)
     assert await store.templates.delete(newest.template_id)
     assert not await store.templates.delete(newest.template_id)
-    again = await store.templates.insert(_row(owner), 9)
-    assert again is not None
+    again = await _insert(store, _row(owner))
     assert again.version == 4
     listed = await store.templates.list("here")
     left = [row for row in rows if row is not newest]
@@ -63,7 +69,7 @@ async def test_ids_are_those_of_a_server_or_of_all(store: SqlStore) -> None:
     await store.users.insert(other)
     here, there = _row(owner), _row(other.user_id, server_id="there")
     for row in (here, there):
-        assert await store.templates.insert(row, 9)
+        await _insert(store, row)
     assert await store.templates.list_ids("here") == {here.template_id}
     assert await store.templates.list_ids("nowhere") == set()
     assert await store.templates.list_ids(None) == {here.template_id, there.template_id}
@@ -74,18 +80,43 @@ async def test_ids_are_those_of_a_server_or_of_all(store: SqlStore) -> None:
 async def test_there_are_so_many_of_a_user_and_none_of_nobody(store: SqlStore) -> None:
     """Whatever their names are; others have their own."""
     owner = await _owner(store)
-    assert await store.templates.insert(_row(owner), 2)
-    assert await store.templates.insert(_row(owner, "other"), 2)
-    assert await store.templates.insert(_row(owner, "third"), 2) is None
+    await _insert(store, _row(owner), 2)
+    await _insert(store, _row(owner, "other"), 2)
+    assert await store.templates.insert(_row(owner, "third"), 2) is TemplateRefusal.TOO_MANY
     assert len(await store.templates.list("here")) == 2
     with pytest.raises(UserNotFound):
         await store.templates.insert(_row(make_user_id()), 2)
 
 
+async def test_so_many_of_a_user_are_built_at_once_on_all_servers(store: SqlStore, database: Database) -> None:
+    """Whichever is asked, however many at the same time; those of a server that is gone count no more."""
+    owner, other = await _owner(store), a_user(name="other")
+    await store.users.insert(other)
+    for name in ("here", "there"):
+        await store.servers.join(name, NOW, 60)
+    servers = {"here": store.templates, "there": SqlTemplateStore(database)}
+    asked = [
+        templates.insert(_row(owner, f"{name}-{number}", name), 99, 3)
+        for number in range(4)
+        for name, templates in servers.items()
+    ]
+    kept = await asyncio.gather(*asked)
+    rows = [row for row in kept if isinstance(row, BuiltTemplate)]
+    assert len(rows) == 3
+    assert kept.count(TemplateRefusal.TOO_MANY_BUILDS) == 5
+    assert isinstance(await store.templates.insert(_row(other.user_id), 99, 3), BuiltTemplate)
+    # One that has ended has a place for another.
+    building = [TemplateStatus.BUILDING]
+    assert await store.templates.finish(rows[0].template_id, TemplateStatus.FAILED, expected=building, at=NOW)
+    assert isinstance(await store.templates.insert(_row(owner, server_id="there"), 99, 3), BuiltTemplate)
+    assert await store.templates.insert(_row(owner), 99, 3) is TemplateRefusal.TOO_MANY_BUILDS
+    await store.servers.leave("there")
+    assert isinstance(await store.templates.insert(_row(owner), 99, 3), BuiltTemplate)
+
+
 async def test_a_build_ends_once(store: SqlStore) -> None:
     """Who comes second changes nothing."""
-    row = await store.templates.insert(_row(await _owner(store)), 9)
-    assert row is not None
+    row = await _insert(store, _row(await _owner(store)))
     building, ready, failed = TemplateStatus.BUILDING, TemplateStatus.READY, TemplateStatus.FAILED
     finish, size = store.templates.finish, LayerSize(7, 2**40)
     root = Root("root-1", "tar sha256:00", "/usr/bin/python3", {"PATH": "/\u00e9"}, size, "3.9.1", "/app", ("bash",))
@@ -97,13 +128,13 @@ async def test_a_build_ends_once(store: SqlStore) -> None:
     (found,) = await store.templates.list("here")
     assert (found.status, found.status_reason, found.size_bytes, found.lock) == (failed, "gone", None, None)
     assert found.root is None
-    upon = await store.templates.insert(replace(_row(row.owner_id), root=root, recipe=replace(RECIPE, tar="00")), 9)
+    upon = await _insert(store, replace(_row(row.owner_id), root=root, recipe=replace(RECIPE, tar="00")))
     assert upon in await store.templates.list("here")
 
 
 async def test_what_a_user_had_built_goes_with_the_user(store: SqlStore) -> None:
     """Nothing refers to nobody."""
     owner = await _owner(store)
-    assert await store.templates.insert(_row(owner), 9)
+    await _insert(store, _row(owner))
     assert await store.users.delete(owner)
     assert await store.templates.list("here") == []

@@ -11,16 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).with_name("sandgate")
-HEAVY = (
-    "sandgate.config.settings",
-    "sqlalchemy",
-    "structlog",
-    "rich",
-    "fastapi",
-    "jwt",
-    "argon2",
-    "asyncio.base_events",
-)
 
 
 def environ(state: Path) -> dict[str, str]:
@@ -34,16 +24,6 @@ def sandgate(state: Path, *arguments: str, stdin: str = "") -> "subprocess.Compl
     return subprocess.run(
         [PROGRAM, *arguments], input=stdin, capture_output=True, text=True, env=environ(state), check=False
     )
-
-
-def test_help_imports_nothing_heavy() -> None:
-    """It answers at once."""
-    program = (
-        "import sys; from sandgate.cli.main import run; run(['--help']); run(['user', '--help']);"
-        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr == "[]\n"
 
 
 def test_a_user_is_made_and_logs_only_to_stderr(tmp_path: Path) -> None:

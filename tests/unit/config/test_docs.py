@@ -26,6 +26,27 @@ def test_every_setting_has_a_row_with_its_help() -> None:
         assert row.type_name not in ("", "any")
 
 
+# What one user may have on all servers that share a database together.
+TOGETHER = {
+    "max_kept_output_bytes_per_user", "max_environments_per_user", "max_memory_bytes_per_user",
+    "max_executions_per_day_per_user", "max_volumes_per_user", "max_volume_bytes_per_user", "max_snapshots_per_user",
+    "max_snapshot_bytes_per_user", "max_workflows_per_user", "max_kept_run_bytes_per_user", "max_triggers_per_user",
+    "max_secrets_per_user", "max_kept_artifact_bytes_per_user", "max_templates_per_user",
+    "max_template_builds_per_user",
+}  # fmt: skip
+
+
+def test_what_each_server_counts_for_itself_is_listed() -> None:
+    """All that bounds a user is, or is counted on all servers together."""
+    listed = {row.name for row in rows() if row.is_of_server}
+    assert {row.name for row in rows() if row.name.endswith("_per_user")} - listed == TOGETHER
+    assert {"requests_per_s", "login_attempts", "webhook_rate_per_minute", "max_environments", "max_runs"} <= listed
+    _, _, section = render().partition("## Several servers\n")
+    assert [line[3:-1] for line in section.splitlines() if line.startswith("- `")] == [
+        row.name for row in rows() if row.is_of_server
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [

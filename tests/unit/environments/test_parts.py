@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -261,6 +262,37 @@ async def test_the_reaper_bounds_the_runs_that_a_user_keeps(world: World) -> Non
     assert left == [made[0], *made[-4:]]
     needed = [n for n in range(1, 12) if await world.store.workflows.find_definition(workflow.workflow_id, n)]
     assert needed == [1, 7, 8, 9, 10, 11]
+
+
+async def test_the_reaper_looks_at_everybody_once_in_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In between at those of whom a run has ended, and for versions only when runs went."""
+    looked: list[bool] = []
+    pruned: list[int] = []
+    retention = world.store.retention
+    find_over, prune_versions = retention.find_over, retention.prune_versions
+
+    async def note_look(most_bytes: int, since: datetime | None = None) -> Any:
+        looked.append(since is None)
+        return await find_over(most_bytes, since)
+
+    async def note_prune(most: int) -> int:
+        pruned.append(len(looked))
+        return await prune_versions(most)
+
+    monkeypatch.setattr(retention, "find_over", note_look)
+    monkeypatch.setattr(retention, "prune_versions", note_prune)
+    reaper = Reaper(world.store, world.clock, world.settings)
+    for _round in range(3):
+        await reaper.sweep()
+    workflow = a_workflow()
+    await world.store.workflows.insert(workflow)
+    long_ago = world.clock.now() - timedelta(seconds=world.settings.run_retention_s + 1)
+    run = a_run(workflow.workflow_id, status=RunStatus.SUCCEEDED, finished_at=long_ago)
+    assert await world.store.runs.insert(RunChange(run))
+    await reaper.sweep()
+    assert await world.store.runs.find(run.run_id) is None
+    assert looked == [True, False, False, False]
+    assert pruned == [0, 3]
 
 
 async def test_the_reaper_goes_on_while_the_database_is_away(world: World) -> None:

@@ -153,6 +153,20 @@ async def test_stopping_cancels_what_takes_too_long(world: World) -> None:
     assert not world.runtime.sandboxes
 
 
+async def test_stopping_ends_what_stands_still(world: World) -> None:
+    """An environment that is paused is ended like all others, and one whose service was killed is not."""
+    environment_id = await world.create_running()
+    await world.service.pause(world.user, environment_id)
+    await world.restart()
+    await world.until_status(environment_id, EnvironmentStatus.PAUSED)
+    await world.until(lambda: world.service.live_count == 1)
+    await world.service.stop()
+    row = await world.store.environments.find(environment_id)
+    assert row is not None
+    assert (row.status, row.status_reason) == (EnvironmentStatus.TERMINATED, "the service was stopped")
+    assert not world.runtime.sandboxes
+
+
 async def test_no_new_work_while_stopping(world: World) -> None:
     """Creating and executing are refused; what runs is not disturbed."""
     environment_id = await world.create_running()

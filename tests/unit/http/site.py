@@ -205,9 +205,12 @@ class Site:
             make_template_id(), owner, "built", 0, TemplateStatus.BUILDING, "digest", "/usr/bin/python3.9", False,
             "server", self.clock.now(), Recipe("python-3.9"),
         )  # fmt: skip
-        kept = await self.store.templates.insert(replace(row, **changes), 100)
-        assert kept is not None
+        row = replace(row, **changes)
+        kept = await self.store.templates.insert(row, 100)
+        assert isinstance(kept, BuiltTemplate)
         self.templates.layers.kept[kept.template_id] = size = LayerSize(3, 1000)
+        if row.root is not None:
+            self.templates.layers.kept[row.root.name] = row.root.size
         assert await self.store.templates.finish(
             kept.template_id,
             TemplateStatus.READY,
@@ -215,6 +218,7 @@ class Site:
             at=self.clock.now(),
             size=size,
             lock="six==1",
+            root=row.root,
         )
         await self.templates.service.start()
         return kept

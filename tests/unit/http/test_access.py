@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.unit.http.rules import ROLES, RULES, ask, filled, make_things
-from tests.unit.http.site import Site
+from sandgate.core.principal import Role
+from tests.unit.http.rules import PROCESS, ROLES, RULES, WORKFLOWS, ask, filled, make_things
+from tests.unit.http.site import ENVIRONMENTS, Site
 
 
 async def _operations(site: Site) -> set[tuple[str, str]]:
@@ -23,13 +24,13 @@ async def test_every_caller_gets_what_the_rule_says(site: Site, method: str, pat
     things: dict[str, str] = {}
     for who in (*ROLES, *(["stranger"] if rule.stranger else [])):
         things = things or await make_things(site, path)
-        answer = await ask(site, method, path, who, rule.body, things)
+        answer = await ask(site, (method, path), who, things)
         assert answer.status_code == getattr(rule, who), f"{who}: {answer.text}"
         if answer.status_code == 404:
             # A number of a port, and what follows it, name nothing that could be somebody's.
             own = things.keys() - {"port", "rest"}
             unknown = {name: value[:-4] + "0000" if name in own else value for name, value in things.items()}
-            missing = await ask(site, method, path, who, rule.body, unknown)
+            missing = await ask(site, (method, path), who, unknown)
             named, nameless = answer.text, missing.text
             for name, value in things.items():
                 if name in own and f"{{{name}}}" in f"{path} {rule.body}":
@@ -39,6 +40,38 @@ async def test_every_caller_gets_what_the_rule_says(site: Site, method: str, pat
             # Something is not as it was, or gone.
             await site.renew_account("user")
             things = {}
+
+
+REVOKE = "POST", "/api/v1/auth/revoke"
+# What an owner who only reads is answered, where it is neither what an owner is, to a GET, nor 403.
+READS_ONLY = {
+    # A link with which one may read, and one that is not for writing.
+    ("POST", f"{ENVIRONMENTS}/{{environment_id}}/links"): 201,
+    ("PUT", "/api/v1/links/{link}"): 404,
+    # Whatever the method, who knows what a server inside does.
+    ("GET", f"{ENVIRONMENTS}/{{environment_id}}/ports/{{port}}/{{rest}}"): 403,
+    ("GET", "/api/v1/port-links/{port_link}/{rest}"): 403,
+    # They only ask.
+    ("POST", f"{PROCESS}/wait"): 200,
+    ("POST", f"{WORKFLOWS}/validate"): 200,
+    # One's own credentials; a key less opens nothing.
+    ("POST", "/api/v1/auth/token"): 200,
+    ("DELETE", "/api/v1/auth/api-keys/{api_key_id}"): 200,
+    REVOKE: 200,
+}
+
+
+async def test_an_owner_who_may_only_read_any_more(site: Site) -> None:
+    """Who was made a viewer sees what is theirs as before, and changes nothing of it: 403, where others find none."""
+    things = await make_things(site, "{session_id}{snapshot_id}{process_id}")
+    await site.users.update(None, site.accounts["user"].principal.user_id, role=Role.VIEWER)
+    wrong = []
+    for key, rule in sorted(RULES.items(), key=lambda each: each[0] == REVOKE):
+        expected = READS_ONLY.get(key, rule.user if key[0] == "GET" else 403)
+        answer = await ask(site, key, "user", things)
+        if answer.status_code != expected:
+            wrong.append((key, expected, answer.status_code, answer.text[:100]))
+    assert wrong == [], "\n".join(map(str, wrong))
 
 
 async def _spoil_token(site: Site, how: str) -> str:

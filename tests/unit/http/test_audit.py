@@ -10,7 +10,7 @@ from sandgate.core.ids import EnvironmentId
 from sandgate.store.audit_trail import MOST_ALIKE_DONE
 from sandgate.store.audit_verify import verify_log
 from sandgate.store.base import AuditFilter
-from tests.unit.http.rules import RULES, WORKFLOWS, Rule, ask, make_things
+from tests.unit.http.rules import PROCESS, RULES, WORKFLOWS, ask, make_things
 from tests.unit.http.site import ENVIRONMENTS, PASSWORD, Site
 
 AUDIT = "/api/v1/audit"
@@ -73,18 +73,19 @@ async def test_a_long_path_is_cut_short(site: Site) -> None:
     assert entry.details["path"] == "a" * 512 + "…"
 
 
-# What goes to a server inside an environment changes nothing of the service's.
-CHANGES = [key for key in RULES if key[0] != "GET" and not key[1].endswith(("/validate", "/{rest}"))]
+# What only asks: about a definition, until a process has ended, and servers inside environments, of whose things the
+# service knows nothing.
+ONLY_ASKS = ("/validate", "/wait", "/{rest}")
+CHANGES = [key for key in RULES if key[0] != "GET" and not key[1].endswith(ONLY_ASKS)]
 
 
 @pytest.mark.parametrize(("method", "path"), CHANGES)
 async def test_every_change_and_its_refusals_are_told(site: Site, method: str, path: str) -> None:
     """Whoever asks; what was planted in bodies is in no entry."""
-    rule: Rule = RULES[method, path]
-    made = await make_things(site)
+    made = await make_things(site, path)
     before = len(await _rows(site))
     for who in ("anonymous", "viewer", "stranger", "user"):
-        answer = await ask(site, method, path, who, rule.body, made)
+        answer = await ask(site, (method, path), who, made)
         rows = await _rows(site)
         entry = rows[-1].entry
         assert len(rows) == (before := before + 1), f"{who}: {answer.text}"
@@ -94,6 +95,17 @@ async def test_every_change_and_its_refusals_are_told(site: Site, method: str, p
         assert PASSWORD not in str(entry)
         assert made["token"] not in str(entry)
     assert (await verify_log(site.store.audit, site.chain)).problems == []
+
+
+@pytest.mark.parametrize("path", [f"{WORKFLOWS}/validate", f"{PROCESS}/wait"])
+async def test_what_only_asks_is_told_when_it_is_refused(site: Site, path: str) -> None:
+    """Though it is no GET."""
+    made = await make_things(site, path)
+    before = len(await _rows(site))
+    assert (await ask(site, ("POST", path), "user", made)).status_code == 200
+    assert len(await _rows(site)) == before
+    assert (await ask(site, ("POST", path), "anonymous", made)).status_code == 401
+    assert ((await _last(site)).status, len(await _rows(site))) == (401, before + 1)
 
 
 async def test_reading_is_told_when_it_is_refused(site: Site) -> None:

@@ -4,8 +4,10 @@ import asyncio
 import re
 import threading
 from collections.abc import Awaitable, Callable
+from importlib.resources import files
 from typing import Any, cast
 
+import fastapi_offline
 import pytest
 
 from sandgate.http.answer import Answer
@@ -169,6 +171,13 @@ async def test_the_page_needs_this_server_only(site: Site) -> None:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith(("text/javascript", "text/css"))
     assert "/openapi.json" in (await site.get("/docs/start.js", None)).text
+
+
+async def test_the_files_are_those_of_their_package(site: Site) -> None:
+    """Though the server finds them without importing it."""
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js"):
+        own = files(fastapi_offline).joinpath("static", name).read_bytes()
+        assert (await site.get(f"/docs/{name}", None)).content == own
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/docs/../api.py", "/docs/redoc.standalone.js", "/redoc"])

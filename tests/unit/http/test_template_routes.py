@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from sandgate.core.built import BuiltTemplate, LayerSize, Root
 from sandgate.core.errors import StoreUnavailable
-from sandgate.core.ids import TemplateId
+from sandgate.core.ids import TemplateId, make_template_id
 from sandgate.core.principal import Principal
 from sandgate.core.recipe import Recipe
+from sandgate.core.states import TemplateStatus
 from sandgate.environments.builds.log import LogEvents
 from tests.unit.http.site import ENVIRONMENTS, Site
 
@@ -288,3 +290,64 @@ async def test_one_whose_deletion_failed_is_as_before(site: Site, monkeypatch: p
     listed = (await site.get(TEMPLATES)).json()["templates"]
     assert [row["version"] for row in listed if row["name"] == "mine"] == [2]
     assert (await site.send("DELETE", f"{TEMPLATES}/mine@1")).json()["versions"] == [1]
+
+
+async def test_what_is_built_on_other_servers_counts(site: Site) -> None:
+    """A user has so many builds at once, wherever they are; nothing of one that is refused is left."""
+    owner_id, now = site.accounts["user"].principal.user_id, site.clock.now()
+    most = site.settings.max_template_builds_per_user
+    await site.store.servers.join("there", now, 60)
+    for number in range(most):
+        row = BuiltTemplate(
+            make_template_id(), owner_id, f"there-{number}", 0, TemplateStatus.BUILDING, "digest", "/usr/bin/python3",
+            False, "there", now, Recipe("python-3.9"),
+        )  # fmt: skip
+        assert isinstance(await site.store.templates.insert(row, 100), BuiltTemplate)
+    for _time in range(2):
+        refused = await site.post(TEMPLATES, RECIPE)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "TOO_MANY_BUILDS")
+        assert refused.json()["error"]["details"] == {"limit": most, "scope": "user"}
+    await site.store.servers.leave("there")
+    assert (await site.post(TEMPLATES, RECIPE)).status_code == 201
+
+
+ROOT = Root("root-shared", "tar sha256:0", "/usr/bin/python3", {"PATH": "/usr/bin"}, LayerSize(7, 7000))
+
+
+async def test_a_root_stays_with_a_version_whose_deletion_failed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of all of them, of which some went: it goes with the last one."""
+    for _version in range(2):
+        await site.add_template("user", name="mine", root=ROOT)
+    layers, delete = site.templates.layers.kept, site.store.templates.delete
+    asked: list[TemplateId] = []
+
+    async def refuse_the_second(template_id: TemplateId) -> bool:
+        asked.append(template_id)
+        if len(asked) == 2:
+            raise StoreUnavailable("away")
+        return await delete(template_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.store.templates, "delete", refuse_the_second)
+        assert (await site.send("DELETE", f"{TEMPLATES}/mine")).status_code == 503
+    assert (await site.get(f"{TEMPLATES}/mine")).json()["status"] == "ready"
+    assert set(layers) == {asked[1], ROOT.name}
+    await site.create_environment(template="mine")
+    (environment,) = (await site.get(ENVIRONMENTS)).json()["environments"]
+    await site.send("DELETE", f"{ENVIRONMENTS}/{environment['environment_id']}")
+    assert len((await site.send("DELETE", f"{TEMPLATES}/mine")).json()["versions"]) == 1
+    assert layers == {}
+
+
+async def test_a_root_stays_as_long_as_environments_of_it(site: Site) -> None:
+    """Also when the owner is gone, and with it another template of that root."""
+    used = await site.add_template("stranger", name="used", is_public=True, root=ROOT)
+    unused = await site.add_template("stranger", name="unused", root=ROOT)
+    environment_id = await site.create_environment(template="used")
+    layers = site.templates.layers.kept
+    await site.store.users.delete(unused.owner_id)
+    assert await site.templates.service.leaving.look() == 1
+    assert set(layers) == {used.template_id, ROOT.name}
+    await site.send("DELETE", f"{ENVIRONMENTS}/{environment_id}")
+    assert await site.templates.service.leaving.look() == 1
+    assert layers == {}

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from sandgate.core.ids import WorkflowId
 from sandgate.core.trigger import Webhook
+from sandgate.core.workflow import Workflow
 from sandgate.workflows.webhooks import WebhookService
 from tests.unit.http.site import Site
 
@@ -224,6 +226,25 @@ async def test_a_request_that_is_sent_again_starts_one_run(site: Site) -> None:
     other = await call(site, hook, b"2", idempotency_key="b", **signed(hook, b"2", now(site)))
     assert other.json()["status"] == "accepted"
     assert len(await runs(site)) == 2
+
+
+async def test_so_does_one_that_comes_while_another_version_does(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it came before is no reason to begin with the newer version."""
+    hook = await a_webhook(site)
+    first = await call(site, hook, b"1", x_github_delivery="x")
+    find = site.store.workflows.find
+
+    async def find_and_replace(workflow_id: WorkflowId) -> Workflow | None:
+        found = await find(workflow_id)
+        monkeypatch.setattr(site.store.workflows, "find", find)
+        definition = {"name": "w", "steps": ASK, "inputs": EVENT, "description": "newer"}
+        assert (await site.send("PUT", f"{ORCHESTRATOR}/workflows/{workflow_id}", json=definition)).status_code == 200
+        return found
+
+    monkeypatch.setattr(site.store.workflows, "find", find_and_replace)
+    again = await call(site, hook, b"1", x_github_delivery="x")
+    assert again.json() == {"status": "duplicate", "run_id": first.json()["run_id"]}
+    assert [row["status"] for row in await deliveries(site, hook)] == ["duplicate", "accepted"]
 
 
 async def test_the_sender_s_id_counts_for_a_day(site: Site) -> None:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from sandgate.core.errors import ConfigurationError, NetworkUnavailable
 from sandgate.core.ids import EnvironmentId
@@ -125,6 +126,41 @@ async def test_change_whose_request_is_gone(site: Site) -> None:
     os.kill(site.channel._process.pid, signal.SIGCONT)
     await asyncio.gather(*site.process._telling)
     assert await site.status() == b"502"
+
+
+async def test_connections_are_in_the_log(site: Site) -> None:
+    """One line for each that has ended, and one when there is no network any more; both outlive the environment."""
+    with capture_logs() as lines:
+        assert await site.status() == b"502"
+        await settle(lambda: len(lines) == 1)
+        site.process.close(_ENVIRONMENT)
+        await settle(lambda: len(lines) == 2)
+    about = {"environment_id": "env-1", "user_id": "user-1", "left_out": 0, "log_level": "info"}
+    assert lines[0].pop("duration_ms") >= 0
+    nothing = {"sent_bytes": 0, "received_bytes": 0}
+    ended = {"host": "127.0.0.1", "port": 9, "verdict": "failed", "reason": "connection_failed"}
+    assert lines == [
+        {"event": "connection of an environment ended", **about, **nothing, **ended},
+        {"event": "network of an environment closed", **about, **nothing, "allowed": 0, "denied": 0, "failed": 1},
+    ]
+
+
+async def test_the_last_lines_of_the_log(site: Site) -> None:
+    """A server that is stopped has them of what was open until then."""
+    reader, writer = await asyncio.open_connection(*site.listener.getsockname())
+    async with asyncio.timeout(30):
+        with socket.create_server(("127.0.0.1", 0)) as host:
+            there = f"127.0.0.1:{host.getsockname()[1]}"
+            await site.open(NetworkRules.parse([there]))
+            writer.write(f"CONNECT {there} HTTP/1.1\r\nHost: {there}\r\n\r\n".encode())
+            assert (await reader.readline()).split()[1] == b"200"
+            with capture_logs() as lines:
+                await site.process.stop()
+    writer.close()
+    assert [(line["event"], line.get("verdict")) for line in lines] == [
+        ("connection of an environment ended", "allowed"),
+        ("network of an environment closed", None),
+    ]
 
 
 async def test_proxy_that_does_not_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

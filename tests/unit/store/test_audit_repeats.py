@@ -85,3 +85,20 @@ def test_the_rest_of_what_was_done_is_told_thing_by_thing() -> None:
     assert len(named) == 1000
     assert set(named.values()) <= {2, 3}
     assert {entry.address for entry in entries} == {"192.0.2.1"}
+
+
+def test_of_all_users_together_only_so_many_things_are_told_by_name() -> None:
+    """What is done to more is summed up by user; when windows are over there is room again."""
+    clock = ManualClock()
+    repeats = Repeats(clock, most_alike=0, by_thing=True)
+    for _window in range(2):
+        for user in range(12):
+            done = {"action": "put_file", "code": None, "actor_id": UserId(f"user-{user}")}
+            for number in range(900):
+                assert not repeats.take(_refusal(clock, resource_id=f"env-{user}-{number}", **done))
+        entries = repeats.drain(everything=True)
+        assert sum(entry.times for entry in entries) == 12 * 900
+        assert sum(entry.resource_id is not None for entry in entries) == 10_000
+        # Of the last ones, who found no more room.
+        rest = [(entry.actor_id, entry.times) for entry in entries if entry.resource_id is None]
+        assert rest == [("user-11", 800)]

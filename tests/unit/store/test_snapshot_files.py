@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,40 @@ def test_what_is_discarded_leaves_nothing(files: SnapshotFiles, tmp_path: Path) 
     os.fstat(other)
     os.close(other)
     assert os.listdir(folder) == []
+
+
+def test_nobody_discards_what_is_being_finished(
+    files: SnapshotFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who gives up meanwhile waits for the end of it, and then there is nothing."""
+    writer = files.create(make_snapshot_id())
+    writer.write(b"x")
+    discarding = threading.Thread(target=writer.discard)
+    fsync = os.fsync
+    was_waiting: list[bool] = []
+
+    def fsync_while_another_discards(descriptor: int) -> None:
+        if not was_waiting:
+            discarding.start()
+            # As long as it would take by far, if it did not wait.
+            discarding.join(0.2)
+            was_waiting.append(discarding.is_alive())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_while_another_discards)
+    assert writer.finish() == hashlib.sha256(b"x").digest()
+    discarding.join()
+    assert was_waiting == [True]
+    assert os.listdir(tmp_path / "state" / "snapshots") == []
+
+
+def test_what_is_discarded_can_be_used_no_more(files: SnapshotFiles) -> None:
+    """Whatever is tried says so, rather than hand out the number of another file."""
+    writer = files.create(make_snapshot_id())
+    writer.discard()
+    for use in (lambda: writer.write(b"x"), lambda: writer.descriptor, writer.take_up, writer.finish, writer.reopen):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            use()
 
 
 def test_what_is_nobody_elses_has_no_name(files: SnapshotFiles, tmp_path: Path) -> None:

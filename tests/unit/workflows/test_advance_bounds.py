@@ -189,7 +189,7 @@ def _counting(measured: list[int]) -> SimpleNamespace:
 
 def test_what_all_steps_of_a_run_have_printed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond that their text is not kept, which `stderr` says; an attempt takes the place of the one before."""
-    monkeypatch.setattr(ledger, "MOST_PRINTED", 250)
+    monkeypatch.setattr(ledger, "MOST_PRINTED_BYTES", 250)
     retry = RetryPolicy(max_attempts=5)
     walk = Walk(a_definition(a_step("a", retry=retry), a_step("b", "a"), a_step("c", "b")))
     walk.feed()

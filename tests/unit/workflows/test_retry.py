@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandgate.core.errors import InvalidRequest, RunLive, RunSucceeded, WorkflowNotFound
-from sandgate.core.run import RUN_REOPENINGS, STEP_REOPENINGS, RunStatus, StepResult, StepRun, StepStatus
+from sandgate.core.run import (
+    RUN_REOPENINGS,
+    STEP_REOPENINGS,
+    RunStatus,
+    StepResult,
+    StepRun,
+    StepStatus,
+    measure_printed,
+)
 from sandgate.core.workflow import RetryPolicy, WorkflowDefinition
 from sandgate.store.sql_store import SqlStore
 from sandgate.workflows import ledger
@@ -269,9 +277,20 @@ def test_a_retried_step_starts_another_run_below() -> None:
     assert walk.steps["a", None].child_run_id not in (None, before)
 
 
+async def test_what_was_printed_counts_as_it_is_kept(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same whether the run was worked on all the time or was read anew in between: in bytes, not in characters."""
+    monkeypatch.setattr(ledger, "MOST_PRINTED_BYTES", 250)
+    async with stands(store, "one") as [one]:
+        run = await one.run_to_end(code("a", "print('\u20ac' * 60)"), code("b", "print('\u20ac' * 30)"))
+        rows = {row.step: row for row in await store.runs.list_steps(run.run_id)}
+        assert rows["a"].stdout == 60 * "\u20ac" + "\n"
+        assert rows["b"].stdout == ""
+        assert await store.runs.measure_printed(run.run_id) == {row.key: measure_printed(row) for row in rows.values()}
+
+
 async def test_what_was_printed_before_takes_no_room(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a step prints again takes the place of what it had printed."""
-    monkeypatch.setattr(ledger, "MOST_PRINTED", 250)
+    monkeypatch.setattr(ledger, "MOST_PRINTED_BYTES", 250)
     async with stands(store, "one") as [one]:
         run = await one.run_to_end(code("a", f"print('{'x' * 150}')\nraise ValueError('no')"))
         await one.service.retry(OWNER, run.run_id, None)

@@ -1,14 +1,9 @@
 """The commands of ``sandgate workflow``, in the order in which they are used."""
 
-import typer
-
+from sandgate.cli.groups import command_group
 from sandgate.cli.workflows import decision_commands, definition_commands, run_commands
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Workflows and their runs. They are on a server; log in first.",
-    rich_markup_mode=None,
-)
+app = command_group("Workflows and their runs. They are on a server; log in first.")
 
 app.command("validate")(definition_commands.validate)
 app.command("create")(definition_commands.create)

@@ -21,7 +21,7 @@ class AccessSettings(Group):
     login_attempts: int = setting(
         10,
         "Failed logins of one name from one address that are answered before further ones are slowed down; half as "
-        "many again of one name from everywhere, ten times as many from one address.",
+        "many again of one name from everywhere, ten times as many from one address; all on this server.",
         ge=1,
         le=1000,
     )
@@ -36,7 +36,7 @@ class AccessSettings(Group):
     audit_alike_per_minute: int = setting(
         60,
         "Executions of one user, and changes of one kind to files, that have an entry each in the audit log within a "
-        "minute; the rest of the minute share one, which says how many they were.",
+        "minute on this server; the rest of the minute share one, which says how many they were.",
         ge=1,
         le=1_000_000,
     )

@@ -29,7 +29,7 @@ class EnvironmentSettings(Group):
         512, "Executions of one user that run or wait at once, on this server.", ge=1, le=100_000
     )
     max_execution_bytes_at_once_per_user: int = setting(
-        256 * 1024**2, "Code of those executions, and what comes with it, together.", unit="bytes", ge=1
+        256 * 1024**2, "Code of those executions, and what comes with it, together, on this server.", unit="bytes", ge=1
     )
     max_environment_env_bytes: int = setting(
         16 * 1024, "Variables of an environment, names and values together.", unit="bytes", ge=0, le=1024**2

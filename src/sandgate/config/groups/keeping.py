@@ -11,7 +11,10 @@ class KeepingSettings(Group):
         256 * 1024, "Largest body that a webhook takes.", unit="bytes", ge=1024, le=1024**2
     )
     webhook_rate_per_minute: int = setting(
-        120, "Requests that one webhook takes in a minute; further ones are answered 429.", ge=1, le=100_000
+        120,
+        "Requests that one webhook takes in a minute, on this server; further ones are answered 429.",
+        ge=1,
+        le=100_000,
     )
 
     max_secrets_per_user: int = setting(100, "Secrets of one user.", ge=1, le=10_000)

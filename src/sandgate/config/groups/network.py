@@ -26,9 +26,11 @@ class NetworkSettings(Group):
         "private, of this machine, or special in another way; an environment still has to name them.",
     )
     max_network_rules: int = setting(64, "Hosts that an environment may name.", ge=1, le=100)
-    max_network_connections: int = setting(1024, "Connections of all environments at once.", ge=1, le=16_384)
+    max_network_connections: int = setting(
+        1024, "Connections of all environments at once, on this server.", ge=1, le=16_384
+    )
     max_network_connections_per_user: int = setting(
-        256, "Connections of one user's environments at once.", ge=1, le=16_384
+        256, "Connections of one user's environments at once, on this server.", ge=1, le=16_384
     )
     max_network_connections_per_environment: int = setting(
         64, "Connections of one environment at once.", ge=1, le=16_384
@@ -48,9 +50,18 @@ class NetworkSettings(Group):
     network_connection_timeout_s: float = setting(
         3600.0, "How long a connection may be open.", unit="s", ge=1, le=86_400
     )
-    max_port_connections: int = setting(512, "Connections to ports of all environments at once.", ge=1, le=16_384)
+    network_log_per_minute: int = setting(
+        60,
+        "Connections of one environment that have a line each in the log within a minute; the rest are counted. "
+        "0: no lines.",
+        ge=0,
+        le=100_000,
+    )
+    max_port_connections: int = setting(
+        512, "Connections to ports of all environments at once, on this server.", ge=1, le=16_384
+    )
     max_port_connections_per_user: int = setting(
-        128, "Connections to ports of all environments of one owner at once.", ge=1, le=16_384
+        128, "Connections to ports of all environments of one owner at once, on this server.", ge=1, le=16_384
     )
     max_port_connections_per_environment: int = setting(
         64, "Connections to ports of one environment at once.", ge=1, le=16_384
@@ -86,5 +97,6 @@ class NetworkSettings(Group):
             connect_timeout_s=self.network_connect_timeout_s,
             idle_timeout_s=self.network_idle_timeout_s,
             lifetime_s=self.network_connection_timeout_s,
+            logged_per_minute=self.network_log_per_minute,
         )
         return NetworkPolicy(self.network_allow_special, self.network_only, self.network_deny, limits)

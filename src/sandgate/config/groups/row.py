@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 class Group(BaseModel):
     """A part of the table. Durations end in ``_s`` and are seconds; sizes end in ``_bytes``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Of all groups together one model is made in the end, and only that one checks anything.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def setting(default: Any, help_text: str, *, unit: str = "", **bounds: Any) -> Any:

@@ -9,7 +9,7 @@ class TemplateSettings(Group):
     max_templates_per_user: int = setting(
         20, "Built templates of one user, versions counted one by one; 0: nobody builds any.", ge=0, le=10_000
     )
-    max_template_builds: int = setting(2, "Templates that are being built at once.", ge=1, le=100)
+    max_template_builds: int = setting(2, "Templates that are being built at once, on this server.", ge=1, le=100)
     max_template_builds_per_user: int = setting(1, "Templates of one user that are being built at once.", ge=1, le=100)
     template_build_timeout_s: float = setting(
         900.0, "How long the build of a template may take.", unit="s", ge=1, le=86_400
@@ -60,10 +60,13 @@ class TemplateSettings(Group):
         ge=0,
     )
     max_live_templates: int = setting(
-        32, "Built templates of which something is kept ready, or that environments are of, at once.", ge=1, le=200
+        32,
+        "Built templates of which something is kept ready, or that environments are of, at once, on this server.",
+        ge=1,
+        le=200,
     )
     max_live_templates_per_user: int = setting(
-        4, "Built templates that the live environments of one user are of, at once.", ge=1, le=200
+        4, "Built templates that the live environments of one user are of, at once, on this server.", ge=1, le=200
     )
     template_memory_bytes: int = setting(
         1024**3,

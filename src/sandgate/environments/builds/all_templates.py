@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from sandgate.core.built import BuiltTemplate, Root
+from sandgate.core.built import BuiltTemplate, Root, split_reference
 from sandgate.core.errors import TemplateNameTaken, TemplateNotFound, TemplateUnavailable, UnknownTemplate
 from sandgate.core.ids import TemplateId, UserId
 from sandgate.core.language import BUILT_IN, Language
@@ -25,6 +25,8 @@ class AllTemplates:
     def __init__(self, own: Templates) -> None:
         self.own = own
         self._rows: dict[TemplateId, BuiltTemplate] = {}
+        # Those that nothing begins with any more, though what belongs to them is still there.
+        self._leaving: dict[TemplateId, BuiltTemplate] = {}
         # Environments are asked for by name: nobody's search is as long as everybody's templates are many.
         self._named: dict[str, dict[TemplateId, BuiltTemplate]] = {}
         # Names of rows that are being written: whose they are to be, and whether they are for everybody.
@@ -34,6 +36,7 @@ class AllTemplates:
         """Know a row, or that it has changed. What its files hold is of use to its build alone."""
         if row.status is not TemplateStatus.BUILDING:
             row = replace(row, recipe=replace(row.recipe, files=()))
+        self._leaving.pop(row.template_id, None)
         self._rows[row.template_id] = row
         self._named.setdefault(row.name, {})[row.template_id] = row
 
@@ -42,18 +45,32 @@ class AllTemplates:
         if row.template_id not in self._rows:
             self.put(row)
 
-    def remove(self, template_id: TemplateId) -> None:
-        """Forget a row."""
+    def set_aside(self, template_id: TemplateId) -> None:
+        """Let nothing begin with it any more; it needs what belongs to it until it is removed."""
         row = self._rows.pop(template_id, None)
         if row is None:
             return
+        self._leaving[template_id] = row
         del self._named[row.name][template_id]
         if not self._named[row.name]:
             del self._named[row.name]
 
+    def remove(self, template_id: TemplateId) -> None:
+        """Forget a row."""
+        self.set_aside(template_id)
+        self._leaving.pop(template_id, None)
+
     def rows(self) -> Sequence[BuiltTemplate]:
-        """All."""
+        """All that something can begin with, or could."""
         return tuple(self._rows.values())
+
+    def rows_with_files(self) -> Sequence[BuiltTemplate]:
+        """Those, and the ones that were set aside."""
+        return (*self._rows.values(), *self._leaving.values())
+
+    def own_versions(self, name: str, owner_id: UserId) -> Sequence[BuiltTemplate]:
+        """The rows of one name that belong to a user."""
+        return [row for row in self._named.get(name, {}).values() if row.owner_id == owner_id]
 
     def list(self, user_id: UserId | None = None) -> Sequence[Template]:
         """See ``Templates``; of those that were built the newest version of each that the user may use."""
@@ -144,9 +161,9 @@ class AllTemplates:
             row = self._rows.get(TemplateId(name))
             is_seen = row is not None and (sees_all or row.is_public or row.owner_id == user_id)
             return row if is_seen else None
-        wanted, _, version = name.partition("@")
+        wanted, version = split_reference(name)
         found = self._visible(user_id, wanted)
-        if version or "@" in name:
+        if version is not None:
             return next((row for row in found if str(row.version) == version), None)
         return max(found, key=lambda row: row.version, default=None)
 

@@ -1,15 +1,13 @@
 """Templates whose rows have gone, with their owners above all: nobody begins with them, and then their files go."""
 
-import asyncio
-
 from sandgate.core.built import BuiltTemplate
-from sandgate.core.errors import StoreUnavailable
 from sandgate.core.ids import TemplateId
 from sandgate.environments.builds.all_templates import AllTemplates
 from sandgate.environments.builds.base import EnvironmentFacts
 from sandgate.environments.builds.running_builds import RunningBuilds
 from sandgate.store.base import TemplateStore
 from sandgate.telemetry.log import get_logger
+from sandgate.telemetry.rounds import go_round
 
 _INTERVAL_S = 10.0
 
@@ -40,12 +38,7 @@ class Leaving:
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
         """Look every ``interval_s`` seconds, until cancelled. A database that is away is asked again next time."""
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                await self.look()
-            except StoreUnavailable as fault:
-                _log.warning("templates not looked at", reason=fault.message)
+        await go_round(self.look, interval_s, _log, "templates not looked at")
 
     async def look(self) -> int:
         """Forget what has no row; answers of how many templates the files went. Raises ``StoreUnavailable``."""
@@ -54,7 +47,7 @@ class Leaving:
         there = await self._store.list_ids(self._server_id) if known else frozenset()
         for row in known:
             if row.template_id not in there:
-                self._templates.remove(row.template_id)
+                self._templates.set_aside(row.template_id)
                 self._leaving[row.template_id] = row
         free = [row for row in self._leaving.values() if not self._is_used(row)]
         for row in free:

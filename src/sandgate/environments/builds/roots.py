@@ -77,7 +77,7 @@ class Roots:
             await self._layers.drop(root.name)
 
     def _is_used(self, name: str) -> bool:
-        of_rows = [row.root for row in self._templates.rows() if row.status is not TemplateStatus.FAILED]
+        of_rows = [row.root for row in self._templates.rows_with_files() if row.status is not TemplateStatus.FAILED]
         return any(root is not None and root.name == name for root in (*self._held.values(), *of_rows))
 
     def _find(self, row: BuiltTemplate, origin: str) -> Root | None:
@@ -102,7 +102,10 @@ class Roots:
             return await self._prepare_image(row, row.recipe.image, log)
         log.say(f"waiting for the archive {row.recipe.tar}")
         archive = await self._uploads[row.template_id].is_there
-        return await self._lay_out(row, archive, _origin_of(row), log)
+        try:
+            return await self._lay_out(row, archive, _origin_of(row), log)
+        finally:
+            await asyncio.to_thread(archive.unlink, missing_ok=True)
 
     async def _prepare_image(self, row: BuiltTemplate, image: str, log: BuildLog) -> Root:
         if self._images is None:
@@ -129,8 +132,6 @@ class Roots:
             said = await self._layers.keep_root(_name_of(row), archive, _PROGRAMS)
         except BuildFailed as failed:
             raise BuildFailed(f"the archive cannot be used: {failed}") from None
-        finally:
-            await asyncio.to_thread(archive.unlink, missing_ok=True)
         root = self._held[row.template_id] = _parse(said, _name_of(row), origin)
         log.say(f"a root file system of {root.size.files} files with {root.size.size_bytes} bytes; {root.interpreter}")
         return root

@@ -73,18 +73,16 @@ class RunningBuilds:
         return self._tools.logs / f"{template_id}.log"
 
     def take(self, user_id: UserId) -> None:
-        """Count one more of a user's. Raises ``TooManyBuilds``, with nothing counted."""
-        for held, most, scope in (
-            (self._held[user_id], self._settings.max_template_builds_per_user, "user"),
-            (self._held.total(), self._settings.max_template_builds, "server"),
+        """Count one more of a user's. Raises ``TooManyBuilds``, with nothing counted.
+
+        What the user has on other servers counts when the row is written.
+        """
+        for held, most, who, scope in (
+            (self._held[user_id], self._settings.max_template_builds_per_user, "You have", "user"),
+            (self._held.total(), self._settings.max_template_builds, "The server has", "server"),
         ):
             if held >= most:
-                who = "You have" if scope == "user" else "The server has"
-                raise TooManyBuilds(
-                    f"{who} {held} templates that are being built, the most at once; ask again when one is done",
-                    {"limit": most, "scope": scope},
-                    retry_after_s=_RETRY_AFTER_S,
-                )
+                raise too_many_builds(who, most, scope)
         self._held[user_id] += 1
 
     def give_back(self, user_id: UserId) -> None:
@@ -274,6 +272,15 @@ class RunningBuilds:
             row, status=status, status_reason=reason, finished_at=at, files=files, size_bytes=size_bytes, lock=lock,
             root=root,
         )  # fmt: skip
+
+
+def too_many_builds(who: str, most: int, scope: str) -> TooManyBuilds:
+    """The refusal of one more."""
+    return TooManyBuilds(
+        f"{who} {most} templates that are being built, the most at once; ask again when one is done",
+        {"limit": most, "scope": scope},
+        retry_after_s=_RETRY_AFTER_S,
+    )
 
 
 def _sweep_logs(folder: Path, known: set[Path]) -> None:

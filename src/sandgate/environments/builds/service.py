@@ -31,10 +31,10 @@ from sandgate.environments.builds.base import EnvironmentFacts, NewTemplate
 from sandgate.environments.builds.building import environ_bytes
 from sandgate.environments.builds.leaving import Leaving
 from sandgate.environments.builds.log import LogEvents, read_log
-from sandgate.environments.builds.running_builds import RunningBuilds
+from sandgate.environments.builds.running_builds import RunningBuilds, too_many_builds
 from sandgate.environments.granting import grant
 from sandgate.sandbox.base import Runtime
-from sandgate.store.base import TemplateStore
+from sandgate.store.base import TemplateRefusal, TemplateStore
 
 # What the launcher is told of with each sandbox that is made has to fit one of its messages.
 _MOST_ENV_BYTES = 8192
@@ -155,16 +155,14 @@ class TemplateService:
         """See ``BuiltTemplates``."""
         first = self._find_own(caller, name)
         check_can_write(caller)
-        rows = [first]
-        if name == first.name:
-            rows = [row for row in self._templates.rows() if (row.name, row.owner_id) == (first.name, first.owner_id)]
+        rows = self._templates.own_versions(first.name, first.owner_id) if name == first.name else [first]
         if not force:
             await self._check_snapshots(rows)
         self._check_unused(rows)
         # From now on nothing begins with them; what can be had of them goes afterwards.
         left = {row.template_id: row for row in rows}
         for template_id in left:
-            self._templates.remove(template_id)
+            self._templates.set_aside(template_id)
         try:
             for row in rows:
                 await self._running.cancel(row.template_id)
@@ -242,7 +240,7 @@ class TemplateService:
 
     def _find_same(self, caller: Principal, wanted: NewTemplate, digest: str) -> BuiltTemplate | None:
         """The newest version of the name, if it is the same and did not fail."""
-        own = [row for row in self._templates.rows() if (row.name, row.owner_id) == (wanted.name, caller.user_id)]
+        own = self._templates.own_versions(wanted.name, caller.user_id)
         newest = max(own, key=lambda row: row.version, default=None)
         if newest is None or newest.status is TemplateStatus.FAILED:
             return None
@@ -289,14 +287,17 @@ class TemplateService:
         )
 
     async def _write(self, row: BuiltTemplate) -> BuiltTemplate:
-        most = self._settings.max_templates_per_user
-        kept = await self._store.insert(row, most)
-        if kept is None:
+        most, most_builds = self._settings.max_templates_per_user, self._settings.max_template_builds_per_user
+        kept = await self._store.insert(row, most, most_builds)
+        if kept is TemplateRefusal.TOO_MANY:
             raise TooManyTemplates(
                 f"You have {most} built templates, the most allowed, versions counted one by one; delete one",
                 {"limit": most},
                 retry_after_s=_RETRY_AFTER_S,
             )
+        if kept is TemplateRefusal.TOO_MANY_BUILDS:
+            # Some of them on other servers.
+            raise too_many_builds("You have", most_builds, "user")
         return kept
 
 

@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.principal import ApiKey, Principal, Role, User
 from sandgate.core.quota import QuotaReport
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.models.quotas import QUOTA_EXAMPLE, QuotaParts
 
@@ -23,7 +24,7 @@ _KEY = {
 }
 
 
-class TokenAnswer(BaseModel):
+class TokenAnswer(Model):
     """A token, and for how many seconds it is valid."""
 
     model_config = with_example({"access_token": "eyJhbGciOi…", "token_type": "Bearer", "expires_in": 3600})
@@ -33,7 +34,7 @@ class TokenAnswer(BaseModel):
     expires_in: int
 
 
-class RevokedAnswer(BaseModel):
+class RevokedAnswer(Model):
     """The token is not accepted any more."""
 
     model_config = with_example({"status": "revoked"})
@@ -41,7 +42,7 @@ class RevokedAnswer(BaseModel):
     status: Literal["revoked"] = "revoked"
 
 
-class ApiKeyAnswer(BaseModel):
+class ApiKeyAnswer(Model):
     """An API key, without its secret."""
 
     model_config = with_example(_KEY)
@@ -81,7 +82,7 @@ def _key_fields(key: ApiKey) -> dict[str, Any]:
     }
 
 
-class ApiKeysAnswer(BaseModel):
+class ApiKeysAnswer(Model):
     """A page of the caller's API keys, newest first."""
 
     model_config = with_example({"api_keys": [_KEY], "next_cursor": None})
@@ -90,7 +91,7 @@ class ApiKeysAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class ApiKeyDeletedAnswer(BaseModel):
+class ApiKeyDeletedAnswer(Model):
     """The key is not accepted any more."""
 
     model_config = with_example({"api_key_id": _KEY_ID, "status": "deleted"})
@@ -99,7 +100,7 @@ class ApiKeyDeletedAnswer(BaseModel):
     status: Literal["deleted"] = "deleted"
 
 
-class UserAnswer(BaseModel):
+class UserAnswer(Model):
     """A user."""
 
     model_config = with_example(_USER)
@@ -122,7 +123,7 @@ class UserAnswer(BaseModel):
         )
 
 
-class UsersAnswer(BaseModel):
+class UsersAnswer(Model):
     """A page of users, newest first."""
 
     model_config = with_example({"users": [_USER], "next_cursor": None})
@@ -131,7 +132,7 @@ class UsersAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class UserDeletedAnswer(BaseModel):
+class UserDeletedAnswer(Model):
     """The user and the user's keys are gone."""
 
     model_config = with_example({"user_id": _USER_ID, "status": "deleted"})
@@ -140,7 +141,7 @@ class UserDeletedAnswer(BaseModel):
     status: Literal["deleted"] = "deleted"
 
 
-class MeAnswer(BaseModel):
+class MeAnswer(Model):
     """Who the credential belongs to, what that user may use, and how much of it is used."""
 
     model_config = with_example(

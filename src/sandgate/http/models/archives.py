@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.files import ArchiveForm
 from sandgate.environments.archives import Unpacked
+from sandgate.http.models.base import Model
 from sandgate.http.models.files import FilePath
 from sandgate.http.models.parts import with_example
 
 
-class ReadArchive(BaseModel):
+class ReadArchive(Model):
     """Which folder, as what."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -19,7 +20,7 @@ class ReadArchive(BaseModel):
     format: ArchiveForm = "tar"
 
 
-class WriteArchive(BaseModel):
+class WriteArchive(Model):
     """Where an archive is laid out, and how."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -32,7 +33,7 @@ class WriteArchive(BaseModel):
     ] = False
 
 
-class UnpackedAnswer(BaseModel):
+class UnpackedAnswer(Model):
     """What was in an archive and is in the folder now."""
 
     model_config = with_example({"path": "data", "files": 3, "folders": 1, "links": 0, "size_bytes": 4096})

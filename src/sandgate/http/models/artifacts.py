@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.artifact import Artifact
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.pagination import PageQuery
 
@@ -28,7 +29,7 @@ class ListArtifacts(PageQuery):
     step: Annotated[str | None, Field(max_length=63)] = None
 
 
-class ArtifactAnswer(BaseModel):
+class ArtifactAnswer(Model):
     """A file that a step left. `path` is its name in the folder of its step."""
 
     model_config = with_example(_ARTIFACT)
@@ -59,7 +60,7 @@ class ArtifactAnswer(BaseModel):
         )
 
 
-class ArtifactsAnswer(BaseModel):
+class ArtifactsAnswer(Model):
     """A page of a run's artifacts, newest first."""
 
     model_config = with_example({"artifacts": [_ARTIFACT], "next_cursor": None})

@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.audit import AuditOutcome, AuditRow
 from sandgate.core.ids import UserId
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.models.runs import Time
 from sandgate.http.pagination import PageQuery, number_cursor, parse_number
@@ -61,7 +62,7 @@ class ListAudit(PageQuery):
         return None if self.cursor is None else parse_number(self.cursor)
 
 
-class AuditEntryAnswer(BaseModel):
+class AuditEntryAnswer(Model):
     """One thing that was done or refused. `times` is how often, for refusals that were alike and put together."""
 
     model_config = with_example(_ENTRY)
@@ -109,7 +110,7 @@ class AuditEntryAnswer(BaseModel):
         )
 
 
-class AuditAnswer(BaseModel):
+class AuditAnswer(Model):
     """A page of the audit log, newest first."""
 
     model_config = with_example({"entries": [_ENTRY], "next_cursor": None})

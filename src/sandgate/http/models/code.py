@@ -3,15 +3,16 @@
 from base64 import b64decode
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from sandgate.core.execution import InputFile, Surroundings
+from sandgate.http.models.base import Model
 from sandgate.http.models.requests import NO_NUL, GivenVariables, WorkFolder, example
 
 _Text = Annotated[str, Field(json_schema_extra={"pattern": NO_NUL})]
 
 
-class ExecutionFile(BaseModel):
+class ExecutionFile(Model):
     """A file that is written before the code runs; either `content` or `content_base64` has to be there."""
 
     model_config = example({"path": "data/input.csv", "content": "a,b\n1,2\n"})
@@ -45,7 +46,7 @@ class ExecutionFile(BaseModel):
             raise ValueError("content_base64 is not base64") from None
 
 
-class Execute(BaseModel):
+class Execute(Model):
     """Code to run, and what it finds when it begins."""
 
     model_config = example(

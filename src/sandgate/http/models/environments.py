@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import orjson
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from sandgate.core.environment import Environment
 from sandgate.core.execution import ErrorReport, Execution, Usage
 from sandgate.core.limits import MIB, Limits
 from sandgate.core.session import Bundle, is_json_type
 from sandgate.core.states import EnvironmentStatus, ExecutionStatus, Isolation, OnTimeout
+from sandgate.http.models.base import Model
 from sandgate.http.models.network import NetworkGiven
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.models.volumes import MountedAnswer
@@ -68,7 +69,7 @@ _EXECUTION = {
 }
 
 
-class LimitsAnswer(BaseModel):
+class LimitsAnswer(Model):
     """Ceilings of an environment; `cpu` is in cores."""
 
     memory_mb: int
@@ -87,7 +88,7 @@ class LimitsAnswer(BaseModel):
         )
 
 
-class EnvironmentAnswer(BaseModel):
+class EnvironmentAnswer(Model):
     """An environment."""
 
     model_config = with_example(_ENVIRONMENT)
@@ -144,7 +145,7 @@ class EnvironmentAnswer(BaseModel):
         )
 
 
-class EnvironmentsAnswer(BaseModel):
+class EnvironmentsAnswer(Model):
     """A page of environments, newest first."""
 
     model_config = with_example({"environments": [_ENVIRONMENT], "next_cursor": None})
@@ -153,7 +154,7 @@ class EnvironmentsAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class ForkAnswer(BaseModel):
+class ForkAnswer(Model):
     """The copies; each may be used at once."""
 
     model_config = with_example({"environments": [_ENVIRONMENT]})
@@ -161,7 +162,7 @@ class ForkAnswer(BaseModel):
     environments: list[EnvironmentAnswer]
 
 
-class EnvironmentDeletedAnswer(BaseModel):
+class EnvironmentDeletedAnswer(Model):
     """Nothing of the environment runs any more."""
 
     model_config = with_example({"environment_id": _ENVIRONMENT_ID, "status": "terminated"})
@@ -170,7 +171,7 @@ class EnvironmentDeletedAnswer(BaseModel):
     status: Literal["terminated"] = "terminated"
 
 
-class ExecutionErrorAnswer(BaseModel):
+class ExecutionErrorAnswer(Model):
     """How the code went wrong: the exception, or `NonZeroExit`, `SystemExit`, `Signal`."""
 
     name: str
@@ -183,7 +184,7 @@ class ExecutionErrorAnswer(BaseModel):
         return cls(name=error.name, value=error.value, traceback=error.traceback)
 
 
-class UsageAnswer(BaseModel):
+class UsageAnswer(Model):
     """What all processes of the execution used, as the kernel counts it."""
 
     cpu_ms: int
@@ -212,7 +213,7 @@ def render_bundle(bundle: Bundle) -> dict[str, JsonValue]:
     return {kind: orjson.loads(text) if is_json_type(kind) else text for kind, text in bundle.items()}
 
 
-class ExecutionAnswer(BaseModel):
+class ExecutionAnswer(Model):
     """An execution. Code that fails is no error of the service: see `status`, `exit_code` and `error`."""
 
     model_config = with_example(_EXECUTION)
@@ -264,7 +265,7 @@ class ExecutionAnswer(BaseModel):
         )
 
 
-class ExecutionsAnswer(BaseModel):
+class ExecutionsAnswer(Model):
     """A page of executions, newest first."""
 
     model_config = with_example({"executions": [_EXECUTION], "next_cursor": None})

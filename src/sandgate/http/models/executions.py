@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.execution import Execution
 from sandgate.core.states import Isolation
 from sandgate.environments.following import FINISHED, SKIPPED, STARTED, Events, ExecutionEvent
+from sandgate.http.models.base import Model
 from sandgate.http.models.environments import ExecutionAnswer, render_bundle
 from sandgate.http.streaming import ServerEvent
 
@@ -23,7 +24,7 @@ _OUTPUT = {"stdout", "stderr", "results"}
 _BEGINNING = {"execution_id", "environment_id", "isolation", "timeout", "started_at"}
 
 
-class FollowExecution(BaseModel):
+class FollowExecution(Model):
     """Where to begin."""
 
     model_config = ConfigDict(strict=True, extra="forbid")

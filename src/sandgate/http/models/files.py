@@ -4,10 +4,11 @@ from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import quote_from_bytes
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.files import FileEntry, show_path
 from sandgate.environments.files import Folder
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import with_example
 from sandgate.http.models.requests import NO_NUL, example
 
@@ -33,7 +34,7 @@ FilePath = Annotated[
 ]
 
 
-class FileAnswer(BaseModel):
+class FileAnswer(Model):
     """A file, a folder, a link or something else. `encoded_path` is as it is written in an address.
 
     Names are any bytes: what is no UTF-8 shows as U+FFFD in `path` and `name`, and is whole in `encoded_path`.
@@ -65,7 +66,7 @@ class FileAnswer(BaseModel):
         )
 
 
-class FilesAnswer(BaseModel):
+class FilesAnswer(Model):
     """A part of a folder by name; `next_cursor` is for the part after it."""
 
     model_config = with_example({"files": [_FILE], "next_cursor": None})
@@ -80,7 +81,7 @@ class FilesAnswer(BaseModel):
         return cls(files=[FileAnswer.of(entry) for entry in folder.entries], next_cursor=cursor)
 
 
-class FilesDeletedAnswer(BaseModel):
+class FilesDeletedAnswer(Model):
     """How many files and folders were removed."""
 
     model_config = with_example({"deleted": 1})
@@ -88,7 +89,7 @@ class FilesDeletedAnswer(BaseModel):
     deleted: int
 
 
-class ListFiles(BaseModel):
+class ListFiles(Model):
     """Which folder, and which part of it."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -102,7 +103,7 @@ class ListFiles(BaseModel):
         return bytes.fromhex(self.cursor or "").decode("utf-8", "surrogateescape")
 
 
-class LookAtFile(BaseModel):
+class LookAtFile(Model):
     """Which file."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -110,7 +111,7 @@ class LookAtFile(BaseModel):
     path: FilePath
 
 
-class WriteFile(BaseModel):
+class WriteFile(Model):
     """How a file is written."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -119,7 +120,7 @@ class WriteFile(BaseModel):
     mode: Annotated[str | None, Field(pattern="^[0-7]{3,4}$", description="Permissions, octal.")] = None
 
 
-class DeleteFile(BaseModel):
+class DeleteFile(Model):
     """What is removed."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -127,7 +128,7 @@ class DeleteFile(BaseModel):
     recursive: Annotated[bool, Field(strict=False, description="A folder with all that is in it.")] = False
 
 
-class MakeFolder(BaseModel):
+class MakeFolder(Model):
     """A folder that is to be there, and those on the way to it."""
 
     model_config = example({"path": "data/in"})
@@ -135,7 +136,7 @@ class MakeFolder(BaseModel):
     path: FilePath
 
 
-class TransferFile(BaseModel):
+class TransferFile(Model):
     """From where to where a file or a tree is moved or copied."""
 
     model_config = example({"source": "data/a.csv", "target": "data/b.csv"})

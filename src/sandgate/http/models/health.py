@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel
-
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import with_example
 
 
-class HealthAnswer(BaseModel):
+class HealthAnswer(Model):
     """The process answers."""
 
     model_config = with_example({"status": "ok"})
@@ -15,7 +14,7 @@ class HealthAnswer(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class ReadyAnswer(BaseModel):
+class ReadyAnswer(Model):
     """Everything that work needs answers."""
 
     model_config = with_example({"status": "ready"})

@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.file_link import FileGrant, FileLink, LinkMethod
 from sandgate.core.ids import EnvironmentId
+from sandgate.http.models.base import Model
 from sandgate.http.models.files import FilePath
 from sandgate.http.models.parts import with_example
 from sandgate.http.models.requests import NO_NUL, example
@@ -14,7 +15,7 @@ from sandgate.http.models.requests import NO_NUL, example
 LINKS = "/api/v1/links"
 
 
-class CreateLink(BaseModel):
+class CreateLink(Model):
     """What a link is to allow, and for how long."""
 
     model_config = example({"path": "out/report.html", "method": "GET", "expires_in": 3600})
@@ -39,7 +40,7 @@ class CreateLink(BaseModel):
         return FileGrant(self.method, environment_id, self.path, self.name, self.max_bytes, self.overwrite)
 
 
-class LinkAnswer(BaseModel):
+class LinkAnswer(Model):
     """A link. It is a credential: whoever has it may do what it allows, and nothing else, until it expires."""
 
     model_config = with_example(

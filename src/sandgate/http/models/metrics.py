@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.environments.base import Metrics
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import with_example
 
 _EXAMPLE = {
@@ -20,14 +21,14 @@ _EXAMPLE = {
 }
 
 
-class CpuMetrics(BaseModel):
+class CpuMetrics(Model):
     """Processor time since the environment was made, and the most cores at once."""
 
     used_ms: int | None
     limit: float
 
 
-class MemoryMetrics(BaseModel):
+class MemoryMetrics(Model):
     """Memory of processes, files and kernel together; the limit is the environment's memory and disk together, or its
     memory where the server keeps files on its disk.
     """
@@ -37,7 +38,7 @@ class MemoryMetrics(BaseModel):
     limit_bytes: int
 
 
-class ProcessMetrics(BaseModel):
+class ProcessMetrics(Model):
     """Processes and threads; one waits ready for the next execution."""
 
     current: int | None
@@ -47,7 +48,7 @@ class ProcessMetrics(BaseModel):
     limit: int
 
 
-class DiskMetrics(BaseModel):
+class DiskMetrics(Model):
     """Files that the environment has written."""
 
     current_bytes: int | None
@@ -57,7 +58,7 @@ class DiskMetrics(BaseModel):
     files_limit: int
 
 
-class MetricsAnswer(BaseModel):
+class MetricsAnswer(Model):
     """What an environment uses, as the kernel counts it; null is what nothing counts (isolation class `process`)."""
 
     model_config = with_example(_EXAMPLE)

@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from sandgate.core.network import LONGEST_RULE, Connection, NetworkReport, NetworkRules, Verdict
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import strict, with_example
 
 _TIME = "2026-01-01T00:00:00Z"
@@ -14,7 +15,7 @@ RULES = {"allow": ["packages.example.com", "*.example.org:443"]}
 _MOST_RULES = 1000
 
 
-class NetworkWanted(BaseModel):
+class NetworkWanted(Model):
     """Hosts that code may reach; nothing else can be reached."""
 
     model_config = strict(RULES)
@@ -39,7 +40,7 @@ class NetworkWanted(BaseModel):
         return NetworkRules.parse(self.allow)
 
 
-class NetworkGiven(BaseModel):
+class NetworkGiven(Model):
     """Hosts that code may reach."""
 
     allow: list[str]
@@ -63,7 +64,7 @@ _CONNECTION: dict[str, Any] = {
 _TOTALS = {"allowed": 1, "denied": 0, "failed": 0, "open": 0, "sent_bytes": 1042, "received_bytes": 88210}
 
 
-class ConnectionAnswer(BaseModel):
+class ConnectionAnswer(Model):
     """A connection that code asked for."""
 
     model_config = with_example(_CONNECTION)
@@ -85,7 +86,7 @@ class ConnectionAnswer(BaseModel):
         return cls(**{name: getattr(connection, name) for name in cls.model_fields})
 
 
-class NetworkTotalsAnswer(BaseModel):
+class NetworkTotalsAnswer(Model):
     """All connections together; of these `open` are open."""
 
     model_config = with_example(_TOTALS)
@@ -98,7 +99,7 @@ class NetworkTotalsAnswer(BaseModel):
     received_bytes: int
 
 
-class NetworkAnswer(BaseModel):
+class NetworkAnswer(Model):
     """What an environment may reach, and has reached."""
 
     model_config = with_example(

@@ -3,15 +3,16 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.port_link import PortLink
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Whole, strict, with_example
 
 PORT_LINKS = "/api/v1/port-links"
 
 
-class CreatePortLink(BaseModel):
+class CreatePortLink(Model):
     """For how long a link is to be good."""
 
     model_config = strict({"expires_in": 3600})
@@ -19,7 +20,7 @@ class CreatePortLink(BaseModel):
     expires_in: Annotated[int | None, Field(ge=1, description="Seconds; an hour, if it is left out."), Whole] = None
 
 
-class PortLinkAnswer(BaseModel):
+class PortLinkAnswer(Model):
     """A link. It is a credential: whoever has it may talk to the port until it expires."""
 
     model_config = with_example(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sandgate.core.command import TerminalSize
 from sandgate.core.process import Process, ProcessStatus
@@ -13,6 +13,7 @@ from sandgate.environments.active_process import Kept
 from sandgate.environments.following import SKIPPED
 from sandgate.environments.process_output import ProcessEvent, ProcessEvents
 from sandgate.environments.processes import NewProcess
+from sandgate.http.models.base import Model
 from sandgate.http.models.environments import UsageAnswer
 from sandgate.http.models.parts import Cursor, Whole, with_example
 from sandgate.http.models.requests import NO_NUL, EnvironmentName, GivenVariables, Metadata, WorkFolder, example
@@ -59,7 +60,7 @@ SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGKILL", "SIGUSR1", "SIGUSR2", "SIGT
 """What can be sent: what people send to programs, and nothing that only a kernel has a reason for."""
 
 
-class TerminalWanted(BaseModel):
+class TerminalWanted(Model):
     """The size of a terminal, in characters."""
 
     model_config = example({"rows": 24, "cols": 80})
@@ -72,7 +73,7 @@ class TerminalWanted(BaseModel):
         return TerminalSize(self.rows, self.cols)
 
 
-class StartProcess(BaseModel):
+class StartProcess(Model):
     """A command to run in the background: either `argv` or `command` has to be there."""
 
     model_config = example(
@@ -121,7 +122,7 @@ class StartProcess(BaseModel):
         )
 
 
-class ShellWanted(BaseModel):
+class ShellWanted(Model):
     """A terminal for a command, by default a shell."""
 
     model_config = example({"rows": 24, "cols": 80})
@@ -151,7 +152,7 @@ class AskForTerminal(ShellWanted):
         return NewProcess(line=self.command or _SHELL, env=self.env or {}, cwd=self.cwd, terminal=size)
 
 
-class OpenTerminal(BaseModel):
+class OpenTerminal(Model):
     """Which terminal, and from where on."""
 
     model_config = example({})
@@ -167,7 +168,7 @@ class OpenTerminal(BaseModel):
         return NewProcess(line=_SHELL, terminal=TerminalSize(self.rows, self.cols))
 
 
-class TerminalAnswer(BaseModel):
+class TerminalAnswer(Model):
     """Where a browser opens the terminal, once, while the ticket is good."""
 
     model_config = with_example(
@@ -188,7 +189,7 @@ class TerminalAnswer(BaseModel):
     protocol: Annotated[str, Field(description="The subprotocol.")] = "sandgate.terminal.v1"
 
 
-class SignalProcess(BaseModel):
+class SignalProcess(Model):
     """A signal for a process."""
 
     model_config = example({"signal": "SIGINT"})
@@ -202,7 +203,7 @@ class SignalProcess(BaseModel):
         return signal.Signals[self.signal].value
 
 
-class WaitForProcess(BaseModel):
+class WaitForProcess(Model):
     """How long to wait."""
 
     model_config = example({"timeout": 10})
@@ -210,7 +211,7 @@ class WaitForProcess(BaseModel):
     timeout: Annotated[float, Field(ge=0, le=60, description="Seconds.")] = 30.0
 
 
-class FeedProcess(BaseModel):
+class FeedProcess(Model):
     """What comes with input."""
 
     model_config = example({})
@@ -220,7 +221,7 @@ class FeedProcess(BaseModel):
     ] = "false"
 
 
-class ReadProcess(BaseModel):
+class ReadProcess(Model):
     """Where to begin."""
 
     model_config = example({})
@@ -230,7 +231,7 @@ class ReadProcess(BaseModel):
     ] = None
 
 
-class ProcessAnswer(BaseModel):
+class ProcessAnswer(Model):
     """A process in the background of an environment."""
 
     model_config = with_example(_PROCESS)
@@ -276,7 +277,7 @@ class ProcessAnswer(BaseModel):
         )
 
 
-class ProcessesAnswer(BaseModel):
+class ProcessesAnswer(Model):
     """The processes of an environment, newest first; there are few, so that one page holds them."""
 
     model_config = with_example({"processes": [_PROCESS], "next_cursor": None})
@@ -285,14 +286,14 @@ class ProcessesAnswer(BaseModel):
     next_cursor: Cursor = None
 
 
-class SkippedAnswer(BaseModel):
+class SkippedAnswer(Model):
     """How many characters of each stream are not kept any more; null where nobody knows."""
 
     stdout: int | None
     stderr: int | None
 
 
-class ProcessOutputAnswer(BaseModel):
+class ProcessOutputAnswer(Model):
     """What is kept of the output behind a position."""
 
     model_config = with_example(
@@ -310,7 +311,7 @@ class ProcessOutputAnswer(BaseModel):
         return cls(**kept.text, position=kept.position, skipped=SkippedAnswer(**kept.skipped))
 
 
-class InputAnswer(BaseModel):
+class InputAnswer(Model):
     """How many bytes of input the process was given; fewer than were sent when it takes no more for now."""
 
     model_config = with_example({"taken": 6})

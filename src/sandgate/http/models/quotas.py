@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.limits import MIB
 from sandgate.core.quota import QuotaReport, UserQuota
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Whole, with_example
 
 _MOST = 10**9
@@ -24,7 +25,7 @@ QUOTA_EXAMPLE = {
 }
 
 
-class EnvironmentCeilings(BaseModel):
+class EnvironmentCeilings(Model):
     """The most that a user may ask for with one environment; null: as the server's settings say."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -35,7 +36,7 @@ class EnvironmentCeilings(BaseModel):
     disk_mb: Annotated[int, Field(ge=1, le=_MOST_MIB), Whole] | None = None
 
 
-class SetQuota(BaseModel):
+class SetQuota(Model):
     """What a user may use; what is null or left out is as the server's settings say."""
 
     model_config = ConfigDict(
@@ -76,7 +77,7 @@ class SetQuota(BaseModel):
         )
 
 
-class Figure(BaseModel):
+class Figure(Model):
     """One quota. `set` tells whether an admin has set it for this user; a `limit` of null is no bound."""
 
     limit: int | None
@@ -84,7 +85,7 @@ class Figure(BaseModel):
     set: bool
 
 
-class QuotaParts(BaseModel):
+class QuotaParts(Model):
     """What a user may use, and uses."""
 
     model_config = with_example(QUOTA_EXAMPLE)
@@ -123,7 +124,7 @@ class QuotaParts(BaseModel):
         )
 
 
-class QuotaAnswer(BaseModel):
+class QuotaAnswer(Model):
     """What a user may use, and uses."""
 
     model_config = with_example({"user_id": "user-06evrhwp4g000e8v0zrc4v1m6h", "quota": QUOTA_EXAMPLE})

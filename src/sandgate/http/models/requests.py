@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, JsonValue, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, JsonValue, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -16,6 +16,7 @@ from sandgate.core.states import EnvironmentStatus, Isolation, OnTimeout
 from sandgate.core.variables import Variables
 from sandgate.environments.base import NewEnvironment
 from sandgate.http.bodies import refuse_field
+from sandgate.http.models.base import Model
 from sandgate.http.models.life import IdleTimeout, OnTimeoutWanted
 from sandgate.http.models.network import NetworkWanted
 from sandgate.http.models.parts import Whole, strict
@@ -28,7 +29,7 @@ _MOST_METADATA = 32
 example = strict
 
 
-class Change(BaseModel):
+class Change(Model):
     """A PATCH: what is left out stays as it is. At least one field has to be there, and none may be null but those of
     ``CLEARED``, which null takes away.
     """
@@ -115,7 +116,7 @@ WorkFolder = Annotated[
 SnapshotIdText = Annotated[str, Field(pattern="^snap-[0-9a-z]{12,64}$", examples=["snap-06evrhxq8g000wmabyzsqnd3wf"])]
 
 
-class LimitsWanted(BaseModel):
+class LimitsWanted(Model):
     """Limits instead of the template's; what is left out stays as the template has it."""
 
     model_config = example({"memory_mb": 256, "cpu": 0.5})
@@ -135,7 +136,7 @@ class LimitsWanted(BaseModel):
         )
 
 
-class CreateEnvironment(BaseModel):
+class CreateEnvironment(Model):
     """A new environment, of a template or with the files of a snapshot."""
 
     model_config = _create_example({"name": "test-env", "template": "python-3.9", "timeout": 3600})
@@ -258,7 +259,7 @@ class ListEnvironments(PageQuery):
         return None if self.status is None else frozenset(map(EnvironmentStatus, self.status))
 
 
-class Credentials(BaseModel):
+class Credentials(Model):
     """A name and its password."""
 
     model_config = example({"username": "your_username", "password": "your_password"})
@@ -278,7 +279,7 @@ class PasswordForm(Credentials):
     client_secret: Annotated[str | None, Field(max_length=1024)] = None
 
 
-class Revoke(BaseModel):
+class Revoke(Model):
     """The token to end; without one, the token that the request came with."""
 
     model_config = example({})
@@ -286,7 +287,7 @@ class Revoke(BaseModel):
     token: Annotated[str | None, Field(min_length=1, max_length=8192)] = None
 
 
-class CreateApiKey(BaseModel):
+class CreateApiKey(Model):
     """A new API key."""
 
     model_config = example({"label": "build server", "expires_in": 2_592_000})
@@ -301,7 +302,7 @@ class CreateApiKey(BaseModel):
     ] = None
 
 
-class CreateUser(BaseModel):
+class CreateUser(Model):
     """A new user."""
 
     model_config = example({"username": "alice", "password": "correct horse battery staple", "role": "user"})

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from sandgate.core.run import HistoryEvent, RunStatus
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.models.workflows import RUN_EXAMPLE, RunAnswer
 from sandgate.http.pagination import Digits, PageQuery, number_cursor, parse_number
@@ -82,7 +83,7 @@ class HistoryQuery(PageQuery):
         return 0 if self.cursor is None else parse_number(self.cursor)
 
 
-class FollowQuery(BaseModel):
+class FollowQuery(Model):
     """Where to begin."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -92,7 +93,7 @@ class FollowQuery(BaseModel):
     ] = None
 
 
-class RetryRun(BaseModel):
+class RetryRun(Model):
     """From where on a run is retried."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"from": "step1"}]})
@@ -103,7 +104,7 @@ class RetryRun(BaseModel):
     ] = None
 
 
-class RunsAnswer(BaseModel):
+class RunsAnswer(Model):
     """A page of runs, newest first."""
 
     model_config = with_example({"runs": [RUN_EXAMPLE], "next_cursor": None})
@@ -112,7 +113,7 @@ class RunsAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class HistoryEventAnswer(BaseModel):
+class HistoryEventAnswer(Model):
     """Something that happened to a run, or to a step, or to one of its items."""
 
     number: int
@@ -124,7 +125,7 @@ class HistoryEventAnswer(BaseModel):
     details: dict[str, Any]
 
 
-class StepQuery(BaseModel):
+class StepQuery(Model):
     """Which item is wanted."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -136,7 +137,7 @@ class StepQuery(BaseModel):
     ] = None
 
 
-class HistoryAnswer(BaseModel):
+class HistoryAnswer(Model):
     """A page of a run's history, oldest first."""
 
     model_config = with_example({"events": [_EVENT], "next_cursor": None})

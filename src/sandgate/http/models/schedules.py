@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
 from sandgate.core.ids import WorkflowId
 from sandgate.core.trigger import CatchUp, Overlap, Policy, Schedule, SkipReason, Timing
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.models.requests import Change
 from sandgate.http.pagination import PageQuery
@@ -106,7 +107,7 @@ def request_config(example: dict[str, Any], **more: Any) -> ConfigDict:
     return ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra=extra)
 
 
-class CreateSchedule(BaseModel):
+class CreateSchedule(Model):
     """A new schedule: `cron`, or `interval` in seconds counted from `anchor_at`."""
 
     model_config = request_config(_NEW)
@@ -198,7 +199,7 @@ def _digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 9 else value
 
 
-class UpcomingQuery(BaseModel):
+class UpcomingQuery(Model):
     """How many times are wanted."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -206,7 +207,7 @@ class UpcomingQuery(BaseModel):
     count: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=100)] = 10
 
 
-class TickErrorAnswer(BaseModel):
+class TickErrorAnswer(Model):
     """Why no run was started the last time."""
 
     code: str
@@ -214,14 +215,14 @@ class TickErrorAnswer(BaseModel):
     at: datetime
 
 
-class SkippedAnswer(BaseModel):
+class SkippedAnswer(Model):
     """The last tick that started no run: missed, another run was not over, the queue was full, a later tick came."""
 
     at: datetime
     reason: SkipReason
 
 
-class ScheduleAnswer(BaseModel):
+class ScheduleAnswer(Model):
     """A schedule. `upcoming` holds the next times, also of one that is paused; `queued` the ticks that wait."""
 
     model_config = with_example(_SCHEDULE)
@@ -276,7 +277,7 @@ class ScheduleAnswer(BaseModel):
         )
 
 
-class SchedulesAnswer(BaseModel):
+class SchedulesAnswer(Model):
     """A page of schedules, newest first."""
 
     model_config = with_example({"schedules": [_SCHEDULE], "next_cursor": None})
@@ -285,7 +286,7 @@ class SchedulesAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class ScheduleDeletedAnswer(BaseModel):
+class ScheduleDeletedAnswer(Model):
     """The schedule starts nothing any more; its runs go on."""
 
     model_config = with_example({"schedule_id": _SCHEDULE_ID, "status": "deleted"})
@@ -294,7 +295,7 @@ class ScheduleDeletedAnswer(BaseModel):
     status: Literal["deleted"] = "deleted"
 
 
-class UpcomingAnswer(BaseModel):
+class UpcomingAnswer(Model):
     """The next times at which the schedule starts a run, as if it were not paused."""
 
     model_config = with_example({"schedule_id": _SCHEDULE_ID, "upcoming": ["2026-01-02T06:00:00Z"]})

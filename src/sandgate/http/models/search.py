@@ -3,11 +3,12 @@
 from typing import Annotated, Literal
 from urllib.parse import quote_from_bytes
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.file_matches import Match, SearchPlace
 from sandgate.core.files import show_path
 from sandgate.environments.searching import Search, SearchResult
+from sandgate.http.models.base import Model
 from sandgate.http.models.files import FilePath
 from sandgate.http.models.parts import with_example
 from sandgate.http.models.requests import NO_NUL
@@ -25,7 +26,7 @@ _MATCH = {
 _PATTERN = {"pattern": NO_NUL}
 
 
-class SearchFiles(BaseModel):
+class SearchFiles(Model):
     """What is looked for, and where."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -58,7 +59,7 @@ class SearchFiles(BaseModel):
         return Search(self.path, self.name, self.content, self.regex, self.ignore_case, self.limit, after)
 
 
-class MatchAnswer(BaseModel):
+class MatchAnswer(Model):
     """A file, folder or link with the name, or a line that has the content. `cut` says that the line is longer."""
 
     model_config = with_example(_MATCH)
@@ -88,7 +89,7 @@ class MatchAnswer(BaseModel):
         )
 
 
-class SearchAnswer(BaseModel):
+class SearchAnswer(Model):
     """What was found. `incomplete` says why there may be more, and `next_cursor` goes on from there."""
 
     model_config = with_example(

@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.secret import Secret
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.workflows.masking import SHORTEST_SECRET
 from sandgate.workflows.secrets import LONGEST_SECRET_BYTES
@@ -14,7 +15,7 @@ _TIME = "2026-01-01T00:00:00Z"
 _SECRET = {"name": "API_TOKEN", "creation_time": _TIME, "updated_at": _TIME}
 
 
-class PutSecret(BaseModel):
+class PutSecret(Model):
     """The value of a secret."""
 
     model_config = ConfigDict(
@@ -33,7 +34,7 @@ class PutSecret(BaseModel):
     ]
 
 
-class SecretAnswer(BaseModel):
+class SecretAnswer(Model):
     """A secret, without its value."""
 
     model_config = with_example(_SECRET)
@@ -48,7 +49,7 @@ class SecretAnswer(BaseModel):
         return cls(name=secret.name, creation_time=secret.created_at, updated_at=secret.updated_at)
 
 
-class SecretsAnswer(BaseModel):
+class SecretsAnswer(Model):
     """All secrets of the caller by name; there are few, so that one page holds them."""
 
     model_config = with_example({"secrets": [_SECRET], "next_cursor": None})
@@ -57,7 +58,7 @@ class SecretsAnswer(BaseModel):
     next_cursor: Cursor = None
 
 
-class SecretDeletedAnswer(BaseModel):
+class SecretDeletedAnswer(Model):
     """Steps that name the secret fail from now on."""
 
     model_config = with_example({"name": "API_TOKEN", "status": "deleted"})

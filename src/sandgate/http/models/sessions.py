@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.session import BackgroundOutput, Session, SessionLanguage, SessionStatus
 from sandgate.environments.session_port import NewSession
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import with_example
 from sandgate.http.models.requests import GivenVariables, WorkFolder, example
 
@@ -27,7 +28,7 @@ _SESSION = {
 }
 
 
-class CreateSession(BaseModel):
+class CreateSession(Model):
     """A new session."""
 
     model_config = example({}, {"language": "python", "cwd": "data", "env": {"MODE": "test"}, "idle_timeout": 600})
@@ -45,7 +46,7 @@ class CreateSession(BaseModel):
         return NewSession(SessionLanguage(self.language), self.cwd, self.env or {}, self.idle_timeout)
 
 
-class BackgroundAnswer(BaseModel):
+class BackgroundAnswer(Model):
     """What a session's threads and processes wrote between executions: the newest part."""
 
     stdout: str
@@ -62,7 +63,7 @@ class BackgroundAnswer(BaseModel):
         )
 
 
-class SessionAnswer(BaseModel):
+class SessionAnswer(Model):
     """A session. One that has `ended` says why, and can be restarted."""
 
     model_config = with_example(_SESSION)
@@ -97,7 +98,7 @@ class SessionAnswer(BaseModel):
         )
 
 
-class SessionsAnswer(BaseModel):
+class SessionsAnswer(Model):
     """All sessions of an environment, newest first; there are few, so that one page holds them."""
 
     model_config = with_example({"sessions": [_SESSION], "next_cursor": None})
@@ -106,7 +107,7 @@ class SessionsAnswer(BaseModel):
     next_cursor: Annotated[None, Field(description="There is no other page.")] = None
 
 
-class SessionDeletedAnswer(BaseModel):
+class SessionDeletedAnswer(Model):
     """Nothing of the session runs any more."""
 
     model_config = with_example({"session_id": _SESSION_ID, "status": "ended"})

@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.snapshot import Snapshot
 from sandgate.core.states import Isolation
 from sandgate.environments.life import NewCopies
 from sandgate.environments.snapshots import NewSnapshot
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, Whole, with_example
 from sandgate.http.models.requests import EnvironmentName, Lifetime, Metadata, example
 from sandgate.http.pagination import PageQuery
@@ -30,7 +31,7 @@ _SNAPSHOT = {
 }
 
 
-class CreateSnapshot(BaseModel):
+class CreateSnapshot(Model):
     """A new snapshot."""
 
     model_config = example({}, {"name": "prepared", "metadata": {"step": "installed"}})
@@ -43,7 +44,7 @@ class CreateSnapshot(BaseModel):
         return NewSnapshot(self.name, self.metadata)
 
 
-class SnapshotAnswer(BaseModel):
+class SnapshotAnswer(Model):
     """All that code had changed in an environment, as it was at one moment."""
 
     model_config = with_example(_SNAPSHOT)
@@ -82,7 +83,7 @@ class SnapshotAnswer(BaseModel):
         )
 
 
-class SnapshotsAnswer(BaseModel):
+class SnapshotsAnswer(Model):
     """A page of snapshots, newest first."""
 
     model_config = with_example({"snapshots": [_SNAPSHOT], "next_cursor": None})
@@ -91,7 +92,7 @@ class SnapshotsAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class SnapshotDeletedAnswer(BaseModel):
+class SnapshotDeletedAnswer(Model):
     """Nothing can begin with it any more; what has begun keeps its files."""
 
     model_config = with_example({"snapshot_id": _SNAPSHOT_ID, "deleted": True})
@@ -107,7 +108,7 @@ class ListSnapshots(PageQuery):
     name: Annotated[str | None, Field(max_length=63)] = None
 
 
-class ForkEnvironment(BaseModel):
+class ForkEnvironment(Model):
     """Copies of an environment; what is left out is as the environment has it."""
 
     model_config = example({"count": 3}, {"count": 1, "name": "second-try", "timeout": 600})

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import starmap
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from sandgate.core.built import BuiltTemplate
 from sandgate.core.language import Language
@@ -18,6 +18,7 @@ from sandgate.core.states import Isolation, TemplateStatus
 from sandgate.core.template import Template
 from sandgate.environments.builds.base import NewTemplate
 from sandgate.environments.builds.log import LogEvents
+from sandgate.http.models.base import Model
 from sandgate.http.models.code import ExecutionFile
 from sandgate.http.models.environments import LIMITS_EXAMPLE, LimitsAnswer
 from sandgate.http.models.network import NetworkWanted
@@ -127,7 +128,7 @@ def _language(name: str, command: str) -> Language:
     return Language(short, (words,), dot + extension)
 
 
-class BuildTemplate(BaseModel):
+class BuildTemplate(Model):
     """A recipe, and what it is to be called."""
 
     model_config = strict(_EXAMPLE)
@@ -234,7 +235,7 @@ class BuildTemplate(BaseModel):
         return NewTemplate(self.name, recipe, self.public, self.rebuild)
 
 
-class TemplateAnswer(BaseModel):
+class TemplateAnswer(Model):
     """What environments can be made from; `isolations` are the classes that they can have.
 
     From `template_id` on the fields are those of a template that was built; of the server's own they are null.
@@ -313,7 +314,7 @@ def _describe(row: BuiltTemplate, *, with_lock: bool) -> dict[str, Any]:
     }
 
 
-class TemplatesAnswer(BaseModel):
+class TemplatesAnswer(Model):
     """All templates by name; there are few, so that one page holds them."""
 
     model_config = with_example({"templates": [_OWN], "next_cursor": None})
@@ -322,7 +323,7 @@ class TemplatesAnswer(BaseModel):
     next_cursor: Cursor = None
 
 
-class ListTemplates(BaseModel):
+class ListTemplates(Model):
     """Which templates are wanted."""
 
     model_config = PageQuery.model_config
@@ -330,7 +331,7 @@ class ListTemplates(BaseModel):
     name: Annotated[str | None, Field(max_length=128, description="All versions of this one, newest first.")] = None
 
 
-class DeleteTemplate(BaseModel):
+class DeleteTemplate(Model):
     """How it is to be deleted."""
 
     model_config = PageQuery.model_config
@@ -341,7 +342,7 @@ class DeleteTemplate(BaseModel):
     ] = False
 
 
-class FollowTemplate(BaseModel):
+class FollowTemplate(Model):
     """Where to begin."""
 
     model_config = PageQuery.model_config
@@ -351,7 +352,7 @@ class FollowTemplate(BaseModel):
     ] = 0
 
 
-class TemplateLogAnswer(BaseModel):
+class TemplateLogAnswer(Model):
     """What a build has said so far."""
 
     model_config = with_example({"name": "data", "version": 1, "status": "ready", "log": "== trial\n"})
@@ -362,7 +363,7 @@ class TemplateLogAnswer(BaseModel):
     log: str
 
 
-class TemplateDeletedAnswer(BaseModel):
+class TemplateDeletedAnswer(Model):
     """What was deleted."""
 
     model_config = with_example({"name": "data", "versions": [1, 2], "status": "deleted"})

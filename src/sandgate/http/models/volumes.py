@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.limits import MIB
 from sandgate.core.volume import DEEPEST_PATH, LONGEST_PATH_BYTES, MountedVolume, VolumeView, VolumeWish
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, Whole, strict, with_example
 from sandgate.http.pagination import PageQuery
 
@@ -26,7 +27,7 @@ _VOLUME = {
 }
 
 
-class CreateVolume(BaseModel):
+class CreateVolume(Model):
     """A new volume."""
 
     model_config = strict({"name": "data", "size_mb": 1024})
@@ -49,7 +50,7 @@ class ListVolumes(PageQuery):
     name: Annotated[str | None, Field(max_length=63)] = None
 
 
-class DeleteVolume(BaseModel):
+class DeleteVolume(Model):
     """How it is to be deleted."""
 
     model_config = ConfigDict(extra="forbid")
@@ -57,7 +58,7 @@ class DeleteVolume(BaseModel):
     force: Annotated[bool, Field(strict=False, description="End the environments that have it mounted.")] = False
 
 
-class VolumeAnswer(BaseModel):
+class VolumeAnswer(Model):
     """A folder that outlives environments."""
 
     model_config = with_example(_VOLUME)
@@ -85,7 +86,7 @@ class VolumeAnswer(BaseModel):
         )
 
 
-class VolumesAnswer(BaseModel):
+class VolumesAnswer(Model):
     """A page of volumes, newest first."""
 
     model_config = with_example({"volumes": [_VOLUME], "next_cursor": None})
@@ -94,7 +95,7 @@ class VolumesAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class VolumeDeletedAnswer(BaseModel):
+class VolumeDeletedAnswer(Model):
     """The volume is gone with all that was in it, and so are the environments that were ended for it."""
 
     model_config = with_example({"volume_id": _ID, "status": "deleted", "ended_environment_ids": []})
@@ -104,7 +105,7 @@ class VolumeDeletedAnswer(BaseModel):
     ended_environment_ids: list[str]
 
 
-class VolumeWanted(BaseModel):
+class VolumeWanted(Model):
     """A volume of yours, and where it is to be in the environment."""
 
     model_config = strict({"name": "data", "path": "/data", "read_only": False})
@@ -127,7 +128,7 @@ class VolumeWanted(BaseModel):
         return VolumeWish(self.name, self.path, self.read_only)
 
 
-class MountedAnswer(BaseModel):
+class MountedAnswer(Model):
     """Where an environment has a volume."""
 
     name: str

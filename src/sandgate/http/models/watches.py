@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote_from_bytes
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from sandgate.core.file_changes import FileChange
 from sandgate.core.files import show_path
 from sandgate.environments.watching import Watch
+from sandgate.http.models.base import Model
 from sandgate.http.models.files import FilePath
 from sandgate.http.streaming import ServerEvent
 
@@ -20,7 +21,7 @@ WATCH_EXAMPLE = (
 )
 
 
-class WatchFiles(BaseModel):
+class WatchFiles(Model):
     """Which folder, and how deep."""
 
     model_config = ConfigDict(strict=True, extra="forbid")

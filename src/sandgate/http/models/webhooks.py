@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from sandgate.core.trigger import Delivery, DeliveryStatus, Signature, Webhook
+from sandgate.http.models.base import Model
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.models.requests import Change
 from sandgate.http.models.schedules import Label, request_config
@@ -50,7 +51,7 @@ Filter = Annotated[
 ]
 
 
-class CreateWebhook(BaseModel):
+class CreateWebhook(Model):
     """A new webhook for a workflow that has an input `event` of type `object`."""
 
     model_config = request_config({"workflow_id": _WORKFLOW_ID, "signature": "sandgate"})
@@ -86,7 +87,7 @@ class UpdateWebhook(Change):
         return given if self.signature is None else {**given, "signature": Signature(self.signature)}
 
 
-class RotateWebhook(BaseModel):
+class RotateWebhook(Model):
     """What is to be made anew. The old ones end at once."""
 
     model_config = request_config({"token": True, "secret": False})
@@ -101,7 +102,7 @@ class ListWebhooks(PageQuery):
     workflow_id: Annotated[str | None, Field(max_length=80)] = None
 
 
-class WebhookAnswer(BaseModel):
+class WebhookAnswer(Model):
     """A webhook, without its token and its secret."""
 
     model_config = with_example(_WEBHOOK)
@@ -138,7 +139,7 @@ class IssuedWebhookAnswer(WebhookAnswer):
         return cls(**_facts(issued.webhook), hook_path=path, signing_secret=issued.signing_secret)
 
 
-class WebhooksAnswer(BaseModel):
+class WebhooksAnswer(Model):
     """A page of webhooks, newest first."""
 
     model_config = with_example({"webhooks": [_WEBHOOK], "next_cursor": None})
@@ -147,7 +148,7 @@ class WebhooksAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class WebhookDeletedAnswer(BaseModel):
+class WebhookDeletedAnswer(Model):
     """The webhook takes nothing any more; its runs go on."""
 
     model_config = with_example({"webhook_id": _WEBHOOK_ID, "status": "deleted"})
@@ -156,7 +157,7 @@ class WebhookDeletedAnswer(BaseModel):
     status: Literal["deleted"] = "deleted"
 
 
-class DeliveryAnswer(BaseModel):
+class DeliveryAnswer(Model):
     """A request that came, without what was in it. `reason` says why it was refused."""
 
     model_config = with_example(_DELIVERY)
@@ -175,7 +176,7 @@ class DeliveryAnswer(BaseModel):
         return cls(**{name: getattr(row, name) for name in cls.model_fields})
 
 
-class DeliveriesAnswer(BaseModel):
+class DeliveriesAnswer(Model):
     """The last requests that came, newest first."""
 
     model_config = with_example({"deliveries": [_DELIVERY]})
@@ -183,7 +184,7 @@ class DeliveriesAnswer(BaseModel):
     deliveries: list[DeliveryAnswer]
 
 
-class HookAnswer(BaseModel):
+class HookAnswer(Model):
     """What became of a request: `accepted` with its run, `duplicate` with the first one's, `ignored` by the filter."""
 
     model_config = with_example({"status": "accepted", "run_id": _RUN_ID})

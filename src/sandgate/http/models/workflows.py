@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
 from sandgate.core.errors import InvalidDefinition
 from sandgate.core.run import Run, RunStatus, StepKey, StepRun, StepStatus
 from sandgate.core.trigger import TriggerType
 from sandgate.core.workflow import StepDefinition, Workflow
+from sandgate.http.models.base import Model
 from sandgate.http.models.environments import ExecutionErrorAnswer
 from sandgate.http.models.parts import Cursor, with_example
 from sandgate.http.pagination import PageQuery
@@ -94,7 +95,7 @@ class SchemaAnswer(RootModel[dict[str, Any]]):
     model_config = ConfigDict(json_schema_extra={"examples": [{"type": "object", "required": ["name", "steps"]}]})
 
 
-class StartWorkflow(BaseModel):
+class StartWorkflow(Model):
     """What a run is started with."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"inputs": {}}]})
@@ -102,7 +103,7 @@ class StartWorkflow(BaseModel):
     inputs: dict[str, Any] = Field(default_factory=dict)
 
 
-class Decide(BaseModel):
+class Decide(Model):
     """A word with an approval or a rejection; `item` says which, of a step with `foreach`."""
 
     model_config = ConfigDict(strict=True, extra="forbid", json_schema_extra={"examples": [{"comment": "looks good"}]})
@@ -118,7 +119,7 @@ def _seconds(value: Any) -> Any:
         return value
 
 
-class StartQuery(BaseModel):
+class StartQuery(Model):
     """How long to wait."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -130,7 +131,7 @@ class StartQuery(BaseModel):
     ] = 0.0
 
 
-class DeleteQuery(BaseModel):
+class DeleteQuery(Model):
     """Whether runs matter."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -138,7 +139,7 @@ class DeleteQuery(BaseModel):
     force: Annotated[Literal["true", "false"], Field(description="Cancel its runs.")] = "false"
 
 
-class StatusQuery(BaseModel):
+class StatusQuery(Model):
     """Which run is wanted."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -152,7 +153,7 @@ class ListWorkflows(PageQuery):
     name: Annotated[str | None, Field(max_length=128)] = None
 
 
-class WorkflowAnswer(BaseModel):
+class WorkflowAnswer(Model):
     """A workflow; `steps` and `definition` are as they were sent."""
 
     model_config = with_example(_WORKFLOW)
@@ -182,7 +183,7 @@ class WorkflowAnswer(BaseModel):
         )
 
 
-class WorkflowsAnswer(BaseModel):
+class WorkflowsAnswer(Model):
     """A page of workflows, newest first."""
 
     model_config = with_example({"workflows": [_WORKFLOW], "next_cursor": None})
@@ -191,7 +192,7 @@ class WorkflowsAnswer(BaseModel):
     next_cursor: Cursor
 
 
-class WorkflowDeletedAnswer(BaseModel):
+class WorkflowDeletedAnswer(Model):
     """The workflow cannot be started any more."""
 
     model_config = with_example({"workflow_id": _WORKFLOW_ID, "status": "deleted"})
@@ -200,7 +201,7 @@ class WorkflowDeletedAnswer(BaseModel):
     status: Literal["deleted"] = "deleted"
 
 
-class PlanAnswer(BaseModel):
+class PlanAnswer(Model):
     """The definition is valid; what it would do."""
 
     model_config = with_example({"valid": True, "plan": {"steps": [], "levels": [["step1"]]}})
@@ -209,7 +210,7 @@ class PlanAnswer(BaseModel):
     plan: dict[str, Any]
 
 
-class TriggerAnswer(BaseModel):
+class TriggerAnswer(Model):
     """What started a run: a request, a schedule, a webhook or another run.
 
     `at` is the time for which a schedule started it.
@@ -220,7 +221,7 @@ class TriggerAnswer(BaseModel):
     at: datetime | None
 
 
-class RunAnswer(BaseModel):
+class RunAnswer(Model):
     """A run of a workflow. One that a step started names the run and the step."""
 
     model_config = with_example(RUN_EXAMPLE)
@@ -251,7 +252,7 @@ class RunAnswer(BaseModel):
 _OMITTED = "More was written than one answer holds: `stdout`, `stderr`, `outputs` and a long `error` are left out here."
 
 
-class ItemAnswer(BaseModel):
+class ItemAnswer(Model):
     """One item of a step with `foreach`."""
 
     index: int
@@ -269,7 +270,7 @@ class ItemAnswer(BaseModel):
     child_run_id: str | None
 
 
-class StepAnswer(BaseModel):
+class StepAnswer(Model):
     """A step of a run. With `foreach`, `outputs` is a list and `items` has each item."""
 
     model_config = with_example(_STEP)
@@ -303,7 +304,7 @@ class StepAnswer(BaseModel):
         return cls(name=step.name, type=step.type, items=items, **facts)
 
 
-class StepRunAnswer(BaseModel):
+class StepRunAnswer(Model):
     """A step of a run, or one of its items, with all that it has written."""
 
     model_config = with_example(STEP_RUN_EXAMPLE)

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -15,6 +14,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.bodies import stream_body
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import OCTETS_CONTENT
+from sandgate.http.marks import Query
 from sandgate.http.models.archives import ReadArchive, UnpackedAnswer, WriteArchive
 from sandgate.http.paths import EnvironmentPath
 from sandgate.http.routes.files import CHANGES, ENVIRONMENT, REFUSALS, TAG

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -12,6 +11,7 @@ from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import FILE_CONTENT, answer_file
+from sandgate.http.marks import Query
 from sandgate.http.models.artifacts import ArtifactAnswer, ArtifactsAnswer, ListArtifacts
 from sandgate.http.pagination import next_cursor
 from sandgate.http.paths import ArtifactPath, RunPath

@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import Query
-
 from sandgate.core import errors
 from sandgate.core.errors import Forbidden
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
+from sandgate.http.marks import Query
 from sandgate.http.models.audit import AuditAnswer, ListAudit
 from sandgate.store.base import AuditStore
 

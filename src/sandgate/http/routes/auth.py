@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.auth.base import Authenticator, IssuedApiKey
@@ -21,6 +20,7 @@ from sandgate.http.bodies import (
 )
 from sandgate.http.exchange import exchange_of
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.accounts import (
     ApiKeyAnswer,
     ApiKeyDeletedAnswer,

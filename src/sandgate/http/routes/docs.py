@@ -2,9 +2,9 @@
 
 import asyncio
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
-import fastapi_offline
 import orjson
 
 from sandgate.http.answer import Answer, Header
@@ -51,7 +51,11 @@ _START = b"""SwaggerUIBundle({
 
 @cache
 def _read_asset(name: str) -> bytes:
-    return files(fastapi_offline).joinpath("static", name).read_bytes()
+    # Found without being imported: it would bring all of FastAPI along.
+    package = find_spec("fastapi_offline")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("the package fastapi_offline is not there")
+    return (Path(package.origin).parent / "static" / name).read_bytes()
 
 
 def add_docs_routes(api: Api) -> None:

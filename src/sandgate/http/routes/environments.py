@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -11,6 +10,7 @@ from sandgate.http.api import Api
 from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.environments import EnvironmentAnswer, EnvironmentDeletedAnswer, EnvironmentsAnswer
 from sandgate.http.models.metrics import MetricsAnswer
 from sandgate.http.models.requests import CreateEnvironment, ListEnvironments, UpdateEnvironment

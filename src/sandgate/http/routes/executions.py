@@ -3,7 +3,6 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -18,6 +17,7 @@ from sandgate.http.bodies import refuse_field
 from sandgate.http.connection import while_connected
 from sandgate.http.exchange import exchange_of
 from sandgate.http.idempotency import HEADER as IDEMPOTENCY_HEADER
+from sandgate.http.marks import Query
 from sandgate.http.models.code import Execute
 from sandgate.http.models.environments import ExecutionAnswer, ExecutionsAnswer
 from sandgate.http.models.executions import EVENTS_EXAMPLE, FollowExecution, RenderedEvents

@@ -5,7 +5,6 @@ it begins with another slash.
 from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Path, Query
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
@@ -20,6 +19,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.bodies import stream_body
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import FILE_CONTENT, OCTETS_CONTENT, answer_file
+from sandgate.http.marks import Path, Query
 from sandgate.http.models.files import (
     DeleteFile,
     FileAnswer,

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Path
 from starlette.requests import Request
 
 from sandgate.auth.base import Links
@@ -21,6 +20,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field, stream_body
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import FILE_CONTENT, OCTETS_CONTENT, answer_file
+from sandgate.http.marks import Path
 from sandgate.http.models.files import FileAnswer
 from sandgate.http.models.links import LINKS, CreateLink, LinkAnswer
 from sandgate.http.paths import EnvironmentPath

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Path
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 
@@ -20,8 +19,8 @@ from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field
 from sandgate.http.exchange import Exchange, exchange_of
 from sandgate.http.file_answer import OCTETS_CONTENT
+from sandgate.http.marks import ParsedBy, Path
 from sandgate.http.models.ports import PORT_LINKS, CreatePortLink, PortLinkAnswer
-from sandgate.http.operation import ParsedBy
 from sandgate.http.paths import EnvironmentPath
 from sandgate.http.port_answer import PortAnswer
 from sandgate.http.port_headers import PortTarget

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -15,6 +14,7 @@ from sandgate.http.bodies import read_body, refuse_field
 from sandgate.http.connection import while_connected
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import OCTETS_CONTENT
+from sandgate.http.marks import Query
 from sandgate.http.models.processes import (
     PROCESS_EVENTS_EXAMPLE,
     FeedProcess,
@@ -138,7 +138,7 @@ def _add_input_route(api: Api, processes: Processes, most_bytes: int) -> None:
         "POST",
         f"{_PROCESS}/stdin",
         tag=_TAG,
-        audit=Audit.READ,
+        audit=Audit.SUMMED,
         errors=(
             *_TELLS,
             errors.ProcessTakesNoInput,
@@ -169,7 +169,7 @@ def _add_telling_routes(api: Api, processes: Processes) -> None:
         "POST",
         f"{_PROCESS}/resize",
         tag=_TAG,
-        audit=Audit.READ,
+        audit=Audit.SUMMED,
         errors=(*_TELLS, errors.ProcessHasNoTerminal, errors.ProcessStuck),
     )
     async def resize_process(

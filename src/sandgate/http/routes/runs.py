@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -15,6 +14,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field
 from sandgate.http.exchange import exchange_of
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.runs import (
     EVENTS_EXAMPLE,
     FollowQuery,

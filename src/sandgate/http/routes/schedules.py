@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -11,6 +10,7 @@ from sandgate.core.trigger import Schedule
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.schedules import (
     CreateSchedule,
     ListSchedules,

@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
-
 from sandgate.core import errors
 from sandgate.environments.base import Environments
 from sandgate.environments.life import NewCopies
@@ -12,6 +10,7 @@ from sandgate.environments.snapshots import NewSnapshot
 from sandgate.http.api import Api
 from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
+from sandgate.http.marks import Query
 from sandgate.http.models.environments import EnvironmentAnswer, ForkAnswer
 from sandgate.http.models.snapshots import (
     CreateSnapshot,

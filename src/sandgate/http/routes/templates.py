@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -12,6 +11,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field, stream_body
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import OCTETS_CONTENT
+from sandgate.http.marks import Query
 from sandgate.http.models.templates import (
     LOG_EVENTS_EXAMPLE,
     BuildTemplate,

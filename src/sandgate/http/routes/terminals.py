@@ -4,7 +4,6 @@ from collections.abc import Collection
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -18,6 +17,7 @@ from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
 from sandgate.http.bodies import refuse_field
 from sandgate.http.exchange import exchange_of
+from sandgate.http.marks import Query
 from sandgate.http.models.processes import AskForTerminal, OpenTerminal, TerminalAnswer
 from sandgate.http.paths import EnvironmentPath, parse_process_id
 from sandgate.http.socket_tickets import LIFETIME_S, SocketTickets

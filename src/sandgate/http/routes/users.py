@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.auth.base import Users
@@ -11,6 +10,7 @@ from sandgate.environments.base import Quotas
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.accounts import MeAnswer, UserAnswer, UserDeletedAnswer, UsersAnswer
 from sandgate.http.models.quotas import QuotaAnswer, QuotaParts, SetQuota
 from sandgate.http.models.requests import CreateUser, UpdateUser

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -10,6 +9,7 @@ from sandgate.environments.volume_cases import Volumes
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.volumes import (
     CreateVolume,
     DeleteVolume,

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -10,6 +9,7 @@ from sandgate.environments.file_base import Files
 from sandgate.http.api import Api
 from sandgate.http.authentication import Caller
 from sandgate.http.exchange import exchange_of
+from sandgate.http.marks import Query
 from sandgate.http.models.watches import WATCH_EXAMPLE, RenderedChanges, WatchFiles
 from sandgate.http.paths import EnvironmentPath
 from sandgate.http.routes.files import ENVIRONMENT, REFUSALS, TAG

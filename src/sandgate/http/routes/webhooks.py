@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -14,6 +13,7 @@ from sandgate.http.authentication import Caller
 from sandgate.http.bodies import JSON_TYPE, media_type, parse_form, parse_json, read_body, refuse_field
 from sandgate.http.exchange import exchange_of
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.webhooks import (
     CreateWebhook,
     DeliveriesAnswer,

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from fastapi import Query
 from starlette.requests import Request
 
 from sandgate.core import errors
@@ -11,6 +10,7 @@ from sandgate.http.audit import Audit
 from sandgate.http.authentication import Caller
 from sandgate.http.exchange import exchange_of
 from sandgate.http.idempotency import keeper
+from sandgate.http.marks import Query
 from sandgate.http.models.workflows import (
     Definition,
     DeleteQuery,

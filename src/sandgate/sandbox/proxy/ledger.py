@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from sandgate.core.network import Connection, NetworkTotals, Verdict
+from sandgate.sandbox.proxy.notes import Notes
 from sandgate.sandbox.proxy.problems import Problem, Reason
 
 
@@ -62,8 +63,9 @@ class Entry:
 class Ledger:
     """Of one environment. ``most_bytes`` is what may go through, both ways together; 0 is no bound."""
 
-    def __init__(self, now: Callable[[], datetime], kept: int, most_bytes: int) -> None:
+    def __init__(self, now: Callable[[], datetime], kept: int, most_bytes: int, notes: Notes) -> None:
         self._now = now
+        self._notes = notes
         self._most_bytes = most_bytes
         self._entries: deque[Entry] = deque(maxlen=kept)
         self._open: set[Entry] = set()
@@ -86,6 +88,11 @@ class Ledger:
         self._counts[entry.verdict] += 1
         if opened:
             self._open.discard(entry)
+        self._notes.ended(entry.shown())
+
+    def close(self) -> None:
+        """Nothing will be written down any more."""
+        self._notes.closed(self.totals())
 
     def count(self, sent: int, received: int) -> None:
         """Bytes went through. Raises ``Problem``."""

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sandgate.core.clock import SystemClock
@@ -15,6 +16,7 @@ from sandgate.core.network import NetworkRules
 from sandgate.sandbox import descriptors
 from sandgate.sandbox.proxy import wire
 from sandgate.sandbox.proxy.entrance import open_entrance
+from sandgate.sandbox.proxy.notes import Note
 from sandgate.sandbox.proxy.server import ProxyServer, make_gatekeeper
 from sandgate_agent import system
 
@@ -87,10 +89,19 @@ class Control:
         return [{}]
 
 
+def say_to(channel: socket.socket, note: Note) -> bool:
+    """Tell the gateway what is for the log; False when it does not read, which nobody waits for."""
+    try:
+        channel.send(wire.pack_note(note))
+    except OSError:
+        return False
+    return True
+
+
 async def _serve(channel: socket.socket) -> None:
     policy = wire.unpack_policy(channel.recv(wire.LONGEST_MESSAGE))
     channel.setblocking(False)
-    server = ProxyServer(make_gatekeeper(policy), SystemClock().now)
+    server = ProxyServer(make_gatekeeper(policy), SystemClock(), partial(say_to, channel))
     try:
         await Control(channel, server).run()
     finally:

@@ -2,7 +2,8 @@
 
 The first message to the proxy is the policy. A request is ``{"number", "verb", "environment_id", …}`` with the verbs
 ``open`` (``owner``, ``allow``; the listener comes with it), ``change`` (``allow``), ``close`` and ``report``. An answer
-is ``{"number", "ok", …}``; that to ``report`` comes in parts, all but the last with ``more``.
+is ``{"number", "ok", …}``; that to ``report`` comes in parts, all but the last with ``more``. What is for the log comes
+unasked, as ``{"note"}``.
 """
 
 import json
@@ -35,6 +36,11 @@ def unpack(data: bytes) -> dict[str, Any]:
     """The inverse of :func:`pack`."""
     message: dict[str, Any] = json.loads(data)
     return message
+
+
+def pack_note(note: Mapping[str, Any]) -> bytes:
+    """What nobody has asked for."""
+    return pack({"note": note})
 
 
 def pack_policy(policy: NetworkPolicy) -> bytes:

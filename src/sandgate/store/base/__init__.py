@@ -18,10 +18,10 @@ from sandgate.store.base.secrets import SecretStore
 from sandgate.store.base.servers import Remains, ServerStore
 from sandgate.store.base.signals import NoteKind, RunNote, RunNotes, SignalStore
 from sandgate.store.base.snapshots import SnapshotFolder, SnapshotSink, SnapshotStore
-from sandgate.store.base.templates import TemplateStore
+from sandgate.store.base.templates import TemplateRefusal, TemplateStore
 from sandgate.store.base.triggers import DeliveryKeys, ScheduleStore, WebhookStore
 from sandgate.store.base.volumes import VolumeRefusal, VolumesHeld, VolumeStore
-from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, ShownSteps, WorkflowStore
+from sandgate.store.base.workflows import RunChange, RunFilter, RunStore, ShownSteps, VersionGone, WorkflowStore
 
 __all__ = [
     "ArtifactStore",
@@ -57,8 +57,10 @@ __all__ = [
     "SnapshotSink",
     "SnapshotStore",
     "Store",
+    "TemplateRefusal",
     "TemplateStore",
     "UserStore",
+    "VersionGone",
     "VolumeRefusal",
     "VolumeStore",
     "VolumesHeld",

@@ -100,8 +100,11 @@ class ArtifactStore(Protocol):
         """Remove the rows of at most ``most`` packs that are older; those packs."""
         ...
 
-    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
-        """Owners of runs with more than that, and how much more."""
+    async def find_over(self, most_bytes: int, since: datetime | None = None) -> Sequence[tuple[UserId, int]]:
+        """Owners of runs with more than that, and how much more.
+
+        With ``since`` only owners of whose runs one has left something, or has ended, since.
+        """
         ...
 
     async def prune_oldest(self, owner_id: UserId, excess_bytes: int, most: int) -> Sequence[Pack]:

@@ -22,9 +22,9 @@ class RetentionStore(Protocol):
         """Versions of at most ``most`` workflows that no run needs any more, and that are not the newest."""
         ...
 
-    async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
+    async def find_over(self, most_bytes: int, since: datetime | None = None) -> Sequence[tuple[UserId, int]]:
         """Owners of whose ended runs more is kept, versions of workflows that only these need included, and how much
-        more.
+        more; with ``since`` only of owners of whom a run has ended since.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence, Set
 from datetime import datetime
+from enum import Enum, auto
 from typing import Protocol
 
 from sandgate.core.built import BuiltTemplate, LayerSize, Root
@@ -9,14 +10,24 @@ from sandgate.core.ids import TemplateId
 from sandgate.core.states import TemplateStatus
 
 
+class TemplateRefusal(Enum):
+    """Why a row was not written."""
+
+    TOO_MANY = auto()
+    TOO_MANY_BUILDS = auto()
+
+
 class TemplateStore(Protocol):
     """Rows of built templates. They go with their user."""
 
-    async def insert(self, template: BuiltTemplate, most: int) -> BuiltTemplate | None:
+    async def insert(
+        self, template: BuiltTemplate, most: int, most_builds: int | None = None
+    ) -> BuiltTemplate | TemplateRefusal:
         """Add a row, as the next version of its owner's name, and answer it with that.
 
-        None, and nothing written, when the owner has ``most``. Raises ``UserNotFound`` when the owner is gone. The
-        number of a version is never given twice, whatever is deleted.
+        Nothing is written when the owner has ``most``, or ``most_builds`` that are being built, on all servers that
+        live. Raises ``UserNotFound`` when the owner is gone. The number of a version is never given twice, whatever is
+        deleted.
         """
         ...
 

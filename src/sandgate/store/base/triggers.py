@@ -65,7 +65,7 @@ class ScheduleStore(Protocol):
     ) -> bool:
         """Write ``after`` as ``replace`` does, and add a run as ``RunStore.insert`` does, both or neither.
 
-        False when one of them cannot be.
+        False when one of them cannot be. Raises ``VersionGone``.
         """
         ...
 
@@ -121,7 +121,7 @@ class WebhookStore(Protocol):
 
         When one of the keys came before, after ``fresh_after``, the answer is the run that it started; the delivery is
         kept as a duplicate, and its signature is known from now on. None, and nothing written, when the workflow or
-        the webhook has been deleted.
+        the webhook has been deleted. Raises ``VersionGone``.
         """
         ...
 

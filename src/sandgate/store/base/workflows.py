@@ -13,6 +13,10 @@ from sandgate.core.run import HistoryEvent, Run, RunSignal, RunStatus, StepKey, 
 from sandgate.core.workflow import Json, Workflow
 
 
+class VersionGone(Exception):
+    """A run cannot begin, and nothing was written: another version of its workflow has taken the place of its own."""
+
+
 class WorkflowStore(Protocol):
     """Rows of workflows and of their versions."""
 
@@ -109,8 +113,8 @@ class RunStore(Protocol):
     ) -> bool:
         """Add a run, held for ``lease_s`` (None: as its row says), with what is answered about it.
 
-        False, and nothing written, when its workflow, or its version of it, has been deleted, when the run ``under``
-        which it is to run is not held as it says any more, and when another process has added it.
+        False, and nothing written, when its workflow has been deleted, when the run ``under`` which it is to run is not
+        held as it says any more, and when another process has added it. Raises ``VersionGone``.
         """
         ...
 

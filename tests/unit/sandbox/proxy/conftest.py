@@ -5,16 +5,16 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from sandgate.core.clock import ManualClock
 from sandgate.core.network import Connection, NetworkLimits, NetworkPolicy, NetworkReport, NetworkRules
 from sandgate.sandbox.proxy.entrance import Listener
+from sandgate.sandbox.proxy.notes import Note
 from sandgate.sandbox.proxy.server import ProxyServer, make_gatekeeper
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -36,6 +36,8 @@ class Inside:
     addresses: dict[str, Sequence[str]] = field(default_factory=dict)
     heard: list[bytes] = field(default_factory=list)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
+    said: list[Note] = field(default_factory=list)
+    clock: ManualClock = field(default_factory=ManualClock)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the proxy."""
@@ -103,11 +105,19 @@ async def make() -> AsyncIterator[Make]:
         host_port = host.sockets[0].getsockname()[1]
         addresses: dict[str, Sequence[str]] = {"host.test": ["127.0.0.1"]}
         chosen = NetworkPolicy(special="127.0.0.1", limits=limits or NetworkLimits())
-        server = ProxyServer(make_gatekeeper(replace(chosen, **policy), lambda name: addresses[name]), lambda: NOW)
+        said: list[Note] = []
+        clock = ManualClock()
+
+        def say(note: Note) -> bool:
+            said.append(note)
+            return True
+
+        gatekeeper = make_gatekeeper(replace(chosen, **policy), lambda name: addresses[name])
+        server = ProxyServer(gatekeeper, clock, say)
         listener = socket.create_server(("127.0.0.1", 0))
         rules = NetworkRules.parse([text.replace("PORT", str(host_port)) for text in allow])
         await server.open("env-1", "user-1", rules, Listener(listener))
-        made.append(Inside(server, listener.getsockname()[1], host_port, addresses, heard))
+        made.append(Inside(server, listener.getsockname()[1], host_port, addresses, heard, [], said, clock))
         return made[-1]
 
     yield make_one

@@ -5,11 +5,11 @@ import json
 import socket
 from contextlib import suppress
 
+from sandgate.core.clock import ManualClock
 from sandgate.core.network import NetworkPolicy
 from sandgate.sandbox.proxy.main import Control
 from sandgate.sandbox.proxy.server import ProxyServer, make_gatekeeper
 from tests.unit.sandbox.conftest import settle
-from tests.unit.sandbox.proxy.conftest import NOW
 
 
 async def test_gateway_that_reads_late() -> None:
@@ -17,7 +17,7 @@ async def test_gateway_that_reads_late() -> None:
     channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.setblocking(False)
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-    server = ProxyServer(make_gatekeeper(NetworkPolicy()), lambda: NOW)
+    server = ProxyServer(make_gatekeeper(NetworkPolicy()), ManualClock(), lambda _note: True)
     with channel, far:
         running = asyncio.ensure_future(Control(channel, server).run())
         for number in range(50):
