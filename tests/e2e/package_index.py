@@ -77,6 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wheels: Mapping[str, Path]
 
+    def do_HEAD(self) -> None:
+        """As much as says whether it is there."""
+        self.do_GET()
+
     def do_GET(self) -> None:
         """A page of the index, or a file. Source: PEP 503."""
         kind, _, name = self.path.strip("/").partition("/")
@@ -94,7 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command == "GET":
+            self.wfile.write(content)
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing."""

@@ -93,3 +93,25 @@ def test_the_life_of_a_template(line: Shell, tmp_path: Path) -> None:
     assert "exit 3" in line.expect(0, "template", "log", "typed").stdout
     assert "was deleted" in line.expect(0, "template", "delete", "typed").stdout
     line.expect(1, "template", "get", "typed")
+
+
+@pytest.mark.needs_python39
+def test_files_of_a_recipe_are_found_where_it_is(line: Shell, tmp_path: Path) -> None:
+    """Seen from its folder, byte for byte, programs as programs; one that cannot be read is named at once."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "data.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "greet").write_text("#!/bin/sh\necho hello\n")
+    (tmp_path / "greet").chmod(0o755)
+    recipe = tmp_path / "recipe.yaml"
+    files = "files:\n  - {path: share/data, source: in/data.bin}\n  - {path: bin/greet, source: greet}\n"
+    recipe.write_text(f"name: sourced\nbase: python-3.9\n{files}  - {{path: own, content: own}}\nready: greet\n")
+    assert "sourced@1 is ready" in line.expect(0, "template", "build", str(recipe)).stdout
+    code = "print(open('/opt/template/share/data', 'rb').read() == bytes(range(256)), open('/opt/template/own').read())"
+    assert line.expect(0, "run", "--template", "sourced", "-c", code).stdout == "True own\n"
+    line.expect(0, "template", "delete", "sourced")
+    recipe.write_text("name: sourced\nbase: python-3.9\nfiles: [{path: a, source: missing}]\n")
+    assert "missing cannot be read" in line.expect(2, "template", "build", str(recipe)).stderr
+    with (tmp_path / "missing").open("wb") as large:
+        large.truncate((8 << 20) + 1)
+    assert "missing is larger than the 8 MiB" in line.expect(2, "template", "build", str(recipe)).stderr
+    line.expect(1, "template", "get", "sourced")

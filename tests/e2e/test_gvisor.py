@@ -8,6 +8,7 @@ import pytest
 
 from bench.client import Connection
 from bench.sandgate_server import ENVIRONMENTS, Server, delete, execute
+from tests.e2e.test_templates import until_built
 from tests.e2e.test_workflow_languages import PLACES, write_in_other_languages
 from tests.e2e.waiting import until
 from tests.runtime.hosts import descendants, program_of
@@ -95,6 +96,23 @@ def test_templates_say_which_classes_there_are(contained: Server) -> None:
         classes = {each["name"]: (each["isolation"], each["isolations"]) for each in listed}
         assert classes["python"] == ("standard", ["standard", "gvisor"])
         assert classes["python-3.9"] == ("gvisor", ["gvisor", "standard"])
+
+
+@pytest.mark.needs_python39
+@pytest.mark.parametrize(("base", "is_hosts"), [("python-3.9", False), ("python", True)])
+def test_a_template_is_tried_in_the_class_of_its_environments(contained: Server, base: str, is_hosts: bool) -> None:
+    """What it imports and says of being ready is so where they run."""
+    name = f"tried-{base}"
+    ready = f"grep -cF {os.uname().release} /proc/version | grep -qx {int(is_hosts)}"
+    with contained.connect() as connection:
+        recipe = {"name": name, "base": base, "preload": ["json.tool"], "ready": ready}
+        connection.expect(201, "POST", TEMPLATES, recipe)
+        built = until_built(connection, name)
+        assert built["status"] == "ready", built
+        made = make(connection, name)
+        assert kernel(connection, made)[1] is is_hosts
+        delete(connection, made)
+        connection.expect(200, "DELETE", f"{TEMPLATES}/{name}")
 
 
 def test_what_the_server_does_not_hold_is_refused(contained: Server) -> None:

@@ -1,11 +1,12 @@
 """A notebook from its first cell to its end, as somebody writes it who is used to a hosted code interpreter."""
 
+import copy
 import io
 import struct
 import sys
 import tarfile
 import time
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +67,17 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Page).serve_forever()
 """
+IPYTHON = """
+%pip install --quiet --no-compile --no-cache-dir --disable-pip-version-check --no-warn-script-location \\
+    --index-url {index} --trusted-host {host} ipython
+import IPython
+from IPython.display import HTML, JSON, SVG, Image, Latex, Markdown, display
+IPython.version_info > (1,)
+"""
+SHOWN = """
+display(HTML("<b>"), Markdown("**b**"), SVG("<svg/>"), Latex("$x$"), JSON({"a": 1}))
+Image(b"\\x89PNG\\r\\n\\x1a\\n")
+"""
 BY_SHOP = [{"shop": "north", "sold": 7}, {"shop": "south", "sold": 14}]
 
 
@@ -94,7 +106,7 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Notebook]:
     """On a server whose administrator lets one address of loopback be reached."""
     settings = {"SANDGATE_NETWORK_ALLOW_SPECIAL": HOST}
     with (
-        package_index(tmp_path_factory.mktemp("index"), "pandas", "matplotlib") as index,
+        package_index(tmp_path_factory.mktemp("index"), "pandas", "matplotlib", "ipython") as index,
         Server(settings) as server,
         Client(f"http://127.0.0.1:{server.port}", server.token) as client,
     ):
@@ -159,3 +171,17 @@ def test_a_notebook(notebook: Notebook) -> None:
     stranger = httpx.get(client.port_address(environment_id, 8000, "by_shop.json"), trust_env=False)
     assert stranger.status_code == 401
     client.cancel_execution(environment_id, served.execution_id)
+
+
+def test_the_real_display(notebook: Notebook) -> None:
+    """IPython itself, installed by a line of the cell that imports it, shows by the session, each type as it is."""
+    session_id = notebook.client.create_session(notebook.environment_id).session_id
+    fresh = copy.copy(notebook)
+    fresh.session_id = session_id
+    (installed,) = fresh.run(IPYTHON.format(index=notebook.index, host=HOST)).results or []
+    assert installed["text/plain"] == "True"
+    kinds = ("text/html", "text/markdown", "image/svg+xml", "text/latex", "application/json", "image/png")
+    shown = [{kind: each[kind] for kind in kinds if kind in each} for each in fresh.run(SHOWN).results or []]
+    picture = {"image/png": b64encode(b"\x89PNG\r\n\x1a\n").decode()}
+    texts = [{"text/html": "<b>"}, {"text/markdown": "**b**"}, {"image/svg+xml": "<svg/>"}, {"text/latex": "$x$"}]
+    assert shown == [*texts, {"application/json": {"a": 1}}, picture]

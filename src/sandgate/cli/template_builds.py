@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
+import stat
+from base64 import b64encode
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PIECE_BYTES = 1 << 20
+_MOST_FILE_BYTES = 8 << 20
 NameArgument = Annotated[str, typer.Argument(help="NAME, NAME@VERSION or an id.", show_default=False, metavar="NAME")]
 
 
@@ -34,7 +38,8 @@ def build(
 ) -> None:
     """Build a template from a recipe, on a server.
 
-    A `base` that is `tar: FILE` is an archive on this machine, which is sent where the server needs it.
+    A `base` that is `tar: FILE` is an archive on this machine, which is sent where the server needs it, and a file of
+    `files` with `source: FILE` is one on this machine. Both are seen from the folder of the recipe.
 
     What the build says is shown to its end. Ctrl-C ends the command, not the build. A server that restarts meanwhile is
     waited for. Exit code 1 when the build fails.
@@ -46,7 +51,8 @@ def build(
     recipe = read_document(file).value
     if not isinstance(recipe, dict):
         raise WrongUsage(f"{file} is no recipe: it has to be an object")
-    recipe, archive = _find_archive(recipe, file)
+    folder = Path() if file == "-" else Path(file).parent
+    recipe, archive = _find_archive(_with_sources(recipe, folder), folder)
     chosen = {name: True for name, on in (("rebuild", rebuild), ("public", public)) if on}
     with connect(profile) as client:
         begun = client.build_template({**recipe, **chosen})
@@ -86,13 +92,38 @@ def _usable(template: "Template") -> str:
     return "ready" if template.available else f"unavailable: {template.unavailable_reason}"
 
 
-def _find_archive(recipe: dict[str, Any], file: str) -> tuple[dict[str, Any], Path | None]:
+def _with_sources(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The recipe with the content of the files that it names by where they are on this machine."""
+    files = recipe.get("files")
+    if not isinstance(files, list):
+        return recipe
+    return {**recipe, "files": [_with_source(each, folder) for each in files]}
+
+
+def _with_source(file: Any, folder: Path) -> Any:
+    """What the server takes; what else is wrong with it the server says."""
+    if not isinstance(file, dict) or not isinstance(file.get("source"), str):
+        return file
+    path = folder / file["source"]
+    try:
+        with path.open("rb") as content:
+            whole = content.read(_MOST_FILE_BYTES + 1)
+            is_program = bool(os.fstat(content.fileno()).st_mode & stat.S_IXUSR)
+    except OSError as error:
+        raise WrongUsage(f"{path} cannot be read: {error.strerror}") from None
+    if len(whole) > _MOST_FILE_BYTES:
+        raise WrongUsage(f"{path} is larger than the {_MOST_FILE_BYTES >> 20} MiB that files of a recipe have together")
+    rest = {name: value for name, value in file.items() if name != "source"}
+    return {"executable": is_program, **rest, "content_base64": b64encode(whole).decode()}
+
+
+def _find_archive(recipe: dict[str, Any], folder: Path) -> tuple[dict[str, Any], Path | None]:
     """The recipe with the digest of the archive that it names by its path, and that."""
     base = recipe.get("base")
     named = base.get("tar") if isinstance(base, dict) else None
     if not isinstance(named, str) or _SHA256.fullmatch(named):
         return recipe, None
-    path = Path(named) if file == "-" else Path(file).parent / named
+    path = folder / named
     try:
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()

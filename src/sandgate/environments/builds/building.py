@@ -175,8 +175,15 @@ class Building:
     def _left_s(self) -> float:
         return max(0.1, self._deadline - asyncio.get_running_loop().time())
 
-    async def _create(self, template: str, layer: Layer, limits: Limits, lifetime_s: float) -> Sandbox:
-        spec = SandboxSpec(make_environment_id(), template, limits, lifetime_s, Isolation.STANDARD, layer)
+    async def _create(
+        self,
+        template: str,
+        layer: Layer,
+        limits: Limits,
+        lifetime_s: float,
+        isolation: Isolation = Isolation.STANDARD,
+    ) -> Sandbox:
+        spec = SandboxSpec(make_environment_id(), template, limits, lifetime_s, isolation, layer)
         return await self._runtime.create(spec)
 
     async def _destroy(self, sandbox: Sandbox) -> None:
@@ -285,12 +292,15 @@ class Building:
 
     async def _try(self) -> None:
         """Make an environment of it, and see that it is as it was meant."""
-        self._log.say("trial")
         recipe = self._recipe
         layer = make_layer(self._base.name, self._root, self._row.template_id, recipe.preload, recipe.env)
         limits = replace(self._base.limits, **recipe.limits.given())
+        # Of the class that its environments have unasked: what is ready elsewhere may not be so there.
+        classes = [each for each in self._base.isolations if each is not Isolation.PROCESS]
+        isolation = classes[0] if classes else Isolation.STANDARD
+        self._log.say(f"trial in the class {isolation}")
         try:
-            sandbox = await self._create(self._row.template_id, layer, limits, _TRIAL_LIFETIME_S)
+            sandbox = await self._create(self._row.template_id, layer, limits, _TRIAL_LIFETIME_S, isolation)
         except MechanismFault as fault:
             raise BuildFailed(f"no environment can be made from it: {fault.message}") from None
         try:
