@@ -45,7 +45,8 @@ class Start:
         if plan is not None:
             self._calls += [system.prepare_limit(*limit) for limit in plan.OF_USER]
         self._calls += _confinement(plan is not None)
-        if self._folder is not None:
+        # Without Landlock the class does without: it promises nothing to anybody.
+        if self._folder is not None and landlock.find_version():
             self._calls.append(landlock.Fence(self._folder).put_up)
         if filter_ is not None:
             self._calls.append(filter_.install)

@@ -1,6 +1,7 @@
 """What a process without privileges may keep itself and its children from: files that are not theirs, and signals.
 
-Source: landlock(7) and include/uapi/linux/landlock.h. The kernel says which version of it it has; none is no error.
+Source: landlock(7) and include/uapi/linux/landlock.h. The kernel says which version of it it has; without any a fence
+is not put up, and whoever wants one is told so.
 """
 
 import ctypes
@@ -25,6 +26,9 @@ ALL = _FIRST | _REFER | _TRUNCATE | _IOCTL_DEV
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _SYSTEM = ("/bin", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/sbin", "/sys", "/usr")
 
+#: What gives a machine one.
+MEND = "boot with lsm=landlock on Linux 5.13 or newer"
+
 Place = Tuple[str, int]
 """A folder, and what may be done with it and below it."""
 
@@ -37,11 +41,10 @@ def find_version() -> int:
 def restrict(places: Iterable[Place], *, network: bool) -> int:
     """Of all files only these places can be reached from here on, and over TCP only with ``network``.
 
-    Nobody outside can be signalled, where the kernel can keep from that. As a call is: less than 0 is a failure.
+    Nobody outside can be signalled, where the kernel can keep from that. As a call is: less than 0 is a failure, also
+    where there is no Landlock (``ENOSYS``, or ``EOPNOTSUPP`` where it is switched off): nothing is kept from then.
     """
     version = find_version()
-    if not version:
-        return 0
     rights = _FIRST | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
     rights |= _IOCTL_DEV if version >= 5 else 0
     # An older kernel knows fewer fields and takes no more of them.

@@ -2,12 +2,14 @@
 
 Its arguments are the folder, which is empty, the most bytes and the most files; the tar comes on standard input. Prints
 how much it was, or ends with exit code 1 and one line that says what is wrong. Before it reads a byte it keeps itself,
-where the kernel can do that, from every other file of the machine, from its network and from its processes.
+where the kernel has Landlock, from every other file of the machine, from its network and from its processes. Without it
+the reader alone has to hold; the server's log says so.
 
 The reader is the one that sandboxes have for archives of clients. What is not a file, a folder or a symbolic link is
 refused. Nothing is ever reached through a link. Owners and all but one bit of the modes are dropped.
 """
 
+import errno
 import json
 import os
 import resource
@@ -33,14 +35,16 @@ _PROGRAM, _FILE = 0o755, 0o644
 _FAILURES = OSError, tarfile.TarError, ValueError, ArithmeticError, EOFError, MemoryError, RecursionError
 
 
-def fence(folder: Path) -> None:
-    """Reach no file from here on but those below the folder, and nobody else. Raises ``OSError``."""
-    calls.run(
-        (
-            calls.prepare("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0),
-            lambda: landlock.restrict([(str(folder), landlock.ALL)], network=False),
-        )
-    )
+def fence(folder: Path, *, needed: bool) -> None:
+    """Reach no file from here on but those below the folder, and nobody else.
+
+    A kernel without Landlock cannot see to that, which is an error only where it is ``needed``. Raises ``OSError``.
+    """
+    calls.run((calls.prepare("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0),))
+    if landlock.find_version():
+        calls.run((lambda: landlock.restrict([(str(folder), landlock.ALL)], network=False),))
+    elif needed:
+        raise OSError(errno.ENOSYS, f"this machine's kernel has no Landlock ({landlock.MEND}), which that needs")
 
 
 class _Layer(Layout):
@@ -91,23 +95,27 @@ def _flush(folder: Path) -> None:
     os.close(top)
 
 
-def confine(folder: Path, most_bytes: int) -> None:
-    """Bound this process, have it end with who started it, and keep it from every file but those below the folder.
-
-    Raises ``OSError``.
-    """
+def confine(folder: Path, most_bytes: int, *, needs_fence: bool) -> None:
+    """Bound this process, have it end with who started it, and :func:`fence` it. Raises ``OSError``."""
     system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_MOST_CPU_S, _MOST_CPU_S))
-    fence(folder)
+    fence(folder, needed=needs_fence)
 
 
-def answer(folder: Path, unpacking: Callable[[], Mapping[str, Any]], *refused: type[Exception]) -> int:
-    """Do it, and print what it came to, or what is wrong; the exit code."""
+def answer(
+    folder: Path,
+    most_bytes: int,
+    unpacking: Callable[[], Mapping[str, Any]],
+    *refused: type[Exception],
+    needs_fence: bool = False,
+) -> int:
+    """Confine this process, do it, and print what it came to, or what is wrong; the exit code."""
     failures: tuple[type[Exception], ...] = (*refused, *_FAILURES)
     try:
+        confine(folder, most_bytes, needs_fence=needs_fence)
         done = unpacking()
         _flush(folder)
     except failures as error:
@@ -120,8 +128,9 @@ def answer(folder: Path, unpacking: Callable[[], Mapping[str, Any]], *refused: t
 
 def main(folder: Path, most_bytes: int, most_files: int) -> int:
     """Unpack standard input; the exit code."""
-    confine(folder, most_bytes)
-    return answer(folder, lambda: unpack(sys.stdin.buffer, folder, most_bytes, most_files), OperationRefused)
+    return answer(
+        folder, most_bytes, lambda: unpack(sys.stdin.buffer, folder, most_bytes, most_files), OperationRefused
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,13 @@ from typing import Any
 
 from sandgate.core.built import BuildFailed, LayerSize
 from sandgate.core.errors import MechanismFault
+from sandgate.telemetry.log import get_logger
+from sandgate_agent import landlock
 
 _LONGEST_ANSWER_BYTES = 64 * 1024
 _STAGING, _SPOOL = ".part", ".tar"
+
+_log = get_logger(__name__)
 
 
 class LayerFolders:
@@ -24,6 +28,7 @@ class LayerFolders:
         self._folder = folder
         self._most_bytes = most_bytes
         self._most_files = most_files
+        self._has_warned = False
 
     def has(self, name: str) -> bool:
         """Whether it is there, whole."""
@@ -74,6 +79,7 @@ class LayerFolders:
         stdin: int = asyncio.subprocess.PIPE,
         more: Sequence[str] = (),
     ) -> dict[str, Any]:
+        self._warn()
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", f"sandgate.sandbox.{unpacker}",
             str(staging), str(self._most_bytes), str(self._most_files), *more,
@@ -97,6 +103,12 @@ class LayerFolders:
         except ValueError:
             raise MechanismFault("What was built could not be unpacked: nothing was said of how it went") from None
         return answer
+
+    def _warn(self) -> None:
+        """Say once that what unpacks is not shut in."""
+        if not self._has_warned and not landlock.find_version():
+            _log.warning("layers are laid out without a fence: no Landlock", mend=landlock.MEND)
+            self._has_warned = True
 
     async def drop(self, name: str) -> None:
         """Remove it, if it is there."""

@@ -21,6 +21,7 @@ from sandgate.core.errors import MechanismFault
 from sandgate.core.states import Isolation
 from sandgate.sandbox import apparmor
 from sandgate.sandbox.interpreters import find_interpreters
+from sandgate_agent import landlock
 
 _DEADLINE_S = 10.0
 _DEFAULT_HOST_ID = 1_879_048_192
@@ -112,7 +113,9 @@ _TRIED: Mapping[str, _Wanted] = {
     ),
     "libseccomp": _Wanted("making the system call filter", _WALLED, "apt-get install libseccomp2"),
     "landlock": _Wanted(
-        "keeping files from code in the process class", _NEITHER, "boot with lsm=landlock on Linux 5.13 or newer"
+        "keeping files from the process class and from what lays out built templates; root file systems of users",
+        _NEITHER,
+        landlock.MEND,
     ),
 }
 #: Settings of the kernel that forbid user namespaces or life in them, and the value that does.

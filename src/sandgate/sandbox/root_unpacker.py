@@ -2,7 +2,8 @@
 
 Its arguments are the folder, which is empty, the most bytes and the most files, and names of programs to look for; the
 archive, which is hostile, is the file on standard input: a tar of a root file system, or one of an image. Prints what
-it came to, or ends with exit code 1 and one line that says what is wrong.
+it came to, or ends with exit code 1 and one line that says what is wrong. It follows links by itself, and libraries
+unpack the archive before that: where the kernel has no Landlock to keep it in the folder, it refuses.
 """
 
 import bz2
@@ -114,13 +115,14 @@ def _find_program(tree: RootTree, name: str, places: Sequence[str]) -> str | Non
 
 def main(folder: Path, most_bytes: int, most_files: int, programs: Sequence[str]) -> int:
     """Unpack standard input; the exit code."""
-    layer_unpacker.confine(folder, most_bytes)
     return layer_unpacker.answer(
         folder,
+        most_bytes,
         lambda: unpack(sys.stdin.buffer, folder, most_bytes, most_files, programs),
         Refused,
         zlib.error,
         lzma.LZMAError,
+        needs_fence=True,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from sandgate.core.built import BuildFailed, LayerSize
 from sandgate.sandbox.layer_unpacker import unpack
@@ -124,7 +125,7 @@ def ends(act):
 
 folder, outside = pathlib.Path(sys.argv[1]), sys.argv[2]
 address = socket.create_server(("127.0.0.1", 0)).getsockname()
-fence(folder)
+fence(folder, needed=False)
 print(json.dumps([
     ends(lambda: (folder / "inside").write_text("x")),
     ends(lambda: open(outside).close()),
@@ -148,6 +149,36 @@ def test_what_unpacks_reaches_nothing_else(tmp_path: Path) -> None:
     assert json.loads(ended.stdout) == ["done", *refused]
 
 
+# A number that no kernel has a call for.
+_WITHOUT = """
+import pathlib, sys
+from sandgate_agent import landlock
+landlock._CREATE_RULESET = 9999
+from sandgate.sandbox import layer_unpacker, root_unpacker
+folder = pathlib.Path(sys.argv[2])
+if sys.argv[1] == "layer":
+    sys.exit(layer_unpacker.main(folder, 10_000, 9))
+sys.exit(root_unpacker.main(folder, 10_000, 9, []))
+"""
+
+
+@pytest.mark.parametrize(("unpacker", "lacks"), [("layer", False), ("root", True)])
+def test_a_kernel_that_shuts_nobody_in(unpacker: str, lacks: bool, tmp_path: Path) -> None:
+    """What holds by itself goes on without the fence; what follows links for itself says what it needs, and stops."""
+    arguments = [sys.executable, "-c", _WITHOUT, unpacker, str(tmp_path)]
+    archive = _tar(_member("etc", FOLDER), _member("etc/a", size=3))
+    ended = subprocess.run(arguments, input=archive, capture_output=True, check=False)
+    assert (ended.returncode, b"no Landlock (boot with lsm=landlock" in ended.stderr) == (int(lacks), lacks)
+    assert (os.listdir(tmp_path) == []) == lacks
+
+
+def test_a_fence_that_cannot_be_put_up_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for one without looking is not told that it is there."""
+    monkeypatch.setattr(landlock, "_CREATE_RULESET", 9999)
+    assert landlock.find_version() == 0
+    assert landlock.restrict([("/", landlock.ALL)], network=True) < 0
+
+
 async def _pieces(archive: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(archive), 700):
         yield archive[start : start + 700]
@@ -155,6 +186,18 @@ async def _pieces(archive: bytes) -> AsyncIterator[bytes]:
 
 def _layers(folder: Path) -> LayerFolders:
     return LayerFolders(folder / "layers", most_bytes=MOST_BYTES, most_files=MOST_FILES)
+
+
+async def test_that_nothing_shuts_in_what_unpacks_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the log, with what brings it."""
+    layers = _layers(tmp_path)
+    monkeypatch.setattr(landlock, "find_version", lambda: 0)
+    with capture_logs() as logs:
+        for name in ("tpl-one", "tpl-two"):
+            await layers.keep(name, _pieces(_tar(_member("a", FOLDER))))
+    assert [(line["log_level"], "no Landlock" in line["event"], line["mend"]) for line in logs] == [
+        ("warning", True, landlock.MEND)
+    ]
 
 
 async def test_a_layer_is_kept_dropped_and_swept(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from sandgate.core.errors import MechanismFault
 from sandgate.sandbox.launcher.config import LauncherConfig
 from sandgate.sandbox.launcher.log import log
 from sandgate.sandbox.launcher.server import Launcher
-from sandgate_agent import system
+from sandgate_agent import landlock, system
 
 
 def main() -> int:
@@ -17,6 +17,8 @@ def main() -> int:
     # Each sandbox costs two descriptors, and three for what is kept of it; what runs inside has limits of its own.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if not config.standard and not landlock.find_version():
+        log("this kernel has no Landlock: code can reach every file that the launcher's user can")
     launcher = Launcher(config)
     try:
         launcher.open()
