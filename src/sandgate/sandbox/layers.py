@@ -59,14 +59,14 @@ class LayerFolders:
 
     @asynccontextmanager
     async def _staged(self, name: str) -> AsyncIterator[Path]:
-        """A folder that becomes the one of this name, when all goes well."""
+        """A folder that becomes the one of this name, when all goes well, also for a machine that loses its power."""
         staging = self._folder / f"{name}{_STAGING}"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         staging.mkdir(mode=0o755)
         staging.chmod(0o755)
         try:
             yield staging
-            staging.rename(self._folder / name)
+            await asyncio.to_thread(_settle, staging, self._folder / name)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True))
             raise
@@ -121,6 +121,16 @@ class LayerFolders:
             for folder in await asyncio.to_thread(os.listdir, self._folder):
                 if folder not in names and not (spared and folder.startswith(spared)):
                     await asyncio.to_thread(_remove, self._folder / folder)
+
+
+def _settle(staging: Path, folder: Path) -> None:
+    """What is in it is on the disk already, its name not before this returns. Raises ``OSError``."""
+    staging.rename(folder)
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
 
 
 def _remove(path: Path) -> None:

@@ -218,6 +218,21 @@ async def test_a_layer_is_kept_dropped_and_swept(tmp_path: Path) -> None:
     assert not layers.has("tpl-two")
 
 
+async def test_a_layer_has_its_name_when_the_machine_loses_its_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not said to be there before that is on the disk."""
+    synced: list[tuple[str, list[str]]] = []
+
+    def note(descriptor: int) -> None:
+        folder = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((folder, os.listdir(folder)))
+
+    monkeypatch.setattr(os, "fsync", note)
+    await _layers(tmp_path).keep("tpl-one", _pieces(_tar(_member("a", FOLDER))))
+    assert synced == [(str(tmp_path / "layers"), ["tpl-one"])]
+
+
 @pytest.mark.parametrize(
     "archive", [_tar(_member("../out", size=1)), b"no archive" * 99, _tar(_member("a", size=9))[:700]]
 )
