@@ -21,6 +21,15 @@ class Unwritable(Exception):
     """The file cannot be written, which is nobody's fault in the sandbox."""
 
 
+class Unreadable(Exception):
+    """A file of the sandbox cannot be read to its end, though it is there; ``path`` is its name in the archive."""
+
+    def __init__(self, error: OSError, path: str) -> None:
+        super().__init__(error.strerror)
+        self.code = errno.errorcode.get(error.errno or 0, "EIO")
+        self.path = path
+
+
 class _Archive(SnapshotTar):
     """Written to a file; the contents of files go there within the kernel."""
 
@@ -33,10 +42,12 @@ class _Archive(SnapshotTar):
     def file(self, found: Found, content: Content) -> None:
         """A file."""
         self._put(self._header(found, b"0", found.name, content.size))
+        # Before it is written: one file may be larger than all that there is room for.
+        self._check_room(content.size)
         self._flush()
         sent = 0
         while sent < content.size:
-            more = self._send(content, sent)
+            more = self._send(found, content, sent)
             if not more:
                 # It has become shorter.
                 break
@@ -49,11 +60,21 @@ class _Archive(SnapshotTar):
         super().finish()
         self._flush()
 
-    def _send(self, content: Content, offset: int) -> int:
+    def _send(self, found: Found, content: Content, offset: int) -> int:
+        """How much of it was written."""
         try:
             return os.sendfile(self._descriptor, content.descriptor, offset, content.size - offset)
+        except OSError:
+            # It does not say which of the two has failed.
+            return self._send_piece(found, content, offset)
+
+    def _send_piece(self, found: Found, content: Content, offset: int) -> int:
+        try:
+            piece = os.pread(content.descriptor, min(PIECE_BYTES, content.size - offset), offset)
         except OSError as error:
-            raise Unwritable(error.strerror) from error
+            raise Unreadable(error, found.name) from error
+        self._write_all(piece)
+        return len(piece)
 
     def _put_zeros(self, length: int) -> None:
         while length > 0:
@@ -65,18 +86,27 @@ class _Archive(SnapshotTar):
         if len(self._waiting) >= PIECE_BYTES:
             self._flush()
 
-    def _flush(self) -> None:
-        if self._length > self._most_bytes:
+    def _check_room(self, more: int) -> None:
+        if self._length + more > self._most_bytes:
             raise OperationRefused("SNAPSHOT_TOO_LARGE", "its files are larger than {} bytes".format(self._most_bytes))
+
+    def _flush(self) -> None:
+        self._check_room(0)
+        self._write_all(bytes(self._waiting))
+        self._waiting.clear()
+
+    def _write_all(self, data: bytes) -> None:
         try:
-            write_all(self._descriptor, bytes(self._waiting))
+            write_all(self._descriptor, data)
         except OSError as error:
             raise Unwritable(error.strerror) from error
-        self._waiting.clear()
 
 
 def pack(descriptor: int, tops: List[str], most_entries: int, most_bytes: int, root: str = "/") -> Dict[str, int]:
-    """Write all that is in folders; what it was. Raises ``OperationRefused``, ``Unwritable``, ``OSError``."""
+    """Write all that is in folders; what it was.
+
+    Raises ``OperationRefused``, ``Unwritable``, ``Unreadable``, ``OSError``.
+    """
     snapshot = Snapshot(root, tops, most_entries, most_bytes)
     try:
         snapshot.write(_Archive(descriptor, most_bytes))
@@ -109,6 +139,8 @@ def tell(
         return dict(work(descriptor, tops, most_entries, most_bytes))
     except Unwritable as error:
         return {"unwritable": str(error)}
+    except Unreadable as error:
+        return {"error": error.code, "message": "cannot be read: {}".format(error), "path": error.path[:300]}
     except OperationRefused as refusal:
         return {"error": refusal.code, "message": refusal.message[:300], "path": refusal.path[:300]}
     except OSError as error:
