@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sandgate.sandbox.launcher import system_calls
+from sandgate.sandbox.launcher.beneath import open_folder
 from sandgate_agent import system
 
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
-_MOUNT_SETATTR, _OPENAT2 = 442, 437
+_MOUNT_SETATTR = 442
 _FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
@@ -24,7 +25,6 @@ _OPEN_TREE_CLONE = 1
 _F_EMPTY_PATH, _T_EMPTY_PATH = 0x4, 0x40
 _RDONLY, _NOSUID, _NODEV, _IDMAP = 0x1, 0x2, 0x4, 0x100000
 _PRIVATE = 1 << 18
-_RESOLVE_NO_XDEV, _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x1, 0x2, 0x4
 
 
 def bind(folder: Path) -> int:
@@ -66,17 +66,11 @@ def open_mount_point(path: str, place: str = "/") -> int:
     is mounted is entered, and nothing that is there is hidden.
     """
     folder = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    how = struct.pack(
-        "QQQ",
-        os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
-        0,
-        _RESOLVE_NO_XDEV | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS,
-    )
     for name in path.strip("/").split("/"):
         above = folder
         try:
             system.make_folder(name, above)
-            folder = system_calls.make(_OPENAT2, above, os.fsencode(name), how, ctypes.c_size_t(len(how)))
+            folder = open_folder(above, name, os.O_PATH)
         finally:
             os.close(above)
     _check_empty(folder)
