@@ -2,7 +2,8 @@
 
 The content goes from file to file within the kernel. Nothing is followed, and nothing but files, folders, links and
 named pipes is copied; entries and bytes are counted. Depth takes neither recursion nor descriptors: a folder is opened
-by its path from the top, and what has a longer path than can be used is left out and counted.
+by its path from the top, and what has a longer path than can be used is left out and counted. Of a folder only its own
+name is remembered, and no longer than there is something in it to be copied.
 """
 
 import os
@@ -47,6 +48,33 @@ class Copied:
         return asdict(self)
 
 
+class _Folder:
+    """One that is to be copied, or is being: it is remembered by what is in it."""
+
+    __slots__ = ("above", "accessed_ns", "left", "mode", "modified_ns", "name")
+
+    def __init__(self, name: str, above: "_Folder | None") -> None:
+        self.name = name
+        self.above = above
+        # Those in it that are not done, and itself.
+        self.left = 1
+        self.mode = self.accessed_ns = self.modified_ns = 0
+
+    @property
+    def path(self) -> str:
+        """From the top."""
+        names = []
+        folder: _Folder | None = self
+        while folder is not None:
+            names.append(folder.name)
+            folder = folder.above
+        return "/".join(reversed(names))
+
+    def note(self, status: os.stat_result) -> None:
+        """What it is to be in the end."""
+        self.mode, self.accessed_ns, self.modified_ns = status.st_mode, status.st_atime_ns, status.st_mtime_ns
+
+
 class TreeCopy:
     """From a folder to another one, by descriptors of both, which stay the caller's."""
 
@@ -55,8 +83,8 @@ class TreeCopy:
         self._target = target
         self._left_entries = most_entries
         self._left_bytes = most_bytes
-        self._folders: list[tuple[str, os.stat_result]] = []
-        self._first_names: dict[int, str] = {}
+        # By number, of files with several names of which some are still to come: how many, and the first.
+        self._first_names: dict[int, tuple[int, _Folder, str]] = {}
         self.copied = Copied()
 
     def run(self, tops: Sequence[str]) -> Copied:
@@ -64,19 +92,34 @@ class TreeCopy:
         ``TooMuch``.
         """
         for top in tops:
-            with _opened(self._target, top) as folder:
-                empty_folder(folder)
-        waiting = list(tops)
+            with _opened(self._target, top) as emptied:
+                empty_folder(emptied)
+        waiting = [_Folder(top, None) for top in tops]
         while waiting:
-            waiting += self._copy_folder(waiting.pop())
-        # The innermost first: what is put into a folder changes its time, and some are closed to their owner.
-        for path, status in reversed(self._folders):
-            self._settle_folder(path, status)
+            folder = waiting.pop()
+            inner = self._copy_folder(folder)
+            folder.left += len(inner)
+            waiting += inner
+            self._finish(folder)
         return self.copied
 
-    def _copy_folder(self, path: str) -> list[str]:
-        """Copy what is in a folder; the paths of the folders in it, which are made."""
-        inner: list[str] = []
+    def _finish(self, folder: _Folder) -> None:
+        """It is copied; settle it, and those above it, of which this was the last.
+
+        The innermost first: what is put into a folder changes its time, and some are closed to their owner.
+        """
+        done: _Folder | None = folder
+        while done is not None:
+            done.left -= 1
+            if done.left:
+                return
+            self._settle_folder(done)
+            done = done.above
+
+    def _copy_folder(self, folder: _Folder) -> list[_Folder]:
+        """Copy what is in a folder; the folders in it, which are made."""
+        inner: list[_Folder] = []
+        path = folder.path
         try:
             source = open_folder(self._source, path)
         except OSError:
@@ -84,37 +127,39 @@ class TreeCopy:
             return inner
         try:
             with _opened(self._target, path) as target, os.scandir(source) as entries:
-                self._folders.append((path, os.fstat(source)))
+                folder.note(os.fstat(source))
                 if os.fstat(target).st_uid == os.getuid():
                     _copy_attributes(source, target)
                 for entry in entries:
-                    inner_path = f"{path}/{entry.name}"
-                    if self._copy_entry(entry, inner_path, source, target):
-                        inner.append(inner_path)
+                    self._count_entry()
+                    if len(os.fsencode(f"{path}/{entry.name}")) > _LONGEST_PATH:
+                        self.copied.skipped += 1
+                    elif self._copy_entry(entry, folder, source, target):
+                        inner.append(_Folder(entry.name, folder))
         finally:
             os.close(source)
         return inner
 
-    def _copy_entry(self, entry: "os.DirEntry[str]", path: str, source: int, target: int) -> bool:
-        """Whether it is a folder, which was made."""
+    def _count_entry(self) -> None:
         self._left_entries -= 1
         if self._left_entries < 0:
             raise TooMuch
-        if len(os.fsencode(path)) > _LONGEST_PATH:
-            self.copied.skipped += 1
-        elif entry.is_dir(follow_symlinks=False):
+
+    def _copy_entry(self, entry: "os.DirEntry[str]", folder: _Folder, source: int, target: int) -> bool:
+        """Whether it is a folder, which was made."""
+        if entry.is_dir(follow_symlinks=False):
             os.mkdir(entry.name, 0o700, dir_fd=target)
             self.copied.folders += 1
             return True
-        elif entry.is_file(follow_symlinks=False):
-            self._copy_file(entry.name, path, source, target)
+        if entry.is_file(follow_symlinks=False):
+            self._copy_file(entry.name, folder, source, target)
         elif entry.is_symlink():
             self._copy_link(entry.name, source, target)
         else:
             self._copy_other(entry.name, source, target)
         return False
 
-    def _copy_file(self, name: str, path: str, source: int, target: int) -> None:
+    def _copy_file(self, name: str, folder: _Folder, source: int, target: int) -> None:
         try:
             content = os.open(name, _READ_FLAGS, dir_fd=source)
         except OSError:
@@ -122,7 +167,7 @@ class TreeCopy:
             return
         try:
             status = os.fstat(content)
-            first = self._first_names.get(status.st_ino) if status.st_nlink > 1 else None
+            first = self._find_first(status, folder, name)
             if not stat.S_ISREG(status.st_mode):
                 self.copied.skipped += 1
             elif first is not None:
@@ -131,10 +176,21 @@ class TreeCopy:
             else:
                 self._copy_content(name, content, status, target)
                 self.copied.files += 1
-                if status.st_nlink > 1:
-                    self._first_names[status.st_ino] = path
         finally:
             os.close(content)
+
+    def _find_first(self, status: os.stat_result, folder: _Folder, name: str) -> str | None:
+        """The path of the name that a file with several was copied by; None when this is the first that is found."""
+        number = status.st_ino
+        if status.st_nlink <= 1 or not stat.S_ISREG(status.st_mode):
+            return None
+        if number not in self._first_names:
+            self._first_names[number] = status.st_nlink - 1, folder, name
+            return None
+        left, first_folder, first = self._first_names.pop(number)
+        if left > 1:
+            self._first_names[number] = left - 1, first_folder, first
+        return f"{first_folder.path}/{first}"
 
     def _copy_content(self, name: str, content: int, status: os.stat_result, target: int) -> None:
         made = os.open(name, _WRITE_FLAGS, status.st_mode & 0o777, dir_fd=target)
@@ -191,12 +247,15 @@ class TreeCopy:
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
         self.copied.files += 1
 
-    def _settle_folder(self, path: str, status: os.stat_result) -> None:
+    def _settle_folder(self, done: _Folder) -> None:
         """Permissions and times; those that came with the sandbox and are not its user's stay as they are."""
-        with _opened(self._target, path) as folder:
+        if not done.mode:
+            # It could not be read.
+            return
+        with _opened(self._target, done.path) as folder:
             if os.fstat(folder).st_uid == os.getuid():
-                os.fchmod(folder, status.st_mode & _KEPT_MODE)
-                os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
+                os.fchmod(folder, done.mode & _KEPT_MODE)
+                os.utime(folder, ns=(done.accessed_ns, done.modified_ns))
 
 
 @contextmanager
