@@ -35,7 +35,9 @@ class _OwnWalk(Walk):
         if status.st_dev != self._device:
             return []
         mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o500 != 0o500 and path not in self._closed:
+        # What reads it from outside has the power to, and leaves all as it is: it may be killed at any time.
+        is_closed = mode & 0o500 != 0o500 and not os.access(path, os.R_OK | os.X_OK, effective_ids=True)
+        if is_closed and path not in self._closed:
             os.chmod(path, mode | 0o500)
             self._closed[path] = mode
         return super()._names(folder)

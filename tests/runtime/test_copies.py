@@ -2,16 +2,29 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sandgate.core.errors import ArchiveInvalid, DiskFull, SandboxFailed, SnapshotTooLarge, StoreUnavailable
-from sandgate.core.execution import ExecutionRequest
+from sandgate.core.errors import (
+    ArchiveInvalid,
+    DiskFull,
+    FilesUnavailable,
+    SandboxFailed,
+    SnapshotTooLarge,
+    StoreUnavailable,
+)
 from sandgate.core.ids import make_volume_id
 from sandgate.core.limits import MIB, Limits
 from sandgate.core.volume import MountedVolume
 from sandgate.sandbox.base import Sandbox
+from sandgate.sandbox.launcher.cgroup import Group, GroupLimits, Tree
+from sandgate.sandbox.launcher.file_work import MOST_AT_ONCE
+from sandgate.sandbox.launcher.hierarchies import find_hierarchies
 from tests.runtime.hosts import Bench, LauncherHost, until
 from tests.runtime.test_snapshots import HOSTILE, LOOK, TOPS, TREE, hostile_archive, restore
 
@@ -42,9 +55,32 @@ answer = [
 """
 
 
+@asynccontextmanager
+async def _still(sandbox: Sandbox) -> AsyncIterator[None]:
+    """It stands still meanwhile, as whoever copies from it has to see to."""
+    await sandbox.standstill.begin()
+    try:
+        yield
+    finally:
+        # It may have ended.
+        with suppress(SandboxFailed):
+            await sandbox.standstill.end()
+
+
 async def _copy(bench: Bench, first: Sandbox, second: Sandbox, entries: int = 10_000, size: int = 1 << 30) -> bool:
-    async with asyncio.timeout(30):
-        return await bench.runtime.copies.copy(first.environment_id, second.environment_id, TOPS, entries, size)
+    async with asyncio.timeout(30), _still(first):
+        return await _copy_still(bench, first, second, entries, size)
+
+
+async def _copy_still(
+    bench: Bench, first: Sandbox, second: Sandbox, entries: int = 10_000, size: int = 1 << 30
+) -> bool:
+    return await bench.runtime.copies.copy(first.environment_id, second.environment_id, TOPS, entries, size)
+
+
+async def _pack(bench: Bench, sandbox: Sandbox, file: int, entries: int = 10_000, size: int = 1 << 30) -> Any:
+    async with asyncio.timeout(30), _still(sandbox):
+        return await bench.runtime.copies.pack(sandbox.environment_id, file, TOPS, entries, size)
 
 
 async def _look(bench: Bench, sandbox: Sandbox) -> list[str]:
@@ -115,71 +151,131 @@ async def test_room_and_memory_are_those_of_the_new_one(standard: Bench) -> None
     assert used.processes in (0, 1)
 
 
-# Folder, link and pipe take each other's place all the time, and so do files.
-_SWAP = """
+@pytest.fixture
+def slow_packing(standard_host: LauncherHost) -> Iterator[Group]:
+    """The group of what packs, which has little of the processor meanwhile."""
+    group = Tree(find_hierarchies(Path("/proc/self/mountinfo").read_text()), standard_host.config.tree_name).group(
+        "packing"
+    )
+    group.change(GroupLimits(None, _LITTLE_CPU, None))
+    yield group
+    group.change(GroupLimits(None, 1000, MOST_AT_ONCE))
+
+
+# What fills a sandbox is counted with it.
+_LITTLE_CPU = 50
+_ROOM = Limits(disk_bytes=600 * MIB, memory_bytes=700 * MIB, file_size_bytes=600 * MIB)
+_SLOW_ROOM = replace(_ROOM, cpu_millis=_LITTLE_CPU)
+_BIG = """
 import os
-os.chdir('/workspace')
-os.mkdir('mine'); open('mine/own', 'w').write('own'); os.mkdir('deep'); os.mkdir('deep/er')
-for n in range(200): open(f'deep/er/{n}', 'w').write('own' * 3000)
-os.symlink('/etc', 'link'); os.symlink('/etc/passwd', 'file-link'); os.mkfifo('pipe'); open('plain', 'w').write('own')
-os.rename('mine', 'x'); os.rename('plain', 'y')
-open('/tmp/busy', 'w').close()
-while True:
-    for one, other in (('x', 'mine'), ('link', 'x')): os.rename(one, other)
-    for one, other in (('y', 'plain'), ('file-link', 'y')): os.rename(one, other)
-    for one, other in (('x', 'link'), ('mine', 'x')): os.rename(one, other)
-    for one, other in (('y', 'file-link'), ('pipe', 'y'), ('y', 'pipe'), ('plain', 'y')): os.rename(one, other)
-    os.rename('deep/er', 'er'); os.rename('er', 'deep/er')
-    for n in range(0, 200, 50): os.truncate(f'deep/er/{n}', n); os.truncate(f'deep/er/{n}', 9000)
-"""
-_FOUND = """
-import os, stat
-answer = []
-for at, folders, files in os.walk('/workspace'):
-    for name in folders + files:
-        path = os.path.join(at, name)
-        kind = os.lstat(path).st_mode
-        if stat.S_ISREG(kind): answer += [path] * bool(open(path, 'rb').read().strip(b'own\\0'))
-        elif not (stat.S_ISDIR(kind) or stat.S_ISLNK(kind) or stat.S_ISFIFO(kind)): answer.append(path)
-        if stat.S_ISDIR(kind) and set(os.listdir(path)) - {'own', 'er', *map(str, range(200))}: answer.append(path)
+os.mkdir('/workspace/a', 0)
+os.mkdir('/workspace/b')
+for n in range(300): open(f'/workspace/b/{n}', 'wb').write(bytes(1 << 20))
 """
 
 
-async def test_what_is_swapped_meanwhile_leads_nowhere(standard: Bench) -> None:
-    """Of code that is not stopped nothing is followed or waited for: what comes is its own, or nothing."""
-    first = await standard.make(limits=Limits(concurrent_executions=2))
-    swapping = first.execute(ExecutionRequest(_SWAP, 60))
-    wait = "import os, time\nwhile not os.path.exists('/tmp/busy'): time.sleep(0.002)"
-    assert (await standard.run(first, wait)).exit_code == 0
-    for _round in range(6):
-        second = await standard.make()
-        assert await _copy(standard, first, second)
-        assert await standard.ask(second, _FOUND) == []
-    assert not swapping._result.done()  # type: ignore[attr-defined]
-    swapping.cancel()
-    await swapping.wait()
+async def _make_big(bench: Bench) -> Sandbox:
+    first = await bench.make(limits=_ROOM)
+    assert (await bench.run(first, _BIG)).exit_code == 0
+    return first
 
 
 async def test_nothing_is_left_when_one_of_them_ends(standard: Bench, standard_host: LauncherHost) -> None:
-    """The new one takes what copies along; the old one's files stay as long as they are copied, and no longer."""
-    limits = Limits(disk_bytes=600 * MIB, memory_bytes=700 * MIB, file_size_bytes=600 * MIB)
-    first = await standard.make(limits=limits)
-    big = "file = open('/workspace/big', 'wb')\nfor _ in range(300): file.write(bytes(1 << 20))"
-    assert (await standard.run(first, big)).exit_code == 0
-    second, third = await standard.make(limits=limits), await standard.make(limits=limits)
+    """The new one takes what copies along, and so does the old one; neither ends what goes to others before that."""
+    first = await _make_big(standard)
+    second, third = await standard.make(limits=_SLOW_ROOM), await standard.make(limits=_SLOW_ROOM)
     # What works for the launcher is its child, as zygotes are.
     there = len(standard_host.zygotes())
-    to_second, to_third = (asyncio.ensure_future(_copy(standard, first, each)) for each in (second, third))
-    await until(lambda: len(standard_host.zygotes()) == there + 2)
-    await standard.runtime.destroy(second.environment_id)
-    with pytest.raises(SandboxFailed, match="it was deleted"):
-        await to_second
-    await standard.runtime.destroy(first.environment_id)
-    assert await to_third
-    assert (await standard.run(third, "import os; print(os.stat('/workspace/big').st_size >> 20)")).stdout == b"300\n"
+    async with _still(first):
+        to_second, to_third = (asyncio.ensure_future(_copy_still(standard, first, each)) for each in (second, third))
+        await until(lambda: len(standard_host.zygotes()) == there + 2)
+        await standard.runtime.destroy(second.environment_id)
+        with pytest.raises(SandboxFailed, match="it was deleted"):
+            await to_second
+        await until(lambda: len(standard_host.zygotes()) == there + 1)
+        assert not to_third.done()
+        await standard.runtime.destroy(first.environment_id)
+        with pytest.raises(FilesUnavailable, match="it was deleted"):
+            await to_third
+        await until(lambda: len(standard_host.zygotes()) == there)
     with pytest.raises(SandboxFailed, match="no such sandbox"):
-        await _copy(standard, first, third)
-    assert len(standard_host.zygotes()) == there
+        await _copy_still(standard, first, third)
+
+
+async def test_what_does_not_stand_still_is_not_read(standard: Bench, tmp_path: Path) -> None:
+    """Whoever asks for it has to see to that before: none of it may go on, nor be about to stop."""
+    first, second = await standard.make(), await standard.make()
+    with (tmp_path / "archive").open("w+b") as file:
+
+        async def assert_refused() -> None:
+            with pytest.raises(SandboxFailed, match="does not stand still"):
+                await _copy_still(standard, first, second)
+            with pytest.raises(SandboxFailed, match="does not stand still"):
+                await standard.runtime.copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+            assert os.fstat(file.fileno()).st_size == 0
+
+        await assert_refused()
+        apart = await first.standstill.begin_but()
+        await assert_refused()
+        apart.close()
+        await first.standstill.end()
+        assert await _copy(standard, first, second)
+
+
+async def test_what_reads_ends_when_it_goes_on(
+    standard: Bench, standard_host: LauncherHost, tmp_path: Path, slow_packing: Group
+) -> None:
+    """Nothing is copied or packed of two moments; whoever waits for it is told, and all is left as it was."""
+    first, second = await _make_big(standard), await standard.make(limits=_SLOW_ROOM)
+    there = len(standard_host.zygotes())
+    with (tmp_path / "archive").open("w+b") as file:
+        async with _still(first):
+            reading = [
+                asyncio.ensure_future(_copy_still(standard, first, second)),
+                asyncio.ensure_future(
+                    standard.runtime.copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+                ),
+            ]
+            await until(lambda: len(standard_host.zygotes()) == there + 2)
+            await until(lambda: os.fstat(file.fileno()).st_size > MIB)
+        for each in reading:
+            with pytest.raises(SandboxFailed, match="it goes on again"):
+                await each
+        await until(lambda: len(standard_host.zygotes()) == there)
+    # It was read before what takes its time, and is closed.
+    assert await standard.ask(first, "import os\nanswer = oct(os.stat('/workspace/a').st_mode)") == "0o40000"
+
+
+async def test_what_packs_is_counted_and_bounded(
+    standard: Bench, standard_host: LauncherHost, tmp_path: Path, slow_packing: Group
+) -> None:
+    """With all that packs, for its sandbox stands still; and for itself. One sandbox has one, and one that fills it."""
+    first, second = await _make_big(standard), await standard.make(limits=_SLOW_ROOM)
+    pack = standard.runtime.copies.pack
+    with (tmp_path / "one").open("w+b") as one, (tmp_path / "other").open("w+b") as other:
+        async with _still(first):
+            packing = asyncio.ensure_future(pack(first.environment_id, one.fileno(), TOPS, 10_000, 1 << 30))
+            await until(slow_packing.pids)
+            (pid,) = slow_packing.pids()
+            await until(lambda: _limit_of(pid, "Max cpu time") == "300")
+            # And 128 MiB with a KiB for each entry, beyond what the launcher has.
+            assert 138 * MIB < int(_limit_of(pid, "Max data size")) < 400 * MIB
+            anew = asyncio.ensure_future(pack(first.environment_id, other.fileno(), TOPS, 10_000, 1 << 30))
+            with pytest.raises(SandboxFailed, match="packed anew"):
+                await packing
+            filling = [_copy_still(standard, first, second) for _each in range(2)]
+            filled, refused = await asyncio.gather(*filling, return_exceptions=True)
+            assert filled is True
+            assert "being filled already" in str(refused)
+            slow_packing.change(GroupLimits(None, 1000, None))
+            assert (await anew)["bytes"] == 300 * MIB
+    assert slow_packing.pids() == set()
+
+
+def _limit_of(pid: int, name: str) -> str:
+    """The soft limit of a process. Source: proc_pid_limits(5)."""
+    (line,) = (each for each in Path(f"/proc/{pid}/limits").read_text().splitlines() if each.startswith(name))
+    return line.removeprefix(name).split()[0]
 
 
 async def test_what_is_mounted_in_it_is_not_copied(standard: Bench) -> None:
@@ -200,7 +296,7 @@ async def test_archives_hold_all_of_it(standard: Bench, tmp_path: Path) -> None:
     assert (await standard.run(first, TREE)).exit_code == 0
     copies = standard.runtime.copies
     with (tmp_path / "archive").open("w+b") as file:
-        told = await copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+        told = await _pack(standard, first, file.fileno())
         size = os.fstat(file.fileno()).st_size
         assert (told["skipped"], told["files"] > 10, told["bytes"] < size < told["bytes"] + MIB) == (1, True, True)
         assert (await standard.run(second, "open('/workspace/of-the-template', 'w').close()")).exit_code == 0
@@ -223,17 +319,17 @@ async def test_archives_are_bounded(standard: Bench, tmp_path: Path) -> None:
     with (tmp_path / "archive").open("w+b") as file:
         for entries, size in ((200, 1 << 30), (10_000, 8 << 20), (10_000, 20 << 20)):
             with pytest.raises(SnapshotTooLarge):
-                await copies.pack(first.environment_id, file.fileno(), TOPS, entries, size)
+                await _pack(standard, first, file.fileno(), entries, size)
             file.truncate(0)
             os.lseek(file.fileno(), 0, os.SEEK_SET)
-        await copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+        await _pack(standard, first, file.fileno())
         small = await standard.make(limits=Limits(disk_bytes=16 * MIB))
         with pytest.raises(DiskFull):
             await copies.unpack(small.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
     for path, refusal in (("/dev/null", SandboxFailed), (str(tmp_path / "archive"), StoreUnavailable)):
         only_read = os.open(path, os.O_RDONLY)
         with pytest.raises(refusal):
-            await copies.pack(first.environment_id, only_read, TOPS, 10_000, 1 << 30)
+            await _pack(standard, first, only_read)
         os.close(only_read)
 
 

@@ -177,7 +177,7 @@ class Copying:
             return await self._runtime.copies.copy(
                 live.environment_id, name, TOPS, settings.max_snapshot_entries, settings.max_snapshot_bytes
             )
-        except SandboxFailed as fault:
+        except (FilesUnavailable, SandboxFailed) as fault:
             if live.ending is not None:
                 raise live.refusal() from fault
             raise

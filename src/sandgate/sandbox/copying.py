@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-from sandgate.core.errors import SnapshotTooLarge, StoreUnavailable
+from sandgate.core.errors import FilesUnavailable, SnapshotTooLarge, StoreUnavailable
 from sandgate.core.files import parse_answer
 from sandgate.core.ids import EnvironmentId
 from sandgate.sandbox.launcher.client import LauncherClient
@@ -36,6 +36,9 @@ class LauncherCopies:
                 f"The environment has more than {most_entries} entries or {most_bytes} bytes; delete some",
                 {"limit_bytes": most_bytes},
             )
+        ended = answer.values.get("source_ended")
+        if ended is not None:
+            raise FilesUnavailable(f"The environment ended while its files were copied: {ended}")
         lack = str(answer.values.get("lack", ""))
         if lack and lack != self._lack:
             self._lack = lack

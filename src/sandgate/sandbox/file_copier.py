@@ -15,7 +15,8 @@ class FileCopier(Protocol):
         """Give a sandbox in which no code has run yet what is in folders of another one, which is to stand still.
 
         False, and nothing is done, where it cannot be done. When it fails some may be there. Raises
-        ``SnapshotTooLarge``, ``LauncherUnavailable``, ``SandboxFailed``.
+        ``SnapshotTooLarge``, ``LauncherUnavailable``, ``FilesUnavailable`` when the other one ends, ``SandboxFailed``,
+        also when the other one does not stand still, or goes on meanwhile.
         """
         ...
 
@@ -25,7 +26,8 @@ class FileCopier(Protocol):
         """Write what is in folders of a sandbox, which is to stand still, to a file that is open; what it was.
 
         That is numbers, by ``files``, ``disk_bytes``, ``skipped`` and others. Raises ``SnapshotTooLarge``,
-        ``StoreUnavailable`` when the file cannot be written, ``LauncherUnavailable``, ``SandboxFailed``.
+        ``StoreUnavailable`` when the file cannot be written, ``LauncherUnavailable``, ``SandboxFailed``, also when it
+        does not stand still, or goes on meanwhile.
         """
         ...
 

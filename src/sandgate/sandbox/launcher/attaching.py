@@ -88,10 +88,12 @@ def _attach_all(namespaces: Namespaces, wanted: Sequence[Wanted]) -> None:
     made = [(each, each.make()) for each in wanted]
     for each, mount in made:
         mounts.confine(mount, read_only=each.read_only, user_namespace=namespaces.user)
+    launcher = os.getppid()
     # The user namespace first: it brings the power to enter the other.
     system.enter_namespace(namespaces.user)
     system.enter_namespace(namespaces.mount)
     calls.run(system.prepare_identity(0))
+    processes.end_with(launcher)
     for each, mount in made:
         try:
             mounts.attach(mount, mounts.open_mount_point(each.path, each.place))

@@ -17,8 +17,9 @@ PackingT = TypeVar("PackingT", "PackFiles", "UnpackFiles")
 class CopyFiles:
     """Give a sandbox in which no code has run yet what is in folders (``tops``) of another one.
 
-    Answered with what was copied, by name; with ``too_much`` when it is more than these many entries or bytes, and
-    with ``lack``, why files cannot be copied like this here.
+    Refused unless the other one stands still, and goes on to do so. Answered with what was copied, by name; with
+    ``too_much`` when it is more than these many entries or bytes; with ``source_ended``, why the other one has ended
+    meanwhile; and with ``lack``, why files cannot be copied like this here.
     """
 
     environment_id: str

@@ -10,13 +10,15 @@ copied; and nothing of either sandbox sees it.
 import errno
 import json
 import os
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sandgate.sandbox.launcher import mounts
+from sandgate.core.limits import MIB
+from sandgate.sandbox.launcher import mounts, processes
 from sandgate.sandbox.launcher.attaching import Namespaces
 from sandgate.sandbox.launcher.cgroup import Group
 from sandgate.sandbox.launcher.copy_verbs import CopyFiles
@@ -27,6 +29,8 @@ from sandgate.sandbox.launcher.tree_copy import TooMuch, TreeCopy
 from sandgate_agent import calls, system
 
 LIMIT_S = 300.0
+# Of such a process, beyond what it has of the launcher.
+_LEAST_MEMORY_BYTES, _MEMORY_OF_ENTRY_BYTES = 128 * MIB, 1024
 _USER_INSIDE = 1000
 # Source: include/uapi/linux/securebits.h; powers stay when the user changes.
 _PR_SET_SECUREBITS, _NO_SETUID_FIXUP = 28, 0x4
@@ -53,23 +57,44 @@ def serve(
     wanted: CopyFiles,
     answer: Callable[[Mapping[str, Any]], None],
     refuse: Callable[[str], None],
-) -> None:
-    """Give a sandbox files of another one; it is answered when it has them. When that fails it may have some."""
+) -> Errand | None:
+    """Give a sandbox files of another one, which stands still; it is answered when it has them. When that fails it may
+    have some.
+
+    None when that cannot be done here, which is answered. Raises ``OSError``, and then nothing is answered.
+    """
     if source is None:
-        return refuse("there is no such sandbox to copy from")
+        raise OSError(errno.ENOENT, "there is no such sandbox to copy from")
     if source is sandbox:
         # What is copied to is emptied first.
-        return refuse("a sandbox is no copy of itself")
+        raise OSError(errno.EINVAL, "a sandbox is no copy of itself")
+    shown = source.open_files()
+    if shown is None:
+        answer({"lack": "sandboxes of this class, or with files on the disk, share none"})
+        return None
     try:
-        shown = source.open_files()
-        if shown is None:
-            return answer({"lack": "sandboxes of this class, or with files on the disk, share none"})
-        try:
-            return _enter(sandbox, shown, wanted, partial(tell, answer, refuse))
-        finally:
-            os.close(shown)
-    except OSError as error:
-        return refuse(f"its files could not be copied: {error.strerror}")
+        source.freezing.check()
+        sandbox.files.check_not_filled()
+        errand = _enter(sandbox, shown, wanted, partial(_tell_of, source, answer, refuse))
+    finally:
+        os.close(shown)
+    sandbox.files.note_filling(errand)
+    source.files.note_copying(errand)
+    return errand
+
+
+def _tell_of(
+    source: Life,
+    answer: Callable[[Mapping[str, Any]], None],
+    refuse: Callable[[str], None],
+    said: bytes | None,
+    reason: str,
+) -> None:
+    """As :func:`tell`, and whether it is the other one that has ended."""
+    if said is None and source.ending:
+        answer({"source_ended": source.reason})
+    else:
+        tell(answer, refuse, said, reason)
 
 
 def tell(
@@ -82,17 +107,17 @@ def tell(
         answer(json.loads(said))
 
 
-def _enter(sandbox: Life, source_mount: int, wanted: CopyFiles, then: Then) -> None:
+def _enter(sandbox: Life, source_mount: int, wanted: CopyFiles, then: Then) -> Errand:
     def begin(reactor: Reactor, target: Namespaces, group: Group) -> Errand:
         ends = Ends(source_mount, target, group)
         return Errand(reactor, lambda: json.dumps(_copy(ends, wanted)).encode(), ends.descriptors(), LIMIT_S, then)
 
-    sandbox.enter(begin)
+    return sandbox.enter(begin)
 
 
 def _copy(ends: Ends, wanted: CopyFiles) -> Mapping[str, Any]:
     """In the process. Raises ``OSError``."""
-    ends.group.attach(os.getpid())
+    bound(ends.group, wanted.most_entries)
     try:
         source = _show_source(ends)
     except OSError as error:
@@ -108,6 +133,24 @@ def _copy(ends: Ends, wanted: CopyFiles) -> Mapping[str, Any]:
         return {"too_much": True}
 
 
+def bound(group: Group | None, most_entries: int) -> None:
+    """Count this process with a group, and bound it for itself, whatever it is given to read. Raises ``OSError``.
+
+    It may remember something of each entry.
+    """
+    if group is not None:
+        group.attach(os.getpid())
+    most_bytes = _LEAST_MEMORY_BYTES + _MEMORY_OF_ENTRY_BYTES * most_entries + _data_bytes()
+    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(LIMIT_S), int(LIMIT_S)))
+
+
+def _data_bytes() -> int:
+    """What it has of the launcher. Source: proc_pid_statm(5)."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[5]) * resource.getpagesize()
+
+
 def _show_source(ends: Ends) -> int:
     """The root of the sandbox without anything that is mounted in it. Raises ``OSError``."""
     system.enter_namespace(ends.source_mount)
@@ -118,9 +161,11 @@ def _show_source(ends: Ends) -> int:
 
 def become_user(target: Namespaces) -> None:
     """Enter a sandbox as its user, with the power to read what is closed to him. Raises ``OSError``."""
+    launcher = os.getppid()
     # The user namespace first: it brings the power to enter the other.
     system.enter_namespace(target.user)
     system.enter_namespace(target.mount)
     system.prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP)
     system.prctl(system.PR_SET_NO_NEW_PRIVS, 1)
     calls.run([*system.prepare_identity(_USER_INSIDE), system.prepare_capabilities((system.CAP_DAC_READ_SEARCH,))])
+    processes.end_with(launcher)

@@ -35,6 +35,8 @@ class Errand:
         """
         self._reactor = reactor
         self._then: Then | None = then
+        # Whether nothing is left of it.
+        self.is_buried = False
         reactor.allowance.take(_DESCRIPTORS)
         try:
             self._start(work, kept)
@@ -46,11 +48,11 @@ class Errand:
 
     def _start(self, work: Callable[[], bytes], kept: Sequence[int]) -> None:
         self._words, words = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        pid = -1
+        pid, launcher = -1, os.getpid()
         try:
             pid = system.clone(0)
             if pid == 0:
-                _run(work, kept, words)
+                _run(work, kept, words, launcher)
             self._pidfd = os.pidfd_open(pid)
         except OSError:
             processes.abandon(pid)
@@ -72,7 +74,9 @@ class Errand:
 
     def _fail(self, reason: str) -> None:
         """It is buried when it has ended; nobody waits for that."""
-        processes.kill(self._pidfd)
+        if not self.is_buried:
+            # Later the number may be another's.
+            processes.kill(self._pidfd)
         self._tell(None, reason)
 
     def _tell(self, answer: bytes | None, reason: str) -> None:
@@ -90,6 +94,7 @@ class Errand:
             said = b""
         os.close(self._words)
         os.close(self._pidfd)
+        self.is_buried = True
         self._reactor.allowance.give_back(_DESCRIPTORS)
         if status == 0:
             self._tell(said, "")
@@ -97,11 +102,11 @@ class Errand:
             self._tell(None, printable(said.decode("utf-8", "replace")) or f"it ended with status {status}")
 
 
-def _run(work: Callable[[], bytes], kept: Sequence[int], words: int) -> NoReturn:
+def _run(work: Callable[[], bytes], kept: Sequence[int], words: int, launcher: int) -> NoReturn:
     """In the process; never returns."""
     status = 1
     try:
-        system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+        processes.end_with(launcher)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -110,10 +115,15 @@ def _run(work: Callable[[], bytes], kept: Sequence[int], words: int) -> NoReturn
         os.write(words, work()[:MOST_ANSWER])
         status = 0
     except BaseException as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
-        os.write(words, said.encode("utf-8", "replace")[:_MOST_WORDS])
+        os.write(words, _describe(error).encode("utf-8", "replace")[:_MOST_WORDS])
     finally:
         os._exit(status)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "it needs more memory than it may have"
+    return error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
 
 
 def _close_all_but(kept: Sequence[int]) -> None:

@@ -1,5 +1,6 @@
 """A sandbox that stands still, as the launcher sees it: the order to its processes, and the wait until all obey."""
 
+import errno
 import time
 from collections.abc import Callable
 
@@ -25,6 +26,7 @@ class Freezing:
         self._told: list[OnFrozen] = []
         self._timer: Timer | None = None
         self._since = 0.0
+        self._is_partial = False
 
     def begin(self, told: OnFrozen, but: str | None = None) -> None:
         """``told(None)`` once it stands still, or with the reason why it does not. Again for one that does.
@@ -44,6 +46,7 @@ class Freezing:
                 told(f"it could not be paused: {error.strerror}")
                 return
             self.is_on = True
+            self._is_partial = but is not None
             self._since = time.monotonic()
         self._told.append(told)
         self._look(_FIRST_LOOK_S)
@@ -69,6 +72,11 @@ class Freezing:
     def is_settled(self) -> bool:
         """Whether all of it stands still by now; what sleeps in the kernel may not yet."""
         return self.is_on and self._frost is not None and self._frost.is_settled
+
+    def check(self) -> None:
+        """Raises ``OSError`` unless all of it stands still, and has been looked at until it did."""
+        if not self.is_on or self._is_partial or self._timer is not None:
+            raise OSError(errno.EBUSY, "it does not stand still")
 
     def forget(self) -> None:
         """Whoever asked is gone."""

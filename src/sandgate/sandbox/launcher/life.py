@@ -15,6 +15,7 @@ from sandgate.sandbox.launcher import inner_sockets
 from sandgate.sandbox.launcher.attaching import Namespaces, Wanted
 from sandgate.sandbox.launcher.cgroup import Group
 from sandgate.sandbox.launcher.errand import Errand
+from sandgate.sandbox.launcher.file_work import FileWork
 from sandgate.sandbox.launcher.freezing import Freezing
 from sandgate.sandbox.launcher.kept import KeptExecutions
 from sandgate.sandbox.launcher.protocol import EXPIRED
@@ -67,6 +68,7 @@ class Life:
         self.reason = "it ended by itself"
         self.kept = KeptExecutions(reactor.allowance)
         self.freezing = Freezing(reactor, group)
+        self.files = FileWork()
         self._reactor = reactor
         self._folder = folder
         self._on_ready = on_ready
@@ -123,8 +125,8 @@ class Life:
         """Give one that nobody has used yet mounts; see :func:`attaching.attach`. Raises ``OSError``."""
         raise OSError(errno.ENOTSUP, "sandboxes of this class can be given no mounts")
 
-    def enter(self, begin: Begin) -> None:  # noqa: ARG002 - of those that can
-        """Have a process of its own work at its files, which ends with it. Raises ``OSError``."""
+    def enter(self, begin: Begin) -> Errand:  # noqa: ARG002 - of those that can
+        """Have a process of its own work at its files; to be noted in :attr:`files`. Raises ``OSError``."""
         raise OSError(errno.ENOTSUP, "sandboxes of this class cannot be entered")
 
     def open_files(self) -> int | None:
@@ -220,6 +222,11 @@ class Life:
         self._forget_expiry()
         self._expiry = self._reactor.call_later(lifetime_s, lambda: self.kill(EXPIRED), self.kill)
 
+    def go_on(self) -> None:
+        """Let it go on, where it stands still. Raises ``OSError``."""
+        self.files.go_on()
+        self.freezing.end()
+
     def _forget_expiry(self) -> None:
         if self._expiry is not None:
             self._reactor.cancel(self._expiry)
@@ -233,6 +240,7 @@ class Life:
         self._forget_expiry()
         self.kept.close()
         self.unlisten()
+        self.files.end(reason)
         self._end(reason)
         self.freezing.let_die()
 

@@ -1,9 +1,12 @@
 """Processes by descriptor, so that a number that was used again is never hit."""
 
+import errno
 import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+
+from sandgate_agent import system
 
 
 def pid_of(pidfd: int) -> int:
@@ -49,6 +52,17 @@ def kill(pidfd: int) -> None:
 def check_lives(pidfd: int) -> None:
     """Raises ``OSError`` when a process has ended and was buried."""
     signal.pidfd_send_signal(pidfd, 0)
+
+
+def end_with(parent: int) -> None:
+    """Be killed by the kernel when the parent ends. Raises ``ProcessLookupError`` when it has ended before.
+
+    To be called again by whoever has become another user: the kernel forgets it then. Source: prctl(2),
+    PR_SET_PDEATHSIG; commit_creds() in kernel/cred.c.
+    """
+    system.prctl(system.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise ProcessLookupError(errno.ESRCH, "the process that has started it is gone")
 
 
 def abandon(pid: int) -> None:

@@ -74,8 +74,6 @@ class Sandbox(Life):
         self._parts = 0
         self._stale: set[str] = set()
         self._apart: Slot | None = None
-        # What is at work on its files, counted with it.
-        self._errands: list[Errand] = []
         self._first_dead = False
         self._most_disk_bytes = 0
 
@@ -138,14 +136,13 @@ class Sandbox(Life):
         finally:
             namespaces.close()
 
-    def enter(self, begin: Begin) -> None:
+    def enter(self, begin: Begin) -> Errand:
         """See :class:`Life`."""
         if self.group is None:
             return super().enter(begin)
         namespaces = self._slots[0].open_namespaces()
         try:
-            self._errands = [errand for errand in self._errands if not errand.is_over]
-            self._errands.append(begin(self._reactor, namespaces, self.group))
+            return begin(self._reactor, namespaces, self.group)
         finally:
             namespaces.close()
 
@@ -282,8 +279,6 @@ class Sandbox(Life):
             self._remove()
 
     def _end(self, reason: str) -> None:
-        for errand in self._errands:
-            errand.give_up(reason)
         for slot in list(self._slots):
             slot.kill(reason)
 

@@ -16,10 +16,11 @@ from typing import Any
 from sandgate.core.errors import MechanismFault
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
-from sandgate.sandbox.launcher import copying, images, network_verbs, packing, protocol, reclaim
+from sandgate.sandbox.launcher import freezing_verbs, images, network_verbs, protocol, reclaim
 from sandgate.sandbox.launcher.cgroup import Tree
 from sandgate.sandbox.launcher.config import LauncherConfig
 from sandgate.sandbox.launcher.copy_verbs import CopyFiles, PackFiles, Packing, UnpackFiles
+from sandgate.sandbox.launcher.file_desk import FileDesk
 from sandgate.sandbox.launcher.freezer import find_freezers
 from sandgate.sandbox.launcher.hierarchies import find_hierarchies
 from sandgate.sandbox.launcher.kept import Patience
@@ -60,6 +61,7 @@ class Launcher:
         self._tree: Tree | None = None
         self._patience = Patience(self._reactor, self._end_kept)
         self._desk = VolumeDesk(config, self._reactor)
+        self._files = FileDesk()
 
     def open(self) -> None:
         """Take the place of a launcher that died: clean up after it, then listen. Raises ``MechanismFault``."""
@@ -85,6 +87,7 @@ class Launcher:
             self._make, lambda: bool(self._creating),
         )  # fmt: skip
         reclaim.prepare_folder(self._config)
+        self._files.open(self._tree)
         for folder in (self._config.volumes_folder, self._config.disks_folder):
             if folder is not None and self._config.standard:
                 images.sweep(folder)
@@ -196,7 +199,7 @@ class Launcher:
             case protocol.Extend():
                 self._extend(number, request)
             case protocol.Freeze() | protocol.Thaw():
-                self._freeze(number, request)
+                self._serve(number, request, received)
             case protocol.Usage() | protocol.Listen() | protocol.Unlisten() | protocol.Dial():
                 self._serve(number, request, received)
             case MountVolumes() | CopyFiles() | PackFiles() | UnpackFiles():
@@ -298,26 +301,10 @@ class Launcher:
         sandbox.extend(request.lifetime_s)
         return self._answer(number, {})
 
-    def _freeze(self, number: int, request: protocol.Freezes) -> None:
-        sandbox = self._find_ready(request.environment_id)
-        if sandbox is None:
-            return self._refuse(number, _NO_SANDBOX)
-
-        def told(reason: str | None) -> None:
-            if reason is None:
-                self._answer(number, {"settled": sandbox.freezing.is_settled})
-            else:
-                self._refuse(number, reason)
-
-        if isinstance(request, protocol.Freeze):
-            return sandbox.freezing.begin(told, sandbox.part_apart if request.but_apart else None)
-        sandbox.freezing.end()
-        return self._answer(number, {})
-
     def _serve(
         self,
         number: int,
-        request: protocol.Usage | protocol.Network | MountVolumes | CopyFiles | Packing,
+        request: protocol.Usage | protocol.Freezes | protocol.Network | MountVolumes | CopyFiles | Packing,
         received: list[int],
     ) -> None:
         """Do something with a sandbox that is well."""
@@ -328,12 +315,14 @@ class Launcher:
         match request:
             case protocol.Usage():
                 sandbox.tell_usage(request.looks_inside, answer, refuse)
+            case protocol.Freeze() | protocol.Thaw():
+                freezing_verbs.serve(request, sandbox, answer, refuse)
             case MountVolumes():
                 self._desk.mount(sandbox, request.volumes, answer, refuse)
             case CopyFiles():
-                copying.serve(sandbox, self._find_ready(request.source), request, answer, refuse)
+                self._files.copy(sandbox, self._find_ready(request.source), request, answer, refuse)
             case PackFiles() | UnpackFiles():
-                packing.serve(sandbox, request, received, answer, refuse)
+                self._files.pack(sandbox, request, received, answer, refuse)
             case _:
                 network_verbs.serve(request, sandbox, answer, refuse)
         return None
