@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sandgate.config.settings import Settings
 from sandgate.core.clock import Clock
 from sandgate.core.environment import Environment
-from sandgate.core.errors import InvalidRequest, SandgateError
+from sandgate.core.errors import InvalidRequest, SandgateError, StoreUnavailable
 from sandgate.core.idempotency import KeptAnswer
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.principal import Principal
@@ -28,6 +28,7 @@ from sandgate.environments.snapshots import SnapshotService, check_can_copy
 from sandgate.environments.tasks import TaskOwner
 
 _END_WAIT_S = 5.0
+_KEPT_WAIT_S = 10.0
 # Nobody has been told of them.
 _NOT_COPIED = Ending(EnvironmentStatus.TERMINATED, "the files of its original could not be copied", deleted=True)
 _NOT_ALL = Ending(EnvironmentStatus.FAILED, "not all of the copies could be written")
@@ -96,10 +97,10 @@ class Forking:
         try:
             # What has been counted has to be there, also when the caller goes away meanwhile.
             await self._tasks.finish(self._insert_all(copies, allowed), f"copy {live.environment_id}")
-            if not await self._copying.copy(live, group):
-                waiting = len(await group.wait())
-                if waiting:
-                    group.give(await self.snapshots.take(live, waiting), waiting)
+            if await self._copying.copy(live, group):
+                await self._wait_until_kept(copies)
+            elif waiting := len(await group.wait()):
+                group.give(await self.snapshots.take(live, waiting), waiting)
         except BaseException as error:
             group.close()
             ends = self._end_all(copies, _NOT_COPIED)
@@ -108,6 +109,17 @@ class Forking:
                 await asyncio.wait(ends, timeout=_END_WAIT_S)
             raise
         return copies
+
+    async def _wait_until_kept(self, copies: Sequence[Environment]) -> None:
+        """Wait until it is written that they have their files: one that is found without that later on fails.
+
+        Raises ``StoreUnavailable``.
+        """
+        found = [self._lifecycle.find(each.environment_id) for each in copies]
+        making = [live.making for live in found if live is not None and live.making is not None]
+        _done, waiting = await asyncio.wait(making, timeout=_KEPT_WAIT_S) if making else (set(), set())
+        if waiting:
+            raise StoreUnavailable("The copies could not be written to the database; ask again later")
 
     async def _insert_all(self, copies: Sequence[Environment], allowed: UserQuota) -> None:
         """All of them, or none: raises what went wrong with the first that did."""

@@ -1,6 +1,7 @@
 """Copies of environments, on a fake runtime whose files are real."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from sandgate.core.environment import Environment
 from sandgate.core.errors import (
     EnvironmentNotRunning,
+    FilesUnavailable,
     InvalidRequest,
     LauncherUnavailable,
     SandboxFailed,
     SnapshotTooLarge,
+    StoreUnavailable,
     TooManyEnvironments,
 )
 from sandgate.core.ids import EnvironmentId
@@ -131,10 +134,10 @@ async def test_nothing_runs_while_files_are_copied(world: World, owner: Principa
 
 
 async def test_there_are_all_copies_or_none(world: World, owner: Principal) -> None:
-    """What is too large, and what cannot be read in time, is refused, and no copy stays; all goes on."""
+    """What is too large, cannot be read in time, or ends meanwhile is refused, and no copy stays; all goes on."""
     first = await filled(world)
     copies, before = world.runtime.copies, world.service.live_count
-    for failure in (SnapshotTooLarge("large", {}), LauncherUnavailable("away")):
+    for failure in (SnapshotTooLarge("large", {}), LauncherUnavailable("away"), FilesUnavailable("it ended")):
         copies.failure = failure
         with pytest.raises(type(failure)):
             await world.service.fork(owner, first, NewCopies(3))
@@ -143,6 +146,41 @@ async def test_there_are_all_copies_or_none(world: World, owner: Principal) -> N
     copies.failure = None
     (copy,) = await world.service.fork(owner, first, NewCopies())
     assert await read(world, copy.environment_id) == "kept"
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_nobody_is_told_of_copies_that_may_be_lost(
+    world: World, owner: Principal, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    """The answer waits until it is on the disk that they have their files; without that there is none."""
+    monkeypatch.setattr("sandgate.environments.forking._KEPT_WAIT_S", 60 if comes else 0.05)
+    first = await filled(world)
+    store = world.store.environments
+    write_down, may_write, asked = store.note_running, asyncio.Event(), asyncio.Event()
+
+    async def slow(names: Sequence[EnvironmentId]) -> None:
+        asked.set()
+        await may_write.wait()
+        await write_down(names)
+
+    monkeypatch.setattr(store, "note_running", slow)
+    before = world.service.live_count
+    forking = asyncio.ensure_future(world.service.fork(owner, first, NewCopies()))
+    await asked.wait()
+    if comes:
+        # Were it to be answered now, it would be within a few turns.
+        for _turn in range(100):
+            await asyncio.sleep(0)
+        assert not forking.done()
+        may_write.set()
+        (copy,) = await forking
+        row = await store.find(copy.environment_id)
+        assert row is not None
+        assert row.status is EnvironmentStatus.RUNNING
+    else:
+        with pytest.raises(StoreUnavailable):
+            await forking
+        await world.until(lambda: world.service.live_count == before)
 
 
 async def test_one_whose_files_do_not_come_fails_alone(world: World, owner: Principal) -> None:
