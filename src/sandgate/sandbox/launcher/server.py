@@ -28,6 +28,8 @@ from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.log import log
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.reception import Reception
+from sandgate.sandbox.launcher.root_folder import RootFolder
+from sandgate.sandbox.launcher.root_looks import RootLooks
 from sandgate.sandbox.launcher.stock import Stock
 from sandgate.sandbox.launcher.volume_desk import VolumeDesk, find_lack
 from sandgate.sandbox.launcher.volume_verbs import MakeVolume, MeasureVolumes, MountVolumes, RemoveVolume
@@ -62,6 +64,7 @@ class Launcher:
         self._patience = Patience(self._reactor, self._end_kept)
         self._desk = VolumeDesk(config, self._reactor)
         self._files = FileDesk()
+        self._looks = RootLooks(self._reactor, config.layers_folder)
 
     def open(self) -> None:
         """Take the place of a launcher that died: clean up after it, then listen. Raises ``MechanismFault``."""
@@ -139,6 +142,7 @@ class Launcher:
     def _on_new_gateway(self) -> None:
         """Nobody waits for what the last one had asked for."""
         self._gateways += 1
+        self._looks.give_up_all("nobody waits for it")
         self._creating.clear()
         self._destroying.clear()
         for sandbox in self._all:
@@ -224,12 +228,25 @@ class Launcher:
         return {**about, "isolations": isolations, "freezes": freezes, "volumes_lack": self._desk.lack}
 
     def _create(self, number: int, request: protocol.Create) -> None:
+        if request.environment_id in self._sandboxes or request.environment_id in self._looks:
+            return self._refuse(number, "there is a sandbox with this id")
+        root = self._workshop.find_unseen_root(request.template, request.layer)
+        if not root:
+            return self._create_of(number, request, None)
+
+        def seen(found: RootFolder | None, reason: str) -> None:
+            if found is None:
+                self._refuse(number, f"the root file system of {request.template} cannot be shown: {reason}")
+            else:
+                self._create_of(number, request, found)
+
+        return self._looks.begin(request.environment_id, root, seen)
+
+    def _create_of(self, number: int, request: protocol.Create, root: RootFolder | None) -> None:
         if self._shutdown is not None:
             return self._refuse(number, "the launcher is shutting down")
-        if request.environment_id in self._sandboxes:
-            return self._refuse(number, "there is a sandbox with this id")
         try:
-            self._workshop.learn(request.template, request.layer)
+            self._workshop.learn(request.template, request.layer, root)
         except MechanismFault as error:
             return self._refuse(number, error.message)
         spare = self._stock.take(request.isolation, request.template, request.limits)
@@ -288,6 +305,7 @@ class Launcher:
         return sandbox.add_slot_apart(then) if request.apart else sandbox.add_slot(then)
 
     def _destroy(self, number: int, environment_id: str) -> None:
+        self._looks.give_up(environment_id, "it was deleted")
         sandbox = self._sandboxes.get(environment_id)
         if sandbox is None:
             return self._answer(number, {})

@@ -9,7 +9,6 @@ from sandgate.core.errors import MechanismFault
 from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.core.template import BUILD_PREFIX, Layer
-from sandgate.sandbox.launcher import root_folder
 from sandgate.sandbox.launcher.cgroup import Tree
 from sandgate.sandbox.launcher.config import LAYER, ZYGOTE_IDS, LauncherConfig, TemplateConfig
 from sandgate.sandbox.launcher.disks import Disks
@@ -18,6 +17,7 @@ from sandgate.sandbox.launcher.gvisor.sandbox import GvisorSandbox
 from sandgate.sandbox.launcher.ids import HostIds
 from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
+from sandgate.sandbox.launcher.root_folder import RootFolder
 from sandgate.sandbox.launcher.sandbox import Sandbox
 from sandgate.sandbox.launcher.zygote import Zygote
 
@@ -113,13 +113,17 @@ class Workshop:
         if sandbox.host_id is not None:
             self._ids.discard(sandbox.host_id)
 
-    def learn(self, name: str, layer: Layer | None) -> None:
-        """Know a template that was built. Raises ``MechanismFault``."""
+    def find_unseen_root(self, name: str, layer: Layer | None) -> str:
+        """The root file system that has to be looked at before a template can be learnt; empty where there is none."""
+        return "" if layer is None or name in self._learned or name in self._templates else layer.root
+
+    def learn(self, name: str, layer: Layer | None, root: RootFolder | None) -> None:
+        """Know a template that was built; ``root`` is what its root file system has. Raises ``MechanismFault``."""
         if layer is None or name in self._learned:
             if name in self._templates or name in self._learned:
                 self._asked_at[name] = time.monotonic()
             return
-        base = self._find_base(name, layer)
+        base = self._find_base(name, layer, root)
         while len(self._learned) >= _MOST_LEARNED:
             oldest = next(each for each in (*self._learned, None) if each not in self._zygotes)
             if oldest is None:
@@ -138,17 +142,13 @@ class Workshop:
         )
         self._asked_at[name] = time.monotonic()
 
-    def _find_base(self, name: str, layer: Layer) -> TemplateConfig:
+    def _find_base(self, name: str, layer: Layer, root: RootFolder | None) -> TemplateConfig:
         """What a template that was built rests on. Raises ``MechanismFault``."""
         base = self._templates.get(layer.base)
         if name in self._templates or not self._config.standard or (base is None and not layer.root):
             raise MechanismFault(f"the launcher knows no template {layer.base} to put {name} upon")
-        if base is not None and not layer.root:
+        if base is not None and root is None:
             return base
-        try:
-            root = root_folder.look_at(self._config.layers_folder, layer.root)
-        except OSError as error:
-            raise MechanismFault(f"the root file system of {name} cannot be shown: {error.strerror}") from None
         limits = next((each.limits for each in self._templates.values()), Limits())
         return TemplateConfig(name, layer.interpreter, "/usr", limits=limits, root=root, begins_in=layer.begins_in)
 
