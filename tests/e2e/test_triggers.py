@@ -3,29 +3,18 @@
 import http.client
 import json
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from bench.client import Connection
 from bench.sandgate_server import Server
+from tests.e2e.waiting import LIMIT_S, until
 
 pytestmark = [pytest.mark.needs_root_namespaces]
 ORCHESTRATOR = "/api/v1/orchestrator"
 RESISTS = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(1)"
-LIMIT_S = 30.0
-
-
-def _until(seen: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        found = seen()
-        if found:
-            return found
-        time.sleep(0.02)  # waits: the server acts in its own time
-    raise AssertionError(f"not within {LIMIT_S} s: {what}")
 
 
 def _workflow(connection: Connection, code: str, **more: Any) -> str:
@@ -64,7 +53,7 @@ def test_the_previous_run_is_killed_whatever_it_does(server: Server) -> None:
             assert sum(run["finished_at"] is None for run in runs) <= 1
             return len(runs) >= 3
 
-        _until(third, "three ticks have started a run each")
+        until(third, "three ticks have started a run each")
         connection.expect(200, "PATCH", f"{ORCHESTRATOR}/schedules/{schedule_id}", {"paused": True})
         runs = _runs(connection, workflow_id)
         connection.request("POST", f"{ORCHESTRATOR}/runs/{runs[0]['run_id']}/cancel")
