@@ -132,24 +132,22 @@ from IPython.display import HTML, Image, JSON, Javascript, Latex, Markdown, SVG,
 open("a.jpg", "wb").write(b"\\xff\\xd8\\xff\\xe0")
 display(
     HTML("<p>\N{SNOWMAN}</p>"), Markdown("**bold**"), SVG("<svg/>"), Image(b"\\x89PNG"), Image("a.jpg"), Latex("$x^2$"),
-    JSON({"a": [1, None]}), Javascript("alert(1)"), Image(b"<svg/>", format="svg"),
+    JSON({"a": [1, None]}), Javascript("alert(1)"),
 )
 """
 
 
 async def test_every_type_is_shown_as_it_is(subject: Subject) -> None:
-    """By the methods of an object, all of them at once, and by the classes of IPython where there is none of it."""
+    """By the methods of an object, all of them at once, and by the classes of IPython, or what stands in for them."""
     session = await _open(await subject.create(), SessionBounds(grace_s=1.0))
     rich, bundle = _shown(await _run(session, _ALL_TYPES))
     assert rich == {**_TYPES, "text/plain": "rich"}
     assert bundle == {"text/markdown": "# whole", "text/plain": "bundle"}
     ran = await _run(session, _STAND_INS)
-    *shown, drawing = [
-        {kind: text for kind, text in each.items() if kind != "text/plain"} for each in ran.results or ()
-    ]
+    shown = [{kind: text for kind, text in each.items() if kind != "text/plain"} for each in ran.results or ()]
     wanted = [{kind: text} for kind, text in _TYPES.items() if kind != "application/pdf"]
     assert sorted(map(str, shown)) == sorted(map(str, wanted))
-    assert (drawing, ran.results_truncated) == ({"image/svg+xml": "<svg/>"}, False)
+    assert ran.results_truncated is False
 
 
 async def test_awaiting_at_the_top(subject: Subject) -> None:
