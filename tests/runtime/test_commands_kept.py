@@ -59,3 +59,22 @@ async def test_a_later_gateway_takes_a_command_up(isolation: Isolation, request:
     await second.destroy(environment_id)
     await second.stop(keep_sandboxes=True)
     assert [path for path in folder.iterdir() if path.name.startswith(environment_id)] == []
+
+
+@pytest.mark.parametrize("isolation", CLASSES)
+async def test_nothing_is_kept_of_a_command_that_ends_with_its_sandbox(
+    isolation: Isolation, request: pytest.FixtureRequest
+) -> None:
+    """Nobody will ask for what it was noted as."""
+    host: LauncherHost = request.getfixturevalue(f"{isolation}_host")
+    folder = host.config.run_folder / "notes"
+    runtime = ZygoteRuntime(host.isolation, host.config.socket_path, folder)
+    await runtime.start(lambda _environment_id, _reason: None)
+    environment_id = make_environment_id()
+    sandbox = await runtime.create(SandboxSpec(environment_id, TEMPLATE, Limits(), 120.0))
+    command = Started(sandbox, "sh", "-c", "echo begun; read x", takes_input=True, tag="process|c")
+    await command.written.until(b"begun\n")
+    assert runtime.read_note(environment_id, "process|c") == b"a note"
+    await runtime.destroy(environment_id)
+    assert [path for path in folder.iterdir() if path.name.startswith(environment_id)] == []
+    await runtime.stop(keep_sandboxes=True)

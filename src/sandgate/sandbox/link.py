@@ -386,10 +386,9 @@ class SandboxLink(Adoption):
     def forget(self) -> Collection[str]:
         """The sandbox is ended for good: nobody will take up what it ran; answers under which tags it did."""
         tags = [*self._tagged, *self._left, *self._noted]
-        for tag in tuple(self._noted):
-            self._forget_note(tag)
-        for execution in self._tagged.values():
-            execution.forget()
+        if tags and self._keeping is not None:
+            self._keeping.forget(self._environment_id)
+        self._noted.clear()
         self._tagged.clear()
         self.leave()
         return tags
