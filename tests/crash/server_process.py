@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.client import Connection
+from bench.client import Answer, Connection
 from bench.sandgate_server import ENVIRONMENTS, Server
 from sandgate.config.paths import run_folder, state_name
 from sandgate.config.settings import Settings
@@ -18,15 +18,15 @@ GATEWAY, LAUNCHER, SUPERVISOR = "sg-gateway", "sg-launcher", "sandgate"
 LIMIT_S = 60.0
 
 
-def until(seen: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    """Wait until ``seen()`` is true and answer it; fail with ``what`` was waited for."""
+def until(seen: Callable[[], Any], what: str | Callable[[], str], limit_s: float = LIMIT_S) -> Any:
+    """Wait until ``seen()`` is true and answer it; fail with ``what`` was waited for, or what that says then."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         found = seen()
         if found:
             return found
         time.sleep(0.005)  # waits: other processes act in their own time
-    raise AssertionError(f"not within {limit_s} s: {what}")
+    raise AssertionError(f"not within {limit_s} s: {what if isinstance(what, str) else what()}")
 
 
 class CrashServer(Server):
@@ -137,15 +137,13 @@ class CrashServer(Server):
         return self.connect()
 
 
-class BackgroundExecution:
-    """An execution that a thread waits for; ``answer`` is None when the connection broke."""
+class BackgroundRequest:
+    """A request that a thread waits for; ``answer`` is None when the connection broke."""
 
-    def __init__(
-        self, server: CrashServer, environment_id: str, code: str, timeout: float = 60, *, patience_s: float = 60
-    ) -> None:
-        self.answer: dict[str, Any] | None = None
-        self._path = f"{ENVIRONMENTS}/{environment_id}/execute"
-        self._body = {"code": code, "timeout": timeout}
+    def __init__(self, server: CrashServer, path: str, body: dict[str, Any], *, patience_s: float = 60) -> None:
+        self.answer: Answer | None = None
+        self._path = path
+        self._body = body
         self._connection = server.connect()
         self._connection._socket.settimeout(patience_s)
         self._thread = threading.Thread(target=self._run)
@@ -153,10 +151,25 @@ class BackgroundExecution:
 
     def _run(self) -> None:
         with suppress(OSError, AssertionError, ConnectionError), self._connection as connection:
-            self.answer = connection.request("POST", self._path, self._body).json()
+            self.answer = connection.request("POST", self._path, self._body)
 
-    def join(self) -> dict[str, Any] | None:
+    def wait(self) -> Answer | None:
         """The answer."""
         self._thread.join(LIMIT_S)
-        assert not self._thread.is_alive(), "the execution neither ended nor broke"
+        assert not self._thread.is_alive(), f"{self._path} was neither answered nor broken off"
         return self.answer
+
+
+class BackgroundExecution(BackgroundRequest):
+    """An execution that a thread waits for."""
+
+    def __init__(
+        self, server: CrashServer, environment_id: str, code: str, timeout: float = 60, *, patience_s: float = 60
+    ) -> None:
+        body = {"code": code, "timeout": timeout}
+        super().__init__(server, f"{ENVIRONMENTS}/{environment_id}/execute", body, patience_s=patience_s)
+
+    def join(self) -> dict[str, Any] | None:
+        """What the execution was answered with."""
+        answer = self.wait()
+        return None if answer is None else answer.json()
