@@ -16,6 +16,8 @@ import httpx
 import pytest
 
 from bench.sandgate_server import ENVIRONMENTS, Server
+from sandgate.config.paths import run_folder
+from sandgate.config.settings import Settings
 from tests.e2e.waiting import until
 
 ORCHESTRATOR = "/api/v1/orchestrator"
@@ -226,6 +228,18 @@ def test_nothing_in_the_state_folder_holds_one(planted: Planted) -> None:
             looked_at += 1
             assert not _who_holds(planted, path.read_bytes()), path
     assert looked_at >= 5
+
+
+def test_nothing_that_the_launcher_writes_holds_one(planted: Planted) -> None:
+    """Its log, and what its runtimes are told by files, while environments live."""
+    folder = run_folder(Settings(state=planted.server.state))
+    looked_at = set()
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # What is made for a moment.
+            if path.is_file() and not path.is_symlink():
+                assert not _who_holds(planted, path.read_bytes()), path
+                looked_at.add(path.relative_to(folder).parts[0])
+    assert "launcher.log" in looked_at
 
 
 def test_no_process_shows_one(planted: Planted) -> None:
