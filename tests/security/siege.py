@@ -9,13 +9,14 @@ from sandgate.core.execution import Termination
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import Sandbox
 from tests.runtime.hosts import Bench
+from tests.runtime.only_inside import ONLY_INSIDE
 
 # Generous, because a machine that runs tests is busy; what starves a neighbour takes longer.
 _BOUND_S = 10.0
 
 # Defines ``fails``: the name of the error that a call ends with, None when it succeeds; and ``call``, the same for a
-# call of the kernel by number.
-TOOLS = """
+# call of the kernel by number. What comes after it runs nowhere but in a sandbox.
+TOOLS = f"""{ONLY_INSIDE}
 import ctypes, errno, json, os, signal, socket, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
