@@ -8,11 +8,11 @@ import asyncio
 import json
 import os
 import random
+import re
 import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -27,16 +27,21 @@ from sandgate.sandbox import descriptors
 from sandgate.sandbox.base import SandboxSpec
 from sandgate.sandbox.execution import ZygoteExecution
 from sandgate.sandbox.launcher import protocol
+from sandgate.sandbox.launcher.client import LauncherClient
 from sandgate.sandbox.launcher.fields import ProtocolError
 from sandgate.sandbox.slot import Slot
 from sandgate_agent import wire
 from tests.runtime.hosts import Bench, available_versions, launcher_host, until
+from tests.security.verbs import NAME, VERBS, VOLUME, whole
 
 KINDS = (wire.CHILD, wire.EXITED, wire.KILL, wire.RESET, wire.RESUME, wire.HOLD, wire.NEXT, wire.CLONED, b"?")
 ENDS = ("reading", "writing", "stream", "datagram", "null", "memory", "same")
-VERBS = (
-    "create", "create", "destroy", "usage", "adopt", "add_slot", "extend", "freeze", "thaw", "list", "hello",
-)  # fmt: skip
+# Everything but what ends the launcher; sandboxes are made more often than all else, so that there are some.
+ASKED = (*(verb for verb in VERBS if verb != "shutdown"), *["create"] * 5)
+# Told, and never answered.
+TOLD = ("keep", "let_go", "hold")
+# Longer than any test; with less, others would find what they keep on this launcher ended.
+_HELD_S = 86_400
 NAMES = tuple(EnvironmentId(f"env-fuzz{number:012}") for number in range(5))
 
 small = st.integers(0, 4) | st.integers(0, 2**64 - 1)
@@ -151,19 +156,9 @@ def check_talk(said: Sequence[tuple[str, bytes, Sequence[str]]]) -> None:
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-_WHOLE: dict[str, Any] = {
-    "number": 1,
-    "environment_id": str(NAMES[0]),
-    "isolation": "standard",
-    "template": "python-3.9",
-    "limits": asdict(Limits()),
-    "lifetime_s": 5,
-    "tag": "t",
-    "slot": 0,
-    "child": 1,
-    "kills": 0,
-}
-requests = st.sampled_from(sorted(protocol._PARSERS)).map(lambda verb: json.dumps({"verb": verb, **_WHOLE}).encode())
+_SANDBOX, _VOLUME = re.compile(r"env-[0-9a-z]{12,40}"), re.compile(r"vol-[0-9a-z]{12,40}")
+_TEMPLATE = re.compile(r"[0-9a-z][0-9a-z._-]{0,62}")
+requests = st.sampled_from(sorted(VERBS)).map(lambda verb: json.dumps(whole(verb)).encode())
 
 
 def check_request(data: bytes) -> None:
@@ -171,11 +166,18 @@ def check_request(data: bytes) -> None:
     with suppress(ProtocolError):
         number, request = protocol.parse_request(data)
         assert 0 <= number < 2**53
-        name = getattr(request, "environment_id", str(NAMES[0]))
-        assert name.startswith("env-")
-        assert name[4:].isalnum()
-        assert name.isascii()
-        assert "/" not in getattr(request, "template", "")
+        check_names(request)
+
+
+def check_names(request: protocol.Request) -> None:
+    """Names of a request are of the exact form, so that a path made of one leads nowhere else."""
+    for field in ("environment_id", "source"):
+        assert _SANDBOX.fullmatch(getattr(request, field, NAME))
+    volumes = [each if isinstance(each, str) else each.volume for each in getattr(request, "volumes", ())]
+    assert all(map(_VOLUME.fullmatch, [*volumes, getattr(request, "volume", VOLUME)]))
+    assert _TEMPLATE.fullmatch(getattr(request, "template", "python"))
+    for top in getattr(request, "tops", ()):
+        assert all(part.isalpha() and part.isascii() for part in top.split("/"))
 
 
 def check_answer(data: bytes) -> None:
@@ -197,6 +199,21 @@ answers = spoiled(
 )
 
 
+async def _ask(client: LauncherClient, verb: str, name: EnvironmentId, source: EnvironmentId) -> None:
+    """One request, with a file for those who want one."""
+    fields = {**whole(verb), "environment_id": name, "source": source, "lifetime_s": 20}
+    for field in ("verb", "number"):
+        del fields[field]
+    file = os.memfd_create("archive")
+    try:
+        if verb in TOLD:
+            client.notify(verb, [file] * 3, **{**fields, "lifetime_s": _HELD_S})
+        else:
+            (await client.request_with([file], verb, limit_s=5, **fields)).close()
+    finally:
+        os.close(file)
+
+
 async def any_order(bench: Bench, seed: int, count: int) -> None:
     """Ask a launcher that runs for everything in any order; it goes on, and in the end nothing is left."""
     chance = random.Random(seed)
@@ -204,7 +221,7 @@ async def any_order(bench: Bench, seed: int, count: int) -> None:
     template = f"python-{available_versions()[-1]}"
 
     async def ask(name: EnvironmentId) -> None:
-        verb = chance.choice(VERBS)
+        verb = chance.choice(ASKED)
         await asyncio.sleep(chance.random() * 0.01)
         with suppress(MechanismFault, TimeoutError):
             if verb == "create":
@@ -214,14 +231,13 @@ async def any_order(bench: Bench, seed: int, count: int) -> None:
             elif verb == "destroy":
                 await runtime.destroy(name)
             else:
-                fields = {"environment_id": name, "lifetime_s": 20} if verb not in ("list", "hello") else {}
-                answer = await client.request(verb, limit_s=5, **fields)
-                answer.close()
+                await _ask(client, verb, name, chance.choice(NAMES))
 
     for _round in range(count // 10):
         await asyncio.gather(*(ask(chance.choice(NAMES)) for _each in range(10)))
     for name in NAMES:
         await runtime.destroy(name)
+    (await client.request("remove_volume", limit_s=5, volume=VOLUME)).close()
     await runtime.check()
 
 

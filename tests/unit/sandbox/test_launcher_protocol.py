@@ -17,6 +17,7 @@ from sandgate.sandbox.launcher.copy_verbs import CopyFiles, PackFiles, UnpackFil
 from sandgate.sandbox.launcher.fields import ProtocolError
 from sandgate.sandbox.launcher.protocol import parse_request
 from sandgate.sandbox.launcher.volume_verbs import MakeVolume, MeasureVolumes, MountVolumes, RemoveVolume, VolumeMount
+from tests.security.verbs import ABOUT_SANDBOXES, VERBS, whole
 
 ID, OTHER = make_environment_id(), make_environment_id()
 CREATE = {
@@ -151,11 +152,19 @@ WRONG_IDS = [
 
 
 @pytest.mark.parametrize("wrong", WRONG_IDS)
-@pytest.mark.parametrize("verb", ["create", "adopt", "add_slot", "destroy", "usage", "extend", "freeze", "thaw"])
+@pytest.mark.parametrize("verb", ABOUT_SANDBOXES)
 def test_ids_that_are_none(verb: str, wrong: object) -> None:
     """No path, no other kind of id, nothing that looks like one."""
     with pytest.raises(ProtocolError):
-        parse({**CREATE, "verb": verb, "environment_id": wrong})
+        parse({**whole(verb), "environment_id": wrong})
+
+
+def test_requests_that_are_spoiled_are_whole() -> None:
+    """What is refused above is refused for the one thing that is wrong about it."""
+    assert all(parse(whole(verb))[0] == 1 for verb in VERBS)
+    assert set(VERBS) - set(ABOUT_SANDBOXES) == {
+        "hello", "hold", "list", "shutdown", "make_volume", "remove_volume", "measure_volumes",
+    }  # fmt: skip
 
 
 _TEMPLATES: list[object] = ["../x", "/x", "", "x/y", ".x", "X", "x" * 64, "x\n", None, 3]
