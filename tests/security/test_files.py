@@ -74,8 +74,12 @@ async def test_full_disk(how: str, siege: Siege) -> None:
     ran = await siege.run(
         f"try:\n    exec({FILLERS[how]!r})\nexcept OSError as e: os.write(1, errno.errorcode[e.errno].encode())", 60.0
     )
-    assert ran.status in (ExecutionStatus.COMPLETED, ExecutionStatus.OUT_OF_MEMORY), ran
-    assert ran.stdout in (b"ENOSPC", b"EDQUOT", b"ENOTSUP", b"EMLINK", b"")
+    if ran.status is ExecutionStatus.OUT_OF_MEMORY:
+        assert ran.stdout == b""
+    else:
+        # What is not refused until it is done is more than there is room for.
+        assert ran.status is ExecutionStatus.COMPLETED, ran
+        assert ran.stdout in (b"ENOSPC", b"EDQUOT", b"ENOTSUP", b"EMLINK")
     assert await siege.bench.works(siege.attacker)
     started = time.perf_counter()
     await siege.bench.runtime.destroy(siege.attacker.environment_id)
@@ -87,8 +91,7 @@ TRAPS = (
     "os.symlink('/proc/self/mem', 'mem')\nos.symlink('.', 'loop')\nos.symlink('/dev/zero', 'zero')\n"
     "os.mkfifo('/tmp/fifo')\nos.mkfifo('json.py')\nos.mkdir('\\udcff\\n\\t ' + 'x' * 200)\n"
     "s = socket.socket(socket.AF_UNIX)\ns.bind('sock')\ns.listen()\n"
-    "os.rename('/home/user', '/home/user2') if False else None\nos.mkdir('sub', 0)\nos.truncate('/tmp/big', 0) "
-    "if os.path.exists('/tmp/big') else None\nf = open('sparse', 'wb')\nf.truncate(200 << 20)\nanswer = 1"
+    "os.mkdir('sub', 0)\nf = open('sparse', 'wb')\nf.truncate(200 << 20)\nanswer = 1"
 )
 
 
