@@ -1,11 +1,13 @@
 """The process class: what an unprivileged process keeps itself from, and, plainly, which promises do not hold there."""
 
+import asyncio
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from sandgate.core.limits import MIB, Limits
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.seccomp import find_library
 from sandgate_agent import landlock
@@ -103,3 +105,34 @@ async def test_memory_is_not_held_together(process: Bench) -> None:
     assert (ran.status, b"MemoryError" in ran.stderr) == (ExecutionStatus.FAILED, True)
     used = await sandbox.usage()
     assert used.memory_bytes is None
+
+
+async def test_forks_take_more_than_the_environment_has(process: Bench) -> None:
+    """Promise 3 does not hold of them together: two that each take less than the limit are not ended."""
+    limits = Limits(memory_bytes=64 * MIB, disk_bytes=16 * MIB)
+    sandbox, neighbour = await process.make(limits=limits), await process.make()
+    code = TOOLS + (
+        "ends = []\nfor _ in range(2):\n    r, w = os.pipe()\n    if os.fork() == 0:\n"
+        "        x = bytearray(b'x' * (48 << 20))\n        os.write(w, b'has')\n        time.sleep(60)\n"
+        "    ends.append(r)\nanswer = [os.read(r, 3).decode() for r in ends]"
+    )
+    assert await process.ask(sandbox, code) == ["has", "has"]
+    assert await process.works(sandbox)
+    assert await process.works(neighbour)
+
+
+async def test_code_that_stops_its_agent(process: Bench) -> None:
+    """Promise 6 does not hold against it where signals are not fenced: its environment may be lost, and no other."""
+    sandbox, neighbour = await process.make(), await process.make()
+    stop = TOOLS + "print(fails(os.kill, os.getppid(), signal.SIGSTOP), flush=True)\ntime.sleep(60)"
+    async with asyncio.timeout(30):
+        ran = await sandbox.execute(process.request(stop, 1.0)).wait()
+    if ran.stdout == b"EPERM\n":
+        assert ran.status is ExecutionStatus.TIMED_OUT
+        assert await process.works(sandbox)
+    else:
+        assert ran.status in (ExecutionStatus.TIMED_OUT, ExecutionStatus.LOST), ran
+    assert await process.works(neighbour)
+    async with asyncio.timeout(30):
+        await process.runtime.check()
+        await process.runtime.destroy(sandbox.environment_id)
