@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import httpx
 
@@ -53,3 +54,45 @@ async def test_ten_times_the_load_is_refused_in_time_and_forgotten(server: Serve
             assert (status, seconds < PATIENCE_S) == (200, True)
             await crowd.delete(f"{ENVIRONMENTS}/{made['environment_id']}")
         assert (await client.delete(f"/api/v1/users/{user_id}")).status_code == 200
+
+
+async def _log_in(client: httpx.AsyncClient, name: str) -> httpx.AsyncClient:
+    """A new user's own client."""
+    user = {"username": name, "password": PASSWORD}
+    assert (await client.post("/api/v1/users", json=user)).status_code == 201
+    token = (await client.post("/api/v1/auth/token", json=user)).json()["access_token"]
+    limits = httpx.Limits(max_connections=20 * AT_ONCE)
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.AsyncClient(base_url=client.base_url, timeout=60, limits=limits, headers=headers)
+
+
+async def test_many_users_share_what_the_server_executes_at_once() -> None:
+    """Beyond it every one of them is refused in time, however few of the executions are theirs; and served at once
+    when there is room.
+    """
+    settings = {"SANDGATE_MAX_EXECUTIONS_AT_ONCE": str(AT_ONCE)}
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(Server(settings))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60)
+        )
+        client.headers["Authorization"] = f"Bearer {server.token}"
+        users, paths = [], []
+        for name in ("ann", "ben", "cleo"):
+            users.append(await stack.enter_async_context(await _log_in(client, name)))
+            made = (await users[-1].post(ENVIRONMENTS, json={"name": name, "template": "python"})).json()
+            paths.append(f"{ENVIRONMENTS}/{made['environment_id']}/execute")
+            assert (await _ask(users[-1], paths[-1], "pass"))[0] == 200
+        sleep = "import time; time.sleep(1)"
+        asked = [
+            asyncio.ensure_future(_ask(user, path, sleep))
+            for user, path in list(zip(users, paths, strict=True)) * (4 * AT_ONCE)
+        ]
+        answers = await asyncio.gather(*asked)
+        assert {status for status, _, _ in answers} == {200, 429}
+        assert {code for status, _, code in answers if status == 429} == {"TOO_MANY_EXECUTIONS"}
+        assert sum(status == 200 for status, _, _ in answers) >= AT_ONCE
+        assert max(seconds for status, seconds, _ in answers if status == 429) < PATIENCE_S
+        for user, path in zip(users, paths, strict=True):
+            status, seconds, _ = await _ask(user, path, "pass")
+            assert (status, seconds < PATIENCE_S) == (200, True)
