@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, ability in ABILITIES.items():
         config.addinivalue_line("markers", f"{name}: {ability.help_text}")
     config.addinivalue_line("markers", "not_on_gvisor(why): of the tests of every class, one without the gvisor class")
+    config.addinivalue_line("markers", "attack: of tests/runtime, one beside a neighbour who has to answer afterwards")
     config.addinivalue_line("markers", "few_on_gvisor(name=[...]): its parameters that the gvisor class takes, too")
 
 

@@ -97,17 +97,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("walled", [_STANDARD, *gvisor], indirect=True)
 
 
+async def _beside_a_neighbour(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """A runtime; of a test that is an ``attack``, with a neighbour, who and the launcher have to answer afterwards."""
+    host: LauncherHost = request.getfixturevalue(f"{request.param}_host")
+    attacks = request.node.get_closest_marker("attack") is not None
+    async for bench in connect(host, request.module):
+        if attacks:
+            await bench.add_neighbour()
+        yield bench
+        if attacks:
+            await bench.everybody_answers()
+
+
 @pytest.fixture
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """A runtime of each class in turn, for what all promise."""
-    host: LauncherHost = request.getfixturevalue(f"{request.param}_host")
-    async for bench in connect(host, request.module):
+    async for bench in _beside_a_neighbour(request):
         yield bench
 
 
 @pytest.fixture
 async def walled(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """A runtime of each class that puts up walls, in turn."""
-    host: LauncherHost = request.getfixturevalue(f"{request.param}_host")
-    async for bench in connect(host, request.module):
+    async for bench in _beside_a_neighbour(request):
         yield bench

@@ -37,6 +37,8 @@ VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 _HOST_ID_BASE = 1_700_000_000
 _PLAIN_USER_ID = 1_699_999_999
 _MOST_DESCRIPTORS = 24
+# Generous, because a machine that runs tests is busy; what starves a neighbour takes longer.
+_ANSWER_S = 10.0
 
 
 @cache
@@ -232,6 +234,7 @@ class Bench:
         self.runtime = runtime
         self.ended: list[tuple[EnvironmentId, str]] = []
         self.made: list[EnvironmentId] = []
+        self.neighbour: Sandbox | None = None
 
     @property
     def on_gvisor(self) -> bool:
@@ -274,17 +277,30 @@ class Bench:
         assert (ran.status, ran.stderr) == (ExecutionStatus.COMPLETED, b""), ran
         return json.loads(ran.stdout)
 
+    async def add_neighbour(self) -> None:
+        """Somebody else's sandbox, for a test that attacks; it is not counted below."""
+        self.neighbour = await self.make()
+        assert await self.works(self.neighbour)
+
+    async def everybody_answers(self) -> None:
+        """Assert that the launcher answers, and that the neighbour works as before."""
+        async with asyncio.timeout(_ANSWER_S):
+            await self.runtime.check()
+            assert self.neighbour is not None
+            assert await self.works(self.neighbour)
+
     async def quiet(self, slots: int = 1) -> None:
         """Wait until nothing is there but forkers, and one child waiting for each."""
-        await until(lambda: len(self.host.processes()) == 2 * slots)
+        beside = self.neighbour is not None
+        await until(lambda: len(self.host.processes()) == 2 * (slots + beside))
 
     async def nothing_runs(self, sandbox: Sandbox) -> bool:
         """Whether nothing of the last execution of the only sandbox runs on, now."""
-        return len(self.host.processes()) <= 2
+        return len(self.host.processes()) <= 2 * (1 + (self.neighbour is not None))
 
     def count_groups(self) -> int:
         """Control groups of sandboxes that somebody uses."""
-        return len(self.host.groups())
+        return len(self.host.groups()) - (self.neighbour is not None)
 
     async def works(self, sandbox: Sandbox) -> bool:
         """Whether a sandbox runs code as if nothing had happened."""

@@ -76,6 +76,7 @@ async def _hostile(bench: Bench, limits: Limits | None = None) -> "tuple[object,
     return sandbox, running
 
 
+@pytest.mark.attack
 async def test_hostile_code_stands_still(walled: Bench) -> None:
     """Not a microsecond of processor time is used; the disk can be looked at; it goes on, and ends at once."""
     sandbox, running = await _hostile(walled)

@@ -12,8 +12,9 @@ from sandgate.core.limits import MIB, Limits
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import Sandbox
 from tests.runtime.hosts import Bench
+from tests.runtime.only_inside import ONLY_INSIDE
 
-pytestmark = pytest.mark.needs_root_namespaces
+pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.attack]
 
 SMALL = Limits(memory_bytes=64 * MIB, disk_bytes=32 * MIB, inodes=2000, file_size_bytes=16 * MIB, processes=32)
 
@@ -51,7 +52,7 @@ async def _ends_alone(name: str, walled: Bench) -> bool:
     sandbox = await walled.make(limits=SMALL)
     beside = sandbox.execute(ExecutionRequest("open('kept', 'w').write('k')\n" + WAIT, 30))
     assert await walled.works(sandbox)
-    ran = await walled.run(sandbox, "print('before', end='')\n" + GREEDY[name])
+    ran = await walled.run(sandbox, ONLY_INSIDE + "print('before', end='', flush=True)\n" + GREEDY[name])
     assert (ran.status, ran.exit_code, ran.error) == (ExecutionStatus.OUT_OF_MEMORY, None, None)
     if walled.on_gvisor and sandbox.failure is not None:
         assert "memory" in sandbox.failure
@@ -119,6 +120,21 @@ async def test_shared_memory_ends_with_its_user(walled: Bench) -> None:
         # There they are taken away when memory runs out.
         look = await walled.run(sandbox, "print(len(open('/proc/sysvipc/shm').readlines()))")
         assert look.stdout == b"1\n"
+
+
+# None of them takes more than it may by itself.
+FORKS = (
+    "import os, time\nfor _ in range(8):\n    if os.fork() == 0:\n        x = bytearray(b'x' * (16 << 20))\n"
+    "        time.sleep(30)\n        os._exit(0)\nfor _ in range(8): assert os.wait()[1] == 0"
+)
+
+
+async def test_out_of_memory_spread_over_forks(walled: Bench) -> None:
+    """What many take is counted together: one of them is ended, and the code that waits for it with it."""
+    sandbox = await walled.make(limits=SMALL)
+    ran = await walled.run(sandbox, ONLY_INSIDE + FORKS)
+    assert (ran.status, ran.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
+    assert await walled.works(sandbox)
 
 
 # Waits for a file that a later execution makes.
@@ -254,7 +270,7 @@ async def test_bomb_of_forks(walled: Bench) -> None:
     """A bomb ends as failed or timed out, and a neighbour's hello stays quick."""
     sandbox, neighbour = await walled.make(limits=SMALL), await walled.make()
     alone_s = await walled.hello_s(neighbour)
-    bomb = sandbox.execute(ExecutionRequest("import os\nfor _ in range(20_000): os.fork()", 1.0))
+    bomb = sandbox.execute(ExecutionRequest(f"{ONLY_INSIDE}for _ in range(5_000): os.fork()", 1.0))
     beside_s = await walled.hello_s(neighbour)
     ends = {ExecutionStatus.TIMED_OUT, ExecutionStatus.FAILED}
     assert (await bomb.wait()).status in (ends | {ExecutionStatus.OUT_OF_MEMORY} if walled.on_gvisor else ends)

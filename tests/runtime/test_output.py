@@ -63,6 +63,7 @@ async def test_long_output_within_the_cap(bench: Bench) -> None:
     assert not ran.stdout_truncated
 
 
+@pytest.mark.attack
 async def test_flood_ends(bench: Bench) -> None:
     """An output that does not stop is the end of its execution, under a name of its own."""
     sandbox = await bench.make(limits=SMALL)
@@ -74,6 +75,7 @@ async def test_flood_ends(bench: Bench) -> None:
     assert await bench.works(sandbox)
 
 
+@pytest.mark.attack
 async def test_flood_costs_neither_memory_nor_neighbours(bench: Bench) -> None:
     """While one execution floods as fast as it can, the gateway stays small and a neighbour quick."""
     flooding, neighbour = await bench.make(), await bench.make()
@@ -149,6 +151,7 @@ _IN_GVISOR = ["does not block and floods", "closes both", "swaps streams", "late
 _OF_PIPES = ("large pipe", "small pipe", "packets")
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("name", TRICKS)
 @pytest.mark.few_on_gvisor(name=_IN_GVISOR)
 async def test_trick(name: str, bench: Bench) -> None:
@@ -186,6 +189,7 @@ FORGED = {
 }
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("name", FORGED)
 @pytest.mark.few_on_gvisor(name=["deep", "a message of the forker's"])
 async def test_forged_report(name: str, bench: Bench) -> None:
@@ -198,6 +202,7 @@ async def test_forged_report(name: str, bench: Bench) -> None:
     assert await bench.works(sandbox)
 
 
+@pytest.mark.attack
 async def test_report_that_is_believed(bench: Bench) -> None:
     """Code can word its own error, within bounds, and nothing else of the answer."""
     sandbox = await bench.make()
@@ -220,6 +225,7 @@ async def test_report_without_failure(bench: Bench) -> None:
     assert (ran.status, ran.exit_code, ran.error) == (ExecutionStatus.COMPLETED, 0, None)
 
 
+@pytest.mark.attack
 async def test_flooded_channel(bench: Bench) -> None:
     """What is written to the report's socket stays in the kernel, and the code that floods it waits for itself."""
     sandbox = await bench.make()
@@ -246,6 +252,7 @@ async def test_exceptions_text(text: str, bench: Bench) -> None:
     assert await bench.works(sandbox)
 
 
+@pytest.mark.attack
 async def test_exception_that_breaks_its_report(bench: Bench) -> None:
     """An exception whose text cannot be made still ends in an answer."""
     code = "class E(Exception):\n    def __str__(self): raise SystemExit(0)\nraise E"
@@ -255,6 +262,7 @@ async def test_exception_that_breaks_its_report(bench: Bench) -> None:
     assert ran.error.name == "E"
 
 
+@pytest.mark.attack
 async def test_code_of_any_length_and_kind(bench: Bench) -> None:
     """Code arrives whole: none, a megabyte, one line's end of each kind."""
     sandbox = await bench.make()

@@ -7,7 +7,7 @@ import pytest
 from tests.runtime.hosts import Bench
 from tests.runtime.kernel import numbers
 
-pytestmark = pytest.mark.needs_root_namespaces
+pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.attack]
 
 # Defines ``call``: the name of the error that a call of the kernel ends with, None when it succeeds.
 CALL = """

@@ -9,6 +9,9 @@ from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import Sandbox
 from tests.runtime.hosts import Bench, Lag
+from tests.runtime.only_inside import ONLY_INSIDE
+
+pytestmark = pytest.mark.attack
 
 # On a busy machine code may not have begun when its time is over; then it gets more.
 TIMEOUTS_S = (0.2, 2.0, 20.0)
@@ -58,7 +61,7 @@ async def _end(sandbox: Sandbox, code: str, timeout_s: float) -> tuple[Terminati
 
 async def _check_end(bench: Bench, sandbox: Sandbox, code: str, sandboxes: int = 1) -> None:
     """Assert that code which had begun ends when its time is over, with what it had printed, and leaves nothing."""
-    begin = "print('before', end='')\nopen('begun', 'w').close()\n"
+    begin = f"{ONLY_INSIDE}print('before', end='')\nopen('begun', 'w').close()\n"
     for timeout_s in TIMEOUTS_S:
         ran, late_s = await _end(sandbox, begin + code, timeout_s)
         assert ran.status is ExecutionStatus.TIMED_OUT
@@ -118,7 +121,7 @@ async def test_cancel(name: str, delay_s: float, bench: Bench) -> None:
     """A cancelled execution ends at once, at whatever moment, with nothing left of it."""
     sandbox = await bench.make()
     assert await bench.works(sandbox)
-    execution = sandbox.execute(ExecutionRequest(STUBBORN[name], 60))
+    execution = sandbox.execute(ExecutionRequest(ONLY_INSIDE + STUBBORN[name], 60))
     await asyncio.sleep(delay_s)
     started = time.perf_counter()
     execution.cancel()
@@ -148,7 +151,7 @@ async def test_end_of_the_main_process_is_the_end(name: str, bench: Bench) -> No
     """The answer waits for nobody who holds the pipes, and what was left running is dead when it comes."""
     sandbox = await bench.make()
     assert await bench.works(sandbox)
-    ran = await bench.run(sandbox, OUTLIVING[name] + "\nprint('done')\nimport os; os._exit(0)", 20)
+    ran = await bench.run(sandbox, ONLY_INSIDE + OUTLIVING[name] + "\nprint('done')\nimport os; os._exit(0)", 20)
     assert (ran.status, ran.exit_code, ran.stdout) == (ExecutionStatus.COMPLETED, 0, b"done\n")
     assert await bench.nothing_runs(sandbox)
     assert ran.duration_s < 15

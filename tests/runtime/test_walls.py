@@ -12,7 +12,7 @@ from sandgate.core.execution import ExecutionRequest
 from sandgate.core.states import ExecutionStatus
 from tests.runtime.hosts import Bench, available_versions, find_templates, until
 
-pytestmark = pytest.mark.needs_root_namespaces
+pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.attack]
 
 # Defines ``fails``: the name of the error that a call ends with, None when it succeeds.
 FAILS = """
