@@ -99,6 +99,11 @@ def _lacks_curl() -> str | None:
     return None if shutil.which("curl") else "curl was not found; install the package curl"
 
 
+def _lacks_apt() -> str | None:
+    lacking = [name for name in ("apt-get", "dpkg", "dpkg-deb", "start-stop-daemon") if shutil.which(name) is None]
+    return f"there is no {' and no '.join(lacking)} on this machine" if lacking else None
+
+
 ABILITIES: Mapping[str, Ability] = {
     "needs_root": Ability("needs root", _lacks_root),
     "needs_root_namespaces": Ability("needs root and every wall of the standard class", _lacks_standard_class),
@@ -106,6 +111,7 @@ ABILITIES: Mapping[str, Ability] = {
     "needs_postgresql": Ability("needs PostgreSQL's server programs", _lacks_postgresql),
     "needs_curl": Ability("needs curl, to type what the documents show", _lacks_curl),
     "needs_own_python": Ability("needs a template of the Python that the tests run in, with pip", _lacks_own_python),
+    "needs_apt": Ability("needs apt and dpkg, to have them in a root file system", _lacks_apt),
     "needs_python39": Ability("needs a Python 3.9 for the template python-3.9", _lacks_python39),
 }
 

@@ -7,7 +7,7 @@ when it was opened, whatever becomes of it meanwhile. Owners are not told.
 import os
 import stat
 import zlib
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Sequence
 
 from sandgate_agent.file_worker import OperationRefused, Worker
 from sandgate_agent.tarring import Out, TarWriter
@@ -16,20 +16,21 @@ from sandgate_agent.zipping import LEVEL, ZipWriter
 
 
 class _Packing:
-    """One archive on its way."""
+    """One archive on its way. Of the folders ``closed``, by their names in it, nothing but themselves is in it."""
 
-    def __init__(self, top: str, form: str, most_entries: int, most_bytes: int) -> None:
+    def __init__(self, top: str, form: str, most_entries: int, most_bytes: int, closed: Sequence[str]) -> None:
         self._top = top
         self._form = form
         self._most_entries = most_entries
         self._most_bytes = most_bytes
+        self._closed = frozenset(closed)
         self._bytes = 0
         self._entries = 0
         self._skipped = 0
 
     def measure(self) -> Dict[str, int]:
         """How much there is at this moment, so that too much is refused before anything is sent."""
-        walk = Walk(self._top, self._most_entries)
+        walk = self._walk()
         entries = size = odd = 0
         for found in walk:
             entries += 1
@@ -46,7 +47,7 @@ class _Packing:
         engine = zlib.compressobj(LEVEL, zlib.DEFLATED, 31) if self._form == "tar.gz" else None
         write = out.write if engine is None else lambda data: out.write(engine.compress(data))
         archive: Any = ZipWriter(write) if self._form == "zip" else TarWriter(write)
-        walk = Walk(self._top, self._most_entries)
+        walk = self._walk()
         for found in walk:
             self._add(archive, found)
         archive.finish()
@@ -54,6 +55,9 @@ class _Packing:
             out.write(engine.flush())
         out.flush()
         return {"entries": self._entries, "bytes": self._bytes, "skipped": self._skipped + walk.skipped}
+
+    def _walk(self) -> Walk:
+        return Walk(self._top, self._most_entries, is_wanted=lambda folder: folder not in self._closed)
 
     def _add(self, archive: Any, found: Found) -> None:
         if not self._has_name(found):
@@ -98,9 +102,9 @@ class _Packing:
             raise OperationRefused("ARCHIVE_TOO_LARGE", message, self._top)
 
 
-def _pack(worker: Worker, path: str, form: str, most_entries: int, most_bytes: int) -> None:
+def _pack(worker: Worker, path: str, form: str, most_entries: int, most_bytes: int, closed: Sequence[str] = ()) -> None:
     """Answer what is to come, send it in pieces, and after an empty one answer what it was."""
-    packing = _Packing(path, form, most_entries, most_bytes)
+    packing = _Packing(path, form, most_entries, most_bytes, closed)
     worker.answer(packing.measure())
     out = Out(worker)
     try:

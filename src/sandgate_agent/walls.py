@@ -65,9 +65,10 @@ class Plan:
     def __init__(self, setup: Dict[str, Any]) -> None:
         """``setup``: ``lowers``, the folders to show read-only, and ``links``, the links of the root (path: target).
 
-        And ``open``, further folders of the user's.
+        And ``open``, further folders of the user's; ``shared``, folders that everybody may put things into; and
+        ``below``, the folder that those of ``lowers`` are shown in instead of in their own places.
         """
-        self._build = [*tree(setup), *_mounts(setup["lowers"]), *_moving_in()]
+        self._build = [*tree(setup), *_mounts(setup["lowers"], setup.get("below", "")), *_moving_in()]
         masks = _masks(setup)
         # Where it is counted apart from other slots is nothing that code should see.
         self._slot = [calls.prepare("unshare", system.CLONE_NEWCGROUP), _proc("/proc"), *masks]
@@ -101,10 +102,11 @@ def tree(setup: Dict[str, Any]) -> List[Call]:
     Those that are ``bare`` have nothing in them.
     """
     folders = list(_FOLDERS)
-    given = setup.get("open", ())
+    given, shared = setup.get("open", ()), setup.get("shared", ())
     above = [os.path.dirname(link) for link in setup["links"] if link.count("/") > 1]
-    for lower in [*setup["lowers"], *setup.get("bare", ()), *given, *above]:
-        folders.extend(folder for folder in _parents(lower) if folder not in folders)
+    lowers = [setup.get("below", "") + lower for lower in setup["lowers"]]
+    for lower in [*lowers, *setup.get("bare", ()), *given, *shared, *above]:
+        folders.extend(folder for folder in _parents(lower) if folder and folder not in folders)
     made = [calls.prepare("mkdir", "{}/{}".format(_ROOT, folder).encode(), 0o755) for folder in folders]
     for link, target in setup["links"].items():
         made.append(calls.prepare("symlink", target.encode(), (_ROOT + link).encode()))
@@ -113,18 +115,18 @@ def tree(setup: Dict[str, Any]) -> List[Call]:
     made += [calls.prepare("mkdir", (_ROOT + folder).encode(), 0o755) for folder in missing]
     users = [(_ROOT + folder).encode() for folder in (HOME, WORKSPACE, *given)]
     made += [calls.prepare("chown", folder, USER_ID, USER_ID) for folder in users]
-    made += [calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777) for folder in _OPEN_FOLDERS]
+    made += [calls.prepare("chmod", (_ROOT + folder).encode(), 0o1777) for folder in (*_OPEN_FOLDERS, *shared)]
     return made
 
 
-def _mounts(lowers: List[str]) -> List[Call]:
+def _mounts(lowers: List[str], below: str) -> List[Call]:
     """What is attached to the root."""
     return [
         # An overlay rather than a bind: a file lock taken on a bind is felt by everybody who has the same one.
         *(
             system.prepare_mount(
                 "overlay",
-                _ROOT + lower,
+                _ROOT + below + lower,
                 "overlay",
                 SAFE | system.MS_RDONLY,
                 "lowerdir={}:{},userxattr".format(lower, _EMPTY),

@@ -41,18 +41,25 @@ def _interpreter_files(prefix: Path, version: str) -> Iterator[tuple[str, Path]]
                 yield f"usr/local/{path.relative_to(prefix)}", path
 
 
-def small_root(prefix: str, version: str, more: Sequence[tuple[tarfile.TarInfo, bytes]] = ()) -> bytes:
-    """A tar with the interpreter of this prefix as ``/usr/local/bin/python3``, with ``sh``, and more files."""
+def small_root(
+    prefix: str, version: str, more: Sequence[tuple[tarfile.TarInfo, bytes]] = (), programs: Sequence[str] = ()
+) -> bytes:
+    """A tar with the interpreter of this prefix as ``/usr/local/bin/python3``, with ``sh``, and more files.
+
+    And ``programs`` of this machine, at the places that they have there.
+    """
     files = list(_interpreter_files(Path(prefix), version))
-    programs = [str(path) for name, path in files if ".so" in name or "/bin/" in name]
+    linked = [str(path) for name, path in files if ".so" in name or "/bin/" in name]
     shells = [("usr/bin/sh", Path(os.path.realpath("/bin/sh")))]
-    for library in libraries(*programs, str(shells[0][1])):
+    shells += [(_place_of(program), Path(os.path.realpath(program))) for program in programs]
+    for library in libraries(*linked, *(str(path) for _name, path in shells)):
         # Where the loader and all that it loads look: lib and lib64 are links, as they are in any root of today.
         place = library.removeprefix("/usr").lstrip("/") if library.startswith(("/usr/", "/lib")) else ""
         files.append((f"usr/{place or 'lib/' + Path(library).name}", Path(os.path.realpath(library))))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for link, target in (("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
+        for name in ("bin", "lib", "lib64", "sbin"):
+            link, target = name, f"usr/{name}"
             add(tar, link, target=target)
         for name, path in dict([*files, *shells]).items():
             member = tar.gettarinfo(str(path), name)
@@ -63,6 +70,11 @@ def small_root(prefix: str, version: str, more: Sequence[tuple[tarfile.TarInfo, 
         for member, content in more:
             tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def _place_of(program: str) -> str:
+    """Below ``usr``, as on every machine of today."""
+    return program.lstrip("/") if program.startswith("/usr/") else f"usr{program}"
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes = b"", target: str = "") -> None:

@@ -32,6 +32,7 @@ class Root:
     ``name`` is that of the folder with its files, ``origin`` what it was made from. ``interpreter`` is where it is in
     there, ``version`` which one. ``env`` are the variables that it came with, ``PATH`` among them; ``folder`` is the
     one that code begins in, empty for that of all environments. ``languages`` are those that it has programs for.
+    ``apt_lock`` are the Debian packages that builds have put into it, as ``name:architecture=version``.
     """
 
     name: str
@@ -42,15 +43,19 @@ class Root:
     version: str = ""
     folder: str = ""
     languages: tuple[str, ...] = ()
+    apt_lock: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As it is kept."""
-        return {**asdict(self), "env": dict(self.env), "languages": list(self.languages)}
+        lists = {"languages": list(self.languages), "apt_lock": list(self.apt_lock)}
+        return {**asdict(self), "env": dict(self.env), **lists}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`."""
-        own = {"size": LayerSize(**value["size"]), "languages": tuple(value["languages"])}
+        # Those that were made before there were packages in them do not say so.
+        lists = {"languages": tuple(value["languages"]), "apt_lock": tuple(value.get("apt_lock", ()))}
+        own = {"size": LayerSize(**value["size"]), **lists}
         return cls(**{**value, **own})
 
 

@@ -48,6 +48,7 @@ class Recipe:
 
     ``tar`` is the SHA-256, in hexadecimal, of an archive with the root file system that everything is laid out upon,
     ``image`` what an image in a registry is called that is one; then there is no ``base``, or one that has this root.
+    ``apt`` are Debian packages to be installed in that first, as ``name:architecture=version`` or less.
     """
 
     base: str
@@ -64,6 +65,7 @@ class Recipe:
     root: str | None = None
     tar: str | None = None
     image: str | None = None
+    apt: tuple[str, ...] = ()
 
     @property
     def lowest(self) -> str:
@@ -107,6 +109,7 @@ class Recipe:
             # Recipes without it are to stay the same as before there was any.
             **({} if self.tar is None else {"tar": self.tar}),
             **({} if self.image is None else {"image": self.image}),
+            **({"apt": list(self.apt)} if self.apt else {}),
         }
 
     @classmethod
@@ -127,6 +130,7 @@ class Recipe:
             root=value.get("root"),
             tar=value.get("tar"),
             image=value.get("image"),
+            apt=tuple(value.get("apt", ())),
         )
 
     def digest(self, rests_on: str, index: str) -> str:

@@ -24,6 +24,7 @@ class Layer:
 
     ``root`` is the name of the folder with the root file system, for one that has its own instead of a ``base``,
     ``interpreter`` where the interpreter is in there, and ``begins_in`` where code begins, empty for the usual folder.
+    ``changes_root`` is for the sandbox in which another root file system is made of it.
     """
 
     base: str
@@ -34,6 +35,7 @@ class Layer:
     root: str = ""
     interpreter: str = ""
     begins_in: str = ""
+    changes_root: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,15 @@ def make_layer(
     env: Mapping[str, str] | None = None,
     *,
     under: str = "",
+    changes_root: bool = False,
 ) -> Layer:
     """What is laid upon a template of the server's, or upon a root file system."""
     env = env or {}
     if root is None:
         return Layer(base, folder, preload, env, under)
     path = {"PATH": f"{LAYER_FOLDER}/bin:{root.env['PATH']}"} if "PATH" in root.env else {}
-    return Layer("", folder, preload, {**root.env, **path, **env}, under, root.name, root.interpreter, root.folder)
+    env = {**root.env, **path, **env}
+    return Layer("", folder, preload, env, under, root.name, root.interpreter, root.folder, changes_root)
 
 
 def choose_language(template: Template, name: str) -> Language | None:

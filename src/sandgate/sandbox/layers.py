@@ -17,6 +17,7 @@ from sandgate_agent import landlock
 
 _LONGEST_ANSWER_BYTES = 64 * 1024
 _STAGING, _SPOOL = ".part", ".tar"
+_PLACES = "--places="
 
 _log = get_logger(__name__)
 
@@ -56,6 +57,16 @@ class LayerFolders:
         with archive.open("rb") as file:
             async with self._staged(name) as staging:
                 return await self._unpack("root_unpacker", staging, None, file.fileno(), programs)
+
+    async def keep_changed_root(
+        self, name: str, archive: AsyncIterator[bytes], programs: Sequence[str], places: str
+    ) -> Mapping[str, Any]:
+        """Lay out a tar of a root file system, whose ``programs`` are in ``places``. Says and raises the same.
+
+        And what reading the tar raises.
+        """
+        async with self._staged(name) as staging:
+            return await self._unpack("root_unpacker", staging, archive, more=[f"{_PLACES}{places}", *programs])
 
     @asynccontextmanager
     async def _staged(self, name: str) -> AsyncIterator[Path]:

@@ -1,9 +1,10 @@
 """Lays out a root file system that a user has brought, in a folder: ``python -m sandgate.sandbox.root_unpacker``.
 
 Its arguments are the folder, which is empty, the most bytes and the most files, and names of programs to look for; the
-archive, which is hostile, is the file on standard input: a tar of a root file system, or one of an image. Prints what
-it came to, or ends with exit code 1 and one line that says what is wrong. It follows links by itself, and libraries
-unpack the archive before that: where the kernel has no Landlock to keep it in the folder, it refuses.
+archive, which is hostile, is the file on standard input: a tar of a root file system, or one of an image. With
+``--places=PATH`` before the names it is never that of an image and may come in a pipe. Prints what it came to, or ends
+with exit code 1 and one line that says what is wrong. It follows links by itself, and libraries unpack the archive
+before that: where the kernel has no Landlock to keep it in the folder, it refuses.
 """
 
 import bz2
@@ -30,6 +31,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST_ENV_BYTES = 8192
 _MOST_VARIABLES = 64
 _LONGEST_PATH, _MOST_PARTS = 512, 32
+_PLACES = "--places="
 _FILES_OF_TOP = "/usr/lib/sandgate-top"
 _LONGEST_ETC_BYTES = 1024**2
 # Environments have a user of their own, who is looked up by programs.
@@ -41,26 +43,45 @@ _HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 
 
 def unpack(
-    archive: IO[bytes], folder: Path, most_bytes: int, most_files: int, programs: Sequence[str] = ("python3",)
+    archive: IO[bytes],
+    folder: Path,
+    most_bytes: int,
+    most_files: int,
+    programs: Sequence[str] = ("python3",),
+    places: str | None = None,
 ) -> dict[str, Any]:
-    """Lay it out; how much it is, and what it says. Raises ``Refused``, ``OSError``, ``tarfile.TarError``."""
+    """Lay it out; how much it is, and what it says. Raises ``Refused``, ``OSError``, ``tarfile.TarError``.
+
+    With ``places``, where its programs are, it is no image.
+    """
     tree = RootTree(folder, most_bytes, most_files)
     config: Mapping[str, Any] = {}
+    if places is None:
+        config = _lay_out(tree, archive)
+    else:
+        tree.lay_out(archive)
+    tree.move_files_of_top(_FILES_OF_TOP)
+    _complete_etc(tree)
+    env = _read_env(config)
+    if places:
+        env["PATH"] = places
+    path = env.setdefault("PATH", _PATH).split(":")
+    found = {name: place for name in programs if (place := _find_program(tree, name, path)) is not None}
+    return {**tree.measure(), "env": env, "folder": _read_folder(config), "programs": found}
+
+
+def _lay_out(tree: RootTree, archive: IO[bytes]) -> Mapping[str, Any]:
+    """An archive of either kind; the configuration of an image."""
     with tarfile.open(fileobj=archive, mode="r:*", errorlevel=2) as tar:
         image = ImageArchive.recognize(tar)
         if image is not None:
             config, layers = image.read()
             for layer in layers:
                 tree.lay_out(layer)
-    if image is None:
-        archive.seek(0)
-        tree.lay_out(archive)
-    tree.move_files_of_top(_FILES_OF_TOP)
-    _complete_etc(tree)
-    env = _read_env(config)
-    places = env.setdefault("PATH", _PATH).split(":")
-    found = {name: place for name in programs if (place := _find_program(tree, name, places)) is not None}
-    return {**tree.measure(), "env": env, "folder": _read_folder(config), "programs": found}
+            return config
+    archive.seek(0)
+    tree.lay_out(archive)
+    return {}
 
 
 def _complete_etc(tree: RootTree) -> None:
@@ -115,10 +136,13 @@ def _find_program(tree: RootTree, name: str, places: Sequence[str]) -> str | Non
 
 def main(folder: Path, most_bytes: int, most_files: int, programs: Sequence[str]) -> int:
     """Unpack standard input; the exit code."""
+    places = None
+    if programs and programs[0].startswith(_PLACES):
+        places, programs = programs[0].removeprefix(_PLACES), programs[1:]
     return layer_unpacker.answer(
         folder,
         most_bytes,
-        lambda: unpack(sys.stdin.buffer, folder, most_bytes, most_files, programs),
+        lambda: unpack(sys.stdin.buffer, folder, most_bytes, most_files, programs, places),
         Refused,
         zlib.error,
         lzma.LZMAError,

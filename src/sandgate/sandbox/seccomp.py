@@ -38,6 +38,8 @@ _MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 0x4, 0o4000
 _MADV_MERGEABLE, _FADV_DONTNEED = 12, 4
 _RLIMIT_CORE = 4
 _SOCK_TYPE_MASK = 0xF
+# Source: include/uapi/linux/netlink.h
+_NETLINK_AUDIT = 9
 _FILE_TYPE_MASK = 0o170000
 # Source: include/uapi/linux/bpf_common.h
 _LOAD, _JUMP_EQUAL, _ANSWER = 0x20, 0x15, 0x06
@@ -210,16 +212,18 @@ def _add_checked(builder: _Builder) -> None:
 class _Verdict:
     """What to answer to a call whose arguments at the places are the values, in their lower 32 bits.
 
-    ``given`` is the place of a pointer that must not be null besides.
+    ``error`` 0 is success without anything done, None that it is let through. ``given`` is the place of a pointer that
+    must not be null besides.
     """
 
     values: tuple[tuple[int, int], ...]
-    error: int
+    error: int | None
     given: int | None = None
 
 
 # libseccomp has no "every value but these" in 32 bits, and 32 bits of these arguments are all that the kernel looks at.
-_ANSWERED: Mapping[str, Sequence[_Verdict]] = {
+_Answered = Mapping[str, Sequence[_Verdict]]
+_ANSWERED: _Answered = {
     # Characters pushed into a terminal, and drivers of modems, printers and radios put on one.
     "ioctl": tuple(_Verdict(((1, request),), errno.EPERM) for request in (_TIOCSTI, _TIOCLINUX, _TIOCSETD)),
     "setsockopt": (
@@ -238,6 +242,25 @@ _ANSWERED: Mapping[str, Sequence[_Verdict]] = {
     "madvise": (_Verdict(((2, _MADV_MERGEABLE),), errno.EINVAL),),
 }
 
+# To whom files belong is nothing that a package manager within the walls can change, and it cannot do without. So it is
+# told that it is root, and that whatever it gives away was given away; the kernel does less for it than for others.
+_NOT_DONE = (_Verdict((), 0),)
+# The same as in sandgate_agent.walls.
+_USER_ID = 1000
+# A forker's children become the user with these, and what the user asks for with them changes nothing.
+_BECOME_USER = _Verdict(tuple((place, _USER_ID) for place in range(3)), None)
+_ANSWERED_AS_ROOT: _Answered = {
+    **dict.fromkeys(("getuid", "geteuid", "getgid", "getegid"), _NOT_DONE),
+    **dict.fromkeys(("chown", "lchown", "fchown", "fchownat"), _NOT_DONE),
+    **dict.fromkeys(("setuid", "setgid", "setreuid", "setregid"), _NOT_DONE),
+    **dict.fromkeys(("setresuid", "setresgid"), (_BECOME_USER, *_NOT_DONE)),
+    "setgroups": (_Verdict(((0, 0),), None), *_NOT_DONE),
+    # They would have to write who it is; shells that cannot find out like that ask the others.
+    **dict.fromkeys(("getresuid", "getresgid"), (_Verdict((), errno.ENOSYS),)),
+    # What adds accounts gives up unless it can write to the audit log, or the kernel has none.
+    "socket": (_Verdict(((0, socket.AF_NETLINK), (2, _NETLINK_AUDIT)), errno.EPROTONOSUPPORT),),
+}
+
 _Instruction = tuple[int, int, int, int]
 
 
@@ -248,7 +271,8 @@ def _word(argument: int, half: int = 0) -> _Instruction:
 
 def _instructions_of(answer: _Verdict) -> list[_Instruction]:
     """Answer, or go on behind these instructions."""
-    end: list[_Instruction] = [(_ANSWER, 0, 0, _ACT_ERRNO | answer.error)]
+    action = _ACT_ALLOW if answer.error is None else _ACT_ERRNO | answer.error
+    end: list[_Instruction] = [(_ANSWER, 0, 0, action)]
     if answer.given is not None:
         # Either half that is not 0 is enough.
         end = [_word(answer.given), (_JUMP_EQUAL, 0, 2, 0), _word(answer.given, 1), (_JUMP_EQUAL, 1, 0, 0), *end]
@@ -257,10 +281,10 @@ def _instructions_of(answer: _Verdict) -> list[_Instruction]:
     return end
 
 
-def _answers_first(number: Callable[[str], int], architecture: int) -> bytes:
+def _answers_first(answered: _Answered, number: Callable[[str], int], architecture: int) -> bytes:
     """Instructions to put before all others, by which calls are answered on account of their arguments."""
     made: list[_Instruction] = [(_LOAD, 0, 0, 0)]
-    for name, answers in _ANSWERED.items():
+    for name, answers in answered.items():
         own = [instruction for answer in answers for instruction in _instructions_of(answer)]
         # What is not answered is judged by the rest, which loads the number again.
         own.append((_LOAD, 0, 0, 0))
@@ -274,8 +298,12 @@ def _pack(*instructions: _Instruction) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
 
 
-def build_filter() -> bytes:
-    """The filter for this machine's processor, 8 bytes an instruction. Raises ``MechanismFault``."""
+def build_filter(*, as_root: bool = False) -> bytes:
+    """The filter for this machine's processor, 8 bytes an instruction. Raises ``MechanismFault``.
+
+    ``as_root``: programs are told that they are root, and that whatever belongs to whom was changed as they wished. It
+    lets through what the other lets through, and less.
+    """
     builder = _Builder()
     try:
         for name in ALLOWED:
@@ -283,7 +311,8 @@ def build_filter() -> bytes:
         for name in _UNKNOWN:
             builder.add(_ACT_ERRNO | errno.ENOSYS, name)
         _add_checked(builder)
-        return _answers_first(builder.number, builder.architecture()) + builder.export()
+        answered = {**_ANSWERED, **_ANSWERED_AS_ROOT} if as_root else _ANSWERED
+        return _answers_first(answered, builder.number, builder.architecture()) + builder.export()
     finally:
         builder.release()
 

@@ -33,12 +33,14 @@ class Template(AnswerModel):
     base: str | Mapping[str, str] | None = None
     public: bool | None = None
     packages: Sequence[str] | None = None
+    apt: Sequence[str] | None = None
     digest: str | None = None
     size_bytes: int | None = None
     files: int | None = None
     creation_time: datetime | None = None
     finished_at: datetime | None = None
     lock: str | None = None
+    apt_lock: Sequence[str] | None = None
 
 
 class Templates(AnswerModel):

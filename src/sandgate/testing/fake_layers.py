@@ -34,10 +34,18 @@ class FakeLayers:
 
     async def keep_root(self, name: str, archive: Path, programs: Sequence[str]) -> Mapping[str, Any]:
         """See ``Layers``; it has all the programs."""
-        size = await asyncio.to_thread(lambda: archive.stat().st_size)
+        return self._keep_root(name, await asyncio.to_thread(lambda: archive.stat().st_size), programs, "/usr/bin")
+
+    async def keep_changed_root(
+        self, name: str, archive: AsyncIterator[bytes], programs: Sequence[str], places: str
+    ) -> Mapping[str, Any]:
+        """See ``Layers``; it has all the programs."""
+        return self._keep_root(name, sum([len(piece) async for piece in archive]), programs, places)
+
+    def _keep_root(self, name: str, size: int, programs: Sequence[str], places: str) -> Mapping[str, Any]:
         self.kept[name] = LayerSize(1, size)
         found = {program: f"/usr/bin/{program}" for program in programs}
-        return {"files": 1, "size_bytes": size, "env": {"PATH": "/usr/bin"}, "folder": "", "programs": found}
+        return {"files": 1, "size_bytes": size, "env": {"PATH": places}, "folder": "", "programs": found}
 
     async def drop(self, name: str) -> None:
         """See ``Layers``."""

@@ -120,6 +120,7 @@ async def test_a_build_ends_once(store: SqlStore) -> None:
     building, ready, failed = TemplateStatus.BUILDING, TemplateStatus.READY, TemplateStatus.FAILED
     finish, size = store.templates.finish, LayerSize(7, 2**40)
     root = Root("root-1", "tar sha256:00", "/usr/bin/python3", {"PATH": "/\u00e9"}, size, "3.9.1", "/app", ("bash",))
+    root = replace(root, apt_lock=("git:amd64=1:2-3",))
     assert await finish(row.template_id, ready, expected=[building], at=NOW, size=size, lock="six==1\n", root=root)
     assert not await finish(row.template_id, failed, expected=[building], at=NOW, reason="late")
     done = replace(row, status=ready, finished_at=NOW, files=7, size_bytes=2**40, lock="six==1\n", root=root)
@@ -128,7 +129,8 @@ async def test_a_build_ends_once(store: SqlStore) -> None:
     (found,) = await store.templates.list("here")
     assert (found.status, found.status_reason, found.size_bytes, found.lock) == (failed, "gone", None, None)
     assert found.root is None
-    upon = await _insert(store, replace(_row(row.owner_id), root=root, recipe=replace(RECIPE, tar="00")))
+    recipe = replace(RECIPE, tar="00", apt=("git",))
+    upon = await _insert(store, replace(_row(row.owner_id), root=root, recipe=recipe))
     assert upon in await store.templates.list("here")
 
 

@@ -112,6 +112,8 @@ async def test_recipes_that_are_refused(site: Site, fields: dict[str, Any], stat
         ("preload", ["os; print()"]), ("preload", ["a-b"]), ("preload", ["os"] * 65), ("setup", [""]),
         ("setup", ["a\0b"]), ("env", {"A=B": "x"}), ("env", {"A": "\0"}), ("index", "file:///etc"),
         ("index", "http://user:secret@index.example/"), ("index", "https://"), ("ready", ""), ("apt", ["vim"]),
+        ("apt", "vim"), ("apt", ["vim"] * 201), ("apt", ["-o=x"]), ("apt", ["vim-"]), ("apt", ["v"]), ("apt", ["a b"]),
+        ("apt", ["./a.deb"]), ("apt", ["vim=;"]), ("apt", ["vim\n"]), ("apt", ["Vim"]), ("apt", ["vim/sid"]),
         ("languages", {"python": "x"}), ("languages", {"x": "'"}), ("languages", {"x": " "}),
         ("base", {"tar": "A" * 64}),
         ("base", {"tar": "0" * 64, "image": "registry.example/a:1"}), ("base", {}),
@@ -124,6 +126,18 @@ async def test_bodies_that_are_no_recipe(site: Site, field: str, value: Any) -> 
     answer = await site.post(TEMPLATES, {**RECIPE, field: value})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "VALIDATION_FAILED")
     assert answer.json()["error"]["details"]["fields"][0]["field"].startswith((field, "body"))
+
+
+async def test_debian_packages_are_for_roots_that_have_apt(site: Site) -> None:
+    """The server's own templates have none; the refusal says what to do."""
+    packages = ["git", "libc6:amd64", "g++=4:12.2.0-3", "imagemagick=8:6.9~rc1+dfsg-1"]
+    refused = (await site.post(TEMPLATES, {**RECIPE, "apt": packages})).json()["error"]
+    assert "root file system of its own" in refused["details"]["fields"][0]["problem"]
+    body = {**RECIPE, "base": {"tar": "0" * 64}, "apt": packages}
+    begun = await site.post(TEMPLATES, body)
+    assert (begun.status_code, begun.json()["apt"], begun.json()["awaits_upload"]) == (201, packages, True)
+    assert (await site.get(f"{TEMPLATES}/data")).json()["apt_lock"] == []
+    await site.send("DELETE", f"{TEMPLATES}/data")
 
 
 async def test_a_build_that_fails_tells_how_far_it_came(site: Site) -> None:

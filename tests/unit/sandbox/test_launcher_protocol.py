@@ -99,9 +99,10 @@ def test_requests() -> None:
 
 LAYER = {
     "base": "python-3.9", "folder": "tpl-0123456789ab", "preload": ["a.b"], "env": {"A": "b"}, "under": "", "root": "",
-    "interpreter": "", "begins_in": "",
+    "interpreter": "", "begins_in": "", "changes_root": False,
 }  # fmt: skip
 ROOTED = {**LAYER, "base": "", "root": "root-0123456789ab", "interpreter": "/usr/bin/python3", "begins_in": "/app"}
+CHANGING = {**ROOTED, "folder": "", "root": "root-0123456789abapt", "changes_root": True}
 
 
 def test_a_layer_is_what_it_says() -> None:
@@ -114,6 +115,10 @@ def test_a_layer_is_what_it_says() -> None:
     assert request.layer == Layer(
         "", "tpl-0123456789ab", ("a.b",), {"A": "b"}, "", "root-0123456789ab", "/usr/bin/python3", "/app"
     )
+    request = parse({**CREATE, "layer": CHANGING})[1]
+    assert isinstance(request, protocol.Create)
+    assert request.layer is not None
+    assert (request.layer.root, request.layer.changes_root) == ("root-0123456789abapt", True)
     assert parse({**CREATE, "layer": None}) == parse(CREATE)
 
 
@@ -126,7 +131,8 @@ def test_a_layer_is_what_it_says() -> None:
         {**LAYER, "env": []}, {**LAYER, "env": {"A=": "b"}}, {**LAYER, "env": {"A": 1}}, {**LAYER, "env": {"A": "\0"}},
         {**LAYER, "base": ""}, {**ROOTED, "root": "../x"}, {**ROOTED, "root": "tpl-0123456789ab"},
         {**ROOTED, "interpreter": "python3"}, {**ROOTED, "interpreter": "/a\0b"}, {**ROOTED, "base": "python-3.9"},
-        {**ROOTED, "begins_in": "app"},
+        {**ROOTED, "begins_in": "app"}, {**ROOTED, "changes_root": True}, {**CHANGING, "changes_root": 1},
+        {**LAYER, "folder": "", "changes_root": True},
     ],
 )  # fmt: skip
 def test_layers_that_are_none(wrong: object) -> None:

@@ -246,3 +246,29 @@ def test_what_is_no_image_is_refused(tmp_path: Path, archive: bytes, problem: st
     """With what is wrong."""
     with pytest.raises(Refused, match=problem):
         unpack(io.BytesIO(archive), tmp_path, 10 * MOST_BYTES, MOST_FILES)
+
+
+class _Pipe(io.BytesIO):
+    """What cannot be read twice."""
+
+    def seekable(self) -> bool:
+        """It is none."""
+        return False
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """It cannot."""
+        raise OSError("it is a pipe")
+
+
+def test_a_root_that_is_known_to_be_one_is_no_image(tmp_path: Path) -> None:
+    """It comes in a pipe, its programs are where it is said that they are, and no file makes an image of it."""
+    archive = _tar(
+        _entry("manifest.json", b'[{"Config": "c", "Layers": []}]'), _entry("own/bin/python3", b"#!", mode=0o755),
+        _entry("usr/bin/bash", b"#!", mode=0o755), _entry("usr/bin/sudo", b"#!", mode=0o4755),
+        _entry("dev/sda", kind=tarfile.BLKTYPE),
+    )  # fmt: skip
+    said = unpack(_Pipe(archive), tmp_path, MOST_BYTES, MOST_FILES, ["python3", "bash"], "/own/bin:/bin")
+    assert (said["programs"], said["env"]) == ({"python3": "/own/bin/python3"}, {"PATH": "/own/bin:/bin"})
+    assert os.readlink(tmp_path / "manifest.json") == "/usr/lib/sandgate-top/manifest.json"
+    assert (tmp_path / "usr/bin/sudo").stat().st_mode & 0o7777 == 0o755
+    assert not (tmp_path / "dev/sda").exists()

@@ -1,5 +1,6 @@
 """What the filter answers to each of the kernel's calls, found by running its program."""
 
+import errno
 import signal
 import socket
 import stat
@@ -8,6 +9,7 @@ from functools import cache
 import pytest
 
 from sandgate.sandbox.seccomp import ALLOWED, build_filter, find_library
+from sandgate_agent.walls import USER_ID
 from tests.runtime.kernel import ALLOW, KILL, REFUSE, UNKNOWN, architecture, judge, numbers
 
 pytestmark = pytest.mark.skipif(find_library() is None, reason="libseccomp is not installed")
@@ -188,3 +190,44 @@ def test_one_abi_only() -> None:
             assert judge(program(), 1, arch=arch) in (KILL, 0)
     if architecture() == 0xC000003E:
         assert {judge(program(), 0x40000000 | number) for number in range(600)} == {KILL}
+
+
+# Answered without anything done, to whoever is to be taken for root.
+TOLD = {
+    "getuid", "geteuid", "getgid", "getegid", "chown", "lchown", "fchown", "fchownat", "setuid", "setgid", "setreuid",
+    "setregid", "setresuid", "setresgid", "setgroups",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [0, 1, 33, 1000, 2**31, 2**32 - 1, 2**64 - 1])
+def test_who_is_told_to_be_root_has_nothing_more(value: int) -> None:
+    """Every call is answered as for others, but those that would say or change who somebody is, which do nothing."""
+    as_root, known = build_filter(as_root=True), numbers()
+    for arguments in ([value] * 6, [value, *[0] * 5], [0, *[value] * 5]):
+        said = {name: judge(as_root, number, *arguments) for name, number in known.items()}
+        others = {name for name, answer in said.items() if answer != judge(program(), known[name], *arguments)}
+        assert others <= {*TOLD, "getresuid", "getresgid"}
+        assert {said[name] for name in others & TOLD} == {0x00050000}
+        assert {name for name in TOLD if said[name] == ALLOW} <= {"setresuid", "setresgid", "setgroups"}
+    assert {judge(as_root, number) for number in range(600, 700)} == {REFUSE}
+    assert judge(as_root, known["getuid"], arch=architecture() + 1) == KILL
+
+
+def test_children_become_the_user_though_they_are_told_to_be_root() -> None:
+    """As the agent does it, and in no other way: nobody stays, or becomes, somebody else by it."""
+    as_root, known = build_filter(as_root=True), numbers()
+    for name in ("setresuid", "setresgid"):
+        assert judge(as_root, known[name], *[USER_ID] * 3) == ALLOW
+        for others in ((0, 0, 0), (1000, 1000, 0), (0, 1000, 1000), (1000, 0, 1000), (2**32 - 1, 1000, 1000)):
+            assert judge(as_root, known[name], *others) == 0x00050000
+    assert judge(as_root, known["setgroups"], 0, 0) == ALLOW
+    assert judge(as_root, known["setgroups"], 1, 2**40) == 0x00050000
+
+
+def test_accounts_can_be_added_where_no_audit_log_can_be_written() -> None:
+    """It is said that there is none; other queries of the kernel are as for others."""
+    as_root, call = build_filter(as_root=True), numbers()["socket"]
+    for protocol in range(24):
+        said = judge(as_root, call, socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        ordinary = judge(program(), call, socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        assert said == (0x00050000 | errno.EPROTONOSUPPORT if protocol == 9 else ordinary)

@@ -48,10 +48,10 @@ def unpack(folder: Path, form: str, content: bytes, piece_bytes: int = 1000, **c
     return desk.answers[0]
 
 
-def pack(folder: Path, form: str, entries: int = 1000, size: int = 1 << 34) -> tuple[bytes, Any]:
+def pack(folder: Path, form: str, entries: int = 1000, size: int = 1 << 34, **more: Any) -> tuple[bytes, Any]:
     """A folder as an archive, and the last answer."""
     desk: Any = Desk()
-    packing.OPERATIONS["pack"](desk, str(folder), form=form, most_entries=entries, most_bytes=size)
+    packing.OPERATIONS["pack"](desk, str(folder), form=form, most_entries=entries, most_bytes=size, **more)
     assert desk.sent[-1] == b""
     return b"".join(desk.sent), desk.answers
 
@@ -212,3 +212,16 @@ def test_only_folders_are_packed_and_filled(tmp_path: Path) -> None:
         pack(tmp_path / "b", "tar")
     with pytest.raises(NotADirectoryError):
         unpack(tmp_path / "a", "tar", tar(("x", b"x")))
+
+
+def test_of_closed_folders_there_is_nothing_but_themselves(tmp_path: Path) -> None:
+    """By their whole names, at any depth; what is in them does not even count."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in ("proc", "a/proc", "a/b"):
+        (source / folder).mkdir(parents=True)
+        (source / folder / "file").write_text("x" * 100)
+    target.mkdir()
+    packed, answers = pack(source, "tar", entries=7, size=100, closed=("proc", "a/b"))
+    assert answers[-1]["entries"] == 5
+    unpack(target, "tar", packed)
+    assert everything(target) == {"proc", "a", "a/proc", "a/proc/file", "a/b"}

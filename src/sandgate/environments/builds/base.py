@@ -37,6 +37,15 @@ class Layers(Protocol):
         """
         ...
 
+    async def keep_changed_root(
+        self, name: str, archive: AsyncIterator[bytes], programs: Sequence[str], places: str
+    ) -> Mapping[str, Any]:
+        """Lay out a tar of a root file system, which is hostile; ``places`` is the ``PATH`` with its ``programs``.
+
+        Says and raises the same, and raises what reading the tar does.
+        """
+        ...
+
     async def drop(self, name: str) -> None:
         """Remove it, if it is there, and what was to become it."""
         ...

@@ -4,32 +4,28 @@ Nothing of a recipe ever runs anywhere else, and what comes out of the sandbox i
 """
 
 import asyncio
-import json
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sandgate.config.settings import Settings
 from sandgate.core.built import BuildFailed, BuiltTemplate, LayerSize, Root
 from sandgate.core.errors import MechanismFault, SandboxFailed, SandgateError
-from sandgate.core.execution import ExecutionRequest, FileOperation, InputFile, Surroundings, Termination
-from sandgate.core.files import parse_answer
+from sandgate.core.execution import FileOperation, InputFile, Surroundings
 from sandgate.core.ids import make_environment_id
-from sandgate.core.intake import Intake
 from sandgate.core.limits import Limits
 from sandgate.core.network import NetworkRules
 from sandgate.core.outlet import Outlet
 from sandgate.core.recipe import LAYER_FOLDER
-from sandgate.core.states import ExecutionStatus, Isolation
+from sandgate.core.states import Isolation
 from sandgate.core.template import BUILD_PREFIX, Layer, Template, make_layer
-from sandgate.environments.archives import PACKING
+from sandgate.environments.builds import apt
 from sandgate.environments.builds.base import BuildTools
-from sandgate.environments.builds.log import BuildLog, LogWatch
+from sandgate.environments.builds.inside import RUN, Inside, parse_names, plain
+from sandgate.environments.builds.log import BuildLog
 from sandgate.environments.builds.roots import Roots
-from sandgate.environments.file_channels import Channel
-from sandgate.sandbox.base import Runtime, Sandbox, SandboxSpec
+from sandgate.sandbox.base import Runtime, SandboxSpec
 
 _LENGTH = struct.Struct("!I")
 _PIECE_BYTES = 1 << 20
@@ -49,8 +45,6 @@ _UV_ENVIRON = {
     "UV_PYTHON_DOWNLOADS": "never",
     "NO_COLOR": "1",
 }
-# Started from a copy of the interpreter that waits, a program is a process of its own, and its output that of the code.
-_RUN = "import subprocess, sys\nsys.exit(subprocess.call({argv!r}, stdin=subprocess.DEVNULL))"
 _VERSION = "import platform\nprint(platform.python_version())"
 # An interpreter that is in a virtual environment itself has packages that another one of its kind would not see.
 _VENV = """
@@ -118,6 +112,8 @@ class Building:
         try:
             async with asyncio.timeout_at(self._deadline):
                 self._root = await self._roots.prepare(self._row, self._log)
+                if self._root is not None and self._recipe.apt:
+                    self._root = await self._add_packages(self._root)
                 built = await self._make()
                 await self._try()
         except BaseException as error:
@@ -132,28 +128,21 @@ class Building:
     async def _make(self) -> Built:
         under = "" if self._under is None else self._under.template_id
         layer = make_layer(self._base.name, self._root, "", under=under)
-        name = f"{BUILD_PREFIX}{under or layer.root or self._base.name}"
+        inside = await self._create_for_building(under or layer.root or self._base.name, layer)
         try:
-            sandbox = await self._create(name, layer, self._limits(), self._left_s())
-        except SandboxFailed as failed:
-            if self._root is None:
-                raise
-            raise BuildFailed(f"its root file system is of no use: {failed.message}") from None
-        try:
-            if self._rules.allow:
-                await sandbox.network.allow(self._rules, self._row.owner_id)
-            await self._lay_out(sandbox)
-            lock = await self._install(sandbox) if self._recipe.packages else None
+            await self._lay_out(inside)
+            lock = await self._install(inside) if self._recipe.packages else None
             for number, command in enumerate(self._recipe.setup, 1):
                 self._log.say(f"setup {number}: {command}")
-                await self._run(sandbox, f"setup command {number}", ["/bin/sh", "-ec", command])
+                await inside.run(f"setup command {number}", ["/bin/sh", "-ec", command])
             if self._recipe.preload:
                 self._log.say("preload " + " ".join(self._recipe.preload))
-                await self._run(sandbox, "preload", [_PYTHON, "-c", _IMPORT, *self._recipe.preload])
+                await inside.run("preload", [_PYTHON, "-c", _IMPORT, *self._recipe.preload])
             self._log.say("packing")
-            size = await self._tools.layers.keep(self._row.template_id, self._pack(sandbox))
+            packed = inside.pack(path=LAYER_FOLDER, **self._most_kept())
+            size = await self._tools.layers.keep(self._row.template_id, packed)
         finally:
-            await self._destroy(sandbox)
+            await self._destroy(inside)
         self._log.say(f"{size.files} files of {size.size_bytes} bytes are kept")
         if self._root is None:
             return Built(size, lock)
@@ -172,6 +161,10 @@ class Building:
             inodes=_INODES,
         )
 
+    def _most_kept(self) -> dict[str, int]:
+        settings = self._settings
+        return {"most_entries": settings.max_template_files, "most_bytes": settings.max_template_bytes}
+
     def _left_s(self) -> float:
         return max(0.1, self._deadline - asyncio.get_running_loop().time())
 
@@ -182,19 +175,51 @@ class Building:
         limits: Limits,
         lifetime_s: float,
         isolation: Isolation = Isolation.STANDARD,
-    ) -> Sandbox:
+    ) -> Inside:
         spec = SandboxSpec(make_environment_id(), template, limits, lifetime_s, isolation, layer)
-        return await self._runtime.create(spec)
+        return Inside(await self._runtime.create(spec), self._recipe.env, self._log, self._deadline)
 
-    async def _destroy(self, sandbox: Sandbox) -> None:
+    async def _create_for_building(self, template: str, layer: Layer) -> Inside:
+        """One that may reach what the recipe says."""
+        try:
+            inside = await self._create(f"{BUILD_PREFIX}{template}", layer, self._limits(), self._left_s())
+        except SandboxFailed as failed:
+            if self._root is None:
+                raise
+            raise BuildFailed(f"its root file system is of no use: {failed.message}") from None
+        try:
+            if self._rules.allow:
+                await inside.sandbox.network.allow(self._rules, self._row.owner_id)
+        except BaseException:
+            await self._destroy(inside)
+            raise
+        return inside
+
+    async def _add_packages(self, root: Root) -> Root:
+        """The root file system with the recipe's Debian packages in it, which may be there already."""
+        if self._roots.has_packages(self._row):
+            self._log.say("apt: the packages are there already")
+            return root
+        self._log.say("apt: copying the root file system")
+        layer = make_layer("", root, "", changes_root=True)
+        inside = await self._create_for_building(f"apt-{root.name}", layer)
+        try:
+            installed = await apt.install(inside, self._recipe.apt, self._log)
+            self._log.say(f"{len(installed)} packages were installed")
+            packed = inside.pack(path="/", closed=apt.CLOSED, **self._most_kept())
+            return await self._roots.keep_changed(self._row, packed, installed, self._log)
+        finally:
+            await self._destroy(inside)
+
+    async def _destroy(self, inside: Inside) -> None:
         # What cannot be ended now is ended by its lifetime.
         with suppress(MechanismFault):
-            await asyncio.shield(self._runtime.destroy(sandbox.environment_id))
+            await asyncio.shield(self._runtime.destroy(inside.sandbox.environment_id))
 
-    async def _lay_out(self, sandbox: Sandbox) -> None:
+    async def _lay_out(self, inside: Inside) -> None:
         """The files of the recipe, and the interpreter's own folder of packages."""
         if self._root is not None:
-            await self._lay_out_upon_root(sandbox)
+            await self._lay_out_upon_root(inside)
         else:
             self._log.say(f"base {self._base.name} ({self._base.language_version})")
             if self._under is None:
@@ -202,31 +227,31 @@ class Building:
             else:
                 self._log.say(f"upon {self._under.reference}")
                 make = ["cp", "-rP", "--preserve=mode,timestamps", f"{_UNDER_FOLDER}/.", LAYER_FOLDER]
-            await self._run(sandbox, "the base", make)
+            await inside.run("the base", make)
         for file in self._recipe.files:
             path = f"{LAYER_FOLDER}/{file.path}"
             self._log.say(f"file {path}")
             around = Surroundings(files=[InputFile(path, file.content)])
             code = f"import os\nos.chmod({path!r}, 0o755)" if file.is_executable else ""
-            await self._execute(sandbox, f"file {file.path}", code, around)
+            await inside.execute(f"file {file.path}", code, around)
 
-    async def _lay_out_upon_root(self, sandbox: Sandbox) -> None:
+    async def _lay_out_upon_root(self, inside: Inside) -> None:
         """Its packages are there in the template's folder, too. No program but the interpreter is needed for it."""
-        said = await self._execute(sandbox, "the interpreter", _VERSION, None, is_told=False)
+        said = await inside.execute("the interpreter", _VERSION, is_told=False)
         self._root = self._roots.note_version(self._row, said.stdout.decode("utf-8", "replace").strip())
         self._log.say(f"Python {self._root.version}")
         if self._under is None:
-            await self._execute(sandbox, "the base", _VENV.format(folder=LAYER_FOLDER), None)
+            await inside.execute("the base", _VENV.format(folder=LAYER_FOLDER))
         else:
             self._log.say(f"upon {self._under.reference}")
-            await self._execute(sandbox, "the base", _COPY.format(source=_UNDER_FOLDER, target=LAYER_FOLDER), None)
+            await inside.execute("the base", _COPY.format(source=_UNDER_FOLDER, target=LAYER_FOLDER))
 
-    async def _install(self, sandbox: Sandbox) -> str:
+    async def _install(self, inside: Inside) -> str:
         """Find out which packages exactly are meant, note that with their hashes, and install those."""
         if self._tools.uv is None:
             raise BuildFailed("this server has no uv to install packages with")
         self._log.say(f"packages from {self._index}")
-        await self._bring_uv(sandbox)
+        await self._bring_uv(inside)
         wanted = InputFile("/tmp/.sandgate/wanted.txt", "\n".join(self._recipe.packages).encode())  # noqa: S108 - inside
         environ = {**_UV_ENVIRON, "UV_DEFAULT_INDEX": self._index}
         around = Surroundings(files=[wanted], env=environ)
@@ -235,20 +260,20 @@ class Building:
             _UV, "pip", "compile", "--quiet", "--no-header", "--generate-hashes", "--python", _PYTHON,
             "--output-file", lock, wanted.path,
         ]  # fmt: skip
-        await self._run(sandbox, "packages", compile_, around)
-        shown = await self._execute(sandbox, "the lock", f"print(open({lock!r}).read(), end='')", None, is_told=False)
+        await inside.run("packages", compile_, around)
+        shown = await inside.execute("the lock", f"print(open({lock!r}).read(), end='')", is_told=False)
         sync = [_UV, "pip", "install", "--python", _PYTHON, "--require-hashes", "--compile-bytecode", "-r", lock]
-        await self._run(sandbox, "packages", sync, Surroundings(env=environ))
+        await inside.run("packages", sync, Surroundings(env=environ))
         if shown.stdout_truncated:
             raise BuildFailed("the lock of the packages is too long to be kept")
-        return _plain(shown.stdout.decode("utf-8", "replace"))
+        return plain(shown.stdout.decode("utf-8", "replace"))
 
-    async def _bring_uv(self, sandbox: Sandbox) -> None:
+    async def _bring_uv(self, inside: Inside) -> None:
         assert self._tools.uv is not None  # noqa: S101 - was checked
         program = await asyncio.to_thread(self._tools.uv.read_bytes)
-        await self._execute(sandbox, "uv", "import os\nos.makedirs('/tmp/.sandgate', exist_ok=True)", None)
+        await inside.execute("uv", "import os\nos.makedirs('/tmp/.sandgate', exist_ok=True)")
         outlet, arguments = Outlet(), {"path": _UV, "overwrite": True, "mode": 0o755}
-        channel = self._begin(sandbox, FileOperation("write", arguments, outlet))
+        channel = inside.begin(FileOperation("write", arguments, outlet))
         try:
             async with asyncio.timeout(min(_BRING_UV_S, self._left_s())):
                 for start in range(0, len(program), _PIECE_BYTES):
@@ -267,29 +292,6 @@ class Building:
             outlet.close()
             channel.close()
 
-    async def _pack(self, sandbox: Sandbox) -> AsyncIterator[bytes]:
-        arguments = {
-            "path": LAYER_FOLDER,
-            "form": "tar",
-            "most_entries": self._settings.max_template_files,
-            "most_bytes": self._settings.max_template_bytes,
-        }
-        channel = self._begin(sandbox, FileOperation("pack", arguments, None, PACKING))
-        try:
-            await channel.answer()
-            while part := await channel.part():
-                yield part
-            parse_answer(await channel.record())
-        except SandgateError as error:
-            raise BuildFailed(f"what was built could not be packed: {error.message}") from None
-        finally:
-            channel.close()
-
-    def _begin(self, sandbox: Sandbox, operation: FileOperation) -> Channel:
-        intake = Intake()
-        request = ExecutionRequest("", self._left_s(), sink=intake, files=operation)
-        return Channel(sandbox.execute(request), intake)
-
     async def _try(self) -> None:
         """Make an environment of it, and see that it is as it was meant."""
         recipe = self._recipe
@@ -300,88 +302,29 @@ class Building:
         isolation = classes[0] if classes else Isolation.STANDARD
         self._log.say(f"trial in the class {isolation}")
         try:
-            sandbox = await self._create(self._row.template_id, layer, limits, _TRIAL_LIFETIME_S, isolation)
+            inside = await self._create(self._row.template_id, layer, limits, _TRIAL_LIFETIME_S, isolation)
         except MechanismFault as fault:
             raise BuildFailed(f"no environment can be made from it: {fault.message}") from None
         try:
             programs = [language.commands[0][0] for language in recipe.languages]
             code = _TRY.format(modules=list(recipe.preload), programs=programs)
-            tried = await self._execute(sandbox, "the trial", code, None, is_told=False, limit_s=_TRIAL_S)
+            tried = await inside.execute("the trial", code, is_told=False, limit_s=_TRIAL_S)
             _check_trial(tried.stdout)
             if recipe.ready is not None:
                 self._log.say(f"ready: {recipe.ready}")
-                command = _RUN.format(argv=["/bin/sh", "-ec", recipe.ready])
-                await self._execute(sandbox, "the ready command", command, None, limit_s=_TRIAL_S)
+                command = RUN.format(argv=["/bin/sh", "-ec", recipe.ready])
+                await inside.execute("the ready command", command, limit_s=_TRIAL_S)
         finally:
-            await self._destroy(sandbox)
-
-    async def _run(self, sandbox: Sandbox, what: str, argv: list[str], around: Surroundings | None = None) -> None:
-        """Run a program, with the variables of the recipe and those that come with it."""
-        await self._execute(sandbox, what, _RUN.format(argv=argv), around)
-
-    async def _execute(
-        self,
-        sandbox: Sandbox,
-        what: str,
-        code: str,
-        around: Surroundings | None,
-        *,
-        is_told: bool = True,
-        limit_s: float | None = None,
-    ) -> Termination:
-        around = around or Surroundings()
-        around = replace(around, env={**self._recipe.env, **around.env}, cwd=LAYER_FOLDER)
-        timeout_s = self._left_s() if limit_s is None else min(limit_s, self._left_s())
-        watch = LogWatch(self._log) if is_told else None
-        ended = await sandbox.execute(ExecutionRequest(code, timeout_s, around=around, watch=watch)).wait()
-        if ended.status is not ExecutionStatus.COMPLETED:
-            raise BuildFailed(f"{what} {_describe(ended)}{self._last_words(ended)}")
-        return ended
-
-    def _last_words(self, ended: Termination) -> str:
-        if ended.status is not ExecutionStatus.FAILED:
-            return ""
-        report = ended.error
-        if report is not None and report.name not in ("SystemExit", "NonZeroExit", "Signal"):
-            return f": {report.name}: {report.value}"[:500]
-        return f": {self._log.last_line}" if self._log.last_line else ""
-
-
-def _describe(ended: Termination) -> str:
-    match ended.status:
-        case ExecutionStatus.FAILED:
-            return f"failed with exit code {ended.exit_code}"
-        case ExecutionStatus.TIMED_OUT:
-            return "was not done in time"
-        case ExecutionStatus.OUT_OF_MEMORY:
-            return "needed more memory than a build has"
-        case ExecutionStatus.OUTPUT_LIMIT:
-            return "wrote more than a build may"
-        case status:
-            return f"ended as {status}"
+            await self._destroy(inside)
 
 
 def _check_trial(said: bytes) -> None:
     """What an environment says is missing of modules, and of programs. Raises ``BuildFailed``."""
-    modules, programs = (_parse_names(line) for line in (said + b"\n\n").split(b"\n")[:2])
+    modules, programs = (parse_names(line) for line in (said + b"\n\n").split(b"\n")[:2])
     if modules is None or modules:
         raise BuildFailed(f"preload: {', '.join(modules or ['something'])} could not be imported beforehand")
     if programs is None or programs:
         raise BuildFailed(f"languages: there is no program {', '.join(programs or ['of one of them'])}")
-
-
-def _parse_names(text: bytes) -> list[str] | None:
-    """A list of names that came from a sandbox; None when it is none."""
-    with suppress(ValueError, RecursionError):
-        names: Any = json.loads(text)
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return [_plain(name)[:100] for name in names[:10]]
-    return None
-
-
-def _plain(text: str) -> str:
-    """As a database and a log can keep it."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def environ_bytes(env: Mapping[str, str]) -> int:

@@ -22,6 +22,8 @@ from sandgate.environments.builds.log import BuildLog
 
 ROOT_PREFIX = "root-"
 """What the names of their folders begin with."""
+# And end with, when they were made of another one.
+_CHANGED = "apt"
 _INTERPRETER = "python3"
 _PROGRAMS = (_INTERPRETER, *dict.fromkeys(command[0] for language in BUILT_IN for command in language.commands))
 _PIECES_BYTES = 1 << 20
@@ -47,10 +49,19 @@ class Roots:
         self._uploads: dict[TemplateId, _Upload] = {}
         # Those of builds, which no row that is ready names yet.
         self._held: dict[TemplateId, Root] = {}
+        # Builds whose Debian packages are to be looked up again.
+        self._anew: set[TemplateId] = set()
+        # Those that have begun with a root file system that has theirs.
+        self._with_packages: set[TemplateId] = set()
 
-    def begin(self, row: BuiltTemplate) -> None:
-        """A build has begun: see to the root file system that it needs."""
-        root = row.root or self._find(row, _origin_of(row))
+    def begin(self, row: BuiltTemplate, *, anew: bool = False) -> None:
+        """A build has begun: see to the root file system that it needs; ``anew`` with packages as they are now."""
+        if anew:
+            self._anew.add(row.template_id)
+        root = self._find(row, _origin_of(row) if row.root is None else row.root.origin)
+        if row.root is not None and not self.has_packages(row):
+            # What is laid upon it was made with this one, and with no other of the same origin.
+            root = row.root
         if root is not None:
             self._held[row.template_id] = root
         elif row.recipe.tar is not None:
@@ -61,6 +72,8 @@ class Roots:
         upload = self._uploads.pop(row.template_id, None)
         if upload is not None:
             upload.is_there.cancel()
+        for noted in (self._anew, self._with_packages):
+            noted.discard(row.template_id)
         root = self._held.pop(row.template_id, None)
         name = _name_of(row) if root is None else root.name
         if row.recipe.has_own_root and not self._is_used(name):
@@ -81,14 +94,24 @@ class Roots:
         return any(root is not None and root.name == name for root in (*self._held.values(), *of_rows))
 
     def _find(self, row: BuiltTemplate, origin: str) -> Root | None:
-        """One that was made from the same for the same owner: what is known by its digest is nobody else's."""
+        """One that was made from the same for the same owner: what is known by its digest is nobody else's.
+
+        Better with the packages of the recipe, else without.
+        """
+        wanted = [origin]
+        if row.recipe.apt and row.template_id not in self._anew:
+            wanted.insert(0, _origin_with(origin, row.recipe.apt))
+        found: dict[str, Root] = {}
         for other in self._templates.rows():
             root = other.root
             if root is None or other.owner_id != row.owner_id or other.status is not TemplateStatus.READY:
                 continue
-            if origin and root.origin == origin and self._layers.has(root.name):
-                return root
-        return None
+            if origin and root.origin in wanted and self._layers.has(root.name):
+                found[root.origin] = root
+        best = next((found[each] for each in wanted if each in found), None)
+        if best is not None and best.origin != origin:
+            self._with_packages.add(row.template_id)
+        return best
 
     async def prepare(self, row: BuiltTemplate, log: BuildLog) -> Root | None:
         """The root file system of a build, as soon as it is there; None for one that rests on the server's own.
@@ -135,6 +158,31 @@ class Roots:
         root = self._held[row.template_id] = _parse(said, _name_of(row), origin)
         log.say(f"a root file system of {root.size.files} files with {root.size.size_bytes} bytes; {root.interpreter}")
         return root
+
+    def has_packages(self, row: BuiltTemplate) -> bool:
+        """Whether the root file system of a build was found with the packages of its recipe in it."""
+        return row.template_id in self._with_packages
+
+    async def keep_changed(
+        self, row: BuiltTemplate, archive: AsyncIterator[bytes], installed: tuple[str, ...], log: BuildLog
+    ) -> Root:
+        """What packages have made of the root file system of a build, from then on its own.
+
+        The one that it was made of goes when nobody else has it. Raises ``BuildFailed``, ``MechanismFault``.
+        """
+        before = self._held[row.template_id]
+        places = before.env.get("PATH", "")
+        try:
+            said = await self._layers.keep_changed_root(f"{_name_of(row)}{_CHANGED}", archive, _PROGRAMS, places)
+        except BuildFailed as failed:
+            raise BuildFailed(f"what the packages have made of it cannot be used: {failed}") from None
+        made = _parse(said, f"{_name_of(row)}{_CHANGED}", _origin_with(before.origin, row.recipe.apt))
+        lock = {line.partition("=")[0]: line for line in (*before.apt_lock, *installed)}
+        made = replace(made, env=before.env, folder=before.folder, apt_lock=tuple(sorted(lock.values())))
+        self._held[row.template_id] = made
+        log.say(f"a root file system of {made.size.files} files with {made.size.size_bytes} bytes; {made.interpreter}")
+        await self.drop_unused(before)
+        return made
 
     def note_version(self, row: BuiltTemplate, said: str) -> Root:
         """What the interpreter says of itself. Raises ``BuildFailed``."""
@@ -220,6 +268,12 @@ def _name_of(row: BuiltTemplate) -> str:
 def _origin_of(row: BuiltTemplate) -> str:
     """What root file systems are known by to be the same; empty for what has to be looked up first."""
     return "" if row.recipe.tar is None else f"tar sha256:{row.recipe.tar}"
+
+
+def _origin_with(origin: str, packages: tuple[str, ...]) -> str:
+    """Of what packages make of one; empty where that is not known."""
+    words = "\n".join((origin, *sorted(set(packages))))
+    return f"apt sha256:{hashlib.sha256(words.encode()).hexdigest()}" if origin else ""
 
 
 def _give(upload: _Upload, path: Path, row: BuiltTemplate) -> None:

@@ -104,11 +104,21 @@ class RunningBuilds:
         return row.template_id in self._building
 
     def begin(
-        self, row: BuiltTemplate, base: Template, rules: NetworkRules, index: str, under: BuiltTemplate | None = None
+        self,
+        row: BuiltTemplate,
+        base: Template,
+        rules: NetworkRules,
+        index: str,
+        under: BuiltTemplate | None = None,
+        *,
+        anew: bool = False,
     ) -> None:
-        """Build what was counted, perhaps upon another one; it is given back at the end."""
+        """Build what was counted, perhaps upon another one; it is given back at the end.
+
+        ``anew``: nothing of it that was looked up before is taken for an answer.
+        """
         self._under[row.template_id] = under
-        self.roots.begin(row)
+        self.roots.begin(row, anew=anew)
         task = self._tasks.spawn(self._run(row, base, rules, index), f"build {row.template_id}")
         self._building[row.template_id] = task, row
 

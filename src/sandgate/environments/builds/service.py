@@ -42,6 +42,10 @@ _MOST_PRELOAD_BYTES = 8192
 _MOST_PARTS = 200
 _MOST_FILES_BYTES = 8 * 1024**2
 _RETRY_AFTER_S = 60.0
+_APT_NEEDS = (
+    "needs a base with a root file system of its own in which there are apt and dpkg, such as an image of Debian: "
+    '{"image": …}, {"tar": …}, or a template upon one; others take packages of Python only, by `packages`'
+)
 
 
 class TemplateService:
@@ -95,6 +99,7 @@ class TemplateService:
         base = self._templates.rooted() if recipe.has_own_root else self._templates.own.check(recipe.lowest)
         self._templates.check_name(wanted.name, caller.user_id, is_public=wanted.is_public)
         self._check_size(recipe)
+        _check_apt(recipe)
         grant(base.limits, recipe.limits, await self._environments.ceilings_of(caller.user_id))
         index = recipe.index or self._settings.package_index
         rules = self._rules(recipe, index)
@@ -265,7 +270,7 @@ class TemplateService:
                 self._running.give_back(caller.user_id)
                 raise
             self._templates.put(row)
-        self._running.begin(row, base, rules, index, under)
+        self._running.begin(row, base, rules, index, under, anew=wanted.rebuild)
         return row
 
     def _row(
@@ -299,6 +304,11 @@ class TemplateService:
             # Some of them on other servers.
             raise too_many_builds("You have", most_builds, "user")
         return kept
+
+
+def _check_apt(recipe: Recipe) -> None:
+    if recipe.apt and not recipe.has_own_root:
+        raise InvalidRequest.for_fields([("apt", _APT_NEEDS)])
 
 
 def _rule_of(index: str) -> HostRule:

@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import starmap
 from typing import Annotated, Any, Literal
@@ -17,7 +16,6 @@ from sandgate.core.recipe import LAYER_FOLDER, Recipe, RecipeFile
 from sandgate.core.states import Isolation, TemplateStatus
 from sandgate.core.template import Template
 from sandgate.environments.builds.base import NewTemplate
-from sandgate.environments.builds.log import LogEvents
 from sandgate.http.models.base import Model
 from sandgate.http.models.code import ExecutionFile
 from sandgate.http.models.environments import LIMITS_EXAMPLE, LimitsAnswer
@@ -25,12 +23,13 @@ from sandgate.http.models.network import NetworkWanted
 from sandgate.http.models.parts import Cursor, strict, with_example
 from sandgate.http.models.requests import NO_NUL, LimitsWanted, VariableName, VariableValue
 from sandgate.http.models.template_bases import ImageBase, TarBase, describe_root
-from sandgate.http.pagination import Digits, PageQuery
-from sandgate.http.streaming import ServerEvent
+from sandgate.http.pagination import PageQuery
 
 _MODULE = r"^[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,7}$"
 # A path that starts with a dash, or an option, would be read as something else than a requirement.
 _REQUIREMENT = r"^[A-Za-z0-9][^\x00-\x1f]{0,499}$"
+# One that ended with a dash would be an order to remove it.
+_APT = r"^[a-z0-9][a-z0-9+.-]{0,98}[a-z0-9+.](:[a-z0-9][a-z0-9-]{0,19})?(=[0-9][A-Za-z0-9.+:~-]{0,199})?$"
 _PARTS = re.compile(r"[^/\x00]+(/[^/\x00]+)*")
 _EXAMPLE: dict[str, Any] = {
     "name": "data",
@@ -62,12 +61,14 @@ _OWN: dict[str, Any] = {
     "base": None,
     "public": None,
     "packages": None,
+    "apt": None,
     "digest": None,
     "size_bytes": None,
     "files": None,
     "creation_time": None,
     "finished_at": None,
     "lock": None,
+    "apt_lock": None,
 }
 _BUILT: dict[str, Any] = {
     **_OWN,
@@ -82,17 +83,15 @@ _BUILT: dict[str, Any] = {
     "base": "python-3.11",
     "public": False,
     "packages": ["numpy==2.2.*"],
+    "apt": [],
     "digest": "6b1f0f3b4f1f1a4b8f6b0e0a5b0c1d2e3f405162738495a6b7c8d9eafb0c1d2e",
     "size_bytes": 64_212_480,
     "files": 1402,
     "creation_time": "2026-01-01T00:00:00Z",
     "finished_at": "2026-01-01T00:00:30Z",
     "lock": "numpy==2.2.6 \\\n    --hash=sha256:…\n",
+    "apt_lock": [],
 }
-LOG_EVENTS_EXAMPLE = (
-    'id: 31\nevent: log\ndata: {"text":"== base python-3.11 (3.11.9)\\n"}\n\n'
-    'id: 31\nevent: finished\ndata: {"name":"data","version":1,"status":"ready","status_reason":null}\n\n'
-)
 
 
 class TemplateFile(ExecutionFile):
@@ -150,6 +149,14 @@ class BuildTemplate(Model):
     packages: Annotated[
         list[Annotated[str, Field(pattern=_REQUIREMENT)]],
         Field(max_length=200, description="Python packages, as `pip install` takes them by name."),
+    ] = []
+    apt: Annotated[
+        list[Annotated[str, Field(pattern=_APT)]],
+        Field(
+            max_length=200,
+            description="Debian packages, as `name`, `name=version` or `name:architecture`, for the root file system "
+            "of the `base`, which has apt; they are installed first, from where it says.",
+        ),
     ] = []
     files: Annotated[list[TemplateFile], Field(max_length=200)] = []
     env: Annotated[
@@ -231,6 +238,7 @@ class BuildTemplate(Model):
             index=self.index,
             languages=tuple(starmap(_language, self.languages.items())),
             ready=self.ready,
+            apt=tuple(self.apt),
         )
         return NewTemplate(self.name, recipe, self.public, self.rebuild)
 
@@ -264,6 +272,7 @@ class TemplateAnswer(Model):
     base: str | TarBase | ImageBase | None = None
     public: bool | None = None
     packages: list[str] | None = None
+    apt: Annotated[list[str] | None, Field(description="The Debian packages of its recipe.")] = None
     digest: Annotated[str | None, Field(description="The same of what would be built the same way.")] = None
     size_bytes: Annotated[int | None, Field(description="Of its files together.")] = None
     files: int | None = None
@@ -271,6 +280,13 @@ class TemplateAnswer(Model):
     finished_at: datetime | None = None
     lock: Annotated[
         str | None, Field(description="The packages that were installed, with hashes; only of a single template.")
+    ] = None
+    apt_lock: Annotated[
+        list[str] | None,
+        Field(
+            description="The Debian packages that are in its root file system since builds have put them there, as "
+            "`name:architecture=version`; only of a single template."
+        ),
     ] = None
 
     @classmethod
@@ -305,12 +321,14 @@ def _describe(row: BuiltTemplate, *, with_lock: bool) -> dict[str, Any]:
         "base": row.recipe.base or describe_root(row.recipe),
         "public": row.is_public,
         "packages": list(row.recipe.packages),
+        "apt": list(row.recipe.apt),
         "digest": row.digest,
         "size_bytes": row.size_bytes,
         "files": row.files,
         "creation_time": row.created_at,
         "finished_at": row.finished_at,
         "lock": row.lock if with_lock else None,
+        "apt_lock": list(row.root.apt_lock if row.root is not None else ()) if with_lock else None,
     }
 
 
@@ -342,27 +360,6 @@ class DeleteTemplate(Model):
     ] = False
 
 
-class FollowTemplate(Model):
-    """Where to begin."""
-
-    model_config = PageQuery.model_config
-
-    after: Annotated[
-        int, Digits, Field(ge=0, le=2**40, description="The `id` of an event, as `Last-Event-ID`, which is stronger.")
-    ] = 0
-
-
-class TemplateLogAnswer(Model):
-    """What a build has said so far."""
-
-    model_config = with_example({"name": "data", "version": 1, "status": "ready", "log": "== trial\n"})
-
-    name: str
-    version: int
-    status: Literal["building", "ready", "failed"]
-    log: str
-
-
 class TemplateDeletedAnswer(Model):
     """What was deleted."""
 
@@ -371,24 +368,3 @@ class TemplateDeletedAnswer(Model):
     name: str
     versions: list[int]
     status: Literal["deleted"] = "deleted"
-
-
-class RenderedLogEvents:
-    """The log of a build on its way out; ``finished()`` is what comes last."""
-
-    def __init__(self, events: LogEvents, finished: Any) -> None:
-        self._events = events
-        self._finished = finished
-
-    async def __anext__(self) -> Sequence[ServerEvent]:
-        """See ``Events``."""
-        return [
-            ServerEvent("finished", str(part.position), self._finished())
-            if part.is_last
-            else ServerEvent("log", str(part.position), {"text": part.text})
-            for part in await anext(self._events)
-        ]
-
-    async def aclose(self) -> None:
-        """See ``Events``."""
-        await self._events.aclose()

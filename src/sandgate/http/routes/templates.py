@@ -12,16 +12,18 @@ from sandgate.http.bodies import refuse_field, stream_body
 from sandgate.http.exchange import exchange_of
 from sandgate.http.file_answer import OCTETS_CONTENT
 from sandgate.http.marks import Query
-from sandgate.http.models.templates import (
+from sandgate.http.models.template_logs import (
     LOG_EVENTS_EXAMPLE,
+    FollowTemplate,
+    RenderedLogEvents,
+    TemplateLogAnswer,
+)
+from sandgate.http.models.templates import (
     BuildTemplate,
     DeleteTemplate,
-    FollowTemplate,
     ListTemplates,
-    RenderedLogEvents,
     TemplateAnswer,
     TemplateDeletedAnswer,
-    TemplateLogAnswer,
     TemplatesAnswer,
 )
 from sandgate.http.paths import TemplatePath

@@ -27,6 +27,8 @@ class TemplateConfig:
     see read-only as ``LAYER``, and ``env``, pairs of variables. ``is_open``: it is for building, and in its
     environments ``LAYER`` is an empty folder of the user's; ``under`` is the layer that they see as ``UNDER``.
     ``root`` is its root file system, where it is not that of the machine, and ``begins_in`` where code begins then.
+    ``changes_root``: in its environments the folders of that are empty ones of the user's, those of ``root`` are seen
+    below ``UNDER``, and programs are told that they are root.
     """
 
     name: str
@@ -40,6 +42,7 @@ class TemplateConfig:
     under: str = ""
     root: RootFolder | None = None
     begins_in: str = ""
+    changes_root: bool = False
 
     @property
     def is_built(self) -> bool:

@@ -32,6 +32,8 @@ _DEVICE_LINKS = {
     "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
     "ptmx": "pts/ptmx",
 }  # fmt: skip
+# Where packages put folders of their own beside those that each sandbox has.
+_SHARED = ("/", "/home", "/opt", "/run", "/var")
 _TOP_LEVEL = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC_FILES = {
     "passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/sh\n"
@@ -292,6 +294,8 @@ def start_zygote(
 def setup_message(config: LauncherConfig, template: TemplateConfig) -> dict[str, object]:
     """The first message to a zygote."""
     agent = AGENT_FOLDER if config.standard else str(Path(sandgate_agent.__file__).parent.parent)
+    bare = [] if template.root is None else list(template.root.bare)
+    changed = [*template.root.shown, *bare] if template.changes_root and template.root is not None else []
     return {
         "preload": list(template.preload),
         "agent": agent,
@@ -299,6 +303,8 @@ def setup_message(config: LauncherConfig, template: TemplateConfig) -> dict[str,
         "lowers": lowers(template),
         "links": links(template),
         "folder": template.begins_in,
-        "bare": [] if template.root is None else list(template.root.bare),
-        "open": [LAYER] if template.is_open else [],
+        "bare": bare,
+        "open": [*([LAYER] if template.is_open else []), *changed],
+        "shared": list(_SHARED) if changed else [],
+        "below": UNDER if changed else "",
     }

@@ -53,7 +53,7 @@ _MODULE = re.compile(r"[^\W\d]\w{0,99}(?:\.[^\W\d]\w{0,99}){0,15}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _ROOT = re.compile(r"root-[0-9a-z]{12,40}|")
 _INSIDE = re.compile(r"(?:/[^/\0]{1,255}){1,32}|")
-_LAYER_FIELDS = {"base", "folder", "preload", "env", "under", "root", "interpreter", "begins_in"}
+_LAYER_FIELDS = {"base", "folder", "preload", "env", "under", "root", "interpreter", "begins_in", "changes_root"}
 _MOST_PARTS = 256
 _TAG = re.compile(r"[A-Za-z0-9_.:|-]{1,250}")
 # A request has one that is less.
@@ -293,7 +293,9 @@ def _layer(message: Mapping[str, Any]) -> Layer | None:
         raise ProtocolError("layer.preload has something else than names of modules")
     if not all(_VARIABLE.fullmatch(name) and isinstance(text, str) and "\0" not in text for name, text in env.items()):
         raise ProtocolError("layer.env has something else than variables")
-    root = text_of(value, "root", _ROOT)
+    root, changes_root = text_of(value, "root", _ROOT), value["changes_root"]
+    if not isinstance(changes_root, bool) or (changes_root and (not root or value["folder"])):
+        raise ProtocolError("layer.changes_root is neither true nor false, or true without a root alone")
     return Layer(
         text_of(value, "base", _NO_TEMPLATE if root else _TEMPLATE),
         text_of(value, "folder", _LAYER),
@@ -303,6 +305,7 @@ def _layer(message: Mapping[str, Any]) -> Layer | None:
         root,
         text_of(value, "interpreter", _INSIDE),
         text_of(value, "begins_in", _INSIDE),
+        changes_root,
     )
 
 

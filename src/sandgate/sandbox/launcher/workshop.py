@@ -20,6 +20,7 @@ from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.root_folder import RootFolder
 from sandgate.sandbox.launcher.sandbox import Sandbox
 from sandgate.sandbox.launcher.zygote import Zygote
+from sandgate.sandbox.seccomp import build_filter
 
 OnLife = Callable[[Life], None]
 
@@ -97,8 +98,11 @@ class Workshop:
     ) -> GvisorSandbox:
         if self._tree is None or self._filter is None:
             raise MechanismFault("without control groups and a filter there are no containers")
+        found = self.find_template(template)
+        if found.changes_root:
+            raise MechanismFault(f"containers of {template} would have no root file system")
         plan = ContainerPlan(
-            self._config.runsc, self._config.platform, self.find_template(template), limits, self._filter,
+            self._config.runsc, self._config.platform, found, limits, self._filter,
             host_id, self._config.run_folder / "jail", self._config.layers_folder,
         )  # fmt: skip
         return GvisorSandbox(
@@ -139,6 +143,7 @@ class Workshop:
             env=tuple(layer.env.items()),
             is_open=not layer.folder,
             under=layer.under,
+            changes_root=layer.changes_root,
         )
         self._asked_at[name] = time.monotonic()
 
@@ -167,7 +172,9 @@ class Workshop:
         place = self._place(name)
         zygote = Zygote(self._config, template, self._reactor, on_end=self._forget_zygote)
         group = self._tree.group(f"zygote-{name}") if self._tree else None
-        zygote.start(self._config.host_id_base + place, group, self._filter)
+        # Never without one where there are walls.
+        filter_ = build_filter(as_root=True) if template.changes_root else self._filter
+        zygote.start(self._config.host_id_base + place, group, filter_)
         self._zygotes[name] = zygote
         return zygote
 
