@@ -1,6 +1,7 @@
 """Parts of control groups count the time of some processes apart: on each version that this machine has mounted."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,3 +93,24 @@ def test_group_goes_with_its_parts(group: Group) -> None:
         group.make_part(name)
     assert not group.remove()
     assert group.remove()
+
+
+def test_a_process_enters_by_itself(group: Group) -> None:
+    """With no other that moves it."""
+    entered, said = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            group.enter()
+            os.write(said, b"x")
+            signal.pause()
+        finally:
+            os._exit(1)
+    os.close(said)
+    try:
+        assert os.read(entered, 1) == b"x"
+        assert group.pids() == {pid}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(entered)

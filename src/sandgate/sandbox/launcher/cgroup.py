@@ -128,6 +128,15 @@ class Group:
             counted = f"{folder}/{part}" if part and counting.counts_time(hierarchy) else folder
             write_file(f"{counted}/cgroup.procs", str(pid))
 
+    def enter(self) -> None:
+        """Move the calling process, which has one thread, into the group.
+
+        On version 1 as a thread: for a whole process the kernel keeps all others of the machine from forking, and waits
+        several milliseconds until none does. Source: cgroup_procs_write_start() in kernel/cgroup/cgroup.c.
+        """
+        for hierarchy, folder in self._places:
+            write_file(folder / ("tasks" if hierarchy.version == 1 else "cgroup.procs"), "0")
+
     def watch_memory(self, threshold_bytes: int) -> int | None:
         """A descriptor that can be read when the group's memory has crossed a threshold; what is in it says nothing.
 

@@ -139,7 +139,7 @@ def bound(group: Group | None, most_entries: int) -> None:
     It may remember something of each entry.
     """
     if group is not None:
-        group.attach(os.getpid())
+        group.enter()
     most_bytes = _LEAST_MEMORY_BYTES + _MEMORY_OF_ENTRY_BYTES * most_entries + _data_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (int(LIMIT_S), int(LIMIT_S)))
