@@ -19,7 +19,7 @@ BROAD_HANDLERS = {
     "sandgate.store.writer:_try": "a claimed item: what a write raised is its outcome",
     "sandgate.workflows.engine:Engine._pump": "a claimed item: a bug that one run meets ends that run as failed",
     "sandgate.workflows.ticker:Ticker._serve": "a claimed item: a bug in one schedule leaves the others alone",
-    "sandgate.cli.supervisor:Supervisor._fork_gateway": "a forked child: it must never go on as its parent would",
+    "sandgate.cli.early_gateway:end_with": "a forked child: it must never go on as its parent would",
     "sandgate.sandbox.launcher.gvisor.container:Container._run": "a forked child, as the one of a zygote",
     "sandgate.sandbox.launcher.errand:_run": "a forked child: it must never go on as its parent would",
     "sandgate.sandbox.launcher.reactor:_call": "a claimed item: a bug that a sandbox meets ends that sandbox alone",

@@ -10,12 +10,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandgate.cli import privileges, run_folders
+from sandgate.cli.early_gateway import EarlyGateway
 from sandgate.cli.supervisor import EXIT_REFUSED, EXIT_UNAVAILABLE, Supervisor
 from sandgate.config.paths import (
     BLOCK_IDS,
@@ -249,36 +252,36 @@ def _announce(sock: socket.socket, started: "Started", scheme: str = "http") -> 
         sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def _kept_for_good() -> Iterator[None]:
-    """What is imported in the block stays as long as the process: nothing of it is looked through for garbage.
+def _import_gateway() -> None:
+    """Import what a gateway needs; for it alone.
 
-    Looking, then and later, would take as long as a fifth of the imports.
+    All of that stays as long as the process: looking it through for garbage, now and later, would take as long as a
+    fifth of the imports.
     """
+    system.set_process_name("sg-gateway")
     gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    import_module("sandgate.assembly")
+    gc.freeze()
+    gc.enable()
+
+
+_Parts = tuple[Settings, TemplateCatalogue, Identity, LauncherConfig]
 
 
 class _Server:
     """The pieces of one ``sandgate serve``."""
 
-    def __init__(
-        self, settings: Settings, catalogue: TemplateCatalogue, identity: Identity, config: LauncherConfig
-    ) -> None:
-        self._settings = settings
-        self._catalogue = catalogue
-        self._identity = identity
-        self._config = config
+    def __init__(self, parts: _Parts) -> None:
+        self._parts = parts
+        self._settings, self._catalogue, self._identity, self._config = parts
 
-    def run(self) -> int:
+    def run(self, early: EarlyGateway, held: Sequence[int]) -> int:
+        """The descriptors ``held`` are held by all that is started, too."""
         with _bind(self._settings) as sock:
             sock.set_inheritable(False)
             self._sock = sock
-            supervisor = Supervisor(self._config, self._start_launcher, self._run_gateway)
+            start_first = partial(early.order, self._parts, [sock.fileno(), *held])
+            supervisor = Supervisor(self._config, self._start_launcher, self._run_gateway, start_first)
             system.set_process_name("sandgate")
             code = supervisor.run()
         with contextlib.suppress(OSError):
@@ -289,6 +292,13 @@ class _Server:
             self._config.run_folder.rmdir()
             self._config.run_folder.parent.rmdir() if os.geteuid() == 0 else None
         return code
+
+    @staticmethod
+    def serve_early(parts: _Parts, descriptors: Sequence[int]) -> int:
+        """In the process of a gateway that was begun early: what the supervisor's memory holds for others."""
+        server = _Server(parts)
+        server._sock = socket.socket(fileno=descriptors[0])
+        return server._run_gateway()
 
     def _start_launcher(self) -> "subprocess.Popen[str]":
         return starter.start(self._config, self._config.run_folder / "launcher.log", self._identity.launcher_id)
@@ -313,11 +323,10 @@ class _Server:
             return 1
         # It holds keys: nobody else of its user may look into it.
         system.prctl(system.PR_SET_DUMPABLE, 0)
-        system.set_process_name("sg-gateway")
         # Heavy, and of no use to the supervisor.
-        with _kept_for_good():
-            from sandgate.assembly import run_gateway
-            from sandgate.telemetry.log import set_up_logging
+        _import_gateway()
+        from sandgate.assembly import run_gateway
+        from sandgate.telemetry.log import set_up_logging
 
         set_up_logging(self._settings.log_level, self._settings.log_format)
         return run_gateway(
@@ -338,13 +347,18 @@ def run(settings: Settings) -> int:
         if (path := getattr(settings, name)) is not None
     }
     settings = settings.model_copy(update=paths)
-    isolation = choose_isolation(settings)
     # What dies leaves no image of its memory behind; 0 would still hand one to a program that collects them.
     # Source: core(5), do_coredump() in fs/coredump.c.
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Each execution that runs costs the gateway four descriptors; a shell gives 1,024.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with EarlyGateway(_import_gateway, _Server.serve_early) as early:
+        return _run(settings, early)
+
+
+def _run(settings: Settings, early: EarlyGateway) -> int:
+    isolation = choose_isolation(settings)
     if isolation is Isolation.PROCESS:
         sys.stderr.write(_BANNER)
         sys.stderr.flush()
@@ -363,7 +377,7 @@ def run(settings: Settings) -> int:
     held = _prepare_folders(settings, config, identity)
     lock = _lock(settings.state)
     try:
-        return _Server(settings, catalogue, identity, config).run()
+        return _Server((settings, catalogue, identity, config)).run(early, [held, lock])
     finally:
         os.close(lock)
         os.close(held)

@@ -7,12 +7,11 @@ again by the next start, with its sandboxes.
 import os
 import signal
 import subprocess
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from sandgate.cli.early_gateway import end_with
 from sandgate.core.errors import MechanismFault
 from sandgate.core.last_resort import say
 from sandgate.sandbox.launcher import reclaim, starter
@@ -30,17 +29,22 @@ _LAUNCHER_GONE_LIMIT_S = 10.0
 
 
 class Supervisor:
-    """``run_gateway()`` runs in the forked gateway process and answers its exit code."""
+    """``run_gateway()`` runs in the forked gateway process and answers its exit code.
+
+    ``start_first()`` answers the process id of the first one, where that has been forked already.
+    """
 
     def __init__(
         self,
         config: LauncherConfig,
         start_launcher: Callable[[], subprocess.Popen[str]],
         run_gateway: Callable[[], int],
+        start_first: Callable[[], int] | None = None,
     ) -> None:
         self._config = config
         self._start_launcher = start_launcher
         self._run_gateway = run_gateway
+        self._start_first = start_first
         self._launcher: subprocess.Popen[str] | None = None
         self._gateway = -1
         self._stopping = False
@@ -79,27 +83,22 @@ class Supervisor:
     def _fork_gateway(self) -> None:
         self._born = time.monotonic()
         self._forks += 1
+        start, self._start_first = self._start_first or os.fork, None
         # Until the gateway has handlers of its own it must not answer for its parent.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
-        self._gateway = os.fork()
+        self._gateway = start()
         if self._gateway == 0:
-            code = 1
-            try:
-                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-                    signal.signal(number, signal.SIG_DFL)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-                # A terminal's Ctrl-C goes to the whole foreground; the supervisor passes it on once.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-                code = self._run_gateway()
-            except BaseException:
-                # Nothing may return into the supervisor's code from here, and nothing may end without a word.
-                say(traceback.format_exc())
-            finally:
-                with suppress(OSError):
-                    sys.stdout.flush()
-                os._exit(code)
+            end_with(self._be_gateway)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM, signal.SIGINT])
+
+    def _be_gateway(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        # A terminal's Ctrl-C goes to the whole foreground; the supervisor passes it on once.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return self._run_gateway()
 
     def _watch(self) -> int:
         """Wait for ends and start again what should not have ended."""

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -138,7 +139,13 @@ def probe(
 
     Some ten forks and an interpreter: about 0.1 s, at most ``deadline_s`` and the few seconds of the interpreters.
     """
-    findings = _try_in_process(host_id, deadline_s)
+    # What it finds is remembered, and told of further below.
+    looking = threading.Thread(target=find_interpreters, args=(extra_folders,), name="interpreters")
+    looking.start()
+    try:
+        findings = _try_in_process(host_id, deadline_s)
+    finally:
+        looking.join()
     tried = [_judge(name, wanted, findings.get(name)) for name, wanted in _TRIED.items()]
     return Machine((_root(), _kernel(), *tried, _interpreters(extra_folders), _sqlite()))
 
