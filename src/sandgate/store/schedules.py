@@ -22,7 +22,8 @@ from sandgate.store.runs import insert_run
 from sandgate.store.schema import runs
 from sandgate.store.statements import changed, newest_first, page_parameters
 from sandgate.store.trigger_schema import schedules
-from sandgate.store.versions import hold_version, hold_workflow
+from sandgate.store.triggers import has_room
+from sandgate.store.versions import hold_version
 
 _HEAVY = HeavyTable(schedules, "inputs", "queue", "last_error")
 
@@ -33,7 +34,6 @@ _FIXED = ("schedule_id", "workflow_id", "owner_id", "created_at")
 _TIMES = ("anchor_at", "start_at", "end_at")
 
 _INSERT = sa.insert(schedules)
-_COUNT: Select[Any] = sa.select(sa.func.count()).where(_columns.owner_id == sa.bindparam("owner_id"))
 _FIND = sa.select(schedules).where(_is_this)
 _REPLACE = (
     sa.update(schedules)
@@ -65,10 +65,9 @@ class SqlScheduleStore:
         """
 
         def work(connection: Connection) -> bool | None:
-            if not hold_workflow(connection, schedule.workflow_id):
-                return None
-            if connection.execute(_COUNT, {"owner_id": schedule.owner_id}).scalar_one() >= most:
-                return False
+            room = has_room(connection, schedules, schedule.workflow_id, schedule.owner_id, most)
+            if not room:
+                return room
             connection.execute(_INSERT, _row_of(schedule))
             keep_answer(connection, answer)
             publish(connection, RunNote(NoteKind.SCHEDULES))

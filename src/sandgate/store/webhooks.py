@@ -20,8 +20,8 @@ from sandgate.store.idempotency import keep_answer
 from sandgate.store.runs import insert_run
 from sandgate.store.statements import changed, newest_first, page_parameters
 from sandgate.store.trigger_schema import webhook_deliveries, webhook_keys, webhooks
-from sandgate.store.triggers import delete_parts
-from sandgate.store.versions import hold_version, hold_workflow
+from sandgate.store.triggers import delete_parts, has_room
+from sandgate.store.versions import hold_version
 
 MOST_DELIVERIES = 50
 """So many of a webhook's deliveries are kept, the last ones."""
@@ -33,7 +33,6 @@ _is_this = _columns.webhook_id == sa.bindparam("wanted_id")
 _FIXED = ("webhook_id", "workflow_id", "owner_id", "created_at")
 
 _INSERT = sa.insert(webhooks)
-_COUNT: Select[Any] = sa.select(sa.func.count()).where(_columns.owner_id == sa.bindparam("owner_id"))
 _FIND = sa.select(webhooks).where(_is_this)
 _FIND_BY_TOKEN = sa.select(webhooks).where(_columns.token_sha256 == sa.bindparam("wanted_token"))
 # Deliveries of one webhook are taken one after the other, so that of two with the same key one is the first.
@@ -84,10 +83,9 @@ class SqlWebhookStore:
         """
 
         def work(connection: Connection) -> bool | None:
-            if not hold_workflow(connection, webhook.workflow_id):
-                return None
-            if connection.execute(_COUNT, {"owner_id": webhook.owner_id}).scalar_one() >= most:
-                return False
+            room = has_room(connection, webhooks, webhook.workflow_id, webhook.owner_id, most)
+            if not room:
+                return room
             connection.execute(_INSERT, _row_of(webhook))
             keep_answer(connection, answer)
             return True

@@ -25,8 +25,12 @@ from sandgate.core.trigger import (
 )
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.store.connections import Location
+from sandgate.store.database import Database
+from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.sql_store import SqlStore
-from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT, a_run, a_schedule, a_workflow
+from sandgate.store.webhooks import SqlWebhookStore
+from tests.contract.store.records import NOW, OTHER, OWNER, STRANGE_TEXT, a_run, a_schedule, a_user, a_workflow
+from tests.contract.store.test_webhooks import a_webhook
 
 ROOT = Path(__file__).parents[3]
 MINUTE = timedelta(minutes=1)
@@ -51,6 +55,30 @@ def _run_of(schedule: Schedule, **changes: Any) -> Run:
 def _after(schedule: Schedule, run: Run) -> Schedule:
     moved = replace(schedule, next_tick_at=NOW + MINUTE, due_at=NOW + MINUTE)
     return replace(moved, last_tick_at=NOW, last_run_at=NOW, last_run_id=run.run_id)
+
+
+async def test_servers_that_add_at_once_share_what_is_allowed(store: SqlStore, database: Database) -> None:
+    """To different workflows of one user; webhooks are counted by themselves."""
+    user = a_user()
+    await store.users.insert(user)
+    workflows = [a_workflow(owner_id=user.user_id) for _ in range(2)]
+    for workflow in workflows:
+        await store.workflows.insert(workflow)
+    schedules = (store.schedules, SqlScheduleStore(database))
+    webhooks = (store.webhooks, SqlWebhookStore(database))
+    asked = [
+        adding
+        for _ in range(8)
+        for number, workflow in enumerate(workflows)
+        for adding in (
+            schedules[number].insert(a_schedule(workflow.workflow_id, owner_id=user.user_id), 3),
+            webhooks[number].insert(a_webhook(workflow.workflow_id, owner_id=user.user_id), 3),
+        )
+    ]
+    added = await asyncio.gather(*asked)
+    assert (added[::2].count(True), added[1::2].count(True)) == (3, 3)
+    assert len((await store.schedules.list(user.user_id, None, PAGE)).items) == 3
+    assert len((await store.webhooks.list(user.user_id, None, PAGE)).items) == 3
 
 
 async def test_a_schedule_comes_back_as_it_was(store: SqlStore) -> None:
