@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Commands whose code imports what templates of the server do not have.
+NEEDS_PACKAGES = re.compile(r"import (pandas|matplotlib)")
 SHOWN_ADDRESS = "http://127.0.0.1:8080"
 # Which field of an answer is meant by a name that a document writes behind a dollar sign.
 KEPT = {
@@ -19,6 +21,7 @@ KEPT = {
     "session_id": "SESSION_ID",
     "snapshot_id": "SNAPSHOT_ID",
     "process_id": "PROCESS_ID",
+    "position": "POSITION",
     "volume_id": "VOLUME_ID",
     "user_id": "USER_ID",
     "workflow_id": "WORKFLOW_ID",
@@ -42,17 +45,23 @@ def commands(document: Path) -> Iterator[str]:
 
 @dataclass
 class Shell:
-    """Runs commands in ``folder`` against a server, with the values of earlier answers as variables."""
+    """Runs commands in ``folder`` against a server, with the values of earlier answers as variables.
+
+    ``instead`` are names of hosts that documents show, and where the test has them.
+    """
 
     address: str
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, command: str) -> Mapping[str, Any]:
         """The parsed answer; a status that is no success fails the test."""
         script = command.replace(SHOWN_ADDRESS, self.address).replace("curl -s", "curl -sS --fail-with-body")
         # A reader looks again; what comes late is to be seen here at once.
         script = script.replace("timeout 1 ", "timeout 5 ")
+        for shown, own in self.instead.items():
+            script = script.replace(shown, own)
         name = re.match(r"([A-Z_]+)=\$\(", command)
         if name:
             script += f'\nprintf \'{{"access_token": "%s"}}\' "${name.group(1)}"'
