@@ -5,6 +5,7 @@ each of them: nothing inside can undo them.
 """
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -221,8 +222,8 @@ def _arguments(template: TemplateConfig, agent: str) -> list[str]:
 def _settle_descriptors(channel: int, log: int) -> None:
     """The channel as ``CHANNEL_FD``, the log as output, and not one other descriptor of the launcher's."""
     null = os.open("/dev/null", os.O_RDONLY)
-    high = 64
-    os.dup2(channel, high)
+    # At a number that is free: that of the log would be taken from it.
+    high = fcntl.fcntl(channel, fcntl.F_DUPFD, CHANNEL_FD + 1)
     for number, source in enumerate((null, log, log)):
         os.dup2(source, number)
     os.dup2(high, CHANNEL_FD)

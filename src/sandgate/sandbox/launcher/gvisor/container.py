@@ -5,6 +5,7 @@ with it go runsc, its file server and gVisor's kernel, with every mount and file
 privilege outside.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -74,7 +75,8 @@ def _become_runsc(plan: ContainerPlan) -> None:
 
 def _settle(wanted: list[int]) -> None:
     """Have these descriptors as 0, 1, …, and no other: some of the launcher's keep other sandboxes alive."""
-    high = [os.dup2(descriptor, 64 + place, inheritable=True) for place, descriptor in enumerate(wanted)]
+    # At numbers that are free: one that is taken may be wanted, too.
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, len(wanted)) for descriptor in wanted]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, place, inheritable=True)
     os.closerange(len(wanted), os.sysconf("SC_OPEN_MAX"))
