@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    """A client of the server."""
-    with Client(f"http://127.0.0.1:{server.port}", server.token) as made:
+def client(either: Server) -> Iterator[Client]:
+    """A client of a server of each class."""
+    with Client(f"http://127.0.0.1:{either.port}", either.token) as made:
         yield made
 
 

@@ -68,16 +68,17 @@ def test_one_class_begins_with_what_another_has_left(server: Server, isolation: 
         connection.expect(200, "DELETE", f"{ENVIRONMENTS}/{first}")
 
 
-def test_copies_of_a_busy_environment(server: Server) -> None:
+@pytest.mark.parametrize("isolation", WALLED)
+def test_copies_of_a_busy_environment(server: Server, isolation: str) -> None:
     """What writes all the time goes on; each copy has the files of the one moment, and nothing that runs."""
     with server.connect() as connection, server.connect() as busy:
-        first = create(connection)
+        first = create(connection, isolation=isolation)
         began = busy.expect(200, "POST", f"{ENVIRONMENTS}/{first}/execute", {"code": BUSY, "detach": True})
         _read(connection, first, "import os, time\nwhile not os.path.exists('b'): time.sleep(0.01)")
         made = connection.expect(201, "POST", f"{ENVIRONMENTS}/{first}/fork", {"count": 3})["environments"]
         pairs = set()
         for copy in made:
-            assert copy["forked_from"] == first
+            assert (copy["forked_from"], copy["isolation"]) == (first, isolation)
             code = "import time\nlook = lambda: (open('a').read(), open('b').read())\nprint([look(), look()])"
             pairs.add(_read(connection, copy["environment_id"], code))
             connection.expect(200, "DELETE", f"{ENVIRONMENTS}/{copy['environment_id']}")

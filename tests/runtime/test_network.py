@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from sandgate.core.errors import NetworkUnavailable, SandboxFailed
 from sandgate.core.network import NetworkRules, Verdict
+from sandgate.core.states import ExecutionStatus
+from tests.e2e.small_wheels import serve_index
 from tests.runtime.conftest import WALLED
 from tests.runtime.hosts import Bench, LauncherHost, descendants, until
 from tests.runtime.worlds import GET, HOST, POLICY, World, joined_to, serving
@@ -122,6 +125,25 @@ async def test_each_has_its_own(joined: Bench, world: World) -> None:
     assert not await world.is_reached(joined, second)
     assert (await first.network.report()).totals.denied == 0
     assert (await second.network.report()).totals.allowed == 0
+
+
+@pytest.mark.needs_own_python
+async def test_packages_are_installed(joined: Bench) -> None:
+    """pip finds its way by the variables, and executions after it find the package."""
+    sandbox = await joined.make(f"{sys.version_info.major}.{sys.version_info.minor}")
+    with serve_index() as index:
+        index.add("greeting", "1.0", {"greeting.py": "TEXT = 'hello from a package'\n"})
+        await sandbox.network.allow(NetworkRules.parse([f"{HOST}:{index.port}"]), "user-1")
+        asked = [
+            "install", "--user", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--index-url", index.url,
+            "--trusted-host", HOST, "greeting",
+        ]  # fmt: skip
+        code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'pip', *{asked!r}], check=True)"
+        installed = await joined.run(sandbox, code, timeout_s=100)
+    assert installed.status is ExecutionStatus.COMPLETED, installed
+    assert await joined.ask(sandbox, "import greeting\nanswer = greeting.TEXT") == "hello from a package"
+    totals = (await sandbox.network.report()).totals
+    assert (totals.allowed, totals.denied, totals.failed) == (2, 0, 0)
 
 
 async def test_variables_of_the_request_come_first(joined: Bench, world: World) -> None:
