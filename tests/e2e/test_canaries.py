@@ -18,6 +18,7 @@ import pytest
 from bench.sandgate_server import ENVIRONMENTS, Server
 from sandgate.config.paths import run_folder
 from sandgate.config.settings import Settings
+from tests.abilities import ABILITIES
 from tests.e2e.waiting import until
 
 ORCHESTRATOR = "/api/v1/orchestrator"
@@ -147,6 +148,19 @@ def _plant_environment(planted: Planted) -> None:
     _plant_links(planted, path)
 
 
+def _plant_in_gvisor(planted: Planted) -> None:
+    """Code and a process with a secret in the class whose runtime has files of its own."""
+    planted.tell("PUT", f"{ORCHESTRATOR}/secrets/IN_GVISOR", {"value": planted.plant("secret in gvisor")})
+    wanted = {"name": "g", "template": "python", "isolation": "gvisor", "secrets": ["IN_GVISOR"], "timeout": 600}
+    made = planted.ask("POST", ENVIRONMENTS, wanted).json()
+    path = f"{ENVIRONMENTS}/{made['environment_id']}"
+    code = {"code": "import os\nprint('length', len(os.environ['IN_GVISOR']))"}
+    ran = planted.ask("POST", f"{path}/execute", code).json()
+    assert ran.get("stdout") == f"length {len(planted.secrets['secret in gvisor'])}\n", ran
+    planted.tell("POST", f"{path}/processes", {"command": f'test -n "$IN_GVISOR" && {STARTED.decode()}'})
+    planted.tell("GET", f"{path}/executions")
+
+
 def _plant_links(planted: Planted, path: str) -> None:
     """Whoever has one needs nothing else."""
     for kind, body in (("links", {"path": "f", "method": "PUT"}), ("port-links/1", {})):
@@ -189,6 +203,8 @@ def planted() -> Iterator[Planted]:
         _plant_workflow(found)
         _plant_code(found)
         _plant_environment(found)
+        if ABILITIES["needs_gvisor"].find_lack() is None:
+            _plant_in_gvisor(found)
         _plant_template(found)
         found.tell("GET", "/metrics")
         found.tell("GET", "/api/v1/audit?limit=200")
