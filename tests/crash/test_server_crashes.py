@@ -1,5 +1,6 @@
 """Processes of a running server are killed at the worst moments; nothing is lost that was acknowledged."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -163,6 +164,26 @@ def test_gateway_has_no_privileges(server: CrashServer) -> None:
     assert fields["Groups"].strip() == ""
     assert all(int(fields[name], 16) == 0 for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"))
     assert fields["NoNewPrivs"] == "1"
+
+
+def test_gateway_hands_on_no_descriptor(server: CrashServer) -> None:
+    """The first one and its successors: what they start, as unpackers of archives, gets none of theirs."""
+    for _gateway in range(2):
+        (pid,) = server.processes(GATEWAY)
+        numbers = [int(name) for name in os.listdir(f"/proc/{pid}/fd")]
+        handed_on = [each for each in numbers if each > 2 and not _closes_on_exec(pid, each)]
+        assert [os.readlink(f"/proc/{pid}/fd/{each}") for each in handed_on] == []
+        server.kill(GATEWAY)
+        server.until_ready().close()
+
+
+def _closes_on_exec(pid: int, descriptor: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text()
+    except FileNotFoundError:
+        return True
+    (flags,) = [int(line.split()[1], 8) for line in text.splitlines() if line.startswith("flags:")]
+    return bool(flags & os.O_CLOEXEC)
 
 
 def test_second_server_on_the_same_state_is_refused(server: CrashServer) -> None:

@@ -90,6 +90,9 @@ def _wait(
     prepare()
     with orders:
         length, descriptors, _flags, _address = socket.recv_fds(orders, _LENGTH_BYTES, _MOST_DESCRIPTORS)
+        for descriptor in descriptors:
+            # What this one starts is to have none of them.
+            os.set_inheritable(descriptor, False)
         with orders.makefile("rb") as stream:
             written = stream.read(int.from_bytes(length, "big"))
     if not written:

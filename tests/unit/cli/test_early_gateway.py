@@ -25,14 +25,15 @@ def test_it_serves_what_it_is_told_with_descriptors_of_its_own() -> None:
 
     def serve(order: tuple[str, int], descriptors: Sequence[int]) -> int:
         text, code = order
-        os.write(descriptors[1], f"{len(text)} {len(descriptors)} {os.getpid()}".encode())
+        handed_on = [each for each in descriptors if os.get_inheritable(each)]
+        os.write(descriptors[1], f"{len(text)} {len(descriptors)} {len(handed_on)} {os.getpid()}".encode())
         return code
 
     with EarlyGateway(_nothing, serve) as early:
         pid = early.order(("a" * 1_000_000, 7), [told, tell])
     os.close(tell)
     assert _code_of(pid) == 7
-    assert os.read(told, 100) == f"1000000 2 {pid}".encode()
+    assert os.read(told, 100) == f"1000000 2 0 {pid}".encode()
     os.close(told)
 
 
