@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sandgate.core.errors import MechanismFault
+from sandgate.core.errors import MechanismFault, SandboxFailed
 from sandgate.core.ids import EnvironmentId, make_environment_id
 from sandgate.core.limits import Limits
 from sandgate.sandbox.base import SandboxSpec
@@ -81,7 +81,7 @@ def _hostile() -> list[bytes]:
 
 @pytest.mark.not_on_gvisor("nothing of it comes as far as a sandbox of any class")
 async def test_hostile_verbs(siege: Siege) -> None:
-    """Not one of them is carried out; each costs its sender the connection, and the launcher goes on."""
+    """Not one of them is carried out; what cannot be answered costs its sender the connection; the launcher goes on."""
     await siege.bench.runtime.stop(keep_sandboxes=True)
     kept = {siege.attacker.environment_id: Limits(), siege.neighbour.environment_id: Limits()}
     for message in _hostile():
@@ -96,6 +96,22 @@ async def test_hostile_verbs(siege: Siege) -> None:
     adopted = await siege.bench.runtime.adopt(kept)
     assert {each.environment_id for each in adopted} == set(kept)
     siege.neighbour = next(each for each in adopted if each.environment_id == siege.neighbour.environment_id)
+
+
+@pytest.mark.not_on_gvisor("nothing of it comes as far as a sandbox of any class")
+async def test_a_request_that_is_refused_is_nobody_else_s_affair(siege: Siege) -> None:
+    """What users have chosen gets as far as requests: a refusal is the answer to one, and the others go on."""
+    client = siege.bench.runtime._client
+    before = client._socket
+    waiting = asyncio.ensure_future(siege.bench.make())
+    for verb, fields in (("create", {"environment_id": "env-../../../x"}), ("no such verb", {})):
+        with pytest.raises(SandboxFailed, match="refused"):
+            await client.request_with([], verb, limit_s=10, **fields)
+    with pytest.raises(SandboxFailed, match="bytes"):
+        await client.request_with([], "create", limit_s=10, environment_id="x" * protocol.MESSAGE_LIMIT)
+    client.notify("no such verb", [])
+    assert await siege.bench.works(await waiting)
+    assert client._socket is before
 
 
 async def test_descriptors_that_come_with_requests(siege: Siege) -> None:

@@ -258,6 +258,17 @@ def test_messages_that_are_none(data: bytes) -> None:
         parse_request(data)
 
 
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [(b'{"number":7,"verb":"none"}', 7), (b'{"number":8,"verb":"create"}', 8), (b'{"number":"9"}', None), (b"{", None)],
+)
+def test_refusals_know_what_they_are_about(data: bytes, number: int | None) -> None:
+    """As far as it can be told."""
+    with pytest.raises(ProtocolError) as refused:
+        parse_request(data)
+    assert refused.value.number == number
+
+
 def test_long_messages_fit() -> None:
     """The longest request and a part of a list fit one datagram."""
     longest = {**CREATE, "environment_id": "env-" + "0" * 40, "template": "x" * 63, "number": 2**53 - 1}

@@ -105,12 +105,15 @@ class LauncherClient:
         if self._socket is None:
             raise LauncherUnavailable("The launcher is not connected; it is being started again.")
         number = next(self._numbers)
+        message = protocol.pack({"verb": verb, "number": number, **fields})
+        if len(message) > protocol.MESSAGE_LIMIT:
+            raise SandboxFailed(f"{verb} needs {len(message)} bytes, more than a request to the launcher may have")
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         answer = Reply()
         self._pending[number] = (answer, future)
         claimed = False
         try:
-            if not self._send_later(protocol.pack({"verb": verb, "number": number, **fields}), ends):
+            if not self._send_later(message, ends):
                 raise LauncherUnavailable("The gateway has no descriptors left for a request; raise its limit of files")
             async with asyncio.timeout(limit_s):
                 await future

@@ -8,7 +8,9 @@ LARGEST = 2**53
 
 
 class ProtocolError(Exception):
-    """A request that is not one of the verbs with its arguments."""
+    """A request that is not one of the verbs with its arguments; ``number`` is its own, where it has one."""
+
+    number: int | None = None
 
 
 def text_of(message: Mapping[str, Any], field: str, pattern: re.Pattern[str]) -> str:

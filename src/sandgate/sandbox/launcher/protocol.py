@@ -40,7 +40,7 @@ from sandgate.sandbox.launcher.volume_verbs import (
     parse_volumes,
 )
 
-PROTOCOL_VERSION = 8
+PROTOCOL_VERSION = 9
 MESSAGE_LIMIT = 64 * 1024
 EXPIRED = "expired"
 OUT_OF_MEMORY = "it ran out of memory"
@@ -366,10 +366,16 @@ def parse_request(data: bytes) -> tuple[int, Request]:
     number, verb = message.get("number"), message.get("verb")
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < LARGEST:
         raise ProtocolError("number is not a whole number")
-    parser = _PARSERS.get(verb) if isinstance(verb, str) else None
-    if parser is None:
-        raise ProtocolError("the verb is not one of " + ", ".join(_PARSERS))
-    return number, parser(message)
+    parser = _PARSERS.get(verb, _no_verb) if isinstance(verb, str) else _no_verb
+    try:
+        return number, parser(message)
+    except ProtocolError as error:
+        error.number = number
+        raise
+
+
+def _no_verb(_message: Mapping[str, Any]) -> Request:
+    raise ProtocolError("the verb is not one of " + ", ".join(_PARSERS))
 
 
 def list_in_parts(names: Sequence[str]) -> list[dict[str, Any]]:

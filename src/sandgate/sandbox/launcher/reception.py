@@ -150,6 +150,11 @@ class Reception:
             log(f"refused a request: {error}")
             for descriptor in received:
                 os.close(descriptor)
-            self.disconnect()
+            if error.number is None:
+                # Nobody can be answered, and what comes next may be as little what it is taken for.
+                self.disconnect()
+            elif error.number:
+                # All else that is asked of this gateway has nothing to do with it.
+                self.send({"number": error.number, "ok": False, "error": f"it was refused: {error}"}, [])
             return
         self._act(number, request, received)
