@@ -12,7 +12,7 @@ from sandgate.store import faults
 # A busy server has a turn for as long as a transaction takes. One that was stopped in the middle of its own has it
 # until the database ends its session, and whoever waits holds up all writes of this server: once one was waited for in
 # vain, the others are waited for more briefly, and that one is for some time only asked for.
-_LONGEST_WAIT, _BRIEF_WAIT = "500ms", "50ms"
+_LONGEST_WAIT, _BRIEF_WAIT = "500ms", "200ms"
 _STUCK_S = 5.0
 # Of locks that transactions hold, which end with them.
 # Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADVISORY-LOCKS
@@ -39,6 +39,8 @@ class Turns:
     def __init__(self) -> None:
         # Until when each is known to be with somebody who does not go on.
         self._stuck: dict[str, float] = {}
+        # Until when it is remembered that one did not come in a brief wait, which says little.
+        self._late: dict[str, float] = {}
 
     def take(self, connection: Connection, wanted: Collection[str]) -> frozenset[str]:
         """Wait until no other transaction has one of these, and keep them until this one ends; those that do not come.
@@ -49,17 +51,28 @@ class Turns:
         """
         if not wanted or connection.dialect.name != "postgresql":
             return frozenset()
-        now = time.monotonic()
-        self._stuck = {turn: until for turn, until in self._stuck.items() if until > now}
+        self._forget(time.monotonic())
         asked = {turn for turn in wanted if turn in self._stuck}
-        if not _wait_for(connection, set(wanted) - asked, _BRIEF_WAIT if self._stuck else _LONGEST_WAIT):
+        longest = _BRIEF_WAIT if self._stuck else _LONGEST_WAIT
+        if not _wait_for(connection, set(wanted) - asked, longest):
             asked = set(wanted)
         missing = _ask_for(connection, sorted(asked, key=key_of))
-        for turn in asked - missing:
+        for turn in set(wanted) - missing:
             self._stuck.pop(turn, None)
-        for turn in missing:
-            self._stuck.setdefault(turn, time.monotonic() + _STUCK_S)
+            self._late.pop(turn, None)
+        self._note_missing(missing, longest)
         return frozenset(missing)
+
+    def _forget(self, now: float) -> None:
+        self._stuck = {turn: until for turn, until in self._stuck.items() if until > now}
+        self._late = {turn: until for turn, until in self._late.items() if until > now}
+
+    def _note_missing(self, missing: Collection[str], waited: str) -> None:
+        until = time.monotonic() + _STUCK_S
+        for turn in missing:
+            if waited == _LONGEST_WAIT or turn in self._late:
+                self._stuck.setdefault(turn, until)
+            self._late[turn] = until
 
 
 def key_of(turn: str) -> int:
