@@ -219,9 +219,10 @@ def test_what_a_script_leaves_has_no_power(
         (["missing"], True, "apt-get install failed with exit code 100"),
         (["words=9"], True, "apt-get install failed with exit code 100"),
         (["fails"], True, "apt-get install failed with exit code 100"),
+        (["removes"], True, "what the packages have made of it cannot be used"),
         (["words"], False, "apt-get update failed with exit code 100"),
     ],
-    ids=["unknown", "version", "script", "network"],
+    ids=["unknown", "version", "script", "no interpreter", "network"],
 )
 def test_what_cannot_be_installed_fails_with_the_reason(
     client: Connection,
@@ -235,6 +236,8 @@ def test_what_cannot_be_installed_fails_with_the_reason(
     """And leaves nothing; a mirror that is not allowed is not reached."""
     if packages == ["fails"]:
         repository.add("fails", "1", {"usr/share/fails": ""}, script="#!/bin/sh\necho it is no use\nexit 3\n")
+    if packages == ["removes"]:
+        repository.add("removes", "1", {"usr/share/r": ""}, script="#!/bin/sh\nrm /usr/local/bin/python3*\n")
     before, asked = _folders(server), len(repository.asked)
     network = {"allow": [repository.host]} if allowed else None
     row = _build(server, client, "broken", root + b"\0" * 1536, apt=packages, network=network)

@@ -130,7 +130,8 @@ class LayerFolders:
         """Remove all but these: what an earlier process left half done, or had not got to remove."""
         with suppress(FileNotFoundError):
             for folder in await asyncio.to_thread(os.listdir, self._folder):
-                if folder not in names and not (spared and folder.startswith(spared)):
+                half_done = folder.endswith((_STAGING, _SPOOL))
+                if folder not in names and (half_done or not (spared and folder.startswith(spared))):
                     await asyncio.to_thread(_remove, self._folder / folder)
 
 

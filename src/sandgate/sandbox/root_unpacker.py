@@ -30,7 +30,7 @@ _NOT_TAKEN = {"HOME", "LOGNAME", "OLDPWD", "PWD", "USER", "VIRTUAL_ENV"}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MOST_ENV_BYTES = 8192
 _MOST_VARIABLES = 64
-_LONGEST_PATH, _MOST_PARTS = 512, 32
+_LONGEST_PATH, _MOST_PARTS, _LONGEST_PART = 512, 32, 255
 _PLACES = "--places="
 _FILES_OF_TOP = "/usr/lib/sandgate-top"
 _LONGEST_ETC_BYTES = 1024**2
@@ -116,8 +116,15 @@ def _read_folder(config: Mapping[str, Any]) -> str:
     stated = _own_part(config).get("WorkingDir")
     if not isinstance(stated, str) or not stated.startswith("/") or len(stated) > _LONGEST_PATH or "\0" in stated:
         return ""
-    parts = [part for part in stated.split("/") if part not in ("", ".")]
-    return "" if ".." in parts or len(parts) > _MOST_PARTS else "".join(f"/{part}" for part in parts)
+    return _plain(stated) or ""
+
+
+def _plain(path: str) -> str | None:
+    """A path without what means nothing in it; None for one that is no plain one, or too long."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or len(parts) > _MOST_PARTS or any(len(part.encode()) > _LONGEST_PART for part in parts):
+        return None
+    return "".join(f"/{part}" for part in parts)
 
 
 def _own_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -127,8 +134,8 @@ def _own_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _find_program(tree: RootTree, name: str, places: Sequence[str]) -> str | None:
     for place in places:
-        path = f"{place.rstrip('/')}/{name}"
-        found = tree.find(path) if place.startswith("/") else None
+        path = _plain(f"{place}/{name}") if place.startswith("/") else None
+        found = None if path is None else tree.find(path)
         if found is not None and Path(found).stat().st_mode & 0o100:
             return path
     return None

@@ -223,6 +223,21 @@ def test_an_image_is_its_layers_with_what_they_take_away(tmp_path: Path, make: A
     assert said["size_bytes"] == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
 
 
+@pytest.mark.parametrize(
+    ("path", "folder", "said"),
+    [
+        ("/usr//bin/:/x", "/c//./", {"programs": {"python3": "/usr/bin/python3"}, "folder": "/c"}),
+        ("/usr/../usr/bin", "/" + "d" * 256, {"programs": {}, "folder": ""}),
+        ("/a" * 40 + ":/usr/bin", "/a" * 40, {"programs": {"python3": "/usr/bin/python3"}, "folder": ""}),
+    ],
+)
+def test_paths_of_an_image_are_plain_ones(tmp_path: Path, path: str, folder: str, said: dict[str, Any]) -> None:
+    """What the launcher would take for none is left out, or said in another way."""
+    config = {"config": {"Env": [f"PATH={path}"], "WorkingDir": folder}}
+    found = unpack(io.BytesIO(_docker([LOWER], config)), tmp_path, 10 * MOST_BYTES, MOST_FILES, ["python3"])
+    assert {name: found[name] for name in said} == said
+
+
 @pytest.mark.parametrize("broken", ["layer", "config", "manifest"])
 def test_parts_of_an_image_are_what_their_names_say(tmp_path: Path, broken: str) -> None:
     """Each has the digest that it is named by."""

@@ -171,12 +171,16 @@ class Roots:
         The one that it was made of goes when nobody else has it. Raises ``BuildFailed``, ``MechanismFault``.
         """
         before = self._held[row.template_id]
-        places = before.env.get("PATH", "")
+        places, name = before.env.get("PATH", ""), f"{_name_of(row)}{_CHANGED}"
         try:
-            said = await self._layers.keep_changed_root(f"{_name_of(row)}{_CHANGED}", archive, _PROGRAMS, places)
-        except BuildFailed as failed:
-            raise BuildFailed(f"what the packages have made of it cannot be used: {failed}") from None
-        made = _parse(said, f"{_name_of(row)}{_CHANGED}", _origin_with(before.origin, row.recipe.apt))
+            said = await self._layers.keep_changed_root(name, archive, _PROGRAMS, places)
+            made = _parse(said, name, _origin_with(before.origin, row.recipe.apt))
+        except BaseException as error:
+            # Nobody knows of it yet.
+            await asyncio.shield(self._layers.drop(name))
+            if isinstance(error, BuildFailed):
+                raise BuildFailed(f"what the packages have made of it cannot be used: {error}") from None
+            raise
         lock = {line.partition("=")[0]: line for line in (*before.apt_lock, *installed)}
         made = replace(made, env=before.env, folder=before.folder, apt_lock=tuple(sorted(lock.values())))
         self._held[row.template_id] = made

@@ -29,7 +29,7 @@ _MODULE = r"^[A-Za-z_][A-Za-z0-9_]{0,63}(\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,7}$"
 # A path that starts with a dash, or an option, would be read as something else than a requirement.
 _REQUIREMENT = r"^[A-Za-z0-9][^\x00-\x1f]{0,499}$"
 # One that ended with a dash would be an order to remove it.
-_APT = r"^[a-z0-9][a-z0-9+.-]{0,98}[a-z0-9+.](:[a-z0-9][a-z0-9-]{0,19})?(=[0-9][A-Za-z0-9.+:~-]{0,199})?$"
+_APT = r"^[a-z0-9][a-z0-9+.-]{0,98}[a-z0-9+.](:[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?)?(=[0-9][A-Za-z0-9.+:~-]{0,199})?$"
 _PARTS = re.compile(r"[^/\x00]+(/[^/\x00]+)*")
 _EXAMPLE: dict[str, Any] = {
     "name": "data",

@@ -119,7 +119,9 @@ class Workshop:
 
     def find_unseen_root(self, name: str, layer: Layer | None) -> str:
         """The root file system that has to be looked at before a template can be learnt; empty where there is none."""
-        return "" if layer is None or name in self._learned or name in self._templates else layer.root
+        if layer is None or name in self._learned or name in self._templates or not self._config.standard:
+            return ""
+        return layer.root
 
     def learn(self, name: str, layer: Layer | None, root: RootFolder | None) -> None:
         """Know a template that was built; ``root`` is what its root file system has. Raises ``MechanismFault``."""
