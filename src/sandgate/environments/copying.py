@@ -128,7 +128,8 @@ class Copying:
             if live.ending is not None:
                 raise live.refusal()
             if live.is_paused:
-                yield True
+                # Where it could not be paused again after the gateway had gone, it runs; again is harmless.
+                yield await self._stop(live, sandbox)
             elif not await self._stop(live, sandbox):
                 yield False
             else:

@@ -4,8 +4,9 @@ import errno
 
 from sandgate.sandbox.launcher.errand import Errand
 
-# The gateway asks for no more: four environments at once for four copies each, 16 snapshots, 16 that are laid out.
-MOST_AT_ONCE = 48
+# The gateway asks for 48: four environments at once for four copies each, 16 snapshots, 16 that are laid out. What it
+# has stopped waiting for may still be at work.
+MOST_AT_ONCE = 64
 
 
 class Places:
