@@ -97,7 +97,8 @@ def _markdown_row(row: dict[str, Any]) -> str:
     ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
     missed = " (missed)" if row["met"] is False else ""
     measured = f"{number(row['measured'])} {row['unit']}{missed}"
-    return f"| {row['figure']} | {row['what']} | {measured} | {row['target_text']} | {compared} | {ratio} |\n"
+    texts = (row["figure"], row["what"], measured, row["target_text"], compared, ratio)
+    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |\n"
 
 
 def fill(page: Path, results: Path, only: frozenset[str] | None = None) -> None:

@@ -72,6 +72,16 @@ def test_the_results_fill_the_readme(tmp_path: Path) -> None:
     assert json.loads(results.read_text(encoding="utf-8"))["machine"]["cores"]
 
 
+def test_a_bar_in_a_text_is_no_end_of_a_cell(tmp_path: Path) -> None:
+    """A reference may be a pipe."""
+    page, results = tmp_path / "README.md", tmp_path / "latest.json"
+    page.write_text("<!-- figures:start -->\n<!-- figures:end -->\n", encoding="utf-8")
+    piped = figure_of("P13", "stream", "MB/s", Samples.of([1.0]), Target(), Reference("a | cat", 2.0))
+    write_json([piped], results)
+    fill(page, results)
+    assert "| a \\| cat: 2 MB/s | 0.50 |" in page.read_text(encoding="utf-8")
+
+
 def test_the_readme_shows_the_main_figures_and_no_others(tmp_path: Path) -> None:
     """Whether or not they met their target; the page of all figures has the others."""
     readme, results = tmp_path / "README.md", tmp_path / "latest.json"
