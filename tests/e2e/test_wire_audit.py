@@ -50,7 +50,7 @@ def sink() -> _Sink:
 def few(sink: _Sink) -> Iterator[WireServer]:
     """One that has time for few."""
     told = AuditedConnections(sink, ManualClock()).tell_refused
-    with serving(make_app, told, head_timeout_s=0.3, body_timeout_s=0.3, max_connections=3) as made:
+    with serving(make_app, told, head_timeout_s=1.5, body_timeout_s=1.5, max_connections=3) as made:
         yield made
 
 

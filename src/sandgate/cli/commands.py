@@ -56,7 +56,11 @@ class _Commands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._made:
             module, _, attribute = _PLACES[name].partition(":")
-            self._made[name] = _make(name, getattr(import_module(f"sandgate.cli.{module}"), attribute))
+            try:
+                self._made[name] = _make(name, getattr(import_module(f"sandgate.cli.{module}"), attribute))
+            except KeyError as error:
+                # It would say that there is no such command.
+                raise RuntimeError(f"The command {name} cannot be made") from error
         return self._made[name]
 
 

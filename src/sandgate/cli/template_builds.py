@@ -7,6 +7,7 @@ import re
 import stat
 from base64 import b64encode
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,8 @@ def build(
     """Build a template from a recipe, on a server.
 
     A `base` that is `tar: FILE` is an archive on this machine, which is sent where the server needs it, and a file of
-    `files` with `source: FILE` is one on this machine. Both are seen from the folder of the recipe.
+    `files` with `source: FILE` is one on this machine. Both are seen from the folder of the recipe. Files go with the
+    recipe, in one request of the size that the server takes.
 
     What the build says is shown to its end. Ctrl-C ends the command, not the build. A server that restarts meanwhile is
     waited for. Exit code 1 when the build fails.
@@ -106,7 +108,7 @@ def _with_source(file: Any, folder: Path) -> Any:
         return file
     path = folder / file["source"]
     try:
-        with path.open("rb") as content:
+        with _open(path) as content:
             whole = content.read(_MOST_FILE_BYTES + 1)
             is_program = bool(os.fstat(content.fileno()).st_mode & stat.S_IXUSR)
     except OSError as error:
@@ -117,6 +119,18 @@ def _with_source(file: Any, folder: Path) -> Any:
     return {"executable": is_program, **rest, "content_base64": b64encode(whole).decode()}
 
 
+def _open(path: Path) -> BufferedReader:
+    """A file to be read. Raises ``WrongUsage`` for what is none, and ``OSError``."""
+    if "\0" in str(path):
+        raise WrongUsage("The name of a file cannot have a NUL character")
+    # A pipe that nobody writes is not waited for.
+    content = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
+        content.close()
+        raise WrongUsage(f"{path} is no file")
+    return content
+
+
 def _find_archive(recipe: dict[str, Any], folder: Path) -> tuple[dict[str, Any], Path | None]:
     """The recipe with the digest of the archive that it names by its path, and that."""
     base = recipe.get("base")
@@ -125,7 +139,7 @@ def _find_archive(recipe: dict[str, Any], folder: Path) -> tuple[dict[str, Any],
         return recipe, None
     path = folder / named
     try:
-        with path.open("rb") as content:
+        with _open(path) as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
         raise WrongUsage(f"{path} cannot be read: {error.strerror}") from None

@@ -1,6 +1,7 @@
 """The settings table: read once, refused when wrong, shown without secrets."""
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_everything_that_is_wrong_is_named_at_once() -> None:
         read_settings({"SANDGATE_PROT": "1", "SANDGATE_PORT": "70000", "SANDGATE_LOG_LEVEL": "loud"})
     for variable in ("SANDGATE_PROT is not a setting", "SANDGATE_PORT:", "SANDGATE_LOG_LEVEL:"):
         assert variable in refused.value.message
+
+
+@pytest.mark.parametrize(("size", "is_taken"), [(0, True), (256, False), (1024, True)])
+def test_a_file_of_a_few_bytes_is_meant_otherwise(size: int, is_taken: bool) -> None:
+    """Nothing would work with such a limit."""
+    with nullcontext() if is_taken else pytest.raises(ValidationError, match="1024 at least"):
+        assert Settings(file_size_bytes=size).file_size_bytes == size
 
 
 @pytest.mark.parametrize("name", ["SANDGATE_ADMIN_PASSWORD", "SANDGATE_DATABASE_URL"])

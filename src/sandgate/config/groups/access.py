@@ -35,8 +35,9 @@ class AccessSettings(Group):
     )
     audit_alike_per_minute: int = setting(
         60,
-        "Executions of one user, and changes of one kind to files, that have an entry each in the audit log within a "
-        "minute on this server; the rest of the minute share one, which says how many they were.",
+        "Executions of one user, changes of one kind to files, and input and sizes for processes, that have an entry "
+        "each in the audit log within a minute on this server; the rest of the minute share one, which says how many "
+        "they were.",
         ge=1,
         le=1_000_000,
     )

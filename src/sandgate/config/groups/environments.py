@@ -1,7 +1,12 @@
 """Environments and executions: how many, how long, how large."""
 
+from pydantic import field_validator
+
 from sandgate.config.groups.row import Group, setting
 from sandgate.core.limits import LARGEST_FILE_BYTES, Limits
+
+# Less is meant in another unit.
+_LEAST_FILE_BYTES = 1024
 
 
 class EnvironmentSettings(Group):
@@ -66,7 +71,10 @@ class EnvironmentSettings(Group):
     )
     inodes: int = setting(65_536, "Number of files of an environment.", ge=256)
     file_size_bytes: int = setting(
-        0, "Largest single file. 0: as large as the disk, or the volume, that it is on.", unit="bytes", ge=0
+        0,
+        "Largest single file, 1024 at least. 0: as large as the disk, or the volume, that it is on.",
+        unit="bytes",
+        ge=0,
     )
     open_files: int = setting(1024, "Open files of a process.", ge=64, le=65_536)
     concurrent_executions: int = setting(16, "Executions side by side in one environment.", ge=1, le=64)
@@ -79,6 +87,13 @@ class EnvironmentSettings(Group):
         unit="bytes",
         ge=1024**2,
     )
+
+    @field_validator("file_size_bytes")
+    @classmethod
+    def _check_file_size(cls, size: int) -> int:
+        if 0 < size < _LEAST_FILE_BYTES:
+            raise ValueError(f"has to be 0, or {_LEAST_FILE_BYTES} at least")
+        return size
 
     def limits(self) -> Limits:
         """The default ceilings of an environment."""
