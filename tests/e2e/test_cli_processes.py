@@ -11,6 +11,7 @@ from bench.sandgate_server import Server, create, delete
 from sandgate.cli.main import run
 from tests.e2e.command_shell import Shell
 from tests.e2e.commands import LIMIT_S
+from tests.e2e.conftest import DOMAIN
 
 pytestmark = [pytest.mark.needs_root_namespaces]
 
@@ -110,6 +111,7 @@ def test_a_server_inside_is_asked(
     assert "404" in line.expect(1, *ask, "/none").stderr
     assert "takes connections at port 8001" in line.expect(1, "port", "ask", environment_id, "8001").stderr
     made = line.read("port", "link", environment_id, "8000", "--expires-in", "60")
-    assert line.expect(0, "port", "link", environment_id, "8000").stdout.startswith("http://127.0.0.1:")
+    shown = line.expect(0, "port", "link", environment_id, "8000").stdout
+    assert shown.startswith(f"http://8000-{environment_id}.{DOMAIN}/?")
     assert made["port"] == 8000
     line.expect(0, "process", "kill", environment_id, "server")
