@@ -1,6 +1,7 @@
 """Gateways and launchers come and go, by their own will or by SIGKILL; environments live and end as they should."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -306,7 +307,8 @@ async def test_strangers_at_the_launchers_door(bench: Bench) -> None:
             stranger.settimeout(5)
             # Some kernels say that what was sent has not been read.
             with suppress(ConnectionResetError):
-                assert stranger.recv(100) == b""
+                heard = stranger.recv(2000)
+                assert heard == b"" or json.loads(heard)["ok"] is False
     bench.runtime = bench.host.runtime()
     await bench.runtime.start(bench.on_end)
     (sandbox,) = await bench.runtime.adopt({sandbox.environment_id: Limits()})
