@@ -137,11 +137,13 @@ def _descriptors_of(pid: int) -> int:
         return 0
 
 
-async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
-    """Wait until something holds; fails when it does not within the limit."""
+async def until(
+    condition: Callable[[], object], limit_s: float = 10.0, *, what: Callable[[], object] | None = None
+) -> None:
+    """Wait until something holds; fails when it does not within the limit, and tells ``what`` there was instead."""
     deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"still not so after {limit_s} s"
+        assert time.monotonic() < deadline, f"still not so after {limit_s} s: {what and what()}"
         await asyncio.sleep(0.002)
 
 
@@ -291,12 +293,20 @@ class Bench:
 
     async def quiet(self, slots: int = 1) -> None:
         """Wait until nothing is there but forkers, and one child waiting for each."""
-        beside = self.neighbour is not None
-        await until(lambda: len(self.host.processes()) == 2 * (slots + beside))
+        wanted = self._most_idle(slots)
+        await until(lambda: len(self.host.processes()) == wanted, what=self.host.processes)
+
+    async def over(self, slots: int = 1) -> None:
+        """Wait until nothing more than that is there; a child may still have to come, when somebody asks for it."""
+        most = self._most_idle(slots)
+        await until(lambda: len(self.host.processes()) <= most, what=self.host.processes)
+
+    def _most_idle(self, slots: int) -> int:
+        return 2 * (slots + (self.neighbour is not None))
 
     async def nothing_runs(self, sandbox: Sandbox) -> bool:
         """Whether nothing of the last execution of the only sandbox runs on, now."""
-        return len(self.host.processes()) <= 2 * (1 + (self.neighbour is not None))
+        return len(self.host.processes()) <= self._most_idle(1)
 
     def count_groups(self) -> int:
         """Control groups of sandboxes that somebody uses."""
