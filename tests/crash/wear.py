@@ -198,6 +198,9 @@ class Wear:
             values = f"{growth.first:>12,.0f} {growth.settled:>12,.0f} {growth.last:>12,.0f}"
             verdict = "GROWS" if growth.grows else ""
             lines.append(f"{name:32} {values} {growth.slope * 100_000:>+12,.0f} {verdict}".rstrip())
+            if growth.grows:
+                # A step or two are something else than a slope.
+                lines.append("  " + " ".join(f"{value:,.0f}" for value in self.seen[name]))
         rows = self.seen["rows"]
         lines.append(f"{'rows of the database':32} {rows[0]:>12,.0f} {'':12} {rows[-1]:>12,.0f}")
         return "\n".join(lines)
