@@ -31,6 +31,7 @@ KEPT = {
     "webhook_id": "WEBHOOK_ID",
     "hook_path": "HOOK_PATH",
     "link_path": "LINK_PATH",
+    "link_url": "LINK_URL",
     "signing_secret": "SIGNING_SECRET",
     "api_key_id": "API_KEY_ID",
     "api_key": "API_KEY",

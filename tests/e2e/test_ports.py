@@ -160,10 +160,10 @@ def _open_name(server: Server, name: str, **headers: str) -> ClientConnection:
 
 
 def _begin(server: Server, base: str, name: str) -> str:
-    """The cookie that a link becomes."""
+    """The cookie that a link becomes, which is asked where it says."""
     url = urlsplit(_ask(server, 201, "POST", base.replace("/ports/", "/port-links/"), {})["link_url"])
-    assert (url.scheme, url.netloc) == ("http", name)
-    status, headers, _body = _ask_name(server, name, f"{url.path}?{url.query}&a=b")
+    assert (url.scheme, url.netloc) == ("http", f"{name}:{server.port}")
+    status, headers, _body = _ask_name(server, url.hostname or "", f"{url.path}?{url.query}&a=b")
     assert (status, headers["Location"]) == (303, "/?a=b")
     cookie, *attributes = headers["Set-Cookie"].split("; ")
     assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(attributes)

@@ -15,6 +15,7 @@ from sandgate.core.principal import Principal
 from sandgate.http.answer import Header
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 # Of these a request has at most one: of two, different readers would believe different ones.
 _SINGLE = frozenset(
     {b"authorization", b"content-encoding", b"content-length", b"content-type", b"host", b"idempotency-key"}
@@ -34,7 +35,8 @@ class Exchange:
     ``credential``, ``changes``, ``resource_id``, ``login_name`` and ``facts`` are what the audit log is told.
     ``is_foreign`` says that the answer is that of a server in an environment, with headers of its own.
     ``has_origin`` says that it is for a name of such a server's own.
-    ``wants_head_only`` says that nobody will read the body of the answer.
+    ``wants_head_only`` says that nobody will read the body of the answer. ``host`` is the name that the service was
+    asked by, with the port if one was said; empty when none is known.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Exchange:
         "has_origin",
         "headers",
         "holds_place",
+        "host",
         "is_foreign",
         "is_secure",
         "kept",
@@ -71,6 +74,7 @@ class Exchange:
         self.drafted: bytes | None = None
         self.address = address
         self.is_secure = False
+        self.host = ""
         self.is_foreign = False
         self.has_origin = False
         self.holds_place = False
@@ -80,6 +84,22 @@ class Exchange:
         self.resource_id: str | None = None
         self.login_name: str | None = None
         self.facts: dict[str, Any] = {}
+
+    @property
+    def scheme(self) -> str:
+        """How the service was asked."""
+        return "https" if self.is_secure else "http"
+
+    @property
+    def origin(self) -> str | None:
+        """Where the service was asked, as it stands before a path; None when it was not named."""
+        return f"{self.scheme}://{self.host}" if self.host else None
+
+    @property
+    def port_part(self) -> str:
+        """The port that it was asked at, as it stands in an address; empty when none was said."""
+        found = _HOST.fullmatch(self.host)
+        return (found[1] or "") if found else ""
 
     @property
     def is_known(self) -> bool:
@@ -108,10 +128,14 @@ def begin_exchange(scope: Scope, proxies: TrustedProxies = _NO_PROXIES, *, wants
     client = scope.get("client")
     exchange = Exchange(scope["headers"], client[0] if client else "", wants_head_only=wants_head_only)
     exchange.is_secure = scope.get("scheme") == "https"
+    exchange.host = _find_host(exchange.headers.get(b"host", b"")) or _address_of(scope)
     if proxies and proxies.holds(exchange.address):
         values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
         exchange.address = proxies.find_client(exchange.address, values)
         exchange.is_secure = exchange.headers.get(b"x-forwarded-proto", b"").strip().lower() == b"https"
+        # Of several proxies the first one has heard the name that the client knows.
+        named = exchange.headers.get(b"x-forwarded-host", b"").partition(b",")[0]
+        exchange.host = _find_host(named) or exchange.host
     scope[_KEY] = exchange
     return exchange
 
@@ -120,3 +144,17 @@ def exchange_of(scope: Scope) -> Exchange:
     """What was kept."""
     exchange: Exchange = scope[_KEY]
     return exchange
+
+
+def _find_host(value: bytes) -> str:
+    """A host as it may stand in an address; empty for anything else."""
+    host = value.strip().decode("latin-1")
+    return host if _HOST.fullmatch(host) else ""
+
+
+def _address_of(scope: Scope) -> str:
+    """Where the server listens, for clients that name no host; empty when that is not known."""
+    host, port = scope.get("server") or ("", None)
+    if not host or port is None:
+        return ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -173,12 +173,16 @@ class FileMatch(AnswerModel):
 
 
 class FileLink(AnswerModel):
-    """A link to a file: behind the server's address, ``link_path`` is all that is needed."""
+    """A link to a file: behind the server's address, ``link_path`` is all that is needed.
+
+    ``link_url`` is both, as the server was asked; None where it was not named, or is an older one.
+    """
 
     link_path: str
     method: str
     path: str
     expires_at: datetime
+    link_url: str | None = None
 
 
 class FileEntry(AnswerModel):

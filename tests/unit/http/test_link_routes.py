@@ -44,6 +44,16 @@ async def test_a_link_reads_one_file(site: Site) -> None:
     assert await _code(site, link, headers={"Range": "bytes=99-"}) == (416, "RANGE_NOT_SATISFIABLE")
 
 
+async def test_a_link_is_where_the_server_was_asked(site: Site) -> None:
+    """It is fetched as it is printed, port included; a host that is none is not repeated."""
+    base = await _base(site)
+    for host, origin in (("api.test:8443", "http://api.test:8443"), ("api.test", "http://api.test"), ("a/b", None)):
+        made = (await site.post(f"{base}/links", {"path": "in/a.html"}, headers={"Host": host})).json()
+        assert made["link_url"] == (None if origin is None else origin + made["link_path"])
+        if origin is not None:
+            assert (await site.get(made["link_url"], None)).status_code == 200
+
+
 async def test_a_link_writes_one_file(site: Site) -> None:
     """As long as it may be, and over what is there only if that was said."""
     base = await _base(site)

@@ -280,6 +280,16 @@ async def test_opening_a_link_counts(site: Site, inner: Inner, monkeypatch: pyte
     assert taken == [site.accounts["user"].principal.user_id]
 
 
+async def test_a_link_is_where_the_server_was_asked(site: Site, inner: Inner) -> None:
+    """With the port, if it has one; what leads there is fetched as it is printed."""
+    base = await inner.serve(saying(_PLAIN))
+    making = base.replace("/ports/", "/port-links/")
+    for host, port in (("api.test:8443", ":8443"), ("api.test", ""), ("[::1]:80", ":80"), ('"', ""), ("a:b", "")):
+        made = (await site.post(making, {}, headers={"Host": host})).json()
+        assert made["link_url"].startswith(f"http://8000-{inner.environment_id}.ports.test{port}/?sandgate-link=")
+        assert (await _ask_host(site, "GET", made["link_url"])).status_code == 303
+
+
 async def test_names_of_their_own(site: Site) -> None:
     """A link becomes a cookie, which is not passed in; pages of others cannot use it."""
     inner = Inner(site)

@@ -8,7 +8,7 @@ import pytest
 from sandgate.core.addresses import TrustedProxies
 from sandgate.http.answer import Answer
 from sandgate.http.boundary import Boundary
-from sandgate.http.exchange import exchange_of
+from sandgate.http.exchange import begin_exchange, exchange_of
 from sandgate.http.metrics import HttpMetrics
 
 
@@ -66,6 +66,36 @@ async def test_a_proxy_that_speaks_plain_http_is_taken_at_its_word() -> None:
     """It says nothing of TLS, or says that there was none."""
     for headers in ([], [(b"x-forwarded-proto", b"http")]):
         assert b"strict-transport-security" not in (await _ask("127.0.0.1", "127.0.0.1", headers)).headers
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "host"),
+    [
+        ("127.0.0.1", b"api.test:8443", "api.test:8443"),
+        ("127.0.0.1", b"api.test, inner.test", "api.test"),
+        ("127.0.0.1", b"api.test/x", "inner.test:8080"),
+        ("127.0.0.2", b"api.test", "inner.test:8080"),
+    ],
+)
+def test_the_name_of_the_service_is_believed_of_trusted_proxies_only(peer: str, forwarded: bytes, host: str) -> None:
+    """It is what addresses in answers are made of."""
+    headers = [(b"host", b"inner.test:8080"), (b"x-forwarded-host", forwarded)]
+    scope = {"headers": headers, "client": (peer, 1), "scheme": "http"}
+    assert begin_exchange(scope, TrustedProxies.parse("127.0.0.1")).host == host
+
+
+@pytest.mark.parametrize(
+    ("server", "origin"),
+    [
+        (("10.0.0.1", 80), "http://10.0.0.1:80"),
+        (("::1", 80), "http://[::1]:80"),
+        (("/run/s", None), None),
+        (None, None),
+    ],
+)
+def test_who_names_no_host_is_told_the_address(server: tuple[str, int | None] | None, origin: str | None) -> None:
+    """Where the server listens."""
+    assert begin_exchange({"headers": [], "server": server}).origin == origin
 
 
 async def test_every_answer_has_the_headers_of_a_careful_service() -> None:

@@ -52,7 +52,7 @@ class AccessSettings(Group):
     trusted_proxies: str = setting(
         "",
         "Addresses and networks (`10.1.0.0/16`) of proxies, separated by commas, that are believed about their clients "
-        "(`X-Forwarded-For`, `X-Forwarded-Proto`). Nobody else is.",
+        "(`X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`). Nobody else is.",
     )
     cors_origins: str = setting(
         "",

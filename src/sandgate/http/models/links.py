@@ -46,22 +46,29 @@ class LinkAnswer(Model):
     model_config = with_example(
         {
             "link_path": f"{LINKS}/eyJ1c2VyIjoi…",
+            "link_url": f"https://sandgate.example.com{LINKS}/eyJ1c2VyIjoi…",
             "method": "GET",
             "path": "out/report.html",
             "expires_at": "2026-01-01T01:00:00Z",
         }
     )
 
-    link_path: str
+    link_path: Annotated[str, Field(description="On this server.")]
+    link_url: Annotated[
+        str | None,
+        Field(description="The same with the server before it, as it was asked; null where it was not named."),
+    ]
     method: LinkMethod
     path: str
     expires_at: datetime
 
     @classmethod
-    def of(cls, link: FileLink) -> "LinkAnswer":
-        """With the address where it is used."""
+    def of(cls, link: FileLink, origin: str | None) -> "LinkAnswer":
+        """With the address where it is used; ``origin`` is that of the server, if it is known."""
+        path = f"{LINKS}/{link.token}"
         return cls(
-            link_path=f"{LINKS}/{link.token}",
+            link_path=path,
+            link_url=None if origin is None else origin + path,
             method=link.grant.method,
             path=link.grant.path,
             expires_at=link.expires_at,

@@ -34,17 +34,21 @@ class PortLinkAnswer(Model):
 
     link_path: Annotated[str, Field(description="On this server. What is behind it is passed on to the port.")]
     link_url: Annotated[
-        str | None, Field(description="For a browser, under a name of its own; null where the server has none.")
+        str | None,
+        Field(
+            description="For a browser, under a name of its own, at the port that the server was asked at; null where "
+            "the server has no such names."
+        ),
     ]
     port: int
     expires_at: datetime
 
     @classmethod
-    def of(cls, link: PortLink, host: str | None, scheme: str) -> "PortLinkAnswer":
-        """With the addresses where it is used; ``host`` is that of the port, if it has one."""
+    def of(cls, link: PortLink, origin: str | None) -> "PortLinkAnswer":
+        """With the addresses where it is used; ``origin`` is that of the port, if it has one."""
         return cls(
             link_path=f"{PORT_LINKS}/{link.token}/",
-            link_url=None if host is None else f"{scheme}://{host}/?sandgate-link={link.token}",
+            link_url=None if origin is None else f"{origin}/?sandgate-link={link.token}",
             port=link.grant.port,
             expires_at=link.expires_at,
         )

@@ -81,7 +81,8 @@ def _add_making_route(api: Api, files: Files, links: Links, longest_s: int) -> N
         exchange_of(request.scope).name_part("path", body.path)
         exchange_of(request.scope).facts["method"] = body.method
         await files.check(caller, environment_id, body.path, changes=body.method == "PUT")
-        return LinkAnswer.of(links.make(caller, body.grant(environment_id), lifetime_s))
+        link = links.make(caller, body.grant(environment_id), lifetime_s)
+        return LinkAnswer.of(link, exchange_of(request.scope).origin)
 
 
 def _add_reading_route(api: Api, files: Files, holders: Holders) -> None:

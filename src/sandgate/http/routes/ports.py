@@ -123,9 +123,11 @@ class PortSite:
         limits = PortLimits.of(settings)
         return cls(ports, holders, limits, settings.ports_domain, settings.max_port_link_lifetime_s)
 
-    def host_of(self, grant: PortGrant) -> str | None:
-        """The name of a port."""
-        return f"{grant.port}-{grant.environment_id}.{self.domain}" if self.domain else None
+    def origin_of(self, grant: PortGrant, exchange: Exchange) -> str | None:
+        """Where a port is found under a name of its own, for who has asked so; None where it has none."""
+        if not self.domain:
+            return None
+        return f"{exchange.scheme}://{grant.port}-{grant.environment_id}.{self.domain}{exchange.port_part}"
 
 
 def add_port_routes(api: Api, site: PortSite) -> None:
@@ -211,5 +213,4 @@ def _add_making_route(api: Api, site: PortSite) -> None:
         await site.ports.check(caller, environment_id)
         grant = PortGrant(environment_id, port)
         link = site.holders.links.make(caller, grant, lifetime_s)
-        scheme = "https" if exchange_of(request.scope).is_secure else "http"
-        return PortLinkAnswer.of(link, site.host_of(grant), scheme)
+        return PortLinkAnswer.of(link, site.origin_of(grant, exchange_of(request.scope)))
