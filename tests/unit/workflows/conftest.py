@@ -20,6 +20,7 @@ from sandgate.store.sql_store import SqlStore
 from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.engine import Engine
+from sandgate.workflows.leases import LeaseKeeper
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
 from sandgate.workflows.workspaces import Workspaces
@@ -106,7 +107,7 @@ class World:
 
     async def run(self, *steps: dict[str, Any], **more: Any) -> Run:
         """A run of these steps, ended."""
-        return await self.begin(await self.create(*steps, **more), wait_s=10)
+        return await self.begin(await self.create(*steps, **more), wait_s=30)
 
     async def find(self, run_id: RunId | None) -> Run:
         """A run as it is on disk."""
@@ -166,6 +167,16 @@ async def world(store: SqlStore) -> AsyncIterator[World]:
     yield made
     await made.stop()
     assert not made.faults
+
+
+@pytest.fixture(autouse=True)
+def _rounds_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines make no round of their own accord: it would come by real time, whatever a test has come to by then."""
+
+    async def rest(_keeper: LeaseKeeper) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(LeaseKeeper, "_rest", rest)
 
 
 MakeOrchestra = Callable[..., Orchestra]

@@ -18,7 +18,7 @@ from sandgate.workflows.positions import END, FeedEvent, Position, parse_positio
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
 
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 OWNER = Principal(UserId("user-000000000001"), "owner", Role.USER)
 STRANGER = Principal(UserId("user-000000000002"), "stranger", Role.USER)
 

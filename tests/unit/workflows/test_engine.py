@@ -16,7 +16,7 @@ from sandgate.workflows.advance import advance
 from sandgate.workflows.events import Changes, Event
 from sandgate.workflows.state import Graph, RunState
 from tests.unit.workflows.conftest import MakeOrchestra
-from tests.unit.workflows.orchestra import LEASE_S, LOOP, Orchestra, code
+from tests.unit.workflows.orchestra import LEASE_S, LIMIT_S, LOOP, Orchestra, code
 
 FAILS_ONCE = "import os\nif os.environ['SANDGATE_ATTEMPT'] == '1':\n    raise ValueError('once')"
 LOST_ONCE = "import os\nif os.environ['SANDGATE_ATTEMPT'] == '1':\n    while True: pass"
@@ -93,7 +93,7 @@ async def test_an_end_whose_answer_got_lost_is_answered(make_orchestra: MakeOrch
     """Who waits for the run is told how it ended, not how it stood before."""
     one = make_orchestra(faults=PlannedFaults("runs.apply.run_succeeded.after=unknown"))
     await one.start()
-    run = await one.service.start(one.user, await one.make(code("a")), {}, LEASE_S)
+    run = await one.service.start(one.user, await one.make(code("a")), {}, LIMIT_S)
     assert run.status is RunStatus.SUCCEEDED
     assert one.faults.waiting == []
 

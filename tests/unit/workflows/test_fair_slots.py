@@ -10,7 +10,7 @@ from sandgate.config.settings import Settings
 from sandgate.core.fair_slots import FairSlots
 from sandgate.core.run import StepStatus
 from tests.unit.workflows.conftest import MakeOrchestra
-from tests.unit.workflows.orchestra import LOOP, code, make_principal
+from tests.unit.workflows.orchestra import LIMIT_S, LOOP, code, make_principal
 
 
 class Crowd:
@@ -141,7 +141,7 @@ async def test_a_hundred_steps_of_one_user_do_not_hold_up_another(make_orchestra
     await one.until_running(3)
     other = make_principal(name="other")
     made = await one.service.create(other, {"name": "short", "steps": [code("short", "outputs['x'] = 1")]})
-    run = await one.service.start(other, made.workflow_id, {}, 5)
+    run = await one.service.start(other, made.workflow_id, {}, LIMIT_S)
     assert run.status == "succeeded"
     assert all(row.status is StepStatus.RUNNING for row in (await one.steps(run_id)).values())
     await one.until_running(3)

@@ -38,7 +38,7 @@ async def steps() -> AsyncIterator[HttpSteps]:
 
 def a_request(url: str, **config: Any) -> StepDefinition:
     """A step that makes a request."""
-    return StepDefinition("a", StepType.HTTP, (), {"method": "GET", "url": url, **config}, timeout_s=5)
+    return StepDefinition("a", StepType.HTTP, (), {"method": "GET", "url": url, **config}, timeout_s=60)
 
 
 async def _get(steps: HttpSteps, url: str, **config: Any) -> StepResult:

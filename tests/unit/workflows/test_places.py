@@ -44,7 +44,7 @@ async def test_steps_share_one_workspace(world: World) -> None:
 async def test_runs_do_not_share_theirs(world: World) -> None:
     """Each has one of its own."""
     workflow_id = await world.create(code("a"), **SHARED)
-    runs = [await world.begin(workflow_id, wait_s=5) for _ in range(2)]
+    runs = [await world.begin(workflow_id, wait_s=30) for _ in range(2)]
     assert [_made(world, run) for run in runs] == [["python"], ["python"]]
 
 

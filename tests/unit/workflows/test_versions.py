@@ -32,7 +32,7 @@ async def test_it_is_a_run_of_the_newest_version(world: World, monkeypatch: pyte
     """However often that happens; nobody is told that there is no such workflow."""
     workflow_id = await world.create(code("a"))
     _change_after_reading(world, monkeypatch, workflow_id, 3)
-    run = await world.begin(workflow_id, wait_s=10)
+    run = await world.begin(workflow_id, wait_s=30)
     assert (run.status, run.workflow_version) == (RunStatus.SUCCEEDED, 4)
 
 
@@ -41,7 +41,7 @@ async def test_so_is_a_run_that_a_step_starts(world: World, monkeypatch: pytest.
     below = await world.create(code("a"))
     above = await world.create(child("c", below))
     _change_after_reading(world, monkeypatch, below, 1)
-    run = await world.begin(above, wait_s=10)
+    run = await world.begin(above, wait_s=30)
     assert run.status is RunStatus.SUCCEEDED
     row = await world.step(run, "c")
     assert (await world.find(row.child_run_id)).workflow_version == 2
