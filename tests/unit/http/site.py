@@ -284,8 +284,8 @@ class _App:
         self.serve = create_app(
             **self._parts,
             checks={"database": self._check_database, "launcher": self._check_launcher},
-            # Streams of runs that wait end soon. Ports have names of their own.
-            settings=Settings(stream_lifetime_s=0.5, ports_domain="ports.test", port_answer_timeout_s=2.0),
+            # Ports have names of their own.
+            settings=Settings(stream_lifetime_s=60.0, ports_domain="ports.test", port_answer_timeout_s=30.0),
             server_id="server",
             gauges={"sandgate_environments_live": ("Live environments.", self._count)},
         )

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from sandgate.core.ids import EnvironmentId
 from sandgate.http.connection import AnswerCutOff
+from sandgate.http.port_passage import Passage, PortLimits
 from sandgate.http.rate import RequestRate
 from sandgate.http.upgraded import offer_upgrade
 from tests.unit.http.inner import Inner, saying
@@ -153,7 +156,7 @@ async def test_an_answer_that_breaks_off(site: Site, inner: Inner) -> None:
     assert site.service.ports.open_count == 0
 
 
-async def test_a_server_that_hangs(site: Site, inner: Inner) -> None:
+async def test_a_server_that_hangs(site: Site, inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before an answer it is 504; in the middle of one the client sees that it is not whole."""
 
     async def hang(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,6 +165,12 @@ async def test_a_server_that_hangs(site: Site, inner: Inner) -> None:
         await reader.read()
 
     base = await inner.serve(hang)
+    begin = Passage.__init__
+
+    def begin_impatient(passage: Passage, stream: Any, target: Any, limits: PortLimits, exchange: Any) -> None:
+        begin(passage, stream, target, replace(limits, answer_timeout_s=2.0), exchange)
+
+    monkeypatch.setattr(Passage, "__init__", begin_impatient)
     answer = await site.get(f"{base}/")
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "PORT_TIMEOUT")
     with pytest.raises(AnswerCutOff, match="broke off"):
@@ -319,7 +328,7 @@ async def test_names_of_their_own(site: Site) -> None:
         {"sec_fetch_site": "cross-site", "sec_fetch_mode": "no-cors"},
     ):  # fmt: skip
         assert (await _ask_host(site, "POST", f"{url}/", cookie=own, **headers)).status_code == 403
-    assert (await _ask_host(site, "GET", f"{url.replace('8000', '8001')}/", cookie=own)).status_code == 404
+    assert (await _ask_host(site, "GET", f"{url.replace('//8000', '//8001')}/", cookie=own)).status_code == 404
     for name in ("ports.test", "x.ports.test", "8000-env-short.ports.test", f"0-{inner.environment_id}.ports.test"):
         assert (await _ask_host(site, "GET", f"http://{name}/healthz", cookie=own)).status_code == 404
     assert len(inner.heard) == heard
@@ -329,7 +338,7 @@ async def test_names_of_their_own(site: Site) -> None:
     for method in ("CONNECT", "PROPFIND"):
         refused = await _ask_host(site, method, f"{url}/", authorization=f"Bearer {token}")
         assert (refused.status_code, refused.headers["allow"].split(", ")[0]) == (405, "GET")
-    tossed = f"sandgate-port=x; sandgate-port={(await _link(site, base.replace('8000', '8001')))}"
+    tossed = f"sandgate-port=x; sandgate-port={(await _link(site, base.removesuffix('8000') + '8001'))}"
     assert (await _ask_host(site, "GET", f"{url}/", cookie=f"{tossed}; {own}")).status_code == 200
     assert (await _ask_host(site, "GET", f"{url}/", cookie=tossed)).status_code == 404
     stranger = site.accounts["stranger"].token
