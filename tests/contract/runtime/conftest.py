@@ -1,6 +1,6 @@
 """The same tests on every runtime: the fake one of the unit tests, and the real one in each of its classes."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -28,7 +28,8 @@ KINDS = [
 class Subject:
     """A runtime under test, and how another gateway would reach what it made.
 
-    ``short_s`` is a lifetime that is soon over; it has begun when a sandbox is asked for.
+    ``short_s`` is a lifetime that is soon over; it has begun when a sandbox is asked for, so that a machine that is
+    busy needs a longer one for whatever is to happen before its end: ``lifetimes`` are tried in turn.
     """
 
     make_runtime: Callable[[], Runtime]
@@ -36,6 +37,11 @@ class Subject:
     short_s: float = 1.5
     ended: list[tuple[EnvironmentId, str]] = field(default_factory=list)
     made: list[EnvironmentId] = field(default_factory=list)
+
+    @property
+    def lifetimes(self) -> Sequence[float]:
+        """Short ones, the shortest first."""
+        return self.short_s, self.short_s + 5, self.short_s + 25
 
     async def connect(self) -> None:
         """Begin with a new runtime, as a gateway that starts does."""
