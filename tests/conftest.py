@@ -22,8 +22,10 @@ _OF_CLASSES = ("bench", "walled", "siege", "host", "isolation", "forks", "poison
 # By the ability that is lacking: why, and the tests that would have needed it.
 _SKIPPED: dict[tuple[str, str], dict[str, None]] = {}
 
-# How long an example takes says nothing on a machine that others keep busy.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says nothing on a machine that others keep busy; and the same are tried every time, so that
+# a run says something of what was changed. Others are tried with --hypothesis-profile=others.
+settings.register_profile("others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any machine", settings.get_profile("others"), derandomize=True)
 settings.load_profile("any machine")
 
 # A shell lets what it starts in the background ignore these, and whatever that starts would, too.

@@ -83,7 +83,9 @@ async def _users(store: SqlStore) -> tuple[ListPages, Add]:
 
 
 @pytest.mark.parametrize("make_list", [_environments, _live_environments, _executions, _api_keys, _users])
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(rows=st.integers(0, 9), limit=st.integers(1, 5), added_between=st.lists(st.integers(0, 2), max_size=4))
 async def test_pages_are_stable_while_rows_are_added(
     store: SqlStore,

@@ -75,7 +75,9 @@ async def test_an_unknown_key_looks_like_a_wrong_secret(desk: Desk, issued: Issu
 
 
 @given(st.text(max_size=120).map(lambda text: "sgk_" + text) | st.from_regex(r"\Asgk_[0-9a-z]{26}_[0-9a-f]{64}\Z"))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_made_up_key_is_accepted(desk: Desk, credential: str) -> None:
     """Whatever the text is, the answer is ``NotAuthenticated`` and nothing else."""
     with pytest.raises(NotAuthenticated), asyncio.Runner() as runner:

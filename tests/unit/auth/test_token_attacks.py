@@ -278,7 +278,9 @@ TOKEN = st.one_of(
 
 
 @given(TOKEN)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_made_up_token_is_accepted(forge: Forge, token: str) -> None:
     """Whatever the text is, the answer is ``NotAuthenticated`` and nothing else."""
     assert forge.is_refused(token)
