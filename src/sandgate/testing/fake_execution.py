@@ -111,6 +111,10 @@ class FakeExecution:
             self._arm(self._left_s, *self._due)
         self._left_s = None
 
+    def wake(self) -> None:
+        """Let it sleep no longer: it ends as it would have in time."""
+        self.end(*self._due)
+
     def _arm(self, delay_s: float, status: ExecutionStatus, outcome: Outcome | None = None) -> None:
         """End it then."""
         self._due = (status, outcome)

@@ -356,6 +356,12 @@ class FakeRuntime:
                 sandbox.die("the runtime was stopped")
             self.sandboxes.clear()
 
+    def wake(self) -> None:
+        """Let all that sleeps come to its end at once."""
+        for sandbox in list(self.sandboxes.values()):
+            for execution in sandbox.running():
+                execution.wake()
+
     def kill(self, environment_id: EnvironmentId, reason: str) -> None:
         """Let a sandbox die unasked."""
         self.sandboxes[environment_id].die(reason)

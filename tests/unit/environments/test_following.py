@@ -89,11 +89,12 @@ async def test_a_detached_one_goes_on_and_is_followed(world: World) -> None:
 async def test_one_that_was_begun_without_a_stream(world: World) -> None:
     """Its record is there before the answer, and its events when it has ended."""
     environment_id = await world.create_running()
-    code = "print('begun')\ntime.sleep(1)"
+    code = "print('begun')\ntime.sleep(20)"
     row = await world.service.begin_execution(world.user, environment_id, code, None, None)
     assert (await world.store.executions.find(row.execution_id)) == row
     assert row.status is ExecutionStatus.RUNNING
     live = await world.service.follow_execution(world.user, environment_id, row.execution_id, None)
+    world.runtime.wake()
     assert [event.kind for event in await _all(live)] == ["started", "stdout", "finished"]
     again = await world.service.follow_execution(world.user, environment_id, row.execution_id, None)
     assert [event.kind for event in await _all(again)] == ["started", "stdout", "finished"]

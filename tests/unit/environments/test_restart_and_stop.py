@@ -134,7 +134,7 @@ async def test_what_others_ended_is_looked_at_when_all_is_taken_over(world: Worl
 async def test_stopping_lets_short_executions_end(world: World) -> None:
     """Within the grace an execution comes to its own end."""
     environment_id = await world.create_running()
-    world.settings = world.settings.model_copy(update={"drain_grace_s": 5.0})
+    world.settings = world.settings.model_copy(update={"drain_grace_s": 60.0})
     world.service._settings = world.settings
     running = await world.start_execution(environment_id, "time.sleep(0.01)")
     await world.service.stop()

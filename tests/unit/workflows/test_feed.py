@@ -83,13 +83,14 @@ async def _read_until(stand: Stand, run_id: RunId, after: str, kind: str) -> str
 async def test_output_is_told_while_the_step_runs(store: SqlStore) -> None:
     """And after a break in the middle of it, the rest once the step has ended, from the records."""
     async with stands(store, "one") as [stand]:
-        run = await stand.start(code("slow", f"print('x' * {LONG})\ntime.sleep(1)"))
+        run = await stand.start(code("slow", f"print('x' * {LONG})\ntime.sleep(20)"))
         first = await stand.events(run.run_id, most=3)
         assert [event.kind for event in first] == ["run_started", "step_started", "stdout"]
         assert len(first[2].data["text"]) < LONG
         live = stand.engine.find(run.run_id)
         assert live is not None
         assert live.outputs
+        stand.runtime.wake()
         await stand.until_over(run.run_id)
         rest = await stand.events(run.run_id, first[-1].position)
         assert output_of(first + rest)["slow", None, 1, "stdout"] == "x" * LONG + "\n"

@@ -107,7 +107,8 @@ async def test_a_workspace_outlives_the_process(world: World) -> None:
     await again.stop()
 
 
-SLOW = "import time\nprint('begun')\ntime.sleep(1)\noutputs['n'] = 1"
+# Until it is woken.
+SLOW = "import time\nprint('begun')\ntime.sleep(20)\noutputs['n'] = 1"
 
 
 async def test_what_runs_in_a_workspace_outlives_the_process(world: World) -> None:
@@ -116,6 +117,7 @@ async def test_what_runs_in_a_workspace_outlives_the_process(world: World) -> No
     run = await world.begin(await world.create(code("a", SLOW), items, ASK, **SHARED))
     await world.until(lambda: _tagged(world) == 3)
     again = await world.crash()
+    again.runtime.wake()
     await again.until_step(run, "ask", StepStatus.WAITING)
     for key in (("a", None), ("items", 0), ("items", 1)):
         row = await again.step(run, *key)
@@ -137,6 +139,7 @@ async def test_what_is_not_taken_up_is_ended_and_the_rest_goes_on(world: World) 
     await world.until(lambda: _tagged(world) == 2)
     again = await world.crash()
     await again.service.cancel(world.user, runs[1].run_id)
+    again.runtime.wake()
     assert (await again.until_run(runs[0].run_id)).status is RunStatus.SUCCEEDED
     assert (await again.step(runs[0], "a")).attempt == 1
     assert _tagged(again) == 0
