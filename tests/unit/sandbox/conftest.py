@@ -51,7 +51,7 @@ class Peer:
 
     def heard(self) -> bytes:
         """The next message of the gateway's."""
-        self.far_control.settimeout(5)
+        self.far_control.settimeout(30)
         return self.far_control.recv(100)
 
     def close(self) -> None:

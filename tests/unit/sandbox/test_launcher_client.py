@@ -51,7 +51,7 @@ Both = tuple[LauncherClient, Launcher]
 async def test_launcher_that_dies_within_an_answer(both: Both) -> None:
     """What came with the first part is closed."""
     client, launcher = both
-    asked = asyncio.ensure_future(client.request("create", limit_s=5))
+    asked = asyncio.ensure_future(client.request("create", limit_s=60))
     await asyncio.sleep(0)
     launcher.answer(more=True)
     # What it has not read would make an error of its end.
@@ -64,7 +64,7 @@ async def test_launcher_that_dies_within_an_answer(both: Both) -> None:
 async def test_launcher_that_refuses_after_a_part(both: Both) -> None:
     """What came with the first part is closed."""
     client, launcher = both
-    asked = asyncio.ensure_future(client.request("create", limit_s=5))
+    asked = asyncio.ensure_future(client.request("create", limit_s=60))
     await asyncio.sleep(0)
     launcher.answer(more=True)
     launcher.answer(ok=False, error="no")
@@ -98,7 +98,7 @@ async def test_answer_in_the_moment_when_time_is_up(both: Both) -> None:
 async def test_answer_whose_caller_is_cancelled(both: Both) -> None:
     """It came, and nobody is there to take it."""
     client, launcher = both
-    asked = asyncio.ensure_future(client.request("create", limit_s=5))
+    asked = asyncio.ensure_future(client.request("create", limit_s=60))
     await asyncio.sleep(0)
     launcher.answer()
     client._on_readable()
@@ -110,7 +110,7 @@ async def test_answer_whose_caller_is_cancelled(both: Both) -> None:
 async def test_answer_that_is_taken(both: Both) -> None:
     """Its descriptors are the caller's."""
     client, launcher = both
-    asked = asyncio.ensure_future(client.request("create", limit_s=5))
+    asked = asyncio.ensure_future(client.request("create", limit_s=60))
     await asyncio.sleep(0)
     launcher.answer(ends=2)
     answer = await asked

@@ -280,7 +280,7 @@ async def test_talk_without_end_while_resetting(peer: Peer, watched: Watched) ->
 async def test_reset(peer: Peer, watched: Watched) -> None:
     """What was said to an earlier gateway is skipped, with what came with it."""
     peer.send_child()
-    resetting = asyncio.ensure_future(watched.slot.reset(5))
+    resetting = asyncio.ensure_future(watched.slot.reset(60))
     await asyncio.sleep(0)
     peer.send(b"nonsense", [os.open("/dev/null", os.O_RDONLY)])
     kind, nonce = wire.parse_numbered(peer.heard())
@@ -297,7 +297,7 @@ async def test_reset(peer: Peer, watched: Watched) -> None:
 
 async def test_reset_of_one_that_dies(peer: Peer, watched: Watched) -> None:
     """It is refused at once."""
-    resetting = asyncio.ensure_future(watched.slot.reset(5))
+    resetting = asyncio.ensure_future(watched.slot.reset(60))
     await asyncio.sleep(0)
     peer.far_control.close()
     with pytest.raises(SandboxFailed):
@@ -307,12 +307,12 @@ async def test_reset_of_one_that_dies(peer: Peer, watched: Watched) -> None:
 
 async def test_descriptors_with_a_wrong_answer_to_resume(peer: Peer, watched: Watched) -> None:
     """They are closed once: by the second time their numbers may be somebody else's."""
-    resuming = asyncio.ensure_future(watched.slot.resume({}, 5))
+    resuming = asyncio.ensure_future(watched.slot.resume({}, 60))
     await asyncio.sleep(0)
     answer = peer.heard()[: wire.NUMBERED_BYTES]
     peer.send(answer + b"short", [os.open("/dev/null", os.O_RDONLY)])
     with pytest.raises(SandboxFailed):
-        await asyncio.wait_for(resuming, 1)
+        await asyncio.wait_for(resuming, 30)
     assert watched.lost == 1
 
 

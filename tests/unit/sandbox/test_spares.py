@@ -135,8 +135,9 @@ class World:
 
 
 @pytest.fixture(params=[operator.eq, can_become])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """Spares whose limits can be changed, and spares whose cannot."""
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Spares whose limits can be changed, and spares whose cannot; what a test asks for it asks for at once."""
+    monkeypatch.setattr(Demand, "WINDOW_S", 3600.0)
     made = World(request.param)
     yield made
     made.close()
