@@ -61,6 +61,7 @@ class Errand:
         finally:
             os.close(words)
         self._pid = pid
+        self._reactor.children.add(pid)
 
     def give_up(self, reason: str) -> None:
         """Nobody wants it any more; whoever waits for it is told so."""
@@ -87,7 +88,7 @@ class Errand:
     def _on_exit(self) -> None:
         self._reactor.forget(self._pidfd)
         self._reactor.cancel(self._deadline)
-        _pid, status = os.waitpid(self._pid, 0)
+        status = self._bury()
         try:
             said = os.read(self._words, 2 * MOST_ANSWER)
         except BlockingIOError:
@@ -99,7 +100,16 @@ class Errand:
         if status == 0:
             self._tell(said, "")
         else:
-            self._tell(None, printable(said.decode("utf-8", "replace")) or f"it ended with status {status}")
+            how = "nobody knows how" if status is None else f"with status {status}"
+            self._tell(None, printable(said.decode("utf-8", "replace")) or f"it ended {how}")
+
+    def _bury(self) -> int | None:
+        """How it ended; None when somebody else has buried it."""
+        self._reactor.children.discard(self._pid)
+        try:
+            return os.waitpid(self._pid, 0)[1]
+        except ChildProcessError:
+            return None
 
 
 def _run(work: Callable[[], bytes], kept: Sequence[int], words: int, launcher: int) -> NoReturn:

@@ -46,6 +46,8 @@ class Reactor:
     def __init__(self) -> None:
         # Of everybody who waits here.
         self.allowance = Allowance()
+        # Processes that were started for a while, and are buried by whoever has started them.
+        self.children: set[int] = set()
         self._selector = selectors.DefaultSelector()
         self._timers: list[Timer] = []
         self._order = itertools.count()

@@ -82,7 +82,10 @@ def prepare_folder(config: LauncherConfig) -> None:
 
 
 def kill_strays(known: set[int]) -> None:
-    """Kill and bury processes that outlived their sandbox and were handed to this process by the kernel."""
+    """Kill and bury processes that outlived their sandbox and were handed to this process by the kernel.
+
+    ``known`` are those that it has started itself.
+    """
     strays = {pid for pid, parent in processes.parents().items() if parent == os.getpid()} - known
     for pid in strays:
         with suppress(ProcessLookupError):

@@ -119,7 +119,7 @@ class Launcher:
         if signal.SIGTERM in numbers:
             self._begin_shutdown(None)
         if not self._config.standard:
-            reclaim.kill_strays(self._workshop.zygote_pids)
+            reclaim.kill_strays(self._workshop.zygote_pids | self._reactor.children)
 
     def _begin_shutdown(self, number: int | None) -> None:
         self._shutdown = -1 if number is None else number
