@@ -19,7 +19,8 @@ _LONGEST_NAME = 255
 LONGEST_PATH = 3500
 # What a file is set to that is not the archive's to give away: whose powers it runs with.
 _KEPT_MODE = 0o1777
-_LATEST_S = 2**33
+NANOSECONDS = 10**9
+_LATEST_NS = 2**33 * NANOSECONDS
 
 Parts = Tuple[str, ...]
 
@@ -50,7 +51,7 @@ class Layout:
         self._caps = caps
         self._root = os.open(root, FOLDER_FLAGS)
         self._parent: Tuple[Parts, int] = (), self._root
-        self._folders: List[Tuple[str, int, float]] = []
+        self._folders: List[Tuple[str, int, int]] = []
         self._bytes = 0
         self._entries = 0
         self.counts: Dict[str, int] = {"files": 0, "folders": 0, "links": 0}
@@ -62,16 +63,16 @@ class Layout:
 
     # What archives hold
 
-    def folder(self, name: str, mode: Optional[int], modified_at: float) -> None:
+    def folder(self, name: str, mode: Optional[int], modified_ns: int) -> None:
         """A folder; one that is there is as good."""
         parts = self._split(name)
         if not parts:
             return
         self._count("folders", name)
         self._make_folder(self._open_parent(parts, name), parts[-1], name)
-        self._folders.append(("/".join(parts), 0o755 if mode is None else mode & _KEPT_MODE, modified_at))
+        self._folders.append(("/".join(parts), 0o755 if mode is None else mode & _KEPT_MODE, modified_ns))
 
-    def file(self, name: str, mode: Optional[int], modified_at: float, size: int, pieces: Iterable[bytes]) -> None:
+    def file(self, name: str, mode: Optional[int], modified_ns: int, size: int, pieces: Iterable[bytes]) -> None:
         """A file of so many bytes, which come in pieces."""
         parts = self._split(name)
         if not parts:
@@ -92,13 +93,13 @@ class Layout:
                 self._write(descriptor, piece)
             self._end_file(descriptor)
             os.fchmod(descriptor, 0o644 if mode is None else mode & _KEPT_MODE)
-            os.utime(descriptor, times(modified_at))
+            os.utime(descriptor, ns=times(modified_ns))
         except OSError as error:
             raise OSError(error.errno, error.strerror, shown(name)) from None
         finally:
             os.close(descriptor)
 
-    def link(self, name: str, leads_to: str, modified_at: float) -> None:
+    def link(self, name: str, leads_to: str, modified_ns: int) -> None:
         """A symbolic link."""
         parts = self._split(name)
         if not parts or not leads_to or "\0" in leads_to or len(os.fsencode(leads_to)) > 4095:
@@ -111,7 +112,7 @@ class Layout:
             os.symlink(leads_to, parts[-1], dir_fd=parent)
         except FileExistsError:
             raise refuse(name, "comes twice") from None
-        os.utime(parts[-1], times(modified_at), dir_fd=parent, follow_symlinks=False)
+        os.utime(parts[-1], ns=times(modified_ns), dir_fd=parent, follow_symlinks=False)
 
     def hard_link(self, name: str, other: str) -> None:
         """Another name of a file that came before."""
@@ -134,20 +135,20 @@ class Layout:
 
     def _set_folders(self, root: int) -> None:
         """Permissions and times of folders, from the innermost on: what is laid out in one changes its time."""
-        for path, mode, modified_at in sorted(self._folders, key=_depth, reverse=True):
+        for path, mode, modified_ns in sorted(self._folders, key=_depth, reverse=True):
             try:
                 descriptor = os.open(path, FOLDER_FLAGS, dir_fd=root)
             except OSError:
                 # Code has taken it away, or has closed what it is in.
                 continue
             try:
-                self._set_folder(descriptor, mode, modified_at)
+                self._set_folder(descriptor, mode, modified_ns)
             finally:
                 os.close(descriptor)
 
-    def _set_folder(self, descriptor: int, mode: int, modified_at: float) -> None:
+    def _set_folder(self, descriptor: int, mode: int, modified_ns: int) -> None:
         os.fchmod(descriptor, mode)
-        os.utime(descriptor, times(modified_at))
+        os.utime(descriptor, ns=times(modified_ns))
 
     def _write(self, descriptor: int, piece: bytes) -> None:
         write_all(descriptor, piece)
@@ -224,7 +225,7 @@ class Layout:
         return True
 
 
-def _depth(folder: Tuple[str, int, float]) -> int:
+def _depth(folder: Tuple[str, int, int]) -> int:
     return folder[0].count("/")
 
 
@@ -241,7 +242,7 @@ def _leads_out(folder: Parts, leads_to: str) -> bool:
     return leads_to.startswith("/")
 
 
-def times(modified_at: float) -> Tuple[float, float]:
+def times(modified_ns: int) -> Tuple[int, int]:
     """As ``utime`` takes them; the time of an archive may be anything."""
-    at = max(0.0, min(modified_at, _LATEST_S))
+    at = max(0, min(modified_ns, _LATEST_NS))
     return at, at

@@ -37,7 +37,7 @@ class Restorer(Layout):
                 else:
                     os.unlink(entry.path)
 
-    def fifo(self, name: str, mode: int, modified_at: float) -> None:
+    def fifo(self, name: str, mode: int, modified_ns: int) -> None:
         """A named pipe."""
         parts = self._split(name)
         self._count("files", name)
@@ -46,7 +46,7 @@ class Restorer(Layout):
             os.mkfifo(parts[-1], mode & 0o777, dir_fd=parent)
         except FileExistsError:
             raise refuse(name, "comes twice") from None
-        os.utime(parts[-1], times(modified_at), dir_fd=parent, follow_symlinks=False)
+        os.utime(parts[-1], ns=times(modified_ns), dir_fd=parent, follow_symlinks=False)
 
     def finish(self) -> Dict[str, Any]:
         """Permissions and times of folders; what there is."""
@@ -63,9 +63,9 @@ class Restorer(Layout):
     def _end_file(self, descriptor: int) -> None:
         os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
 
-    def _set_folder(self, descriptor: int, mode: int, modified_at: float) -> None:
+    def _set_folder(self, descriptor: int, mode: int, modified_ns: int) -> None:
         if os.fstat(descriptor).st_uid == os.getuid():
-            super()._set_folder(descriptor, mode, modified_at)
+            super()._set_folder(descriptor, mode, modified_ns)
 
     def _split(self, name: str) -> Parts:
         parts = super()._split(name)
@@ -80,10 +80,10 @@ class Restorer(Layout):
 class SnapshotReader(TarReader):
     """Knows named pipes, too."""
 
-    def _lay_out_other(self, kind: bytes, name: str, mode: int, modified_at: float) -> None:
+    def _lay_out_other(self, kind: bytes, name: str, mode: int, modified_ns: int) -> None:
         if kind != b"6":
-            super()._lay_out_other(kind, name, mode, modified_at)
-        self._unpacker.fifo(name, mode, modified_at)  # type: ignore[attr-defined]
+            super()._lay_out_other(kind, name, mode, modified_ns)
+        self._unpacker.fifo(name, mode, modified_ns)  # type: ignore[attr-defined]
 
 
 def _restore(worker: Worker, tops: List[str], most_entries: int, most_bytes: int, root: str = "/") -> None:

@@ -82,7 +82,7 @@ class TarWriter:
             records["linkpath"] = target
         if size >= _LARGEST_OCTAL:
             records["size"] = b"%d" % size
-        modified_at = max(0, min(int(found.status.st_mtime), _LATEST_S))
+        modified_at = max(0, min(found.status.st_mtime_ns // 10**9, _LATEST_S))
         header = _pack_header(raw, found.status.st_mode, size, modified_at, kind, target)
         return _pack_records(records, modified_at) + header if records else header
 

@@ -7,7 +7,7 @@ import os
 from typing import Dict, Iterator
 
 from sandgate_agent.file_worker import OperationRefused
-from sandgate_agent.laying import INVALID, TOO_LARGE, Caps, Layout, refuse
+from sandgate_agent.laying import INVALID, NANOSECONDS, TOO_LARGE, Caps, Layout, refuse
 
 _BLOCK = 512
 # Of a record that describes the entry behind it.
@@ -85,21 +85,21 @@ class TarReader:
         self._lay_out_entry(kind, name, size, header, told)
 
     def _lay_out_entry(self, kind: bytes, name: str, size: int, header: bytes, told: Dict[str, bytes]) -> None:
-        mode, modified_at = _number(header[100:108]) & 0o7777, _time(told, _number(header[136:148]))
+        mode, modified_ns = _number(header[100:108]) & 0o7777, _time(told, _number(header[136:148]))
         leads_to = os.fsdecode(told.get("linkpath") or header[157:257].split(b"\0")[0])
         if kind == b"5" or (kind in _REGULAR and name.endswith("/")):
-            self._unpacker.folder(name, mode, modified_at)
+            self._unpacker.folder(name, mode, modified_ns)
         elif kind in _REGULAR:
-            self._unpacker.file(name, mode, modified_at, size, self._content(name, size))
+            self._unpacker.file(name, mode, modified_ns, size, self._content(name, size))
             self._skip_padding(size)
         elif kind == b"2":
-            self._unpacker.link(name, leads_to, modified_at)
+            self._unpacker.link(name, leads_to, modified_ns)
         elif kind == b"1":
             self._unpacker.hard_link(name, leads_to)
         else:
-            self._lay_out_other(kind, name, mode, modified_at)
+            self._lay_out_other(kind, name, mode, modified_ns)
 
-    def _lay_out_other(self, kind: bytes, name: str, mode: int, modified_at: float) -> None:  # noqa: ARG002 - see below
+    def _lay_out_other(self, kind: bytes, name: str, mode: int, modified_ns: int) -> None:  # noqa: ARG002 - see below
         """What archives of clients do not have. Raises ``OperationRefused``."""
         raise refuse(name, "is {}, which is not unpacked".format(_KINDS.get(kind, "of a kind that is not known")))
 
@@ -178,10 +178,18 @@ def _whole(told: Dict[str, bytes], key: str, otherwise: int) -> int:
     return int(text)
 
 
-def _time(told: Dict[str, bytes], otherwise: int) -> float:
+def _time(told: Dict[str, bytes], otherwise: int) -> int:
+    """In nanoseconds, for which a float of today's seconds has no room."""
+    if "mtime" not in told:
+        return otherwise * NANOSECONDS
+    text = told["mtime"][:40]
+    whole, _point, rest = text.partition(b".")
+    if whole.isdigit() and (rest.isdigit() or not rest):
+        return int(whole) * NANOSECONDS + int(rest[:9].ljust(9, b"0"))
     try:
-        return float(told["mtime"][:40]) if "mtime" in told else otherwise
-    except ValueError:
+        # Before 1970, or written otherwise.
+        return int(float(text) * NANOSECONDS)
+    except (ValueError, OverflowError):
         raise OperationRefused(INVALID, "a record has no time as 'mtime'") from None
 
 

@@ -11,7 +11,7 @@ from typing import Iterator, NamedTuple, Optional, Tuple
 
 from sandgate_agent.file_changes import write_all
 from sandgate_agent.file_worker import NewFile, OperationRefused
-from sandgate_agent.laying import INVALID, TOO_LARGE, Caps, refuse
+from sandgate_agent.laying import INVALID, NANOSECONDS, TOO_LARGE, Caps, refuse
 from sandgate_agent.unpacking import Unpacker
 
 _PIECE_BYTES = 256 * 1024
@@ -36,7 +36,7 @@ class _Entry(NamedTuple):
     size: int
     offset: int
     mode: Optional[int]
-    modified_at: float
+    modified_ns: int
 
 
 class _Zip:
@@ -94,27 +94,27 @@ class _Zip:
             raise OperationRefused(INVALID, "the table of contents cannot be read")
         rest = self._read(offset + _ENTRY.size, name_bytes + extra_bytes)
         name, extra = _decode(rest[:name_bytes], flags), rest[name_bytes:]
-        sizes, modified_at = _read_extra(name, extra, [size, packed_bytes, local])
+        sizes, modified_ns = _read_extra(name, extra, [size, packed_bytes, local])
         mode = attributes >> 16 if made_by >> 8 == _UNIX and attributes >> 16 else None
         if flags & _IS_ENCRYPTED:
             raise refuse(name, "is encrypted")
         if method not in (_STORED, _DEFLATED):
             raise refuse(name, "is packed by method {}, which is not known".format(method))
-        at = _dos_time(date, time) if modified_at is None else modified_at
+        at = _dos_time(date, time) * NANOSECONDS if modified_ns is None else modified_ns
         entry = _Entry(name, method, crc, sizes[1], sizes[0], sizes[2], mode, at)
         return entry, offset + _ENTRY.size + name_bytes + extra_bytes + comment_bytes
 
     def _lay_out_entry(self, entry: _Entry) -> None:
         kind = stat.S_IFMT(entry.mode or 0)
         if entry.name.endswith("/") or kind == stat.S_IFDIR:
-            self._unpacker.folder(entry.name, entry.mode, entry.modified_at)
+            self._unpacker.folder(entry.name, entry.mode, entry.modified_ns)
         elif kind == stat.S_IFLNK:
             if entry.size > 4095:
                 raise refuse(entry.name, "is a link that leads nowhere")
             leads_to = os.fsdecode(b"".join(self._content(entry)))
-            self._unpacker.link(entry.name, leads_to, entry.modified_at)
+            self._unpacker.link(entry.name, leads_to, entry.modified_ns)
         elif kind in (0, stat.S_IFREG):
-            self._unpacker.file(entry.name, entry.mode, entry.modified_at, entry.size, self._content(entry))
+            self._unpacker.file(entry.name, entry.mode, entry.modified_ns, entry.size, self._content(entry))
         else:
             raise refuse(entry.name, "is no file, folder or link")
 
@@ -180,9 +180,9 @@ def _decode(raw: bytes, flags: int) -> str:
         return raw.decode("cp437")
 
 
-def _read_extra(name: str, extra: bytes, sizes: "list[int]") -> "Tuple[list[int], Optional[float]]":
+def _read_extra(name: str, extra: bytes, sizes: "list[int]") -> "Tuple[list[int], Optional[int]]":
     """The sizes, of which those that did not fit are here, and the time of change."""
-    modified_at = None
+    modified_ns = None
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -190,9 +190,9 @@ def _read_extra(name: str, extra: bytes, sizes: "list[int]") -> "Tuple[list[int]
         if kind == 1:
             sizes = _fill(name, sizes, part)
         elif kind == 0x5455 and len(part) >= 5 and part[0] & 1:
-            modified_at = float(struct.unpack_from("<i", part, 1)[0])
+            modified_ns = struct.unpack_from("<i", part, 1)[0] * NANOSECONDS
         at += 4 + length
-    return sizes, modified_at
+    return sizes, modified_ns
 
 
 def _fill(name: str, sizes: "list[int]", part: bytes) -> "list[int]":
@@ -206,9 +206,9 @@ def _fill(name: str, sizes: "list[int]", part: bytes) -> "list[int]":
     return filled
 
 
-def _dos_time(date: int, time: int) -> float:
+def _dos_time(date: int, time: int) -> int:
     seconds = (time >> 11) * 3600 + (time >> 5 & 63) * 60 + 2 * (time & 31)
-    return float(_days(1980 + (date >> 9), date >> 5 & 15, date & 31) * 86_400 + seconds)
+    return _days(1980 + (date >> 9), date >> 5 & 15, date & 31) * 86_400 + seconds
 
 
 def _days(year: int, month: int, day: int) -> int:

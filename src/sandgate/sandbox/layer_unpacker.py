@@ -58,9 +58,9 @@ class _Layer(Layout):
         """What has been laid out."""
         return {"files": self._entries, "size_bytes": self._bytes}
 
-    def file(self, name: str, mode: int | None, modified_at: float, size: int, pieces: Iterable[bytes]) -> None:
+    def file(self, name: str, mode: int | None, modified_ns: int, size: int, pieces: Iterable[bytes]) -> None:
         kept = _PROGRAM if mode is not None and mode & stat.S_IXUSR else _FILE
-        super().file(name, kept, modified_at, size, pieces)
+        super().file(name, kept, modified_ns, size, pieces)
 
     def hard_link(self, name: str, other: str) -> None:
         raise refuse(name, f"is another name of {other[:200]!r}, which is not unpacked")

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from sandgate_agent.file_worker import OperationRefused
-from sandgate_agent.snapshot_file import Unwritable, pack, tell
+from sandgate_agent.snapshot_file import Unwritable, lay_out, pack, tell
 
 KIB = 1024
 
@@ -39,6 +39,10 @@ def _failing(number: int) -> Callable[..., NoReturn]:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+def _times(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.lstat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def _pack(archive: int, root: str, most_bytes: int = 1 << 20) -> dict[str, object]:
@@ -82,3 +86,19 @@ def test_no_file_is_begun_for_which_there_is_no_room(root: str, archive: int) ->
     with pytest.raises(OperationRefused, match=f"larger than {most} bytes"):
         pack(archive, ["top"], 100, most, root)
     assert os.fstat(archive).st_size <= most
+
+
+def test_times_come_back_to_the_nanosecond(root: str, archive: int, tmp_path: Path) -> None:
+    """Of files, links, pipes and folders, whether or not a float of so many seconds has room for them."""
+    top, copy = Path(root, "top"), tmp_path / "copy"
+    (top / "in").mkdir()
+    (top / "in" / "link").symlink_to("nowhere")
+    os.mkfifo(top / "in" / "pipe")
+    parts = (0, 1, 123_456_789, 499_999_999, 999_999_999)
+    for number, path in enumerate([top / "b", top / "in" / "link", top / "in" / "pipe", top / "in", top]):
+        at_ns = (1_800_000_000 + number) * 10**9 + parts[number]
+        os.utime(path, ns=(at_ns, at_ns), follow_symlinks=False)
+    pack(archive, ["top"], 100, 1 << 20, root)
+    copy.mkdir()
+    lay_out(archive, ["top"], 100, 1 << 20, str(copy))
+    assert _times(copy) == _times(Path(root))

@@ -115,6 +115,31 @@ def test_permissions_and_times_come_along(tmp_path: Path) -> None:
         assert (tmp_path / name / "old").stat().st_mtime == 0
 
 
+@pytest.mark.parametrize(
+    ("told", "laid_out_ns"),
+    [
+        ("1600000000.123456789", 1_600_000_000_123_456_789),
+        ("1600000000.9999999999", 1_600_000_000_999_999_999),
+        ("1600000000.5", 1_600_000_000_500_000_000),
+        ("1600000001.", 1_600_000_001_000_000_000),
+        ("-0.5", 0),
+        ("1.6e9", 1_600_000_000_000_000_000),
+        ("9" * 30, 2**33 * 10**9),
+    ],
+)
+def test_times_of_records(tmp_path: Path, told: str, laid_out_ns: int) -> None:
+    """To the nanosecond, in whatever way they are written, within what file systems know."""
+    unpack(tmp_path / "in", "tar", tar(("a", {"pax_headers": {"mtime": told}})))
+    assert (tmp_path / "in" / "a").stat().st_mtime_ns == laid_out_ns
+
+
+@pytest.mark.parametrize("told", ["", "noon", "inf", "nan", "1.2.3", "1.-2"])
+def test_times_that_are_none(tmp_path: Path, told: str) -> None:
+    """They are refused."""
+    with pytest.raises(OperationRefused, match="no time as 'mtime'"):
+        unpack(tmp_path / "in", "tar", tar(("a", {"pax_headers": {"mtime": told}})))
+
+
 def test_folders_that_are_not_told_of_are_ordinary(tmp_path: Path) -> None:
     """Those on the way to the folder, and those on the way to an entry."""
     unpack(tmp_path / "new/of/it", "tar", tar(("a/b/c", b"x")))
