@@ -9,8 +9,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sandgate.config.settings import Settings
-from sandgate.core.clock import Clock
 from sandgate.core.command import Order, OrderKind, TerminalSize
 from sandgate.core.errors import (
     ExecutionInputTooLarge,
@@ -24,13 +22,9 @@ from sandgate.core.ids import EnvironmentId, ProcessId, UserId, make_process_id
 from sandgate.core.principal import Principal
 from sandgate.core.process import Process, ProcessStatus, read_note
 from sandgate.environments.active_process import TAG, ActiveProcess, Kept
-from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import LiveEnvironment
-from sandgate.environments.lookup import Lookup
 from sandgate.environments.process_output import ProcessEvents, ProcessPosition, read_kept
-from sandgate.environments.tasks import TaskOwner
-from sandgate.environments.variables import VariableGiver
-from sandgate.sandbox.base import Runtime
+from sandgate.environments.staying import Parts, StayingService
 from sandgate.telemetry.log import get_logger
 
 # Whoever starts one waits so long for it to run; a sandbox that is busy may take longer.
@@ -71,26 +65,11 @@ class NewProcess:
         return sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
-class ProcessService:
+class ProcessService(StayingService):
     """Processes of live environments, for whoever may see or change them."""
 
-    def __init__(
-        self,
-        lookup: Lookup,
-        lifecycle: Lifecycle,
-        runtime: Runtime,
-        clock: Clock,
-        settings: Settings,
-        tasks: TaskOwner,
-        variables: VariableGiver,
-    ) -> None:
-        self._lookup = lookup
-        self._lifecycle = lifecycle
-        self._runtime = runtime
-        self._clock = clock
-        self._settings = settings
-        self._tasks = tasks
-        self._variables = variables
+    def __init__(self, *parts: *Parts) -> None:
+        super().__init__(*parts)
         self._all: OrderedDict[ProcessId, ActiveProcess] = OrderedDict()
         self._live_of_environment: Counter[EnvironmentId] = Counter()
         self._live_of_user: Counter[UserId] = Counter()
@@ -202,12 +181,9 @@ class ProcessService:
     async def adopt(self) -> int:
         """Take up what an earlier process left running; how many."""
         count = 0
-        for tag in [tag for tag in self._runtime.kept() if tag.startswith(TAG)]:
-            environment_id = EnvironmentId(tag.split("|")[1])
-            live = self._lifecycle.find(environment_id)
-            row = read_note(self._runtime.read_note(environment_id, tag) or b"")
-            if live is None or live.ending is not None or row is None:
-                # It is discarded with the rest that nobody takes up.
+        for _tag, live, note in self._left(TAG):
+            row = read_note(note)
+            if row is None:
                 continue
             active = ActiveProcess(row, [list(row.words)], {}, self._settings)
             resumed = await self._runtime.resume(active.request, live.row.limits)

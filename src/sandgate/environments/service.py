@@ -113,9 +113,9 @@ class EnvironmentService(CodeRunner, Forking):
             store.volumes, runtime.volumes, self, self.quotas, self._volume_giver, clock, settings, server_id
         )
         self.files = FileService(self._lookup, self._lifecycle, settings, self._tasks)
-        parts = self._lookup, self._lifecycle, runtime, clock, settings, self._tasks
-        self.sessions = SessionService(*parts, templates, self._variables, self._check_not_draining)
-        self.processes = ProcessService(*parts, self._variables)
+        parts = self._lookup, self._lifecycle, runtime, clock, settings, self._tasks, self._variables
+        self.sessions = SessionService(*parts, templates=templates, check_open=self._check_not_draining)
+        self.processes = ProcessService(*parts)
         self._copying = Copying(self._lifecycle, runtime, settings, self._tasks)
         self._capturing = Capturing(self._lookup, self._lifecycle, runtime, settings, self._tasks, self._copying)
         self._lifecycle.filling = self._capturing

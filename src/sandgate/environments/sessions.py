@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sandgate.config.settings import Settings
-from sandgate.core.clock import Clock
 from sandgate.core.errors import SandboxFailed, TooManySessions
 from sandgate.core.execution import Surroundings
 from sandgate.core.ids import EnvironmentId, SessionId, UserId, make_session_id
@@ -13,7 +11,6 @@ from sandgate.core.session import Session, SessionRequest, SessionStatus
 from sandgate.core.template import choose_language
 from sandgate.environments.base import Templates
 from sandgate.environments.deadlines import Deadlines
-from sandgate.environments.lifecycle import Lifecycle
 from sandgate.environments.live import LiveEnvironment
 from sandgate.environments.live_sessions import (
     TAG,
@@ -23,11 +20,9 @@ from sandgate.environments.live_sessions import (
     session_not_found,
     write_note,
 )
-from sandgate.environments.lookup import Lookup
 from sandgate.environments.session_port import NewSession
-from sandgate.environments.tasks import TaskOwner
-from sandgate.environments.variables import VariableGiver
-from sandgate.sandbox.base import RunningSession, Runtime
+from sandgate.environments.staying import Parts, StayingService
+from sandgate.sandbox.base import RunningSession
 
 _Key = tuple[EnvironmentId, SessionId]
 _DELETED = "it was deleted"
@@ -35,31 +30,14 @@ _RESTARTED = "it was restarted"
 _UNUSED = "whoever asked for it went away before it began"
 
 
-class SessionService:
+class SessionService(StayingService):
     """See ``session_port.Sessions``. ``check_open`` raises while the service takes no new work."""
 
-    def __init__(
-        self,
-        lookup: Lookup,
-        lifecycle: Lifecycle,
-        runtime: Runtime,
-        clock: Clock,
-        settings: Settings,
-        tasks: TaskOwner,
-        templates: Templates,
-        variables: VariableGiver,
-        check_open: Callable[[], None],
-    ) -> None:
-        self._lookup = lookup
-        self._lifecycle = lifecycle
-        self._runtime = runtime
-        self._clock = clock
-        self._settings = settings
-        self._tasks = tasks
-        self._variables = variables
+    def __init__(self, *parts: *Parts, templates: Templates, check_open: Callable[[], None]) -> None:
+        super().__init__(*parts)
         self._templates = templates
         self._check_open = check_open
-        self._idle: Deadlines[_Key] = Deadlines(clock, self._look_at_idle)
+        self._idle: Deadlines[_Key] = Deadlines(self._clock, self._look_at_idle)
 
     async def create(self, caller: Principal, environment_id: EnvironmentId, wanted: NewSession) -> Session:
         """See ``Sessions``."""
@@ -182,16 +160,10 @@ class SessionService:
     def adopt(self) -> int:
         """Take up what an earlier process has left; how many."""
         count = 0
-        for tag in [tag for tag in self._runtime.kept() if tag.startswith(TAG)]:
-            environment_id = EnvironmentId(tag.split("|")[1])
-            live = self._lifecycle.find(environment_id)
-            note = self._runtime.read_note(environment_id, tag)
-            session = read_note(note or b"", self._settings.session_bounds())
-            if live is None or live.ending is not None or session is None:
-                # It is discarded with the rest that nobody takes up.
-                continue
-            running = self._runtime.resume_session(replace(session.request, tag=tag))
-            if running is not None:
+        for tag, live, note in self._left(TAG):
+            session = read_note(note, self._settings.session_bounds())
+            running = None if session is None else self._runtime.resume_session(replace(session.request, tag=tag))
+            if session is not None and running is not None:
                 session.running = running
                 live.sessions.add(session)
                 self._watch(session)
