@@ -77,7 +77,7 @@ class LayerFolders:
         staging.chmod(0o755)
         try:
             yield staging
-            await asyncio.to_thread(_settle, staging, self._folder / name)
+            await _put_in_place(staging, self._folder / name)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True))
             raise
@@ -133,6 +133,23 @@ class LayerFolders:
                 half_done = folder.endswith((_STAGING, _SPOOL))
                 if folder not in names and (half_done or not (spared and folder.startswith(spared))):
                     await asyncio.to_thread(_remove, self._folder / folder)
+
+
+async def _put_in_place(staging: Path, folder: Path) -> None:
+    """It is there when this returns, and when this is cancelled it is not. Raises ``OSError``."""
+    settling = asyncio.ensure_future(asyncio.to_thread(_settle, staging, folder))
+    try:
+        await asyncio.shield(settling)
+    except asyncio.CancelledError:
+        await asyncio.shield(_take_back(settling, folder))
+        raise
+
+
+async def _take_back(settling: asyncio.Future[None], folder: Path) -> None:
+    """Nothing stops a thread: what it puts in place is removed when it has done so."""
+    await asyncio.wait([settling])
+    if settling.exception() is None:
+        await asyncio.to_thread(_remove, folder)
 
 
 def _settle(staging: Path, folder: Path) -> None:

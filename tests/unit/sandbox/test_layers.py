@@ -1,11 +1,13 @@
 """What comes out of a build is laid out on the host: nothing that it says reaches anything else."""
 
+import asyncio
 import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from structlog.testing import capture_logs
 
 from sandgate.core.built import BuildFailed, LayerSize
 from sandgate.sandbox.layer_unpacker import unpack
-from sandgate.sandbox.layers import LayerFolders
+from sandgate.sandbox.layers import LayerFolders, _settle
 from sandgate_agent import landlock
 from sandgate_agent.file_worker import OperationRefused
 
@@ -253,4 +255,32 @@ async def test_a_source_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(BuildFailed, match="the sandbox is gone"):
         await _layers(tmp_path).keep("tpl-one", broken())
+    assert os.listdir(tmp_path / "layers") == []
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+async def test_a_build_that_is_cancelled_at_its_very_end(
+    is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before what it has made gets its name, or just after: there is nothing of it."""
+    at_work, goes_on, settle = threading.Event(), threading.Event(), _settle
+
+    def settle_slowly(staging: Path, folder: Path) -> None:
+        if is_named:
+            settle(staging, folder)
+        at_work.set()
+        goes_on.wait(60)
+        if not is_named:
+            settle(staging, folder)
+
+    monkeypatch.setattr("sandgate.sandbox.layers._settle", settle_slowly)
+    keeping = asyncio.ensure_future(_layers(tmp_path).keep("tpl-one", _pieces(_tar(_member("a", FOLDER)))))
+    try:
+        assert await asyncio.to_thread(at_work.wait, 60)
+        keeping.cancel()
+        await asyncio.wait([keeping], timeout=0.05)
+    finally:
+        goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
     assert os.listdir(tmp_path / "layers") == []
