@@ -275,7 +275,7 @@ class Building:
         outlet, arguments = Outlet(), {"path": _UV, "overwrite": True, "mode": 0o755}
         channel = inside.begin(FileOperation("write", arguments, outlet))
         try:
-            async with asyncio.timeout(min(_BRING_UV_S, self._left_s())):
+            async with asyncio.timeout(_BRING_UV_S):
                 for start in range(0, len(program), _PIECE_BYTES):
                     piece = program[start : start + _PIECE_BYTES]
                     if not await outlet.put(_LENGTH.pack(len(piece)) + piece):
@@ -285,8 +285,6 @@ class Building:
         except SandgateError as error:
             raise BuildFailed(f"uv could not be laid out: {error.message}") from None
         except TimeoutError:
-            if self._left_s() <= 0:
-                raise
             raise BuildFailed(f"uv could not be laid out within {_BRING_UV_S:g} s") from None
         finally:
             outlet.close()
