@@ -44,7 +44,7 @@ class Ends:
         self._control = control
         self._others = others
         self._settle = settle
-        self.numbers = ctypes.create_string_buffer(_NUMBERS.size)
+        self.numbers = ctypes.create_string_buffer(_NUMBERS.pack(*[-1] * 6), _NUMBERS.size)
         start = ctypes.addressof(self.numbers)
         pair, stdout, stderr = (ctypes.c_void_p(start + place * _PAIR_BYTES) for place in range(3))
         self.opening = (
@@ -77,6 +77,11 @@ class Ends:
             *self._settle(inner, stdout_inside, stderr_inside),
         )
         self.usual = _NUMBERS.pack(*numbers)
+
+    def drop(self) -> None:
+        """Close those that have been opened, when not all could be."""
+        for number in _NUMBERS.unpack(self.numbers.raw):
+            calls.prepare("close", number)()
 
     def close(self) -> None:
         """Close all six."""

@@ -6,7 +6,9 @@ environment puts up the walls before anything else.
 
 import _signal
 import ctypes
+import errno
 import os
+import time
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
@@ -19,6 +21,8 @@ _RETRY_MS = 5
 _SIGNALLED, _SPOKEN_TO = system.FOUND_FIRST, system.FOUND_SECOND
 # Source: include/uapi/asm-generic/errno.h
 _ETOOMANYREFS = 109
+# What others have now, and give back: descriptors, memory.
+_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
 # Source: include/uapi/asm-generic/resource.h
 _RLIMITS = ((4, "core"), (1, "file_size"), (7, "open_files"), (8, "locked"), (9, "address_space"))
 _OPEN_FILES = 7
@@ -85,6 +89,10 @@ def _fork_with_handlers() -> int:
         return os.fork()
     except OSError:
         return -1
+
+
+class _NoRoom(Exception):
+    """There is none for the ends of the next child."""
 
 
 class AnyForker:
@@ -239,9 +247,22 @@ class Forker(AnyForker):
 
     def _serve(self) -> None:
         """See :class:`AnyForker`."""
-        while self._keep_children():
-            self._ends.prepare()
-            self._ends.close()
+        while True:
+            try:
+                if not self._keep_children():
+                    return
+                self._ends.prepare()
+                self._ends.close()
+            except _NoRoom:
+                self._ends.drop()
+                if not self._wait_for_room():
+                    return
+
+    def _wait_for_room(self) -> bool:
+        """A while; False when everybody has let go."""
+        time.sleep(_RETRY_MS / 1000)
+        self._poll.wait(0)
+        return not self._poll.found[_SPOKEN_TO] or self._obey(os.read(self._control, wire.MESSAGE_LIMIT))
 
     def _keep_children(self) -> bool:
         """Keep a child ready, unless told otherwise, until all have let go; True when descriptors have other numbers.
@@ -259,7 +280,7 @@ class Forker(AnyForker):
             if not pid and not held:
                 for call in opening:
                     if call() < 0:
-                        raise calls.failure(call)
+                        raise self._find_lack(call, number)
                 if bytes(numbers) != usual:
                     self._number, self._held, self._pid = number, held, pid
                     return True
@@ -303,6 +324,14 @@ class Forker(AnyForker):
                 if not self._obey(os.read(control, wire.MESSAGE_LIMIT)):
                     return False
                 number, held, pid = self._number, self._held, self._pid
+
+    def _find_lack(self, call: Call, number: int) -> Exception:
+        """What a call has failed of that was to open the ends of a child; ``number`` is that of the last one."""
+        error = calls.failure(call)
+        if error.errno not in _LACKS:
+            return error
+        self._number, self._held, self._pid = number, False, 0
+        return _NoRoom()
 
     def _check_sending(self) -> int:
         """No child. Raises ``OSError`` unless too many descriptors of this user are on their way already.

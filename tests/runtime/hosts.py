@@ -39,6 +39,8 @@ _PLAIN_USER_ID = 1_699_999_999
 _MOST_DESCRIPTORS = 24
 # Generous, because a machine that runs tests is busy; what starves a neighbour takes longer.
 _ANSWER_S = 10.0
+# The same, and longer than slots that nobody needs are kept.
+_QUIET_S = 30.0
 
 
 @cache
@@ -294,12 +296,10 @@ class Bench:
     async def quiet(self, slots: int = 1) -> None:
         """Wait until nothing is there but forkers, and one child waiting for each."""
         wanted = self._most_idle(slots)
-        await until(lambda: len(self.host.processes()) == wanted, what=self.host.processes)
+        await until(lambda: len(self.host.processes()) == wanted, _QUIET_S, what=self._tell_noise)
 
-    async def over(self, slots: int = 1) -> None:
-        """Wait until nothing more than that is there; a child may still have to come, when somebody asks for it."""
-        most = self._most_idle(slots)
-        await until(lambda: len(self.host.processes()) <= most, what=self.host.processes)
+    def _tell_noise(self) -> object:
+        return self.host.processes(), self.ended, self.host.log()[-2000:]
 
     def _most_idle(self, slots: int) -> int:
         return 2 * (slots + (self.neighbour is not None))

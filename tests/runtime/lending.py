@@ -101,10 +101,6 @@ class LendingBench(Bench):
             while sandbox.failure is None and not await self._is_idle(sandbox):
                 assert time.monotonic() < deadline, "something runs on"
 
-    async def over(self, slots: int = 1) -> None:
-        """See :class:`Bench`."""
-        await self.quiet(slots)
-
     async def _is_idle(self, sandbox: Sandbox) -> bool:
         """Whether nothing runs in the slot that is free, and in no slot anything that computes."""
         seen = await self.nothing_runs(sandbox)

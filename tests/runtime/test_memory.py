@@ -261,7 +261,7 @@ async def test_processes(walled: Bench) -> None:
     ran = await bomb.wait()
     assert ran.status is ExecutionStatus.TIMED_OUT
     assert SMALL.processes - 2 <= int(ran.stdout) <= SMALL.processes + SMALL.concurrent_executions
-    await walled.over(2)
+    await walled.quiet(2)
     assert await walled.works(sandbox)
 
 
@@ -275,7 +275,7 @@ async def test_bomb_of_forks(walled: Bench) -> None:
     ends = {ExecutionStatus.TIMED_OUT, ExecutionStatus.FAILED}
     assert (await bomb.wait()).status in (ends | {ExecutionStatus.OUT_OF_MEMORY} if walled.on_gvisor else ends)
     assert beside_s <= NEIGHBOURLY * alone_s + OTHER_WORK_S
-    await walled.over(2)
+    await walled.quiet(2)
     assert await walled.works(sandbox)
 
 

@@ -18,6 +18,8 @@ from sandgate_agent import wire
 _READS_AT_ONCE = 8
 # When descriptors may be had again.
 _TRY_AGAIN_S = 0.05
+# Of those that wait, one after the other: the kernel ends some where memory runs out, a forker that lies any number.
+_MOST_WASTED = 64
 
 
 class Running(Protocol):
@@ -142,6 +144,7 @@ class Slot:
         self._interrupts = 0
         self._unreachable = False
         self._lacked_at = -math.inf
+        self._wasted = 0
         self._reset: asyncio.Future[None] | None = None
         self._left: dict[int, Running] = {}
         self.idle_since = 0.0
@@ -193,6 +196,7 @@ class Slot:
             self._held = True
             self._tell_hold(child.number)
         self._child = None
+        self._wasted = 0
         self._running = execution
         if isinstance(execution, SandboxSession):
             execution.interrupt_by(lambda: self.interrupt(child.number))
@@ -290,6 +294,9 @@ class Slot:
                 self._unreachable = False
                 asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self.ask_for_next)
                 return
+            if exited.number == self._number and self._child is not None and not received:
+                self._waste_child()
+                return
             if exited.number != self._number or received or self._running is None:
                 raise wire.WireError("the end of a child that does not run")
             execution, self._running = self._running, None
@@ -312,6 +319,15 @@ class Slot:
             return
         self._number = number
         self._on_ready(self)
+
+    def _waste_child(self) -> None:
+        """The one that waits has been ended: when memory runs out, it can be the first. The next one is on its way."""
+        self._wasted += 1
+        if self._wasted > _MOST_WASTED:
+            raise wire.WireError("no child lives until it is needed")
+        assert self._child is not None  # noqa: S101 - the caller has looked
+        self._child.close()
+        self._child = None
 
     def _parse_next(self, message: bytes) -> int:
         """The number of the next child. Raises ``WireError``."""
