@@ -30,6 +30,7 @@ from tests.runtime.test_snapshots import HOSTILE, LOOK, TOPS, TREE, hostile_arch
 
 pytestmark = pytest.mark.needs_root_namespaces
 
+_LIMIT_S = 120.0
 _OTHERS = """
 import os
 os.setxattr('/workspace/runs', 'user.k', bytes(range(256)))
@@ -75,12 +76,12 @@ async def _copy(bench: Bench, first: Sandbox, second: Sandbox, entries: int = 10
 async def _copy_still(
     bench: Bench, first: Sandbox, second: Sandbox, entries: int = 10_000, size: int = 1 << 30
 ) -> bool:
-    return await bench.runtime.copies.copy(first.environment_id, second.environment_id, TOPS, entries, size)
+    return await bench.runtime.copies.copy(first.environment_id, second.environment_id, TOPS, entries, size, _LIMIT_S)
 
 
 async def _pack(bench: Bench, sandbox: Sandbox, file: int, entries: int = 10_000, size: int = 1 << 30) -> Any:
     async with asyncio.timeout(30), _still(sandbox):
-        return await bench.runtime.copies.pack(sandbox.environment_id, file, TOPS, entries, size)
+        return await bench.runtime.copies.pack(sandbox.environment_id, file, TOPS, entries, size, _LIMIT_S)
 
 
 async def _look(bench: Bench, sandbox: Sandbox) -> list[str]:
@@ -211,7 +212,7 @@ async def test_what_does_not_stand_still_is_not_read(standard: Bench, tmp_path: 
             with pytest.raises(SandboxFailed, match="does not stand still"):
                 await _copy_still(standard, first, second)
             with pytest.raises(SandboxFailed, match="does not stand still"):
-                await standard.runtime.copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+                await standard.runtime.copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30, _LIMIT_S)
             assert os.fstat(file.fileno()).st_size == 0
 
         await assert_refused()
@@ -233,7 +234,7 @@ async def test_what_reads_ends_when_it_goes_on(
             reading = [
                 asyncio.ensure_future(_copy_still(standard, first, second)),
                 asyncio.ensure_future(
-                    standard.runtime.copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+                    standard.runtime.copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30, _LIMIT_S)
                 ),
             ]
             await until(lambda: len(standard_host.zygotes()) == there + 2)
@@ -246,6 +247,26 @@ async def test_what_reads_ends_when_it_goes_on(
     assert await standard.ask(first, "import os\nanswer = oct(os.stat('/workspace/a').st_mode)") == "0o40000"
 
 
+@pytest.mark.parametrize("waits", [True, False])
+async def test_what_is_not_done_in_time_is_given_up(
+    waits: bool, standard: Bench, standard_host: LauncherHost, tmp_path: Path, slow_packing: Group
+) -> None:
+    """Whether or not somebody waits for it, and though its sandbox stands still for as long as it likes."""
+    first = await _make_big(standard)
+    there = len(standard_host.zygotes())
+    with (tmp_path / "archive").open("w+b") as file:
+        async with _still(first):
+            pack = standard.runtime.copies.pack(first.environment_id, file.fileno(), TOPS, 10_000, 1 << 30, 0.2)
+            if waits:
+                with pytest.raises(SandboxFailed, match=r"took more than 0\.2 seconds"):
+                    await pack
+            else:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(pack, 0.01)
+            await until(lambda: len(standard_host.zygotes()) == there)
+            assert slow_packing.pids() == set()
+
+
 async def test_what_packs_is_counted_and_bounded(
     standard: Bench, standard_host: LauncherHost, tmp_path: Path, slow_packing: Group
 ) -> None:
@@ -254,13 +275,13 @@ async def test_what_packs_is_counted_and_bounded(
     pack = standard.runtime.copies.pack
     with (tmp_path / "one").open("w+b") as one, (tmp_path / "other").open("w+b") as other:
         async with _still(first):
-            packing = asyncio.ensure_future(pack(first.environment_id, one.fileno(), TOPS, 10_000, 1 << 30))
+            packing = asyncio.ensure_future(pack(first.environment_id, one.fileno(), TOPS, 10_000, 1 << 30, _LIMIT_S))
             await until(slow_packing.pids)
             (pid,) = slow_packing.pids()
-            await until(lambda: _limit_of(pid, "Max cpu time") == "300")
+            await until(lambda: _limit_of(pid, "Max cpu time") == "121")
             # And 128 MiB with a KiB for each entry, beyond what the launcher has.
             assert 138 * MIB < int(_limit_of(pid, "Max data size")) < 400 * MIB
-            anew = asyncio.ensure_future(pack(first.environment_id, other.fileno(), TOPS, 10_000, 1 << 30))
+            anew = asyncio.ensure_future(pack(first.environment_id, other.fileno(), TOPS, 10_000, 1 << 30, _LIMIT_S))
             with pytest.raises(SandboxFailed, match="packed anew"):
                 await packing
             filling = [_copy_still(standard, first, second) for _each in range(2)]
@@ -300,7 +321,7 @@ async def test_archives_hold_all_of_it(standard: Bench, tmp_path: Path) -> None:
         size = os.fstat(file.fileno()).st_size
         assert (told["skipped"], told["files"] > 10, told["bytes"] < size < told["bytes"] + MIB) == (1, True, True)
         assert (await standard.run(second, "open('/workspace/of-the-template', 'w').close()")).exit_code == 0
-        await copies.unpack(second.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+        await copies.unpack(second.environment_id, file.fileno(), TOPS, 10_000, 1 << 30, _LIMIT_S)
         before = [
             line.replace("0o104755", "0o100755").replace("0o102755", "0o100755")
             for line in await _look(standard, first)
@@ -325,7 +346,7 @@ async def test_archives_are_bounded(standard: Bench, tmp_path: Path) -> None:
         await _pack(standard, first, file.fileno())
         small = await standard.make(limits=Limits(disk_bytes=16 * MIB))
         with pytest.raises(DiskFull):
-            await copies.unpack(small.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+            await copies.unpack(small.environment_id, file.fileno(), TOPS, 10_000, 1 << 30, _LIMIT_S)
     for path, refusal in (("/dev/null", SandboxFailed), (str(tmp_path / "archive"), StoreUnavailable)):
         only_read = os.open(path, os.O_RDONLY)
         with pytest.raises(refusal):
@@ -339,4 +360,4 @@ async def test_hostile_archives_reach_nothing_else(standard: Bench, kind: str, t
     (tmp_path / "archive").write_bytes(hostile_archive(kind))
     second = await standard.make()
     with (tmp_path / "archive").open("rb") as file, pytest.raises(ArchiveInvalid):
-        await standard.runtime.copies.unpack(second.environment_id, file.fileno(), TOPS, 10_000, 1 << 30)
+        await standard.runtime.copies.unpack(second.environment_id, file.fileno(), TOPS, 10_000, 1 << 30, _LIMIT_S)

@@ -24,6 +24,7 @@ _FIELDS: Mapping[str, Any] = {
     "source": OTHER,
     "tops": ["workspace", "var/tmp"],
     "most_entries": 1000,
+    "within_s": 20,
     "most_bytes": 1 << 20,
     "volume": VOLUME,
     "size_bytes": 16 << 20,

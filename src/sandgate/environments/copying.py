@@ -91,7 +91,7 @@ class Copying:
         try:
             async with asyncio.timeout(limit_s):
                 return await self._runtime.copies.pack(
-                    live.environment_id, sink.descriptor, TOPS, self._settings.max_snapshot_entries, most_bytes
+                    live.environment_id, sink.descriptor, TOPS, self._settings.max_snapshot_entries, most_bytes, limit_s
                 )
         except TimeoutError:
             raise FilesUnavailable(f"The environment's files could not be read within {limit_s:g} s") from None
@@ -109,7 +109,9 @@ class Copying:
         if row.isolation is not Isolation.STANDARD:
             return False
         size, limit_s = source.size_bytes, self._settings.snapshot_timeout_s
-        laying_out = self._runtime.copies.unpack(row.environment_id, source.descriptor, TOPS, source.most_entries, size)
+        laying_out = self._runtime.copies.unpack(
+            row.environment_id, source.descriptor, TOPS, source.most_entries, size, limit_s
+        )
         try:
             async with asyncio.timeout(limit_s):
                 outcomes = await asyncio.gather(source.check(), laying_out, return_exceptions=True)
@@ -150,15 +152,16 @@ class Copying:
         return True
 
     async def _copy_to(self, live: LiveEnvironment, group: CopyGroup, names: Collection[EnvironmentId]) -> bool:
-        limit_s = self._settings.snapshot_timeout_s
+        loop, limit_s = asyncio.get_running_loop(), self._settings.snapshot_timeout_s
+        until = loop.time() + limit_s
         at_once = asyncio.Semaphore(_COPIES_AT_ONCE)
 
         async def copy(name: EnvironmentId) -> bool:
             async with at_once:
-                return await self._copy_one(live, name)
+                return await self._copy_one(live, name, max(0.0, until - loop.time()))
 
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(until):
                 outcomes = await asyncio.gather(*map(copy, names), return_exceptions=True)
         except TimeoutError:
             raise FilesUnavailable(f"The environment's files could not be copied within {limit_s:g} s") from None
@@ -172,11 +175,11 @@ class Copying:
             group.finish(name, outcome if isinstance(outcome, SandboxFailed) else None)
         return True
 
-    async def _copy_one(self, live: LiveEnvironment, name: EnvironmentId) -> bool:
+    async def _copy_one(self, live: LiveEnvironment, name: EnvironmentId, limit_s: float) -> bool:
         settings = self._settings
         try:
             return await self._runtime.copies.copy(
-                live.environment_id, name, TOPS, settings.max_snapshot_entries, settings.max_snapshot_bytes
+                live.environment_id, name, TOPS, settings.max_snapshot_entries, settings.max_snapshot_bytes, limit_s
             )
         except (FilesUnavailable, SandboxFailed) as fault:
             if live.ending is not None:

@@ -7,7 +7,6 @@ from sandgate.core.errors import FilesUnavailable, SnapshotTooLarge, StoreUnavai
 from sandgate.core.files import parse_answer
 from sandgate.core.ids import EnvironmentId
 from sandgate.sandbox.launcher.client import LauncherClient
-from sandgate.sandbox.launcher.copying import LIMIT_S
 from sandgate.telemetry.log import get_logger
 
 # Longer than the launcher gives itself.
@@ -24,12 +23,18 @@ class LauncherCopies:
         self._lack = ""
 
     async def copy(
-        self, source: EnvironmentId, target: EnvironmentId, tops: Sequence[str], most_entries: int, most_bytes: int
+        self,
+        source: EnvironmentId,
+        target: EnvironmentId,
+        tops: Sequence[str],
+        most_entries: int,
+        most_bytes: int,
+        limit_s: float,
     ) -> bool:
         """See ``FileCopier``."""
         answer = await self._client().request(
-            "copy_files", limit_s=LIMIT_S + _MARGIN_S, environment_id=target, source=source, tops=list(tops),
-            most_entries=most_entries, most_bytes=most_bytes,
+            "copy_files", limit_s=limit_s + _MARGIN_S, environment_id=target, source=source, tops=list(tops),
+            most_entries=most_entries, most_bytes=most_bytes, within_s=limit_s,
         )  # fmt: skip
         if answer.values.get("too_much"):
             raise SnapshotTooLarge(
@@ -46,23 +51,42 @@ class LauncherCopies:
         return not lack
 
     async def pack(
-        self, source: EnvironmentId, file: int, tops: Sequence[str], most_entries: int, most_bytes: int
+        self,
+        source: EnvironmentId,
+        file: int,
+        tops: Sequence[str],
+        most_entries: int,
+        most_bytes: int,
+        limit_s: float,
     ) -> Mapping[str, int]:
         """See ``FileCopier``."""
-        return await self._work("pack_files", source, file, tops, most_entries, most_bytes)
+        return await self._work("pack_files", source, file, tops, most_entries, most_bytes, limit_s)
 
     async def unpack(
-        self, target: EnvironmentId, file: int, tops: Sequence[str], most_entries: int, most_bytes: int
+        self,
+        target: EnvironmentId,
+        file: int,
+        tops: Sequence[str],
+        most_entries: int,
+        most_bytes: int,
+        limit_s: float,
     ) -> None:
         """See ``FileCopier``."""
-        await self._work("unpack_files", target, file, tops, most_entries, most_bytes)
+        await self._work("unpack_files", target, file, tops, most_entries, most_bytes, limit_s)
 
     async def _work(
-        self, verb: str, name: EnvironmentId, file: int, tops: Sequence[str], most_entries: int, most_bytes: int
+        self,
+        verb: str,
+        name: EnvironmentId,
+        file: int,
+        tops: Sequence[str],
+        most_entries: int,
+        most_bytes: int,
+        limit_s: float,
     ) -> Mapping[str, int]:
         answer = await self._client().request_with(
-            [file], verb, limit_s=LIMIT_S + _MARGIN_S, environment_id=name, tops=list(tops),
-            most_entries=most_entries, most_bytes=most_bytes,
+            [file], verb, limit_s=limit_s + _MARGIN_S, environment_id=name, tops=list(tops),
+            most_entries=most_entries, most_bytes=most_bytes, within_s=limit_s,
         )  # fmt: skip
         if "unwritable" in answer.values:
             raise StoreUnavailable(f"The snapshot could not be written: {answer.values['unwritable']}; ask again later")

@@ -7,10 +7,19 @@ from sandgate.core.ids import EnvironmentId
 
 
 class FileCopier(Protocol):
-    """Gives sandboxes of a runtime the files of others, by what enters them from outside; not those of every class."""
+    """Gives sandboxes of a runtime the files of others, by what enters them from outside; not those of every class.
+
+    What is not done within ``limit_s`` is given up, whether or not somebody still waits for it.
+    """
 
     async def copy(
-        self, source: EnvironmentId, target: EnvironmentId, tops: Sequence[str], most_entries: int, most_bytes: int
+        self,
+        source: EnvironmentId,
+        target: EnvironmentId,
+        tops: Sequence[str],
+        most_entries: int,
+        most_bytes: int,
+        limit_s: float,
     ) -> bool:
         """Give a sandbox in which no code has run yet what is in folders of another one, which is to stand still.
 
@@ -21,7 +30,13 @@ class FileCopier(Protocol):
         ...
 
     async def pack(
-        self, source: EnvironmentId, file: int, tops: Sequence[str], most_entries: int, most_bytes: int
+        self,
+        source: EnvironmentId,
+        file: int,
+        tops: Sequence[str],
+        most_entries: int,
+        most_bytes: int,
+        limit_s: float,
     ) -> Mapping[str, int]:
         """Write what is in folders of a sandbox, which is to stand still, to a file that is open; what it was.
 
@@ -32,7 +47,13 @@ class FileCopier(Protocol):
         ...
 
     async def unpack(
-        self, target: EnvironmentId, file: int, tops: Sequence[str], most_entries: int, most_bytes: int
+        self,
+        target: EnvironmentId,
+        file: int,
+        tops: Sequence[str],
+        most_entries: int,
+        most_bytes: int,
+        limit_s: float,
     ) -> None:
         """Lay out what is in such a file in a sandbox in which no code has run yet; when it fails some may be there.
 

@@ -43,6 +43,7 @@ class FakeCopies:
         tops: Sequence[str],  # noqa: ARG002 - it has one folder
         most_entries: int,
         most_bytes: int,
+        limit_s: float,  # noqa: ARG002 - it takes no time
     ) -> bool:
         """See ``FileCopier``."""
         from_folder, to_folder = self._find(source), self._find(target)
@@ -63,6 +64,7 @@ class FakeCopies:
         tops: Sequence[str],  # noqa: ARG002
         most_entries: int,
         most_bytes: int,
+        limit_s: float,  # noqa: ARG002 - it takes no time
     ) -> Mapping[str, int]:
         """See ``FileCopier``."""
         folder = self._find(source)
@@ -89,6 +91,7 @@ class FakeCopies:
         tops: Sequence[str],  # noqa: ARG002
         most_entries: int,  # noqa: ARG002
         most_bytes: int,  # noqa: ARG002
+        limit_s: float,  # noqa: ARG002
     ) -> None:
         """See ``FileCopier``."""
         folder = self._find(target)

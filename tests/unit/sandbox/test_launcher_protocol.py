@@ -86,10 +86,11 @@ def test_requests() -> None:
     assert parse({"verb": "make_volume", "number": 1, "volume": VOLUME, "size_bytes": 5}) == (1, MakeVolume(VOLUME, 5))
     assert parse({"verb": "remove_volume", "number": 1, "volume": VOLUME}) == (1, RemoveVolume(VOLUME))
     copied = {"verb": "copy_files", "source": OTHER, "tops": ["tmp", "var/tmp"], "most_entries": 2, "most_bytes": 3}
-    assert parse({**copied, **named}) == (7, CopyFiles(ID, OTHER, ("tmp", "var/tmp"), 2, 3))
-    packed = {"tops": ["tmp"], "most_entries": 2, "most_bytes": 3, **named}
-    assert parse({"verb": "pack_files", **packed}) == (7, PackFiles(ID, ("tmp",), 2, 3))
-    assert parse({"verb": "unpack_files", **packed}) == (7, UnpackFiles(ID, ("tmp",), 2, 3))
+    copied["within_s"] = 0.5
+    assert parse({**copied, **named}) == (7, CopyFiles(ID, ("tmp", "var/tmp"), 2, 3, 0.5, OTHER))
+    packed = {"tops": ["tmp"], "most_entries": 2, "most_bytes": 3, "within_s": 5, **named}
+    assert parse({"verb": "pack_files", **packed}) == (7, PackFiles(ID, ("tmp",), 2, 3, 5.0))
+    assert parse({"verb": "unpack_files", **packed}) == (7, UnpackFiles(ID, ("tmp",), 2, 3, 5.0))
     measured = {"verb": "measure_volumes", "number": 1, "volumes": [VOLUME]}
     assert parse(measured) == (1, MeasureVolumes((VOLUME,)))
     assert parse({"verb": "list", "number": 0}) == (0, protocol.ListSandboxes())
@@ -224,7 +225,7 @@ def test_volumes_that_are_wrong(value: object) -> None:
 
 COPY = {
     "verb": "copy_files", "number": 1, "environment_id": ID,
-    "source": OTHER, "tops": ["tmp"], "most_entries": 1, "most_bytes": 1,
+    "source": OTHER, "tops": ["tmp"], "most_entries": 1, "most_bytes": 1, "within_s": 1,
 }  # fmt: skip
 WRONG_TOPS: list[object] = [
     None, "tmp", [], {}, [None], [7], [""], ["/"], ["/tmp"], ["tmp/"], [".."], ["tmp/.."], ["a//b"], ["a\0b"], ["a\n"],
@@ -234,6 +235,7 @@ WRONG_COPIES: list[tuple[str, object]] = [
     *(("source", source) for source in ("", None, 7, "env-", f"{OTHER}/..", f"../{OTHER}")),
     *(("tops", tops) for tops in WRONG_TOPS),
     *((name, number) for name in ("most_entries", "most_bytes") for number in (0, -1, 1.5, "5", None, True, 2**53)),
+    *(("within_s", seconds) for seconds in (-1, 3601, "5", None, True, float("nan"), float("inf"))),
 ]
 
 
@@ -243,7 +245,7 @@ def test_copies_that_are_wrong(field: str, value: object) -> None:
     assert isinstance(parse(COPY)[1], CopyFiles)
     with pytest.raises(ProtocolError):
         parse({**COPY, field: value})
-    if field in ("tops", "most_entries"):
+    if field in ("tops", "most_entries", "within_s"):
         for verb in ("pack_files", "unpack_files"):
             with pytest.raises(ProtocolError):
                 parse({**COPY, "verb": verb, field: value})

@@ -9,6 +9,7 @@ copied; and nothing of either sandbox sees it.
 
 import errno
 import json
+import math
 import os
 import resource
 from collections.abc import Callable, Mapping
@@ -21,14 +22,13 @@ from sandgate.core.limits import MIB
 from sandgate.sandbox.launcher import mounts, processes
 from sandgate.sandbox.launcher.attaching import Namespaces
 from sandgate.sandbox.launcher.cgroup import Group
-from sandgate.sandbox.launcher.copy_verbs import CopyFiles
+from sandgate.sandbox.launcher.copy_verbs import CopyFiles, Packing
 from sandgate.sandbox.launcher.errand import Errand, Then
 from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.tree_copy import TooMuch, TreeCopy
 from sandgate_agent import calls, system
 
-LIMIT_S = 300.0
 # Of such a process, beyond what it has of the launcher.
 _LEAST_MEMORY_BYTES, _MEMORY_OF_ENTRY_BYTES = 128 * MIB, 1024
 _USER_INSIDE = 1000
@@ -110,14 +110,16 @@ def tell(
 def _enter(sandbox: Life, source_mount: int, wanted: CopyFiles, then: Then) -> Errand:
     def begin(reactor: Reactor, target: Namespaces, group: Group) -> Errand:
         ends = Ends(source_mount, target, group)
-        return Errand(reactor, lambda: json.dumps(_copy(ends, wanted)).encode(), ends.descriptors(), LIMIT_S, then)
+        return Errand(
+            reactor, lambda: json.dumps(_copy(ends, wanted)).encode(), ends.descriptors(), wanted.within_s, then
+        )
 
     return sandbox.enter(begin)
 
 
 def _copy(ends: Ends, wanted: CopyFiles) -> Mapping[str, Any]:
     """In the process. Raises ``OSError``."""
-    bound(ends.group, wanted.most_entries)
+    bound(ends.group, wanted)
     try:
         source = _show_source(ends)
     except OSError as error:
@@ -133,16 +135,17 @@ def _copy(ends: Ends, wanted: CopyFiles) -> Mapping[str, Any]:
         return {"too_much": True}
 
 
-def bound(group: Group | None, most_entries: int) -> None:
+def bound(group: Group | None, wanted: CopyFiles | Packing) -> None:
     """Count this process with a group, and bound it for itself, whatever it is given to read. Raises ``OSError``.
 
     It may remember something of each entry.
     """
     if group is not None:
         group.enter()
-    most_bytes = _LEAST_MEMORY_BYTES + _MEMORY_OF_ENTRY_BYTES * most_entries + _data_bytes()
+    most_bytes = _LEAST_MEMORY_BYTES + _MEMORY_OF_ENTRY_BYTES * wanted.most_entries + _data_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(LIMIT_S), int(LIMIT_S)))
+    most_s = math.ceil(wanted.within_s) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most_s, most_s))
 
 
 def _data_bytes() -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from sandgate.sandbox.launcher.attaching import Namespaces
 from sandgate.sandbox.launcher.cgroup import Group
 from sandgate.sandbox.launcher.copy_verbs import PackFiles, Packing
-from sandgate.sandbox.launcher.copying import LIMIT_S, become_user, bound, tell
+from sandgate.sandbox.launcher.copying import become_user, bound, tell
 from sandgate.sandbox.launcher.errand import Errand
 from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Reactor
@@ -49,7 +49,7 @@ def serve(
         kept = [file, target.user, target.mount]
         counted = packing_group if packs else group
         work = partial(_work, file, target, counted, wanted)
-        return Errand(reactor, work, kept, LIMIT_S, partial(tell, answer, refuse))
+        return Errand(reactor, work, kept, wanted.within_s, partial(tell, answer, refuse))
 
     errand = sandbox.enter(begin)
     (sandbox.files.note_packing if packs else sandbox.files.note_filling)(errand)
@@ -58,7 +58,7 @@ def serve(
 
 def _work(file: int, target: Namespaces, group: Group | None, wanted: Packing) -> bytes:
     """In the process. Raises ``OSError``."""
-    bound(group, wanted.most_entries)
+    bound(group, wanted)
     become_user(target)
     do = snapshot_file.pack if isinstance(wanted, PackFiles) else snapshot_file.lay_out
     return json.dumps(snapshot_file.tell(do, file, list(wanted.tops), wanted.most_entries, wanted.most_bytes)).encode()

@@ -28,7 +28,7 @@ from sandgate.core.limits import Limits
 from sandgate.core.states import Isolation
 from sandgate.core.template import Layer
 from sandgate.sandbox.launcher.copy_verbs import CopyFiles, PackFiles, Packing, UnpackFiles, parse_copy, parse_packing
-from sandgate.sandbox.launcher.fields import LARGEST, ProtocolError, count_of, text_of
+from sandgate.sandbox.launcher.fields import LARGEST, OfSandbox, ProtocolError, count_of, seconds_of, text_of
 from sandgate.sandbox.launcher.volume_verbs import (
     MakeVolume,
     MeasureVolumes,
@@ -40,7 +40,7 @@ from sandgate.sandbox.launcher.volume_verbs import (
     parse_volumes,
 )
 
-PROTOCOL_VERSION = 9
+PROTOCOL_VERSION = 10
 MESSAGE_LIMIT = 64 * 1024
 EXPIRED = "expired"
 OUT_OF_MEMORY = "it ran out of memory"
@@ -70,10 +70,9 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class Create(OfSandbox):
     """Make a sandbox of a class. ``layer`` says what a template is that was built, or is being built."""
 
-    environment_id: str
     isolation: Isolation
     template: str
     limits: Limits
@@ -82,25 +81,22 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(OfSandbox):
     """Hand over the control socket of a sandbox that an earlier gateway had."""
-
-    environment_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class AddSlot:
+class AddSlot(OfSandbox):
     """Make another slot in a sandbox, for executions side by side.
 
     One that is ``apart`` may go on while the rest stands still; a sandbox has one of them at a time.
     """
 
-    environment_id: str
     apart: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(OfSandbox):
     """Hold the three descriptors of an execution's child for the next gateway, should this one die.
 
     ``tag`` is what that gateway knows the execution by, ``slot`` what the gateways call the slot: 0 is the first one,
@@ -108,7 +104,6 @@ class Keep:
     sandbox before it began. It ends when no gateway says ``hold`` for ``lifetime_s``; with 0 it needs nobody.
     """
 
-    environment_id: str
     tag: str
     slot: int
     child: int
@@ -117,10 +112,9 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
-class LetGo:
+class LetGo(OfSandbox):
     """Keep an execution no longer: what it came to is known."""
 
-    environment_id: str
     tag: str
 
 
@@ -132,62 +126,50 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Destroy:
+class Destroy(OfSandbox):
     """End a sandbox; answered when nothing of it runs any more."""
-
-    environment_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Extend:
+class Extend(OfSandbox):
     """Count the lifetime anew from now."""
 
-    environment_id: str
     lifetime_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Freeze:
+class Freeze(OfSandbox):
     """Let a sandbox stand still, perhaps all but the slot that is apart; answered when it does."""
 
-    environment_id: str
     but_apart: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Thaw:
+class Thaw(OfSandbox):
     """Let a sandbox go on."""
-
-    environment_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(OfSandbox):
     """What a sandbox uses; ``looks_inside`` for what only those inside can tell, too, which may take a while."""
 
-    environment_id: str
     looks_inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(OfSandbox):
     """Make a socket that listens on the loopback of a sandbox, and keep it; or answer the one that is kept."""
 
-    environment_id: str
-
 
 @dataclass(frozen=True, slots=True)
-class Unlisten:
+class Unlisten(OfSandbox):
     """Keep the listener no longer."""
 
-    environment_id: str
-
 
 @dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(OfSandbox):
     """Begin a connection to a port of a sandbox's loopback, by IPv4 or IPv6 (``family`` 4 or 6)."""
 
-    environment_id: str
     port: int
     family: int
 
@@ -238,13 +220,7 @@ def _isolation(message: Mapping[str, Any]) -> Isolation:
 
 
 def _lifetime(message: Mapping[str, Any]) -> float:
-    value = message.get("lifetime_s")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ProtocolError("lifetime_s is not a number")
-    # What is no number is not between any two.
-    if not 0 <= value <= _LONGEST_LIFETIME_S:
-        raise ProtocolError(f"lifetime_s is not between 0 and {_LONGEST_LIFETIME_S:.0f}")
-    return float(value)
+    return seconds_of(message, "lifetime_s", _LONGEST_LIFETIME_S)
 
 
 def _flag(message: Mapping[str, Any], field: str) -> bool:

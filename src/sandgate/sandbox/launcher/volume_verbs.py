@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandgate.core.volume import find_overlap, find_path_problem
-from sandgate.sandbox.launcher.fields import ProtocolError, count_of
+from sandgate.sandbox.launcher.fields import OfSandbox, ProtocolError, count_of
 
 MOST_MOUNTED, MOST_MEASURED = 16, 200
 _VOLUME = re.compile(r"vol-[0-9a-z]{12,40}")
@@ -23,10 +23,9 @@ class VolumeMount:
 
 
 @dataclass(frozen=True, slots=True)
-class MountVolumes:
+class MountVolumes(OfSandbox):
     """Give volumes to a sandbox in which no code has run yet."""
 
-    environment_id: str
     volumes: tuple[VolumeMount, ...]
 
 
