@@ -213,8 +213,8 @@ class Workflows(Protocol):
     sees all), ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
     """
 
-    def validate(self, raw: Json) -> WorkflowDefinition:
-        """The checked definition. Raises ``InvalidDefinition``."""
+    async def validate(self, raw: Json) -> WorkflowDefinition:
+        """The checked definition; it fits the published schema. Raises ``InvalidDefinition``."""
         ...
 
     async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
@@ -223,6 +223,10 @@ class Workflows(Protocol):
 
     async def get(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
         """One workflow with its newest version."""
+        ...
+
+    async def definition_of(self, workflow: Workflow) -> WorkflowDefinition:
+        """The definition of one that was got. Raises ``InvalidDefinition`` when rules have become tighter since."""
         ...
 
     async def list(self, caller: Principal, page: PageRequest, *, name: str | None = None) -> Page[Workflow]:

@@ -152,7 +152,7 @@ class Children:
         if workflow is None or workflow.owner_id != run.owner_id:
             raise _CannotStart("WorkflowNotFound", f"the owner of this run has no workflow {wanted}")
         try:
-            graph = self._runs.graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
+            graph = await self._runs.graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
         except InvalidDefinition as problem:
             raise _CannotStart("InvalidDefinition", problem.message) from problem
         return Source.of(workflow), graph

@@ -49,7 +49,7 @@ def guess_type(config: Json) -> StepType | None:
 def _read_code(fields: Fields, reading: Reading, scope: StepScope) -> Mapping[str, Json]:
     fields.require("code")
     fields.text("code", names.MAX_DEFINITION_BYTES)
-    fields.name("language", names.LANGUAGE, "the name of a language of the template, as bash or javascript")
+    fields.name("language", names.LANGUAGE, names.LANGUAGE_RULE)
     template = read_template(fields, reading)
     environment = fields.text("environment_id", names.MAX_ADDRESS, least=1)
     if environment is not None:
@@ -138,8 +138,7 @@ def _read_approval(fields: Fields, reading: Reading, scope: StepScope) -> Mappin
 
 def _read_workflow(fields: Fields, reading: Reading, scope: StepScope) -> Mapping[str, Json]:
     fields.require("workflow_id")
-    rule = "the id of a workflow, as in workflow-…, or self; expressions are not for it"
-    fields.name("workflow_id", f"{names.WORKFLOW_ID}|{names.SELF}", rule)
+    fields.name("workflow_id", f"{names.WORKFLOW_ID}|{names.SELF}", names.WORKFLOW_ID_RULE)
     inputs = fields.mapping("inputs", names.MAX_INPUTS)
     reading.uses.add_value(fields.at("inputs"), dict(inputs), scope.plain())
     return {}

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from sandgate.core.workflow import Json, StepDefinition, WorkflowDefinition
 from sandgate.workflows import names
@@ -16,6 +17,9 @@ from sandgate.workflows.reading import ANYWHERE, Defaults, Reading
 from sandgate.workflows.steps import PlacedStep, read_steps
 from sandgate.workflows.uses import Scope, Uses
 from sandgate.workflows.validate import ReferenceCheck, StepLists, check_lists, check_workspace
+
+if TYPE_CHECKING:
+    from sandgate.workflows.form import Form
 
 DEFINITION_KEYS = (
     "name",
@@ -39,10 +43,13 @@ _AFTER_STEPS = Scope(ANYWHERE | {"steps"})
 _VARIABLES = Scope(ANYWHERE | {"secrets"})
 
 
-def parse_definition(raw: Json, *, templates: Collection[str] | None = None) -> WorkflowDefinition:
+def parse_definition(
+    raw: Json, *, templates: Collection[str] | None = None, form: "Form | None" = None
+) -> WorkflowDefinition:
     """The definition, complete: what a step leaves out is filled in from what the guide says.
 
-    ``templates`` are the names that steps may use; None leaves them unchecked. Raises ``InvalidDefinition`` with all
+    ``templates`` are the names that steps may use; None leaves them unchecked. ``form`` is the schema that the
+    definition has to fit, too; None for one that was accepted before. Raises ``InvalidDefinition`` with all
     problems, at most ``MAX_PROBLEMS`` of them.
     """
     problems = Problems()
@@ -51,6 +58,8 @@ def parse_definition(raw: Json, *, templates: Collection[str] | None = None) -> 
         check_extent(raw, problems)
         problems.check()
         definition = _read(raw, problems, templates)
+        if form is not None:
+            form.add_problems(raw, problems)
     problems.check()
     assert definition is not None  # noqa: S101 - only too many problems leave none, and they have been raised
     return definition
@@ -71,7 +80,7 @@ def _read(raw: Json, problems: Problems, templates: Collection[str] | None) -> W
         check_workspace(lists, problems)
     ReferenceCheck(lists, inputs, env, problems).check(reading.uses)
     return WorkflowDefinition(
-        name=fields.name("name", names.WORKFLOW_NAME, "1 to 128 printable characters, no space at the ends") or "",
+        name=fields.name("name", names.WORKFLOW_NAME, names.WORKFLOW_NAME_RULE) or "",
         description=fields.text("description", names.MAX_DESCRIPTION) or "",
         inputs=inputs,
         env=env,

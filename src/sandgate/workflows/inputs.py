@@ -13,7 +13,7 @@ from sandgate.workflows.suggestions import shown, suggest
 
 INPUT_KEYS = ("type", "required", "default", "description")
 
-_WANTED = {
+WANTED = {
     InputType.STRING: "a text",
     InputType.NUMBER: "a number",
     InputType.INTEGER: "a whole number",
@@ -21,6 +21,7 @@ _WANTED = {
     InputType.OBJECT: "an object",
     InputType.ARRAY: "a list",
 }
+"""The types in words."""
 
 
 def read_inputs(owner: Fields, problems: Problems) -> dict[str, InputDefinition]:
@@ -41,7 +42,7 @@ def _read_input(fields: Fields) -> InputDefinition:
     if required and "default" in fields:
         fields.refuse("default", "A required input is always given; leave out `default` or `required`")
     if "default" in fields and not fits(fields.raw("default"), type_):
-        fields.refuse("default", f"has to be {_WANTED[type_]}, not {kind(fields.raw('default'))}")
+        fields.refuse("default", f"has to be {WANTED[type_]}, not {kind(fields.raw('default'))}")
     description = fields.text("description", names.MAX_DESCRIPTION) or ""
     return InputDefinition(type_, required, "default" in fields, fields.raw("default"), description)
 
@@ -89,12 +90,12 @@ def _unknown(name: str, known: Mapping[str, InputDefinition]) -> str:
 
 def _find_problem(expected: InputDefinition, values: Mapping[str, Json], name: str) -> str | None:
     if name not in values:
-        return f"is required; it has to be {_WANTED[expected.type]}" if expected.required else None
+        return f"is required; it has to be {WANTED[expected.type]}" if expected.required else None
     value = values[name]
     optional = not expected.required and not expected.has_default
     if fits(value, expected.type) or (optional and value is None):
         return None
-    return f"has to be {_WANTED[expected.type]}, not {kind(value)}"
+    return f"has to be {WANTED[expected.type]}, not {kind(value)}"
 
 
 def _value(expected: InputDefinition, values: Mapping[str, Json], name: str) -> Json:

@@ -13,6 +13,13 @@ WORKFLOW_ID = r"workflow-[0-9a-z]{1,64}"
 SELF = "self"
 """What a step that starts a workflow calls its own."""
 
+STEP_NAME_RULE = "1 to 63 letters, digits, _ and -, and start with a letter"
+INPUT_NAME_RULE = "1 to 63 letters, digits, _ and -, and start with a letter or _"
+LANGUAGE_RULE = "the name of a language of the template, as bash or javascript"
+WORKFLOW_NAME_RULE = "1 to 128 printable characters, no space at the ends"
+WORKFLOW_ID_RULE = "the id of a workflow, as in workflow-…, or self; expressions are not for it"
+"""The patterns in words, as the end of a sentence that begins with "has to be"."""
+
 RESERVED_VARIABLES = "SANDGATE_"
 
 MAX_DEFINITION_BYTES = 1024 * 1024

@@ -1,5 +1,6 @@
 """Collects all that is wrong with a definition, each with a JSON pointer to where it stands."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sandgate.core.errors import InvalidDefinition
@@ -29,6 +30,9 @@ class Problems:
         self._found.append(Problem(pointer, problem))
         if len(self._found) >= MAX_PROBLEMS:
             raise TooManyProblems
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)
 
     def __bool__(self) -> bool:
         return bool(self._found)

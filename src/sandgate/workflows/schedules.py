@@ -24,7 +24,6 @@ from sandgate.core.trigger import Schedule, Timing, Trigger, TriggerType
 from sandgate.store.base import RunChange, Store
 from sandgate.workflows.base import Workflows
 from sandgate.workflows.cron import CronInvalid, parse_cron, parse_zone
-from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.inputs import check_inputs
 from sandgate.workflows.ticks import begin_anew, next_tick, upcoming
 from sandgate.workflows.triggers import NewSchedule, ScheduleChange, TriggeredRuns
@@ -58,7 +57,7 @@ class ScheduleService:
         now = self._clock.now()
         timing = _with_anchor(wanted.timing, now)
         _check_timing(timing, now)
-        check_inputs(parse_definition(workflow.definition), wanted.inputs)
+        check_inputs(await self._workflows.definition_of(workflow), wanted.inputs)
         schedule = Schedule(
             schedule_id=make_schedule_id(),
             workflow_id=workflow.workflow_id,
@@ -104,7 +103,7 @@ class ScheduleService:
             changed = _changed(schedule, change, self._clock.now())
             if "inputs" in change.row:
                 workflow = await self._workflows.get(caller, schedule.workflow_id)
-                check_inputs(parse_definition(workflow.definition), changed.inputs)
+                check_inputs(await self._workflows.definition_of(workflow), changed.inputs)
             written = await self._store.schedules.replace(schedule, changed)
             if written is not None:
                 self._wake()

@@ -1,8 +1,9 @@
-"""The form of a definition as JSON Schema, for editors and for those who generate definitions.
+"""The form of a definition as JSON Schema, for editors, for those who generate definitions, and for ``form``.
 
-It says what stands where. What goes beyond form only the parser says: the grammar of expressions and what they name,
-steps that are named twice or wait in a circle, times, and that a shared workspace is made from one template. A test
-holds the two together on all else.
+It says what stands where, and no definition is accepted that does not fit it. What goes beyond form only the parser
+says: the grammar of expressions and what they name, steps that are named twice or wait in a circle, times, and that a
+shared workspace is made from one template. A test holds the two together on all else. What stands as ``description``
+beside a rule ends the sentence "has to be …".
 Source: JSON Schema, draft 2020-12.
 """
 
@@ -16,6 +17,11 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # A text that stands where another type is wanted has to be one whole expression.
 _WHOLE_EXPRESSION = {"type": "string", "pattern": r"^\s*\$\{\{[\s\S]*\}\}\s*$"}
 
+_VARIABLE_RULE = "letters, digits and _, start with no digit, and not with SANDGATE_"
+_SECONDS_RULE = "a number of seconds, or one whole ${{ … }}"
+_TIME_RULE = "a time with its offset, as in 2026-01-31T08:00:00Z, or a text with ${{ … }}"
+_ADDRESS_RULE = "an address that starts with https:// or http://, without a user and a password"
+
 
 def definition_schema() -> dict[str, Json]:
     """The schema, as a new value that the caller may change."""
@@ -24,9 +30,9 @@ def definition_schema() -> dict[str, Json]:
         "title": "A workflow of sandgate",
         **_object(
             {
-                "name": {"type": "string", "pattern": _whole(names.WORKFLOW_NAME)},
+                "name": _named(names.WORKFLOW_NAME, names.WORKFLOW_NAME_RULE),
                 "description": _text(names.MAX_DESCRIPTION),
-                "inputs": _map({"$ref": "#/$defs/input"}, names.MAX_INPUTS, names.INPUT_NAME),
+                "inputs": {**_map({"$ref": "#/$defs/input"}, names.MAX_INPUTS), "propertyNames": _input_name()},
                 "env": {"$ref": "#/$defs/env"},
                 "defaults": {"$ref": "#/$defs/defaults"},
                 "concurrency": _concurrency(),
@@ -35,7 +41,7 @@ def definition_schema() -> dict[str, Json]:
                 "steps": {"$ref": "#/$defs/steps", "minItems": 1},
                 "on_error": {"$ref": "#/$defs/steps"},
                 "finally": {"$ref": "#/$defs/steps"},
-                "outputs": _map(True, names.MAX_OUTPUTS, names.INPUT_NAME),
+                "outputs": {**_map(True, names.MAX_OUTPUTS), "propertyNames": _input_name()},
             },
             required=("name", "steps"),
         ),
@@ -56,13 +62,16 @@ def _object(properties: Mapping[str, Json], required: Sequence[str] = (), **more
     return {**closed, "required": list(required)} if required else closed
 
 
-def _map(value: Json, most: int, name: str | None = None) -> dict[str, Json]:
-    free = {"type": "object", "additionalProperties": value, "maxProperties": most}
-    return {**free, "propertyNames": {"pattern": _whole(name)}} if name else free
+def _map(value: Json, most: int) -> dict[str, Json]:
+    return {"type": "object", "additionalProperties": value, "maxProperties": most}
 
 
-def _whole(pattern: str) -> str:
-    return f"^(?:{pattern})$"
+def _named(pattern: str, rule: str) -> dict[str, Json]:
+    return {"type": "string", "pattern": f"^(?:{pattern})$", "description": rule}
+
+
+def _input_name() -> dict[str, Json]:
+    return _named(names.INPUT_NAME, names.INPUT_NAME_RULE)
 
 
 def _text(most: int, least: int = 0) -> dict[str, Json]:
@@ -86,7 +95,11 @@ def _input() -> dict[str, Json]:
     }
     typed = [_default_of(type_) for type_ in InputType]
     untyped = {"if": {"not": {"required": ["type"]}}, "then": {"properties": {"default": {"type": "string"}}}}
-    contradiction = {"required": ["default", "required"], "properties": {"required": {"const": True}}}
+    contradiction = {
+        "required": ["default", "required"],
+        "properties": {"required": {"const": True}},
+        "description": "required, and have a default",
+    }
     return _object(properties, allOf=[*typed, untyped, {"not": contradiction}])
 
 
@@ -97,7 +110,8 @@ def _default_of(type_: InputType) -> dict[str, Json]:
 
 def _env() -> dict[str, Json]:
     variables = _map({"type": ["string", "number", "boolean"]}, names.MAX_VARIABLES)
-    return {**variables, "propertyNames": {"pattern": f"^(?!{_any_case('SANDGATE_')})(?:{names.VARIABLE_NAME})$"}}
+    pattern = f"^(?!{_any_case(names.RESERVED_VARIABLES)})(?:{names.VARIABLE_NAME})$"
+    return {**variables, "propertyNames": {"pattern": pattern, "description": _VARIABLE_RULE}}
 
 
 def _any_case(text: str) -> str:
@@ -138,7 +152,7 @@ def _concurrency() -> dict[str, Json]:
 
 def _step() -> dict[str, Json]:
     properties = {
-        "name": {"type": "string", "pattern": _whole(names.STEP_NAME)},
+        "name": _named(names.STEP_NAME, names.STEP_NAME_RULE),
         "type": {"enum": [type_.value for type_ in StepType]},
         "config": {"type": "object"},
         "needs": {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "maxItems": names.MAX_STEPS},
@@ -170,36 +184,41 @@ def _rules_of(type_: StepType) -> dict[str, Json]:
 def _code_config() -> dict[str, Json]:
     properties = {
         "code": {"type": "string"},
-        "language": {"type": "string", "pattern": _whole(names.LANGUAGE)},
+        "language": _named(names.LANGUAGE, names.LANGUAGE_RULE),
         "template": _text(names.MAX_LABEL, 1),
         "environment_id": _text(names.MAX_ADDRESS, 1),
         "inputs": {"type": "object", "maxProperties": names.MAX_INPUTS},
     }
-    return {**_object(properties, ("code",)), "not": {"required": ["template", "environment_id"]}}
+    both = {"required": ["template", "environment_id"], "description": "given both a template and an environment"}
+    return {**_object(properties, ("code",)), "not": both}
 
 
 def _http_config() -> dict[str, Json]:
-    header = {"type": "string", "pattern": r"^[^\r\n\u0000]*$"}
+    header = {"type": "string", "pattern": r"^[^\r\n\u0000]*$", "description": "one line"}
+    address = {"pattern": r"^(https?://(?![^/?#]*@)|\$\{\{)", "description": _ADDRESS_RULE}
     properties = {
         "method": {"enum": list(names.HTTP_METHODS), "default": "GET"},
-        "url": {**_text(names.MAX_ADDRESS, 1), "pattern": r"^(https?://(?![^/?#]*@)|\$\{\{)"},
-        "headers": {**_map(header, names.MAX_HEADERS), "propertyNames": {"pattern": _header_name()}},
+        "url": {**_text(names.MAX_ADDRESS, 1), **address},
+        "headers": {**_map(header, names.MAX_HEADERS), "propertyNames": _header_name()},
         "body": True,
         "expect": {"type": "array", "items": _integer(100, 599), "maxItems": names.MAX_STATUSES},
     }
     return _object(properties, ("url",))
 
 
-def _header_name() -> str:
+def _header_name() -> dict[str, Json]:
     own = "|".join(map(_any_case, sorted(names.OWN_HEADERS)))
-    return f"^(?!(?:{own})$)(?:{names.HEADER_NAME})$"
+    rule = f"that of a header, and none of {', '.join(sorted(names.OWN_HEADERS))}"
+    return {"pattern": f"^(?!(?:{own})$)(?:{names.HEADER_NAME})$", "description": rule}
 
 
 def _sleep_config() -> dict[str, Json]:
-    seconds = {"anyOf": [_number(0, names.LONGEST_SLEEP_S), _WHOLE_EXPRESSION]}
-    until = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": r"\$\{\{"}]}
+    seconds = {"anyOf": [_number(0, names.LONGEST_SLEEP_S), _WHOLE_EXPRESSION], "description": _SECONDS_RULE}
+    times = [{"type": "string", "format": "date-time"}, {"type": "string", "pattern": r"\$\{\{"}]
+    until = {"anyOf": times, "description": _TIME_RULE}
     either = [{"required": ["seconds"]}, {"required": ["until"]}]
-    return _object({"seconds": seconds, "until": until}, oneOf=either)
+    rule = "an object with either `seconds` or `until`"
+    return _object({"seconds": seconds, "until": until}, oneOf=either, description=rule)
 
 
 def _approval_config() -> dict[str, Json]:
@@ -208,7 +227,7 @@ def _approval_config() -> dict[str, Json]:
 
 
 def _workflow_config() -> dict[str, Json]:
-    identifier = {"type": "string", "pattern": _whole(f"{names.WORKFLOW_ID}|{names.SELF}")}
+    identifier = _named(f"{names.WORKFLOW_ID}|{names.SELF}", names.WORKFLOW_ID_RULE)
     inputs = {"type": "object", "maxProperties": names.MAX_INPUTS}
     return _object({"workflow_id": identifier, "inputs": inputs}, ("workflow_id",))
 

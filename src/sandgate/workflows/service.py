@@ -24,7 +24,6 @@ from sandgate.core.workflow import Json, Workflow, WorkflowDefinition
 from sandgate.store.base import NoteKind, RunChange, RunFilter, RunNote, Store, VersionGone
 from sandgate.workflows.base import RunInsert, RunView, StepSandboxes
 from sandgate.workflows.control import RunControl
-from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.events import CancelAsked, Decided
 from sandgate.workflows.feed import RunFeed
@@ -63,14 +62,14 @@ class WorkflowService:
         self._draining = True
         await self._engine.stop()
 
-    def validate(self, raw: Json) -> WorkflowDefinition:
+    async def validate(self, raw: Json) -> WorkflowDefinition:
         """See ``Workflows``."""
-        return parse_definition(raw, templates=self._sandboxes.template_names())
+        return await self._engine.graphs.check(raw, self._sandboxes.template_names())
 
     async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
         """See ``Workflows``."""
         _check_can_write(caller)
-        definition = self.validate(raw)
+        definition = await self.validate(raw)
         now = self._clock.now()
         workflow = Workflow(make_workflow_id(), caller.user_id, definition.name, 1, raw, now, now)
         if not await self._store.workflows.insert(workflow, keep and keep(workflow), most=self._most_workflows):
@@ -87,6 +86,10 @@ class WorkflowService:
             raise workflow_not_found(workflow_id)
         return workflow
 
+    async def definition_of(self, workflow: Workflow) -> WorkflowDefinition:
+        """See ``Workflows``."""
+        return (await self._read(workflow)).definition
+
     async def list(self, caller: Principal, page: PageRequest, *, name: str | None = None) -> Page[Workflow]:
         """See ``Workflows``."""
         return await self._store.workflows.list(None if caller.is_admin else caller.user_id, name, page)
@@ -94,7 +97,7 @@ class WorkflowService:
     async def replace(self, caller: Principal, workflow_id: WorkflowId, raw: Json) -> Workflow:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        definition = self.validate(raw)
+        definition = await self.validate(raw)
         changes = {"name": definition.name, "definition": raw, "updated_at": self._clock.now()}
         changed = replace(workflow, version=workflow.version + 1, **changes)
         if not await self._store.workflows.replace(changed):
@@ -169,12 +172,15 @@ class WorkflowService:
     async def _begin(
         self, workflow: Workflow, inputs: Mapping[str, Json], trigger: Trigger, insert: RunInsert | None = None
     ) -> LiveRun | None:
-        graph = self._engine.graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
+        graph = await self._read(workflow)
         given = check_inputs(graph.definition, inputs)
         self._check_has_room()
         run = new_run(Source.of(workflow), graph, given, self._clock.now())
         run = replace(run, trigger_type=trigger.type, trigger_id=trigger.id, trigger_at=trigger.at)
         return await self._engine.begin(run, graph, insert)
+
+    async def _read(self, workflow: Workflow) -> Graph:
+        return await self._engine.graphs.read(workflow.workflow_id, workflow.version, workflow.definition)
 
     def _insert_with(self, keep: Keep[Run]) -> RunInsert:
         async def insert(change: RunChange, lease_s: float) -> bool:

@@ -61,8 +61,7 @@ def read_steps(owner: Fields, key: str, reading: Reading) -> tuple[PlacedStep, .
 
 def _read_step(fields: Fields, before: str | None, reading: Reading) -> StepDefinition | None:
     fields.require("name", "type")
-    rule = "1 to 63 letters, digits, _ and -, and start with a letter"
-    name = fields.name("name", names.STEP_NAME, rule)
+    name = fields.name("name", names.STEP_NAME, names.STEP_NAME_RULE)
     known = fields.choice("type", tuple(StepType))
     scope = StepScope(name, "foreach" in fields)
     needs = _read_needs(fields) if "needs" in fields else (before,) if before else ()

@@ -31,11 +31,10 @@ from sandgate.core.ids import RunId, UserId, WebhookId, WorkflowId, make_deliver
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal
 from sandgate.core.trigger import Delivery, DeliveryStatus, Signature, Trigger, TriggerType, Webhook
-from sandgate.core.workflow import InputType, Json, Workflow
+from sandgate.core.workflow import InputType, Json, WorkflowDefinition
 from sandgate.store.base import RunChange, Store
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.base import Workflows
-from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.deliveries import check_filter, delivery_keys, is_signed, make_event, passes
 from sandgate.workflows.inputs import check_inputs
 from sandgate.workflows.rates import Rates
@@ -92,7 +91,7 @@ class WebhookService:
         """See ``Webhooks``."""
         workflow = await self._workflows.get(caller, wanted.workflow_id)
         _check_can_write(caller)
-        _check_fits(workflow, wanted.inputs, wanted.filter)
+        _check_fits(await self._workflows.definition_of(workflow), wanted.inputs, wanted.filter)
         now = self._clock.now()
         token = _make_token()
         webhook = Webhook(
@@ -141,7 +140,8 @@ class WebhookService:
         if not changed.filter:
             changed = replace(changed, filter=None)
         if {"inputs", "filter"} & changes.keys():
-            _check_fits(await self._workflows.get(caller, webhook.workflow_id), changed.inputs, changed.filter)
+            workflow = await self._workflows.get(caller, webhook.workflow_id)
+            _check_fits(await self._workflows.definition_of(workflow), changed.inputs, changed.filter)
         if changed.signature is Signature.NONE:
             changed = replace(changed, salt=None)
         elif webhook.salt is None:
@@ -286,9 +286,8 @@ def _delivery_of(webhook: Webhook, incoming: IncomingDelivery, now: datetime) ->
     return Delivery(make_delivery_id(), webhook.webhook_id, now, DeliveryStatus.ACCEPTED, size, kind)
 
 
-def _check_fits(workflow: Workflow, inputs: Mapping[str, Json], filter_: str | None) -> None:
+def _check_fits(definition: WorkflowDefinition, inputs: Mapping[str, Json], filter_: str | None) -> None:
     """Raises ``InvalidRequest`` unless the workflow can be started with an event and these inputs."""
-    definition = parse_definition(workflow.definition)
     if EVENT in inputs:
         raise InvalidRequest.for_fields([("inputs.event", "is what arrives; it cannot be given")])
     declared = definition.inputs.get(EVENT)

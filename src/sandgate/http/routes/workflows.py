@@ -67,11 +67,11 @@ def _add_collection_routes(api: Api, workflows: Workflows) -> None:
     @api.operation("POST", f"{_WORKFLOWS}/validate", tag=_TAG, audit=Audit.READ, errors=(errors.InvalidDefinition,))
     async def validate_workflow(caller: Caller, body: Definition) -> PlanAnswer:  # noqa: ARG001 - asked who it is
         """Look what a definition would do, without making anything."""
-        return PlanAnswer(plan=make_plan(workflows.validate(body.root)).as_json())
+        return PlanAnswer(plan=make_plan(await workflows.validate(body.root)).as_json())
 
     @api.operation("GET", f"{_ORCHESTRATOR}/schema", tag=_TAG)
     async def get_schema(caller: Caller) -> SchemaAnswer:  # noqa: ARG001 - everybody with a credential
-        """Get the JSON Schema of a definition, for editors; `validate` says more, and says it better."""
+        """Get the JSON Schema that definitions have to fit, for editors; `validate` says more, and says it better."""
         return SchemaAnswer(definition_schema())
 
 
