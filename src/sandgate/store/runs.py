@@ -27,7 +27,7 @@ from sandgate.store.run_rows import NO_ITEM, parse_run, parse_step, run_row_of, 
 from sandgate.store.run_views import show_steps
 from sandgate.store.schema import run_history, run_signals, run_steps, runs
 from sandgate.store.statements import HotStatement, changed, upsert
-from sandgate.store.versions import hold_version, hold_workflow
+from sandgate.store.versions import hold_workflow, write_beginning
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP_KEY = ("run_id", "step", "item")
@@ -175,7 +175,7 @@ class SqlRunStore:
                 keep_answer(connection, answer)
             return inserted
 
-        return await self._database.write(work, repeatable=True)
+        return await write_beginning(self._database, change.run, work, False, repeatable=True)
 
     async def enter(self, run: Run, at: datetime) -> datetime | None:
         """Let a run of a group in, if there is room for it and for all that wait before it.
@@ -324,9 +324,7 @@ class SqlRunStore:
 
 
 def insert_run(connection: Connection, change: RunChange, lease_s: float | None, under: Run | None = None) -> bool:
-    """Add a run inside a transaction; see ``RunStore.insert``."""
-    if not hold_version(connection, change.run):
-        return False
+    """Add a run inside a ``write_beginning``; see ``RunStore.insert``."""
     if under is not None:
         if connection.execute(run_slots.HELD, run_slots.held(under)).first() is None:
             return False

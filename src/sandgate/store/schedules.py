@@ -23,7 +23,7 @@ from sandgate.store.schema import runs
 from sandgate.store.statements import changed, newest_first, page_parameters
 from sandgate.store.trigger_schema import schedules
 from sandgate.store.triggers import has_room
-from sandgate.store.versions import hold_version
+from sandgate.store.versions import write_beginning
 
 _HEAVY = HeavyTable(schedules, "inputs", "queue", "last_error")
 
@@ -139,15 +139,13 @@ class SqlScheduleStore:
         following = replace(after, revision=before.revision + 1)
 
         def work(connection: Connection) -> bool:
-            # In the order in which a workflow is deleted, so that neither waits for the other for ever.
-            if not hold_version(connection, change.run):
-                return False
+            # Behind the workflow, as when that is deleted, so that neither waits for the other for ever.
             if not (_replace(connection, before, following) and insert_run(connection, change, lease_s)):
                 return False
             keep_answer(connection, answer)
             return True
 
-        return await self._database.write(work)
+        return await write_beginning(self._database, change.run, work, False)
 
     async def list_live_runs(self, schedule_id: ScheduleId) -> Sequence[RunId]:
         """The runs that it started and that have not ended."""

@@ -4,8 +4,9 @@ The newest one is, as long as its workflow is there. One that another has taken 
 deleted, stays only as long as a run of it is there, which is shown and retried by it.
 """
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from enum import Enum, auto
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
@@ -14,7 +15,10 @@ from sandgate.core.ids import WorkflowId
 from sandgate.core.run import Run
 from sandgate.core.workflow import Workflow
 from sandgate.store.base import VersionGone
+from sandgate.store.database import Database
 from sandgate.store.schema import runs, superseded_versions, workflow_versions, workflows
+
+_Answer = TypeVar("_Answer")
 
 _columns, _superseded = workflow_versions.c, superseded_versions.c
 _is_this = sa.and_(
@@ -76,17 +80,42 @@ def hold_workflow(connection: Connection, workflow_id: WorkflowId) -> bool:
     return connection.execute(_HOLD, {"wanted_id": workflow_id}).first() is not None
 
 
-def hold_version(connection: Connection, run: Run) -> bool:
-    """Whether the workflow is there; it, and the run's version of it, stay before the end of the transaction.
+class _Absent(Enum):
+    """What a run cannot begin without."""
 
-    Raises ``VersionGone``.
+    WORKFLOW = auto()
+    VERSION = auto()
+
+
+async def write_beginning(
+    database: Database,
+    run: Run,
+    work: Callable[[Connection], _Answer],
+    otherwise: _Answer,
+    *,
+    repeatable: bool = False,
+) -> _Answer:
+    """Do ``work``, which adds the run, while its workflow and its version of that stay; see ``Database.write``.
+
+    Answers ``otherwise``, with nothing written, when the workflow is not there. Raises ``VersionGone``, when the write
+    is over: what is raised within one undoes its neighbours in the transaction, and each is done again, alone.
     """
-    wanted = {"wanted_id": run.workflow_id, "wanted_version": run.workflow_version}
-    if not hold_workflow(connection, run.workflow_id):
-        return False
-    if connection.execute(_EXISTS, wanted).first() is None:
+
+    def begin(connection: Connection) -> _Answer | _Absent:
+        return _find_absent(connection, run) or work(connection)
+
+    answer = await database.write(begin, repeatable=repeatable)
+    if answer is _Absent.VERSION:
         raise VersionGone(f"{run.workflow_id} has no version {run.workflow_version} any more")
-    return True
+    return otherwise if isinstance(answer, _Absent) else answer
+
+
+def _find_absent(connection: Connection, run: Run) -> _Absent | None:
+    """None when both are there, and stay before the end of the transaction."""
+    if not hold_workflow(connection, run.workflow_id):
+        return _Absent.WORKFLOW
+    wanted = {"wanted_id": run.workflow_id, "wanted_version": run.workflow_version}
+    return None if connection.execute(_EXISTS, wanted).first() else _Absent.VERSION
 
 
 def supersede(connection: Connection, workflow_id: WorkflowId, version: int) -> bool:

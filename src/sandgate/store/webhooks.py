@@ -21,7 +21,7 @@ from sandgate.store.runs import insert_run
 from sandgate.store.statements import changed, newest_first, page_parameters
 from sandgate.store.trigger_schema import webhook_deliveries, webhook_keys, webhooks
 from sandgate.store.triggers import delete_parts, has_room
-from sandgate.store.versions import hold_version
+from sandgate.store.versions import write_beginning
 
 MOST_DELIVERIES = 50
 """So many of a webhook's deliveries are kept, the last ones."""
@@ -152,8 +152,6 @@ class SqlWebhookStore:
         this = {"wanted_id": delivery.webhook_id}
 
         def work(connection: Connection) -> RunId | None:
-            if not hold_version(connection, change.run):
-                return None
             if connection.execute(_HOLD, this).first() is None:
                 return None
             connection.execute(_FORGET_KEYS, {**this, "fresh_after": fresh_after})
@@ -169,7 +167,7 @@ class SqlWebhookStore:
             _note(connection, replace(delivery, status=status, run_id=run_id))
             return run_id
 
-        return await self._database.write(work)
+        return await write_beginning(self._database, change.run, work, None)
 
     async def note(self, delivery: Delivery) -> None:
         """Keep a delivery that started nothing."""

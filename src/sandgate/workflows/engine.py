@@ -15,7 +15,7 @@ from sandgate.core.errors import InvalidDefinition, StoreUnavailable
 from sandgate.core.idempotency import Keep
 from sandgate.core.ids import RunId
 from sandgate.core.run import Run, StepResult, StepRun, StepStatus
-from sandgate.store.base import NoteKind, RunNote, Store
+from sandgate.store.base import NoteKind, RunNote, Store, VersionGone
 from sandgate.telemetry.log import get_logger
 from sandgate.workflows.advance import advance
 from sandgate.workflows.base import RunInsert, SecretSource, StepEnvironments, StepSandboxes
@@ -174,6 +174,9 @@ class Engine:
         try:
             if not await writing:
                 return None
+        except VersionGone:
+            # Nothing has been written, and whoever asked begins anew.
+            raise
         except BaseException:
             # It may have been written all the same, whether the answer got lost or the caller went away, and would be
             # held by nobody.

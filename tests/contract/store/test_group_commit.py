@@ -3,18 +3,27 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from sandgate.core.errors import StoreUnavailable
+from sandgate.core.ids import make_delivery_id
+from sandgate.core.trigger import Delivery, DeliveryStatus
 from sandgate.store import jobs
+from sandgate.store.base import DeliveryKeys, RunChange, VersionGone
 from sandgate.store.connections import Location
 from sandgate.store.database import Database
+from sandgate.store.runs import SqlRunStore
+from sandgate.store.schedules import SqlScheduleStore
 from sandgate.store.schema import revoked_tokens
 from sandgate.store.sql_store import SqlStore
-from tests.contract.store.records import NOW
+from sandgate.store.webhooks import SqlWebhookStore
+from sandgate.store.workflows import SqlWorkflowStore
+from tests.contract.store.records import NOW, a_run, a_schedule, a_workflow
+from tests.contract.store.test_webhooks import a_webhook
 
 WAIT_S = 20.0
 
@@ -91,6 +100,30 @@ async def test_a_write_that_fails_fails_alone(database: Database, store: SqlStor
     assert [str(results[number]) for number in (2, 5, 8)] == ["2", "5", "8"]
     for name in names:
         assert await store.credentials.is_revoked(name) == (name not in failed)
+
+
+async def test_a_run_that_comes_too_late_disturbs_no_neighbour(database: Database) -> None:
+    """Another version has taken the place of its own: that is told when all is written, and nothing is done twice."""
+    workflow = a_workflow()
+    workflows = SqlWorkflowStore(database)
+    await workflows.insert(workflow)
+    await workflows.replace(replace(workflow, version=workflow.version + 1))
+    run = a_run(workflow.workflow_id, workflow_version=workflow.version)
+    schedule, webhook = a_schedule(workflow.workflow_id), a_webhook(workflow.workflow_id)
+    delivery = Delivery(make_delivery_id(), webhook.webhook_id, NOW, DeliveryStatus.ACCEPTED, 1, "text/plain")
+    done: list[Connection] = []
+    async with Gate(database):
+        tasks = await _queue(
+            database.write(done.append),
+            SqlRunStore(database).insert(RunChange(run)),
+            SqlScheduleStore(database).fire(schedule, schedule, RunChange(run)),
+            SqlWebhookStore(database).accept(delivery, DeliveryKeys(None, None), RunChange(run), fresh_after=NOW),
+            database.write(done.append),
+        )
+    first, *late, last = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (first, last) == (None, None)
+    assert [type(told) for told in late] == [VersionGone] * 3
+    assert len(done) == 2
 
 
 async def test_a_statement_that_fails_fails_alone(database: Database, store: SqlStore) -> None:
