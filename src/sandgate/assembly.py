@@ -140,7 +140,7 @@ def _make_build_tools(settings: Settings) -> BuildTools:
     )
     uv = find_uv()
     insecure = frozenset(filter(None, map(str.strip, settings.insecure_registries.split(","))))
-    images = RegistryImages(Fetcher(settings.network_policy(), insecure))
+    images = RegistryImages(Fetcher(settings.network_policy(), insecure, settings.registry_certificates))
     return BuildTools(layers, build_logs_folder(settings), None if uv is None else Path(uv), images)
 
 

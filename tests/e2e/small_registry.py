@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ class Registry:
         self.lies: dict[str, bytes] = {}
         self.realm = ""
         self.elsewhere = ""
+        self.scheme = "http"
 
     @property
     def authority(self) -> str:
@@ -65,12 +67,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._content(self.path.removeprefix("/elsewhere/"))
             return
         if registry.wants_token and authorization != f"Bearer {TOKEN}":
-            realm = registry.realm or f"http://{registry.authority}/token"
+            realm = registry.realm or f"{registry.scheme}://{registry.authority}/token"
             self._answer(401, b"{}", {"WWW-Authenticate": f'Bearer realm="{realm}",service="registry"'})
             return
         kind, _, which = self.path.removeprefix("/v2/team/image/").partition("/")
         if kind == "blobs":
-            place = registry.elsewhere or f"http://{registry.authority}/elsewhere"
+            place = registry.elsewhere or f"{registry.scheme}://{registry.authority}/elsewhere"
             self._answer(307, b"", {"Location": f"{place}/{which}"})
         else:
             self._content(registry.tags.get(which, which))
@@ -91,12 +93,30 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    """Takes connections in the threads that serve them, with their handshakes."""
+
+    tls: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection; who does not believe the certificate is nobody to answer."""
+        try:
+            talking = request if self.tls is None else self.tls.wrap_socket(request, server_side=True)
+        except OSError:
+            return
+        super().finish_request(talking, client_address)
+        if self.tls is not None:
+            talking.close()
+
+
 @contextmanager
-def serve_registry() -> Iterator[Registry]:
+def serve_registry(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
     """One that is there meanwhile."""
     registry = Registry()
+    registry.scheme = "http" if tls is None else "https"
     handler = type("Handler", (_Handler,), {"registry": registry})
-    with ThreadingHTTPServer((HOST, 0), handler) as server:
+    with _Server((HOST, 0), handler) as server:
+        server.tls = tls
         registry.port = server.server_address[1]
         serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         serving.start()

@@ -120,9 +120,10 @@ def find_container_runtime(settings: Settings, isolation: Isolation) -> Runsc | 
 
 
 def _needed_paths(settings: Settings) -> list[Path]:
-    """What the gateway must be able to read: the program, its interpreter, the state, and what TLS needs."""
+    """What the gateway must be able to read: the program, its interpreter, the state, and files with certificates."""
     package = Path(__file__).resolve().parents[2]
-    tls = [path.parent for path in (settings.tls_certificate, settings.tls_key) if path is not None]
+    named = (settings.tls_certificate, settings.tls_key, settings.registry_certificates)
+    tls = [path.parent for path in named if path is not None]
     return [Path(sys.prefix), Path(sys.base_prefix).resolve(), package, settings.state.resolve(), *dict.fromkeys(tls)]
 
 
@@ -343,7 +344,7 @@ def run(settings: Settings) -> int:
     """Serve until told to stop; the exit code. Raises ``SandgateError`` when the server cannot be started."""
     paths = {
         name: path.absolute()
-        for name in ("state", "tls_certificate", "tls_key")
+        for name in ("state", "tls_certificate", "tls_key", "registry_certificates")
         if (path := getattr(settings, name)) is not None
     }
     settings = settings.model_copy(update=paths)

@@ -1,5 +1,7 @@
 """Templates that users have built."""
 
+from pathlib import Path
+
 from sandgate.config.groups.row import Group, setting
 
 
@@ -40,6 +42,11 @@ class TemplateSettings(Group):
         "",
         "Registries, `host` or `host:port`, separated by commas, that images are fetched from without TLS. One at a "
         "private address has to be in `network_allow_special`, too.",
+    )
+    registry_certificates: Path | None = setting(
+        None,
+        "File with certificates of authorities, in PEM, that the registries of images are believed by, beside those "
+        "that the system trusts.",
     )
     package_index: str = setting(
         "",

@@ -5,12 +5,14 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 
 from sandgate.core.built import BuildFailed
 from sandgate.core.destinations import SpecialAddresses, parse_host
+from sandgate.core.errors import ConfigurationError
 from sandgate.core.network import NetworkPolicy
 from sandgate.sandbox.proxy.policy import Patterns
 from sandgate.sandbox.proxy.problems import Problem
@@ -48,14 +50,20 @@ class Fetcher:
     """``insecure`` are the registries, ``host`` or ``host:port``, that are reached without TLS."""
 
     def __init__(
-        self, policy: NetworkPolicy, insecure: frozenset[str] = frozenset(), tls: ssl.SSLContext | None = None
+        self, policy: NetworkPolicy, insecure: frozenset[str] = frozenset(), authorities: Path | None = None
     ) -> None:
-        """Raises ``ConfigurationError``."""
+        """``authorities`` is a file with certificates that are believed beside the system's.
+
+        Raises ``ConfigurationError``.
+        """
         self._resolver = Resolver(SpecialAddresses(policy.special, "SANDGATE_NETWORK_ALLOW_SPECIAL"))
         self._only = Patterns(policy.only, "SANDGATE_NETWORK_ONLY")
         self._deny = Patterns(policy.deny, "SANDGATE_NETWORK_DENY")
         self._insecure = insecure
-        self._tls = tls
+        self._authorities = authorities
+        self._tls: ssl.SSLContext | None = None
+        if authorities is not None:
+            _check_authorities(authorities)
 
     def scheme_of(self, authority: str) -> str:
         """How a registry is spoken to."""
@@ -75,6 +83,11 @@ class Fetcher:
                 if reply.status not in _REDIRECTS or location is None:
                     yield reply
                     return
+            except ssl.SSLCertVerificationError as error:
+                raise BuildFailed(
+                    f"the certificate of the registry at {target.netloc} is not believed: {error.verify_message}; the "
+                    "administrator of this server can name its authority in SANDGATE_REGISTRY_CERTIFICATES"
+                ) from None
             except (h11.ProtocolError, OSError, TimeoutError, UnicodeError) as error:
                 why = "it does not answer in time" if isinstance(error, TimeoutError) else str(error)
                 raise BuildFailed(f"the registry at {target.netloc} cannot be read: {why[:200]}") from None
@@ -125,8 +138,28 @@ class Fetcher:
     async def _get_tls(self) -> ssl.SSLContext:
         if self._tls is None:
             # Reads the certificates of the system from disk.
-            self._tls = await asyncio.to_thread(ssl.create_default_context)
+            self._tls = await asyncio.to_thread(_make_tls, self._authorities)
         return self._tls
+
+
+def _make_tls(authorities: Path | None) -> ssl.SSLContext:
+    """Raises ``OSError``."""
+    context = ssl.create_default_context()
+    if authorities is not None:
+        context.load_verify_locations(authorities)
+    return context
+
+
+def _check_authorities(authorities: Path) -> None:
+    """Raises ``ConfigurationError``."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(authorities)
+    except OSError as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigurationError(
+            f"SANDGATE_REGISTRY_CERTIFICATES: {authorities} cannot be used: {reason or 'it holds no certificate'}. It "
+            "has to be readable for the user of the gateway, with certificates in PEM."
+        ) from None
 
 
 async def _exchange(
