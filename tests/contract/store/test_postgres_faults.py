@@ -86,8 +86,11 @@ async def test_a_lock_that_is_not_given_back_is_named(clean_postgres_url: str, m
     await store.close()
 
 
-async def test_the_end_of_the_audit_log_is_not_waited_for_as_long(clean_postgres_url: str) -> None:
+async def test_the_end_of_the_audit_log_is_not_waited_for_as_long(
+    clean_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that was stopped while it has that lock does not keep others from writing what else there is."""
+    monkeypatch.setattr(postgres, "_SESSION", ("SET lock_timeout = '25s'",))
     store, chain = SqlStore(clean_postgres_url), AuditChain(b"k" * 32)
     await store.open()
     entries = [by_service("one", NOW, None, {}), by_service("two", NOW, None, {})]
@@ -100,7 +103,7 @@ async def test_the_end_of_the_audit_log_is_not_waited_for_as_long(clean_postgres
             *(store.credentials.revoke_token(name, NOW) for name in "ab"),
             return_exceptions=True,
         )
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
         # Who has found it taken does not wait for it again, so that others wait for nothing.
         waits = []
         for name in "cdefg":
@@ -110,7 +113,7 @@ async def test_the_end_of_the_audit_log_is_not_waited_for_as_long(clean_postgres
             waits.append(time.monotonic() - began)
             with pytest.raises(StoreUnavailable):
                 await again
-        assert min(waits) < 0.25
+        assert min(waits) < 0.45
     assert [type(result) for result in results] == [StoreUnavailable, type(None), type(None)]
     assert await store.audit.append(entries[1:], chain) == 2
     await store.close()

@@ -102,7 +102,7 @@ async def test_a_lock_that_is_not_given_back_is_named(store: SqlStore, other_pro
 
 async def test_who_waits_less_for_the_database_waits_less_for_its_locks(sqlite_path: Path) -> None:
     """What is waited for inside speaks first, and says why."""
-    store = SqlStore(sqlite_path, deadline_s=3.0)
+    store = SqlStore(sqlite_path, deadline_s=6.0)
     await store.open()
     with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -104,10 +104,10 @@ async def test_a_flood_is_refused_and_not_queued(passwords: Passwords) -> None:
 
     def work() -> Any:
         began.set()
-        return go_on.wait(5)
+        return go_on.wait(30)
 
     running = [asyncio.ensure_future(passwords._run(work)) for _ in range(3)]
-    await asyncio.to_thread(began.wait, 5)
+    await asyncio.to_thread(began.wait, 30)
     with pytest.raises(TooManyLoginAttempts):
         await passwords.verify(None, "correct horse")
     with pytest.raises(TooManyRequests):
@@ -124,10 +124,10 @@ async def test_who_goes_away_frees_a_place_only_when_the_work_is_done(passwords:
 
     def work() -> Any:
         began.set()
-        return go_on.wait(5)
+        return go_on.wait(30)
 
     running = [asyncio.ensure_future(passwords._run(work)) for _ in range(3)]
-    await asyncio.to_thread(began.wait, 5)
+    await asyncio.to_thread(began.wait, 30)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)

@@ -30,7 +30,7 @@ def serve(*pieces: bytes) -> Iterator[tuple[int, Callable[[], bytes]]]:
         thread = threading.Thread(target=answer)
         thread.start()
         yield listener.getsockname()[1], lambda: b"".join(received)
-        thread.join(5)
+        thread.join(30)
 
 
 def test_it_sends_what_a_server_needs() -> None:

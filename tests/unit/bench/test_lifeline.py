@@ -8,7 +8,7 @@ import sys
 
 from bench.lifeline import Lifeline
 
-LIMIT_S = 20
+LIMIT_S = 60
 SLEEPER = [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(100)  # sandgate"]
 STARTER = f"""
 import subprocess, sys

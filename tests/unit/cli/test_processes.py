@@ -53,7 +53,7 @@ def converse(terminal: int, steps: Sequence[tuple[bytes, bytes]]) -> bytes:
     shown = b""
     for wanted, answer in steps:
         while wanted not in shown:
-            ready, _, _ = select.select([terminal], [], [], 20)
+            ready, _, _ = select.select([terminal], [], [], 60)
             assert ready, f"{wanted!r} never came: {shown!r}"
             shown += os.read(terminal, 1000)
         os.write(terminal, answer)

@@ -83,7 +83,7 @@ async def test_without_one_the_newest_is_held_and_the_rest_counted() -> None:
     resumed = asyncio.Event()
     for number in range(100):
         journal.put("stdout", f"{number:05}".encode() * 1000, resumed.set)
-    await asyncio.wait_for(resumed.wait(), 5)
+    await asyncio.wait_for(resumed.wait(), 30)
     parts = _all(journal.reader(Offsets()))
     assert parts[0].text.startswith("00000")
     assert parts[-1].text.endswith("00099")

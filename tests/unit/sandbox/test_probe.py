@@ -142,7 +142,7 @@ def test_a_step_that_hangs_is_ended(script: Path, tmp_path: Path) -> None:
         f"pid and open({str(tmp_path / 'pid')!r}, 'w').write(str(pid))\n"
         "time.sleep(1000)\n"
     )
-    machine = probe(deadline_s=3.0)
+    machine = probe(deadline_s=6.0)
     assert by_name(machine)["seccomp"].ok
     assert not machine.can_hold_standard
     child = int((tmp_path / "pid").read_text())

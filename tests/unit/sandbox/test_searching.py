@@ -43,7 +43,7 @@ def search(folder: Path, after: tuple[str, int] = ("", 0), **named: Any) -> tupl
     """What is found, and how it ended."""
     desk: Any = Desk()
     options = {"regex": named.pop("regex", False), "ignore_case": named.pop("ignore_case", False)}
-    asked = {"name": None, "content": None, "limit": 100, "timeout_s": 5.0, **named}
+    asked = {"name": None, "content": None, "limit": 100, "timeout_s": 60.0, **named}
     searching.OPERATIONS["search"](desk, str(folder), options=options, after=after, **asked)
     assert desk.sent.pop() == b""
     return [found for record in desk.sent for found in json.loads(record)], desk.answers[-1]

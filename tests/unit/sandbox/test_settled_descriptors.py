@@ -33,7 +33,7 @@ for number in range(100):
 
 def _marks(folder: Path, kind: str, numbers: list[int]) -> dict[int, str]:
     asked = [sys.executable, "-c", _SETTLE, kind, *map(str, numbers)]
-    done = subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return {number: (folder / f"file-{number}").read_text() for number in {*numbers, 90}}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-LIMIT_S = 30
+LIMIT_S = 120
 # What the scripts use of every machine; nothing else of this one is on their PATH.
 _TOOLS = (
     "cat",

@@ -8,7 +8,7 @@ import pytest
 from sandgate.core.errors import LauncherUnavailable, StoreUnavailable
 from sandgate.telemetry.rounds import go_round
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class Log:

@@ -211,10 +211,10 @@ BOMBS = {
 def test_a_small_file_cannot_become_large(name: str) -> None:
     """Aliases may be used, but what they stand for counts; it is known within seconds."""
     text, problem = BOMBS[name]
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(DocumentRefused, match=problem):
         parse_yaml(text, "x.yaml")
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_aliases_within_bounds_are_filled_in() -> None:

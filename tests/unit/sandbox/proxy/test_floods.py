@@ -62,7 +62,8 @@ async def test_connections_of_all_are_bounded(make: Make) -> None:
 
 async def test_nothing_moves(make: Make) -> None:
     """A tunnel in which nobody says anything is ended, and one that is open for too long."""
-    inside = await make(_hold, limits=_QUICK)
+    patient = replace(_QUICK, head_timeout_s=20.0)
+    inside = await make(_hold, limits=patient)
     reader, writer = await inside.connect()
     writer.write(
         f"CONNECT host.test:{inside.host_port} HTTP/1.1\r\nHost: host.test:{inside.host_port}\r\n\r\n".encode()
@@ -70,7 +71,7 @@ async def test_nothing_moves(make: Make) -> None:
     await reader.readuntil(b"\r\n\r\n")
     assert await reader.read() == b""
     assert (inside.last().verdict, inside.last().reason) == ("allowed", "timed_out")
-    inside = await make(_hold, limits=replace(_QUICK, idle_timeout_s=20.0))
+    inside = await make(_hold, limits=replace(patient, idle_timeout_s=20.0))
     began = time.monotonic()
     reader, writer = await inside.connect()
     writer.write(
