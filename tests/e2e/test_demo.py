@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def test_it_shows_serves_and_stops(shown: "subprocess.Popen[str]", port: int, nu
     text = _read_until(shown, "Stop")
     assert "Hello, World!" in text
     assert "files stay" in text
+    assert re.search(r"ran a workflow, .*: succeeded", text)
     assert "ZeroDivisionError: division by zero" in text
     assert f"http://127.0.0.1:{port}/docs" in text
     assert "DOES NOT ISOLATE" not in text
