@@ -76,6 +76,7 @@ class Load:
             self.failure = failure
 
     def _play(self, started: Mapping[str, str]) -> None:
+        self.client.check_turns()
         if "cancel" in started:
             self.client.cancel(started["cancel"])
         if "approval" in started:

@@ -33,7 +33,6 @@ ELSEWHERE = {
     "artifacts": "what is removed is removed again; tests/crash/test_run_crashes.py has those that are kept with a run",
 }
 UNREACHED = {
-    "runs.enter": "no run of these waits for a turn; tests/crash/test_step_crashes.py has some that do",
     "runs.apply.nothing": "no rule changes a run without a word in its history",
     "runs.claim.free": "only where several servers share a database; random kills go through it",
     "executions.prune_oldest": "only of users with too much output; each is one write, and is made again",
@@ -100,6 +99,18 @@ def _until_status(client: Client, environment_id: str, status: str) -> None:
         return bool(client.ask("GET", f"{ENVIRONMENTS}/{environment_id}").json()["status"] == status)
 
     until(seen, f"{environment_id} is {status}")
+
+
+def _take_turns(client: Client) -> None:
+    """Three that may only run one after the other."""
+    workflow_id = client.make("nap")
+    runs = [client.start(workflow_id) for _ in range(3)]
+
+    def over() -> bool:
+        client.check_turns()
+        return all(client.look(run_id)["status"] == "succeeded" for run_id in runs)
+
+    until(over, "each has had its turn", 60)
 
 
 def _start_with_keys(client: Client, times: int = 1) -> None:
@@ -179,6 +190,8 @@ def _trigger(write: str) -> Callable[[Client, FaultyServer], object]:
             return _use_environments
         case _, "runs.renew":
             return lambda client, server: _hold(client, server)
+        case _, "runs.enter":
+            return lambda client, _server: _take_turns(client)
         case _, ("runs.reopen" | "runs.apply.run_retried"):
             return lambda client, _server: _retry(client)
         case "idempotency", _:

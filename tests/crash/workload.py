@@ -46,7 +46,11 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
         "finally": [step("tidy")],
     },
     "approval": {"steps": [{"name": "ask", "type": "approval"}, step("after")]},
-    "nap": {"steps": [step("before"), {"name": "nap", "type": "sleep", "config": {"seconds": 0.3}}, step("after")]},
+    # One after the other, whoever starts them.
+    "nap": {
+        "concurrency": {"group": "naps", "limit": 1},
+        "steps": [step("before"), {"name": "nap", "type": "sleep", "config": {"seconds": 0.3}}, step("after")],
+    },
     "cancel": {"steps": [step("stubborn", STUBBORN), step("never")], "finally": [step("tidy")]},
     "late": {"steps": [step("stubborn", STUBBORN)], "timeout": 0.4, "on_error": [step("tell")]},
 }  # fmt: skip
@@ -188,6 +192,12 @@ class Client:
             self.close()
             time.sleep(0.05)  # waits: another server may have the run
         self.said.cancelled.add(run_id)
+
+    def check_turns(self) -> None:
+        """No more naps are under way than may be; read at one moment."""
+        naps = self.ask("GET", f"{RUNS}?name=nap&limit=200").json()["runs"]
+        under_way = [row["run_id"] for row in naps if row["status"] in ("running", "waiting")]
+        assert len(under_way) <= 1, f"these are under way at once, and one is the limit: {under_way}"
 
     def live_runs(self) -> list[str]:
         """Runs that have not ended."""
