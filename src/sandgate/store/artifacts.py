@@ -17,13 +17,13 @@ from sandgate.store.base.artifacts import Kept, Pack
 from sandgate.store.database import Database
 from sandgate.store.excess import HAS_ENDED_SINCE, SINCE, Excess
 from sandgate.store.schema import artifacts, runs
-from sandgate.store.statements import HotStatement, newest_first, page_of, page_parameters, upsert
+from sandgate.store.statements import HotStatement, is_one_of, newest_first, padded, page_of, page_parameters, upsert
 
 _NO_ITEM = -1
 
 _columns = artifacts.c
 _is_of_run = _columns.run_id == sa.bindparam("wanted_run")
-_is_of_runs = _columns.run_id.in_(sa.bindparam("wanted_runs", expanding=True))
+_is_of_runs = is_one_of(_columns.run_id, "wanted_runs")
 
 _ADD = HotStatement(upsert(artifacts, "(artifact_id) DO NOTHING"))
 _FIND = sa.select(artifacts).where(_is_of_run, _columns.artifact_id == sa.bindparam("wanted_id"))
@@ -61,7 +61,7 @@ _PACKS: Select[Any] = (
     .order_by(_columns.run_id, _columns.pack)
     .limit(sa.bindparam("most"))
 )
-_RUNS: Select[Any] = sa.select(runs.c.run_id).where(runs.c.run_id.in_(sa.bindparam("wanted_runs", expanding=True)))
+_RUNS: Select[Any] = sa.select(runs.c.run_id).where(is_one_of(runs.c.run_id, "wanted_runs"))
 
 
 class SqlArtifactStore:
@@ -111,7 +111,7 @@ class SqlArtifactStore:
 
         def work(connection: Connection) -> Sequence[Pack]:
             run_ids = connection.execute(_OLDEST_RUNS, parameters).scalars().all()
-            oldest = connection.execute(_PACKS, {"wanted_runs": run_ids, "most": most}).all()
+            oldest = connection.execute(_PACKS, {"wanted_runs": padded(run_ids), "most": most}).all()
             sizes_before = itertools.accumulate((int(row.size_bytes) for row in oldest), initial=0)
             gone = [row for row, before in zip(oldest, sizes_before, strict=False) if before < excess_bytes]
             return _delete_packs(connection, gone)
@@ -120,7 +120,7 @@ class SqlArtifactStore:
 
     async def delete_of_runs(self, run_ids: Sequence[RunId]) -> None:
         """Remove all rows of these runs."""
-        parameters = {"wanted_runs": list(run_ids)}
+        parameters = {"wanted_runs": padded(run_ids)}
 
         def work(connection: Connection) -> None:
             connection.execute(_DELETE_OF_RUNS, parameters)
@@ -129,7 +129,7 @@ class SqlArtifactStore:
 
     async def find_orphans(self, run_ids: Sequence[RunId]) -> Sequence[RunId]:
         """Those that are no runs of this database, in the same order."""
-        parameters = {"wanted_runs": list(run_ids)}
+        parameters = {"wanted_runs": padded(run_ids)}
         rows = await self._database.read(lambda connection: connection.execute(_RUNS, parameters).all())
         known = {row.run_id for row in rows}
         return [run_id for run_id in run_ids if run_id not in known]

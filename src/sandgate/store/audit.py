@@ -23,7 +23,7 @@ from sandgate.core.audit import (
 from sandgate.store.audit_schema import audit_head, audit_log
 from sandgate.store.base.audit import AuditFilter
 from sandgate.store.database import Database
-from sandgate.store.statements import HotStatement, upsert
+from sandgate.store.statements import HotStatement, is_one_of, padded, upsert
 
 _columns = audit_log.c
 _FIELDS = tuple(field.name for field in fields(AuditEntry))
@@ -48,7 +48,7 @@ _MOVE_HEAD = HotStatement(
     .where(audit_head.c.head_id == sa.literal_column("1"))
     .values({name: sa.bindparam(f"new_{name}", type_=audit_head.c[name].type) for name in _HEAD_FIELDS})
 )
-_KNOWN = sa.select(_columns.audit_id).where(_columns.audit_id.in_(sa.bindparam("ids", expanding=True)))
+_KNOWN = sa.select(_columns.audit_id).where(is_one_of(_columns.audit_id, "ids"))
 _READ = (
     sa.select(audit_log)
     .where(_columns.number > sa.bindparam("after_number"))
@@ -121,7 +121,7 @@ class SqlAuditStore:
 
 def _append(connection: Connection, entries: Sequence[AuditEntry], chain: AuditChain, wait: str) -> int:
     head = _lock_head(connection, chain, wait)
-    known = set(connection.execute(_KNOWN, {"ids": [entry.audit_id for entry in entries]}).scalars())
+    known = set(connection.execute(_KNOWN, {"ids": padded(entry.audit_id for entry in entries)}).scalars())
     # A row that somebody put in behind the end must not keep others from being added.
     number = max(head.number, connection.execute(_LAST_NUMBER).scalar_one() or 0)
     rows = chain.follow(head.digest, number, [entry for entry in entries if entry.audit_id not in known])

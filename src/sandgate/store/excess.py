@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select
 
 from sandgate.core.ids import UserId
 from sandgate.store.schema import runs
+from sandgate.store.statements import is_one_of, padded
 
 # Of more it is as well to look at all.
 _MOST_OWNERS = 500
@@ -24,7 +25,7 @@ class Excess:
 
     def __init__(self, kept: sa.FromClause, news: sa.SelectBase) -> None:
         self._of_all = _over(kept)
-        self._of_some = _over(kept, kept.c.owner_id.in_(sa.bindparam("wanted_owners", expanding=True)))
+        self._of_some = _over(kept, is_one_of(kept.c.owner_id, "wanted_owners"))
         owners = news.subquery()
         # Not the bare column, whose index would be walked from one end to the other in search of the few with news.
         owner = sa.func.coalesce(owners.c.owner_id, "")
@@ -39,7 +40,7 @@ class Excess:
             if not owners:
                 return []
             if len(owners) <= _MOST_OWNERS:
-                statement, parameters = self._of_some, {**parameters, "wanted_owners": owners}
+                statement, parameters = self._of_some, {**parameters, "wanted_owners": padded(owners)}
         rows = connection.execute(statement, parameters).all()
         return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
 

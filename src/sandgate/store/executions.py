@@ -17,7 +17,7 @@ from sandgate.core.states import ExecutionStatus
 from sandgate.store.database import Database
 from sandgate.store.heavy_rows import count_that_fit
 from sandgate.store.schema import environments, executions
-from sandgate.store.statements import HotStatement, newest_first, page_parameters, upsert
+from sandgate.store.statements import HotStatement, is_one_of, newest_first, padded, page_parameters, upsert
 
 _USAGE = tuple(field.name for field in fields(Usage))
 _ERROR = tuple(field.name for field in fields(ErrorReport))
@@ -96,7 +96,7 @@ _OLDEST: Select[Any] = (
     .order_by(_columns.execution_id)
     .limit(sa.bindparam("most"))
 )
-_DELETE = sa.delete(executions).where(_columns.execution_id.in_(sa.bindparam("wanted_ids", expanding=True)))
+_DELETE = sa.delete(executions).where(is_one_of(_columns.execution_id, "wanted_ids"))
 # A look at all rows is worth it when so much of what one owner may keep was written since the last one.
 _LOOK_EVERY = 8
 # What one transaction deletes.
@@ -170,9 +170,9 @@ class SqlExecutionStore:
         enough = min(excess_bytes, _DELETED_BYTES)
         sizes_before = itertools.accumulate((row.size for row in oldest), initial=0)
         gone = [row for row, before in zip(oldest, sizes_before, strict=False) if before < enough]
-        ids = [row.execution_id for row in gone]
-        if ids:
-            await self._database.write(lambda connection: connection.execute(_DELETE, {"wanted_ids": ids}).rowcount)
+        if gone:
+            wanted = {"wanted_ids": padded(row.execution_id for row in gone)}
+            await self._database.write(lambda connection: connection.execute(_DELETE, wanted).rowcount)
         return sum(row.size for row in gone)
 
 

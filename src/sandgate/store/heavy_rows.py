@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Executable, Row, Select
 
 from sandgate.core.limits import MIB
 from sandgate.core.page import ItemT, Page, PageRequest
-from sandgate.store.statements import page_of
+from sandgate.store.statements import is_one_of, padded, page_of
 
 MOST_BYTES = 4 * MIB
 """What one answer holds of outputs, inputs or definitions: bounds memory, and how long it takes to write it as JSON."""
@@ -44,7 +44,7 @@ class HeavyTable:
                 for column in table.columns
             )
         )
-        wanted = self._key.in_(sa.bindparam("wanted_ids", expanding=True))
+        wanted = is_one_of(self._key, "wanted_ids")
         self._sizes: Select[Any] = sa.select(self._key, size.label("size_bytes")).where(wanted)
         self._whole: Select[Any] = sa.select(table).where(wanted)
 
@@ -61,11 +61,11 @@ class HeavyTable:
         heavy = {row[0] for row in rows if row._mapping[self._mark] is None}
         if not heavy:
             return page_of(rows, page, parse)
-        sizes = {row[0]: int(row.size_bytes) for row in connection.execute(self._sizes, {"wanted_ids": list(heavy)})}
+        sizes = {row[0]: int(row.size_bytes) for row in connection.execute(self._sizes, {"wanted_ids": padded(heavy)})}
         count = count_that_fit([sizes.get(row[0], 0) for row in rows], page.limit)
         shown = rows[:count]
         wanted = [row[0] for row in shown if row[0] in heavy]
-        whole = {row[0]: row for row in connection.execute(self._whole, {"wanted_ids": wanted})}
+        whole = {row[0]: row for row in connection.execute(self._whole, {"wanted_ids": padded(wanted)})}
         # What was removed since is left out.
         found = [whole.get(row[0]) if row[0] in heavy else row for row in shown]
         items = tuple(parse(row) for row in found if row is not None)

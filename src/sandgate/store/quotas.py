@@ -13,7 +13,7 @@ from sandgate.core.quota import UserQuota
 from sandgate.store.database import Database
 from sandgate.store.quota_schema import user_executions, user_quotas
 from sandgate.store.schema import users
-from sandgate.store.statements import changed, upsert
+from sandgate.store.statements import changed, is_one_of, padded, upsert
 
 _FIGURES = tuple(field.name for field in fields(UserQuota))
 _EPOCH = date(1970, 1, 1)
@@ -25,7 +25,7 @@ _DELETE = sa.delete(user_quotas).where(_is_of_user)
 # The lock keeps users from being deleted before what refers to them is committed.
 _LOCK_USERS = (
     sa.select(users.c.user_id)
-    .where(users.c.user_id.in_(sa.bindparam("ids", expanding=True)))
+    .where(is_one_of(users.c.user_id, "ids"))
     .order_by(users.c.user_id)
     .with_for_update(read=True, key_share=True)
 )
@@ -84,6 +84,6 @@ def _put(connection: Connection, values: dict[str, Any]) -> bool:
 
 
 def _add(connection: Connection, day: int, counts: Mapping[UserId, int]) -> None:
-    for user_id in connection.execute(_LOCK_USERS, {"ids": list(counts)}).scalars().all():
+    for user_id in connection.execute(_LOCK_USERS, {"ids": padded(counts)}).scalars().all():
         connection.execute(_ADD, {"user_id": user_id, "day": day, "executions": counts[UserId(user_id)]})
     connection.execute(_FORGET, {"first_day": day - 1})

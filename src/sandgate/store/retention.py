@@ -23,6 +23,7 @@ from sandgate.store.schema import (
     workflow_versions,
     workflows,
 )
+from sandgate.store.statements import is_one_of, padded
 from sandgate.store.trigger_schema import webhook_deliveries
 from sandgate.store.versions import drop_unused, find_with_unused
 from sandgate.store.volume_schema import environment_volumes
@@ -56,7 +57,7 @@ _ENVIRONMENTS = _oldest(environments.c.ended_at, environments.c.environment_id).
 
 
 def _deletes(tables: Sequence[sa.Table], key: str) -> Sequence[sa.Delete]:
-    return [sa.delete(table).where(table.c[key].in_(sa.bindparam("keys", expanding=True))) for table in tables]
+    return [sa.delete(table).where(is_one_of(table.c[key], "keys")) for table in tables]
 
 
 _DELETE_RUNS = _deletes(OF_A_RUN, "run_id")
@@ -95,7 +96,7 @@ class SqlRetentionStore:
         def work(connection: Connection) -> int:
             keys = find_oldest(connection, owner_id, excess_bytes, most)
             for statement in _DELETE_RUNS if keys else ():
-                connection.execute(statement, {"keys": keys})
+                connection.execute(statement, {"keys": padded(keys)})
             return len(keys)
 
         return await self._database.write(work)
@@ -108,7 +109,7 @@ class SqlRetentionStore:
         def work(connection: Connection) -> int:
             keys = connection.execute(find, {"before": before, "most": most}).scalars().all()
             for statement in deletes if keys else ():
-                connection.execute(statement, {"keys": keys})
+                connection.execute(statement, {"keys": padded(keys)})
             return len(keys)
 
         return await self._database.write(work, repeatable=True)

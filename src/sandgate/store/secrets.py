@@ -14,14 +14,14 @@ from sandgate.core.secret import Secret
 from sandgate.store.database import Database
 from sandgate.store.owners import hold_owner
 from sandgate.store.schema import secrets
-from sandgate.store.statements import changed, upsert
+from sandgate.store.statements import changed, is_one_of, padded, upsert
 
 _columns = secrets.c
 _is_owners = _columns.owner_id == sa.bindparam("wanted_owner")
 _is_this = sa.and_(_is_owners, _columns.name == sa.bindparam("wanted_name"))
 
 _FIND = sa.select(secrets).where(_is_this)
-_FIND_MANY = sa.select(secrets).where(_is_owners, _columns.name.in_(sa.bindparam("names", expanding=True)))
+_FIND_MANY = sa.select(secrets).where(_is_owners, is_one_of(_columns.name, "names"))
 _COUNT: Select[Any] = sa.select(sa.func.count()).select_from(secrets).where(_is_owners)
 _PUT = upsert(
     secrets,
@@ -67,7 +67,7 @@ class SqlSecretStore:
 
     async def find(self, owner_id: UserId, names: Collection[str]) -> Sequence[Secret]:
         """Those that are there, with their sealed values."""
-        parameters = {"wanted_owner": owner_id, "names": list(names)}
+        parameters = {"wanted_owner": owner_id, "names": padded(names)}
         rows = await self._database.read(lambda connection: connection.execute(_FIND_MANY, parameters).all())
         return [_parse(row) for row in rows]
 

@@ -16,7 +16,7 @@ from sandgate.core.states import Isolation
 from sandgate.store.database import Database
 from sandgate.store.owners import hold_owner
 from sandgate.store.snapshot_schema import snapshots
-from sandgate.store.statements import changed, insert, newest_first, page_of, page_parameters
+from sandgate.store.statements import changed, insert, is_one_of, newest_first, padded, page_of, page_parameters
 
 _columns = snapshots.c
 _is_this = _columns.snapshot_id == sa.bindparam("wanted_id")
@@ -39,9 +39,7 @@ _PRUNE = sa.delete(snapshots).where(
         .limit(sa.bindparam("most"))
     )
 )
-_KNOWN: Select[Any] = sa.select(_columns.snapshot_id).where(
-    _columns.snapshot_id.in_(sa.bindparam("wanted_ids", expanding=True))
-)
+_KNOWN: Select[Any] = sa.select(_columns.snapshot_id).where(is_one_of(_columns.snapshot_id, "wanted_ids"))
 
 
 class SqlSnapshotStore:
@@ -95,7 +93,7 @@ class SqlSnapshotStore:
 
     async def find_orphans(self, snapshot_ids: Sequence[SnapshotId]) -> Sequence[SnapshotId]:
         """Those that are no snapshots of this database, in the same order."""
-        parameters = {"wanted_ids": list(snapshot_ids)}
+        parameters = {"wanted_ids": padded(snapshot_ids)}
         rows = await self._database.read(lambda connection: connection.execute(_KNOWN, parameters).all())
         known = {row.snapshot_id for row in rows}
         return [snapshot_id for snapshot_id in snapshot_ids if snapshot_id not in known]

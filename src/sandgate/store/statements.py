@@ -1,14 +1,18 @@
 """Building blocks of SQL that every table uses."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, CursorResult, Dialect, Row, Select, TextClause
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from sandgate.core.page import ItemT, Page, PageRequest
+
+ValueT = TypeVar("ValueT")
+
+_STEP = 512
 
 
 def upsert(table: sa.Table, conflict: str) -> TextClause:
@@ -30,6 +34,24 @@ def _insert(table: sa.Table, clause: str) -> TextClause:
     statement = sa.text(f"INSERT INTO {table.name} ({columns}) VALUES ({values}){clause}")  # noqa: S608
     parameters = [sa.bindparam(column.name, type_=column.type) for column in table.columns]
     return statement.bindparams(*parameters).execution_options(preserve_rowcount=True)
+
+
+def is_one_of(column: sa.ColumnElement[Any], name: str) -> sa.ColumnElement[bool]:
+    """That a column has one of the values in a list of this name, which is to be :func:`padded`."""
+    return column.in_(sa.bindparam(name, expanding=True))
+
+
+def padded(values: Iterable[ValueT]) -> list[ValueT]:
+    """The values of a list in a statement, the last one again and again until they are 1, 2, 4, 8, … of them.
+
+    A statement has a text for each length of its list. Connections keep the texts that they had last, prepared and with
+    what they were given, some 50 KB each: with lists of every length that is 10 MB and more of memory for nothing.
+    """
+    found = list(values)
+    count = len(found)
+    # Beyond a step by steps, so that the longest lists stay below what a database takes.
+    wanted = -(-count // _STEP) * _STEP if count > _STEP else 1 << max(0, count - 1).bit_length()
+    return found + found[-1:] * (wanted - count)
 
 
 # SQLAlchemy does not see what kind of statement it is, and would forget the count.

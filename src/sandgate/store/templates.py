@@ -17,7 +17,7 @@ from sandgate.store.base import TemplateRefusal
 from sandgate.store.database import Database
 from sandgate.store.owners import hold_owner
 from sandgate.store.schema import servers
-from sandgate.store.statements import changed, upsert
+from sandgate.store.statements import changed, is_one_of, padded, upsert
 from sandgate.store.template_schema import built_templates, template_names
 
 _columns, _names = built_templates.c, template_names.c
@@ -39,7 +39,7 @@ _NOTE_VERSION = upsert(template_names, "(owner_id, name) DO UPDATE SET version =
 _INSERT = sa.insert(built_templates)
 _FINISH = (
     sa.update(built_templates)
-    .where(_is_this, _columns.status.in_(sa.bindparam("expected", expanding=True)))
+    .where(_is_this, is_one_of(_columns.status, "expected"))
     .values(
         {
             column.name: sa.bindparam(f"new_{column.name}", type_=column.type)
@@ -88,7 +88,7 @@ class SqlTemplateStore:
         """See ``TemplateStore``."""
         parameters = {
             "wanted_id": template_id,
-            "expected": list(expected),
+            "expected": padded(expected),
             "new_status": status,
             "new_status_reason": reason,
             "new_finished_at": at,

@@ -17,6 +17,7 @@ from sandgate.core.workflow import Workflow
 from sandgate.store.base import VersionGone
 from sandgate.store.database import Database
 from sandgate.store.schema import runs, superseded_versions, workflow_versions, workflows
+from sandgate.store.statements import is_one_of, padded
 
 _Answer = TypeVar("_Answer")
 
@@ -48,12 +49,12 @@ _SUPERSEDE = sa.insert(superseded_versions).from_select(
 _UNUSED: Select[Any] = sa.select(_superseded.workflow_id, _superseded.version).where(
     ~sa.exists().where(runs.c.workflow_id == _superseded.workflow_id, runs.c.workflow_version == _superseded.version)
 )
-_UNUSED_OF = _UNUSED.where(_superseded.workflow_id.in_(sa.bindparam("wanted_ids", expanding=True)))
+_UNUSED_OF = _UNUSED.where(is_one_of(_superseded.workflow_id, "wanted_ids"))
 _SOME_UNUSED: Select[Any] = sa.select(_UNUSED.subquery().c.workflow_id).distinct().limit(sa.bindparam("most"))
 # A run begins holding its workflow's row: it comes before, and is seen, or after, and finds no such version.
 _LOCK: Select[Any] = (
     sa.select(workflows.c.workflow_id)
-    .where(workflows.c.workflow_id.in_(sa.bindparam("wanted_ids", expanding=True)))
+    .where(is_one_of(workflows.c.workflow_id, "wanted_ids"))
     .order_by(workflows.c.workflow_id)
     .with_for_update()
 )
@@ -135,12 +136,12 @@ def find_with_unused(connection: Connection, most: int) -> Collection[str]:
 
 def drop_unused(connection: Connection, workflow_ids: Collection[str]) -> int:
     """Remove the versions of these workflows that no run needs; answers how many went."""
-    connection.execute(_LOCK, {"wanted_ids": list(workflow_ids)})
+    connection.execute(_LOCK, {"wanted_ids": padded(workflow_ids)})
     return _drop_unused(connection, workflow_ids)
 
 
 def _drop_unused(connection: Connection, workflow_ids: Collection[str]) -> int:
-    unused = connection.execute(_UNUSED_OF, {"wanted_ids": list(workflow_ids)}).all()
+    unused = connection.execute(_UNUSED_OF, {"wanted_ids": padded(workflow_ids)}).all()
     gone = [{"wanted_id": row.workflow_id, "wanted_version": row.version} for row in unused]
     if gone:
         connection.execute(_DELETE, gone)

@@ -18,7 +18,7 @@ from sandgate.store.database import Database
 from sandgate.store.idempotency import keep_answer
 from sandgate.store.owners import hold_owner
 from sandgate.store.schema import environments
-from sandgate.store.statements import changed, newest_first, page_of, page_parameters
+from sandgate.store.statements import changed, is_one_of, newest_first, padded, page_of, page_parameters
 from sandgate.store.volume_schema import environment_volumes, volumes
 
 _columns = volumes.c
@@ -29,7 +29,7 @@ _is_owners = _columns.owner_id == sa.bindparam("wanted_owner")
 _INSERT = sa.insert(volumes)
 _HELD: Select[Any] = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_columns.size_bytes), 0)).where(_is_owners)
 _FIND = sa.select(volumes).where(_is_this)
-_FIND_NAMED = sa.select(volumes).where(_is_owners, _is_there, _columns.name.in_(sa.bindparam("names", expanding=True)))
+_FIND_NAMED = sa.select(volumes).where(_is_owners, _is_there, is_one_of(_columns.name, "names"))
 _LOCK = sa.select(volumes).where(_is_this, _is_there).with_for_update()
 _CONDEMN = sa.update(volumes).where(_is_this, _is_there).values(condemned=True)
 _CONDEMN_OF = sa.update(volumes).where(_is_owners).values(condemned=True)
@@ -43,7 +43,7 @@ _USERS: Select[Any] = (
     sa.select(environment_volumes.c.volume_id, environment_volumes.c.environment_id)
     .join(environments, environments.c.environment_id == environment_volumes.c.environment_id)
     .where(
-        environment_volumes.c.volume_id.in_(sa.bindparam("ids", expanding=True)),
+        is_one_of(environment_volumes.c.volume_id, "ids"),
         environments.c.status.in_(sorted(LIVE_ENVIRONMENT_STATUSES)),
         environments.c.deleted_at.is_(None),
     )
@@ -52,7 +52,7 @@ _USERS: Select[Any] = (
 # Whoever is about to delete one waits until it is known who has it.
 _HOLD: Select[Any] = (
     sa.select(_columns.volume_id)
-    .where(_columns.volume_id.in_(sa.bindparam("ids", expanding=True)), _is_there)
+    .where(is_one_of(_columns.volume_id, "ids"), _is_there)
     .order_by(_columns.volume_id)
     .with_for_update(read=True)
 )
@@ -79,7 +79,7 @@ class SqlVolumeStore:
 
     async def find_named(self, owner_id: UserId, names: Sequence[str]) -> Mapping[str, Volume]:
         """Those of an owner that there are, by name."""
-        parameters = {"wanted_owner": owner_id, "names": list(names)}
+        parameters = {"wanted_owner": owner_id, "names": padded(names)}
         rows = await self._database.read(lambda connection: connection.execute(_FIND_NAMED, parameters).all())
         return {volume.name: volume for volume in map(_parse, rows)}
 
@@ -130,7 +130,7 @@ class SqlVolumeStore:
 def hold_volumes(connection: Connection, volume_ids: Sequence[VolumeId]) -> bool:
     """Inside a transaction: none of them is deleted until its end; False when one is gone already."""
     wanted = set(volume_ids)
-    return set(connection.execute(_HOLD, {"ids": sorted(wanted)}).scalars()) == wanted
+    return set(connection.execute(_HOLD, {"ids": padded(sorted(wanted))}).scalars()) == wanted
 
 
 def note_users(connection: Connection, environment_id: EnvironmentId, volume_ids: Sequence[VolumeId]) -> None:
@@ -168,7 +168,7 @@ def _insert(
 
 def _find_users(connection: Connection, volume_ids: Sequence[VolumeId]) -> Mapping[VolumeId, Sequence[EnvironmentId]]:
     found: dict[VolumeId, list[EnvironmentId]] = {}
-    for volume_id, environment_id in connection.execute(_USERS, {"ids": list(volume_ids)}):
+    for volume_id, environment_id in connection.execute(_USERS, {"ids": padded(volume_ids)}):
         found.setdefault(VolumeId(volume_id), []).append(EnvironmentId(environment_id))
     return found
 
