@@ -6,6 +6,7 @@ requests, but for the ids of what they are about.
 """
 
 import argparse
+import itertools
 import math
 import random
 import sys
@@ -109,8 +110,11 @@ class Fuzzer:
         parameters = (each for operation in self.operations() for each in operation.path_parameters)
         return {str(each.name) for each in parameters} - self._things.known.keys()
 
-    def run(self, cases: int, only: str | None = None) -> None:
-        """Send about so many requests, as many of each operation, half of them meant to be wrong."""
+    def run(self, cases: int, only: str | None = None, turn: int = 0) -> None:
+        """Make up so many requests, as many of each operation, half of them meant to be wrong; send what can be sent.
+
+        Each ``turn`` makes up others.
+        """
         operations = [each for each in self.operations() if only in (None, each.definition.raw.get("operationId"))]
         each = max(1, math.ceil(cases / max(1, len(operations)) / 2))
         for operation in operations:
@@ -118,13 +122,21 @@ class Fuzzer:
                 self.report.is_cut_short = True
                 return
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-                self._try(operation, mode, each)
+                self._try(operation, mode, each, turn)
 
-    def _try(self, operation: Any, mode: GenerationMode, count: int) -> None:
+    def run_until(self, cases: int, only: str | None = None) -> None:
+        """Send at least so many requests, unless the time is over or there are no others to send."""
+        for turn in itertools.count():
+            before = self.report.sent.total()
+            self.run(cases - before, only, turn)
+            if self.report.is_cut_short or not before < self.report.sent.total() < cases:
+                return
+
+    def _try(self, operation: Any, mode: GenerationMode, count: int, turn: int) -> None:
         name = operation.label
 
         # Nothing is shrunk: the first request that is answered wrongly is shown as it was.
-        @seeded(f"{self._seed} {name} {mode}")
+        @seeded(f"{self._seed} {name} {mode}{f' {turn}' if turn else ''}")
         @settings(
             max_examples=count,
             deadline=None,
@@ -214,7 +226,7 @@ def fuzzing(seed: int, seconds: float) -> Iterator[Fuzzer]:
 def main(arguments: list[str]) -> int:
     """Fuzz, and say what was found; the exit code is 1 when something was, or not all was sent."""
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--cases", type=int, default=10_000, help="how many requests (10000)")
+    parser.add_argument("--cases", type=int, default=10_000, help="how many requests at least (10000)")
     parser.add_argument("--seed", type=int, default=None, help="makes the same requests again")
     parser.add_argument("--seconds", type=float, default=1500.0, help="the longest that it may take (1500)")
     parser.add_argument("--operation", help="only this one, by its operationId")
@@ -223,7 +235,7 @@ def main(arguments: list[str]) -> int:
     sys.stdout.write(f"seed {seed}\n")
     started = time.monotonic()
     with fuzzing(seed, chosen.seconds) as fuzzer:
-        fuzzer.run(chosen.cases, chosen.operation)
+        fuzzer.run_until(chosen.cases, chosen.operation)
     report = fuzzer.report
     for problem in report.problems:
         sys.stdout.write(f"\n{problem}\n")
