@@ -74,6 +74,8 @@ def _unused(_connection: Connection, _environment: str) -> None:
 
 _USES: Sequence[Callable[[Connection, str], None]] = (_plain, _much, _failing, _late, _detached, _unused)
 _OFTEN = (20, 2, 2, 1, 1, 4)
+_MUCH_ONLY = (0, 1, 0, 0, 0, 0)
+_MUCH_AT_FIRST = 100
 
 
 @dataclass
@@ -88,6 +90,8 @@ class Wear:
 
     def run(self, count: int, looks: int = _LOOKS, say: Callable[[str], None] = lambda _text: None) -> None:
         """Make so many and delete them, and look so often."""
+        # An allocator keeps what much output of all clients at once has taken; else that comes by chance, late, once.
+        self._use(min(_MUCH_AT_FIRST, count // 4), _MUCH_ONLY)
         self._use(max(_CLIENTS, count // looks // 4))
         started = time.monotonic()
         for number in range(looks):
@@ -98,20 +102,20 @@ class Wear:
             rate = self.made / (time.monotonic() - started)
             say(f"{self.made:>7,} environments, {rate:.0f} a second ({number + 1} of {looks} looks)")
 
-    def _use(self, count: int) -> None:
+    def _use(self, count: int, often: Sequence[int] = _OFTEN) -> None:
         connections = [self.server.connect() for _ in range(_CLIENTS)]
-        works = [self._work(connection, count // _CLIENTS) for connection in connections]
+        works = [self._work(connection, count // _CLIENTS, often) for connection in connections]
         together(works)
         for connection in connections:
             connection.close()
         self.made += count // _CLIENTS * _CLIENTS
 
-    def _work(self, connection: Connection, count: int) -> Callable[[], list[float]]:
+    def _work(self, connection: Connection, count: int, often: Sequence[int]) -> Callable[[], list[float]]:
         self.seed += 1
         choose = random.Random(self.seed)
 
         def live() -> list[float]:
-            for use in choose.choices(_USES, _OFTEN, k=count):
+            for use in choose.choices(_USES, often, k=count):
                 environment = create(connection, "python")
                 use(connection, environment)
                 delete(connection, environment)
