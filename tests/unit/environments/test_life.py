@@ -117,8 +117,10 @@ async def test_executing_early_is_refused_when_the_sandbox_fails(world: World) -
 
 async def test_sandboxes_are_made_a_few_at_a_time(world: World) -> None:
     """A crowd of wishes does not reach the runtime all at once, and all come true."""
-    world.runtime.create_delay_s = 0.001
+    world.runtime.gate = asyncio.Event()
     rows = await asyncio.gather(*(world.create() for _ in range(20)))
+    await world.until(lambda: world.runtime.making == 8)
+    world.runtime.gate.set()
     await asyncio.gather(*(world.until_status(row.environment_id, EnvironmentStatus.RUNNING) for row in rows))
     assert world.runtime.most_making == 8
 
