@@ -23,7 +23,8 @@ from pathlib import Path
 SUPPORTED = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 
 _SYSTEM_FOLDERS = ("/usr/local/bin", "/usr/bin")
-_DEADLINE_S = 5.0
+# For all of them together, on a machine that is busy with other things, too.
+_DEADLINE_S = 15.0
 _LONGEST_ANSWER = 64 * 1024
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 # ctypes is what agents make their system calls with; a build without libffi cannot hold one.
@@ -76,7 +77,7 @@ def find_interpreters(extra_folders: Sequence[Path] = ()) -> dict[str, Interpret
     """The best working CPython of each supported minor version, by minor version, oldest first.
 
     ``extra_folders`` may be prefixes (``PREFIX/bin/python3.X``), folders of executables, or folders of prefixes. What
-    was found out about a file is remembered for as long as the file does not change. Answers within a few seconds,
+    was found out about a file is remembered for as long as the file does not change. Answers within some seconds,
     whatever the candidates do, and never raises.
     """
     candidates = {version: list(_candidates(version, extra_folders)) for version in SUPPORTED}
