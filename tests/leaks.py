@@ -22,8 +22,8 @@ PROC = Path("/proc")
 # Opened once by a library and kept for the life of the process.
 KEPT_DESCRIPTORS = re.compile(r"^(/dev/(null|urandom|random|tty|pts/\d+)|.*\.(so|pyc|mo)|.*/\.hypothesis/.*)$")
 
-# The kernel frees namespaces and control groups a while after their last process.
-CLEAN_UP_S = 10.0
+# The kernel frees namespaces and control groups a while after their last process; a busy machine takes longer.
+CLEAN_UP_S = 60.0
 
 Leaks = frozenset[str]
 

@@ -13,6 +13,8 @@ from sandgate.core.session import Bundle
 from sandgate.sandbox.base import RunningExecution, Sandbox
 from sandgate_agent import wire
 
+_PATIENCE_S = 60.0
+
 
 class Written:
     """See ``OutputWatch``: all that a command writes; ``paused`` holds back what comes."""
@@ -51,7 +53,7 @@ class Written:
         for resume in waiting:
             resume()
 
-    async def until(self, wanted: bytes, stream: str = "stdout", limit_s: float = 10.0) -> None:
+    async def until(self, wanted: bytes, stream: str = "stdout", limit_s: float = _PATIENCE_S) -> None:
         """Wait until it has written this."""
         deadline = asyncio.get_running_loop().time() + limit_s
         while wanted not in self.text[stream]:
@@ -72,7 +74,7 @@ class Started:
         sandbox: Sandbox | None,
         *words: str,
         terminal: tuple[int, int] | None = None,
-        timeout_s: float = 60.0,
+        timeout_s: float = 2 * _PATIENCE_S,
         tag: str | None = None,
         **fields: Any,
     ) -> None:
@@ -86,13 +88,13 @@ class Started:
 
     async def begun(self) -> None:
         """Wait until it runs."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(_PATIENCE_S):
             while self.talk.pid is None:
                 await self.talk.wait_for_change()
 
     async def type(self, text: bytes) -> None:
         """Give it input."""
-        assert await self.talk.feed(text, 10) == len(text)
+        assert await self.talk.feed(text, _PATIENCE_S) == len(text)
 
     def signal(self, number: int) -> None:
         """Signal it."""
@@ -102,7 +104,7 @@ class Started:
         """Give its terminal another size."""
         self.talk.tell(Order(OrderKind.RESIZE, size=TerminalSize(rows, columns)))
 
-    async def end(self, limit_s: float = 10.0) -> Termination:
+    async def end(self, limit_s: float = _PATIENCE_S) -> Termination:
         """How it ended."""
         async with asyncio.timeout(limit_s):
             return await self.execution.wait()

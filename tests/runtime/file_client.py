@@ -26,7 +26,7 @@ def begin(sandbox: Sandbox, operation: str, outlet: Outlet | None = None, **argu
     """An operation under way."""
     intake = Intake()
     files = FileOperation(operation, arguments, outlet, MODULES.get(operation, ()))
-    request = ExecutionRequest("", 20, sink=intake, files=files)
+    request = ExecutionRequest("", 60, sink=intake, files=files)
     return Channel(sandbox.execute(request), intake)
 
 

@@ -52,14 +52,14 @@ class Taker:
 
 async def _leave(sandbox: Sandbox, code: str) -> StepData:
     data = StepData({}, {})
-    ran = await sandbox.execute(ExecutionRequest(FOLDER + code, 20, data)).wait()
+    ran = await sandbox.execute(ExecutionRequest(FOLDER + code, 60, data)).wait()
     assert (ran.status, ran.left_files) == (ExecutionStatus.COMPLETED, True), ran
     return data
 
 
 async def _take(sandbox: Sandbox, data: StepData) -> Taker:
     taker = Taker()
-    ran = await sandbox.execute(ExecutionRequest(archive_code(data.folder, CAPS), 20, sink=taker)).wait()
+    ran = await sandbox.execute(ExecutionRequest(archive_code(data.folder, CAPS), 60, sink=taker)).wait()
     assert (ran.stdout, taker.closed) == (b"", True)
     assert ran.stderr == b"" or taker.problem, ran
     return taker
@@ -113,7 +113,7 @@ async def test_files_that_change_while_they_are_read(bench: Bench) -> None:
         sandbox = await bench.make()
         data = await _leave(sandbox, "open(folder + '/x', 'w').write('x' * 6_000_000)")
         path = f"import os\npath = os.environ.get('TMPDIR', '/tmp') + '/{data.folder}/x'\n"
-        beside = sandbox.execute(ExecutionRequest(path + change, 20))
+        beside = sandbox.execute(ExecutionRequest(path + change, 60))
         taker = await _take(sandbox, data)
         beside.cancel()
         await beside.wait()
@@ -135,7 +135,7 @@ async def test_a_reader_is_killed_like_everything_else(walled: Bench) -> None:
             return False
 
     taker = Full()
-    execution = sandbox.execute(ExecutionRequest(archive_code(data.folder, CAPS), 20, sink=taker))
+    execution = sandbox.execute(ExecutionRequest(archive_code(data.folder, CAPS), 60, sink=taker))
     asyncio.get_running_loop().call_later(0.1, execution.cancel)
     ran = await execution.wait()
     assert (ran.status, taker.closed) == (ExecutionStatus.CANCELLED, True)

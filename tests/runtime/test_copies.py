@@ -69,7 +69,7 @@ async def _still(sandbox: Sandbox) -> AsyncIterator[None]:
 
 
 async def _copy(bench: Bench, first: Sandbox, second: Sandbox, entries: int = 10_000, size: int = 1 << 30) -> bool:
-    async with asyncio.timeout(30), _still(first):
+    async with asyncio.timeout(120), _still(first):
         return await _copy_still(bench, first, second, entries, size)
 
 
@@ -80,7 +80,7 @@ async def _copy_still(
 
 
 async def _pack(bench: Bench, sandbox: Sandbox, file: int, entries: int = 10_000, size: int = 1 << 30) -> Any:
-    async with asyncio.timeout(30), _still(sandbox):
+    async with asyncio.timeout(120), _still(sandbox):
         return await bench.runtime.copies.pack(sandbox.environment_id, file, TOPS, entries, size, _LIMIT_S)
 
 
@@ -149,7 +149,9 @@ async def test_room_and_memory_are_those_of_the_new_one(standard: Bench) -> None
     assert (used.disk_bytes or 0) - (before.disk_bytes or 0) >= 30 * MIB
     assert (used.memory_bytes or 0) >= 30 * MIB > 10 * (before.memory_bytes or 0)
     # The child that waits for code; what copied is gone.
-    assert used.processes in (0, 1)
+    async with asyncio.timeout(60):
+        while (used.processes or 0) > 1:
+            used = await second.usage()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from sandgate_agent import wire
 from tests.runtime.hosts import Bench
 
 
-async def _run(bench: Bench, code: str, inputs: object = None, timeout_s: float = 10) -> Termination:
+async def _run(bench: Bench, code: str, inputs: object = None, timeout_s: float = 60) -> Termination:
     data = StepData({"x": inputs}, {"SANDGATE_STEP": "first"})
     sandbox = await bench.make()
     return await sandbox.execute(ExecutionRequest(code, timeout_s, data)).wait()

@@ -93,7 +93,7 @@ async def test_hostile_code_stands_still(walled: Bench) -> None:
     assert await sandbox.standstill.begin()  # type: ignore[attr-defined]
     started = time.monotonic()
     await walled.runtime.destroy(sandbox.environment_id)  # type: ignore[attr-defined]
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 40
     await running
 
 
@@ -117,7 +117,7 @@ async def test_processes_without_their_first_threads_stand_still(walled: Bench) 
     assert ran.status is ExecutionStatus.COMPLETED
     started = time.monotonic()
     assert await sandbox.standstill.begin()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
     await sandbox.standstill.end()
     await walled.runtime.destroy(sandbox.environment_id)
     await running
@@ -188,7 +188,7 @@ def group(request: pytest.FixtureRequest) -> Iterator[Group]:
 
 
 def _wait_for(condition: object) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.002)  # waits: the kernel tells nobody
@@ -222,7 +222,7 @@ def test_both_versions_hold_a_fork_bomb(group: Group) -> None:
         for pid in group.pids():
             os.kill(pid, signal.SIGKILL)
         frost.let_die()
-        first.wait(10)
+        first.wait(60)
     _wait_for(lambda: not group.pids())
 
 
@@ -241,15 +241,22 @@ async def test_a_session_that_waits_is_no_use(standard: Bench) -> None:
     session = sandbox.open_session(SessionRequest())
     await session.wait_until_ready()
     assert sandbox.is_idle
-    cell = session.execute(ExecutionRequest("import time\ntime.sleep(2)\nx = 1", 3.0))
-    assert not sandbox.is_idle
-    assert await sandbox.standstill.begin()
+    for _attempt in range(5):
+        started = time.monotonic()
+        cell = session.execute(ExecutionRequest("import time\ntime.sleep(2)\nx = 1", 3.0))
+        assert not sandbox.is_idle
+        assert await sandbox.standstill.begin()
+        if time.monotonic() - started < 1:
+            break
+        # Too late: it may be over before it stands still.
+        await sandbox.standstill.end()
+        await cell.wait()
     ended = asyncio.create_task(cell.wait())
     done, _pending = await asyncio.wait({ended}, timeout=3.2)
     assert not done
     await sandbox.standstill.end()
     assert (await ended).status is ExecutionStatus.COMPLETED
-    assert (await session.execute(ExecutionRequest("print(x)", 5)).wait()).stdout == b"1\n"
+    assert (await session.execute(ExecutionRequest("print(x)", 60)).wait()).stdout == b"1\n"
 
 
 @pytest.fixture
@@ -327,4 +334,4 @@ def _let_a_part_go_on(group: Group, folder: Path) -> None:
     finally:
         for process in running.values():
             process.kill()
-            process.wait(10)
+            process.wait(60)

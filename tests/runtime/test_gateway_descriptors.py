@@ -49,14 +49,14 @@ async def test_child_whose_ends_do_not_fit(room: int, standard: Bench, monkeypat
     assert isinstance(sandbox, SandboxLink)
     assert await standard.works(sandbox)
     await until(lambda: sandbox._first.is_ready)
-    running = sandbox.execute(ExecutionRequest("print('ran')", 10.0))
+    running = sandbox.execute(ExecutionRequest("print('ran')", 60.0))
     with _full():
         ended = await running.wait()
         # What that one gave back would be taken by the next child.
         taken = _take_all()
         for end in taken[:room]:
             os.close(end)
-        waiting = [sandbox.execute(ExecutionRequest("print('ran')", 10.0)) for _each in range(3)]
+        waiting = [sandbox.execute(ExecutionRequest("print('ran')", 60.0)) for _each in range(3)]
         await asyncio.sleep(0.12)
         for end in taken[room:]:
             os.close(end)

@@ -40,7 +40,7 @@ def group(request: pytest.FixtureRequest) -> Iterator[Group]:
     made = Group([(hierarchy, folder)])
     made.make(GroupLimits(None, None, None))
     yield made
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not made.remove() and time.monotonic() < deadline:
         pass
     assert not folder.exists()
@@ -78,7 +78,7 @@ def test_parts_are_counted_apart_and_together(group: Group) -> None:
     in_part_us, in_all_us = _read_us(part), _read_us(whole)
     assert WORK_S * 1e6 <= in_part_us <= in_all_us - WORK_S * 1e6 * 0.9
     assert in_all_us >= 2 * WORK_S * 1e6
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not group.remove_part("1"):
         # For a moment it holds what has ended.
         assert time.monotonic() < deadline

@@ -17,7 +17,7 @@ BASH = Language("bash", (("bash",), ("sh",)), ".sh")
 
 
 async def _run(
-    sandbox: Sandbox, code: str, language: Language = BASH, around: Surroundings | None = None, timeout_s: float = 20.0
+    sandbox: Sandbox, code: str, language: Language = BASH, around: Surroundings | None = None, timeout_s: float = 60.0
 ) -> Termination:
     return await sandbox.execute(ExecutionRequest(code, timeout_s, around=around, language=language)).wait()
 
@@ -68,8 +68,10 @@ async def test_the_command_of_a_language_is_filled_in(standard: Bench) -> None:
 async def test_one_after_another_and_side_by_side(standard: Bench) -> None:
     """Each has a file of its own; what a killed one left is taken by the next, a file of the user's never."""
     sandbox = await standard.make()
-    late = await _run(sandbox, "sleep 100", timeout_s=0.3)
-    assert late.status is ExecutionStatus.TIMED_OUT
+    killed = sandbox.execute(ExecutionRequest("touch begun; sleep 100", 60.0, language=BASH))
+    await standard.run(sandbox, "import os, time\nwhile not os.path.exists('begun'): time.sleep(0.01)")
+    killed.cancel()
+    assert (await killed.wait()).status is ExecutionStatus.CANCELLED
     left = "import os\nanswer = sorted(name for name in os.listdir() if name.startswith('.sandgate'))"
     assert await standard.ask(sandbox, left) == [".sandgate-code.sh"]
     await standard.run(sandbox, "import os\nos.symlink('/etc/passwd', '.sandgate-code-2.sh')")
@@ -87,9 +89,9 @@ async def test_one_after_another_and_side_by_side(standard: Bench) -> None:
 async def test_what_killed_ones_left_is_removed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for what somebody runs, and for what only has such a name."""
     sandbox = await bench.make()
-    lasting = ExecutionRequest("touch there; while [ ! -e go ]; do sleep 0.01; done; echo $0", 30.0, language=BASH)
+    lasting = ExecutionRequest("touch there; while [ ! -e go ]; do sleep 0.01; done; echo $0", 60.0, language=BASH)
     running = sandbox.execute(lasting)
-    killed = sandbox.execute(ExecutionRequest("sleep 100", 30.0, language=BASH))
+    killed = sandbox.execute(ExecutionRequest("sleep 100", 60.0, language=BASH))
     look = "import os, time\nnames = lambda: sorted(each for each in os.listdir() if each.startswith('.sandgate'))\n"
     both = "while len(names()) < 2 or not os.path.exists('there'): time.sleep(0.01)\nanswer = names()"
     left = await bench.ask(sandbox, look + both)

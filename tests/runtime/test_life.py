@@ -132,7 +132,7 @@ async def test_launcher_killed(isolation: Isolation) -> None:
         await bench.runtime.check()
         await until(lambda: not any(_is_alive(pid) for pid in processes))
         if isolation is Isolation.STANDARD:
-            assert len(bench.host.groups()) == 1
+            await until(lambda: len(bench.host.groups()) == 1, what=bench.host.groups)
 
 
 def _is_alive(pid: int) -> bool:
@@ -171,7 +171,7 @@ async def test_expiry(bench: Bench) -> None:
     running = sandbox.execute(ExecutionRequest("import os\nos.fork()\nwhile True: pass", 60))
     ended = await running.wait()
     assert ended.status is ExecutionStatus.LOST
-    assert 0.35 < time.perf_counter() - started < 10
+    assert 0.35 < time.perf_counter() - started < 30
     await until(lambda: bench.ended)
     assert bench.ended == [(sandbox.environment_id, "expired")]
     with pytest.raises(SandboxFailed):
@@ -196,8 +196,8 @@ async def test_expiry_without_a_gateway(bench: Bench) -> None:
 async def test_extend(bench: Bench) -> None:
     """A lifetime is counted anew from the moment that it is extended, to a shorter one, too."""
     sandbox = await bench.make()
-    await sandbox.extend(0.5)
-    await sandbox.extend(60)
+    # One right behind the other, or the first might be over before the second is asked for.
+    await asyncio.gather(sandbox.extend(0.5), sandbox.extend(60))
     ran = await bench.run(sandbox, "import time; time.sleep(0.6); print('on')")
     assert ran.stdout == b"on\n"
     await sandbox.extend(0.01)
@@ -244,7 +244,7 @@ async def test_create_that_is_cancelled(delay_s: float, bench: Bench) -> None:
             await creating
         # One that was asked for and comes after all is killed before it has begun.
         await until(lambda: bench.host.forkers() == [])
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
     sandbox = await bench.runtime.create(wanted)
     bench.made.append(wanted.environment_id)
     assert await bench.works(sandbox)
@@ -261,7 +261,7 @@ async def test_stop_that_ends_everything(isolation: Isolation) -> None:
         processes = bench.host.processes()
         await bench.runtime.stop(keep_sandboxes=False)
         assert (await running.wait()).status is ExecutionStatus.LOST
-        assert await asyncio.to_thread(bench.host.process.wait, 10) == 0
+        assert await asyncio.to_thread(bench.host.process.wait, 60) == 0
         await until(lambda: not any(_is_alive(pid) for pid in processes))
         assert not bench.host.config.socket_path.exists()
         if isolation is Isolation.STANDARD:
@@ -276,7 +276,7 @@ async def test_polite_end_of_the_launcher(isolation: Isolation) -> None:
         sandbox.execute(ExecutionRequest(DAEMON, 60))
         await busy(bench, sandbox)
         bench.host.process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(bench.host.process.wait, 10) == 0
+        assert await asyncio.to_thread(bench.host.process.wait, 60) == 0
         if isolation is Isolation.STANDARD:
             assert bench.host.groups() == []
 
@@ -304,7 +304,7 @@ async def test_strangers_at_the_launchers_door(bench: Bench) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(bench.host.config.socket_path))
             stranger.send(message)
-            stranger.settimeout(5)
+            stranger.settimeout(60)
             # Some kernels say that what was sent has not been read.
             with suppress(ConnectionResetError):
                 heard = stranger.recv(2000)

@@ -49,8 +49,9 @@ PIECES = {
     "pid": "import os; print(os.getpid() > 1, os.getppid() > 0)",
     "threads": "import threading\nt = [threading.Thread(target=print, args=(i,)) for i in range(1)]\n"
     "[x.start() for x in t]\n",
-    "thread outlives main": "import threading, time\n"
-    "def late():\n    time.sleep(0.05)\n    print('late')\nthreading.Thread(target=late).start()\nprint('main')\n",
+    "thread outlives main": "import threading, time\nsaid = threading.Event()\n"
+    "def late():\n    said.wait()\n    time.sleep(0.05)\n    print('late')\n"
+    "threading.Thread(target=late).start()\nprint('main')\nsaid.set()\n",
     "daemon thread": "import threading, time\n"
     "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint('main')\n",
     "exception in a thread": "import threading\ndef f():\n    raise ValueError('in a thread')\n"

@@ -23,7 +23,7 @@ _ASK = r"""
 import os, socket
 def connect(*sent):
     host, port = os.environ['http_proxy'].rpartition('/')[2].split(':')
-    connection = socket.create_connection((host, int(port)), 10)
+    connection = socket.create_connection((host, int(port)), 30)
     connection.sendall(sent[0].encode())
     for data in sent[1:]:
         assert connection.recv(65536).startswith(b'HTTP/1.1 200')
@@ -109,7 +109,7 @@ async def test_name_that_means_another_address_later(joined: Bench, write_hosts:
 
 
 async def _report_when(sandbox: Sandbox, holds: Callable[[NetworkReport], bool]) -> NetworkReport:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not holds(report := await sandbox.network.report()):  # noqa: ASYNC110 - it is seen from outside
             await asyncio.sleep(0.005)
     return report

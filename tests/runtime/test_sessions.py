@@ -77,7 +77,7 @@ async def _open(sandbox: Sandbox, bounds: SessionBounds | None = None) -> Runnin
     return session
 
 
-async def _run(session: RunningSession, code: str, timeout_s: float = 20.0) -> Termination:
+async def _run(session: RunningSession, code: str, timeout_s: float = 60.0) -> Termination:
     return await session.execute(ExecutionRequest(code, timeout_s)).wait()
 
 
@@ -262,9 +262,11 @@ async def test_processes_that_a_cell_forks(walled: Bench) -> None:
     await session.wait()
     # Of what runs in gVisor the host sees no names.
     assert before == ([] if walled.on_gvisor else ["sleep"])
-    assert "sleep" not in walled.host.processes().values()
+    await until(lambda: "sleep" not in walled.host.processes().values())
     # A child that waits in each slot, and one of them may not be made yet.
-    assert ((await sandbox.usage()).processes or 0) <= 2
+    async with asyncio.timeout(60):
+        while ((await sandbox.usage()).processes or 0) > 2:  # noqa: ASYNC110 - it is seen from outside
+            await asyncio.sleep(0.01)
 
 
 async def test_programs_are_interrupted_too(walled: Bench) -> None:
@@ -273,7 +275,7 @@ async def test_programs_are_interrupted_too(walled: Bench) -> None:
     started = asyncio.get_running_loop().time()
     ran = await _run(session, "import os\nos.system('sleep 30')", 1.0)
     assert ran.status is ExecutionStatus.TIMED_OUT
-    assert asyncio.get_running_loop().time() - started < 10
+    assert asyncio.get_running_loop().time() - started < 25
     assert session.status is SessionStatus.IDLE
 
 
@@ -329,7 +331,7 @@ async def test_executions_have_their_places(walled: Bench) -> None:
     sandbox = await walled.make(limits=Limits(concurrent_executions=1))
     sessions = [await _open(sandbox) for _ in range(3)]
     assert await walled.works(sandbox)
-    running = sandbox.execute(ExecutionRequest("import time; time.sleep(30)", 30))
+    running = sandbox.execute(ExecutionRequest("import time; time.sleep(300)", 300))
     await asyncio.sleep(0.05)
     sessions.append(await _open(sandbox))
     shown = [(await _run(session, "1")).results for session in sessions]
@@ -360,7 +362,7 @@ async def test_a_session_that_holds_all_processes(walled: Bench, monkeypatch: py
     )
     assert (await _run(session, code)).results == ({"text/plain": "True"},)
     monkeypatch.setattr(stall, "LIMIT_S", 0.3)
-    ran = await sandbox.execute(ExecutionRequest("print(1)", 20)).wait()
+    ran = await sandbox.execute(ExecutionRequest("print(1)", 60)).wait()
     monkeypatch.undo()
     assert ran.status in (ExecutionStatus.LOST, ExecutionStatus.COMPLETED)
     await _run(session, "for each in all: each.kill(), each.wait()")

@@ -24,7 +24,7 @@ async def _connect(host: LauncherHost) -> ZygoteRuntime:
 
 
 async def _run(session: RunningSession, code: str) -> Termination:
-    return await session.execute(ExecutionRequest(code, 20)).wait()
+    return await session.execute(ExecutionRequest(code, 60)).wait()
 
 
 async def _open(sandbox: Sandbox, name: str) -> RunningSession:
@@ -63,7 +63,7 @@ async def test_a_later_gateway_takes_sessions_up(isolation: str, request: pytest
     for name, code in running.items():
         sessions[name].execute(ExecutionRequest(code, 60))
     look = "import os, time\nwhile not os.path.exists('stays'): time.sleep(0.01)"
-    await sandbox.execute(ExecutionRequest(look, 20)).wait()
+    await sandbox.execute(ExecutionRequest(look, 60)).wait()
     await first.stop(keep_sandboxes=True)
     second, taken = await _take_up(host, environment_id)
     assert tuple(taken) == names

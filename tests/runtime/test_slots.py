@@ -29,7 +29,7 @@ print('went')
 """
 
 
-def start(sandbox: Sandbox, template: str, count: int, limit_s: float = 30.0) -> list[RunningExecution]:
+def start(sandbox: Sandbox, template: str, count: int, limit_s: float = 60.0) -> list[RunningExecution]:
     """So many executions at once."""
     codes = [template.replace("{number}", str(number)).replace("{all}", str(count)) for number in range(count)]
     return [sandbox.execute(ExecutionRequest(code, limit_s)) for code in codes]
@@ -220,8 +220,8 @@ async def test_no_process_is_left_for_a_slot(walled: Bench) -> None:
         "import os, time\nn = 0\nwhile n < 2:\n    try:\n        if os.fork() == 0: time.sleep(60)\n"
         "    except BlockingIOError: n += 1; time.sleep(0.05)\nprint('full')\n"
     )
-    hogging = sandbox.execute(ExecutionRequest(hog + "time.sleep(0.2)", 30))
-    others = [sandbox.execute(ExecutionRequest("print('ran')", 5)) for _other in range(6)]
+    hogging = sandbox.execute(ExecutionRequest(hog + "time.sleep(0.2)", 60))
+    others = [sandbox.execute(ExecutionRequest("print('ran')", 60)) for _other in range(6)]
     assert (await hogging.wait()).stdout == b"full\n"
     assert [(await each.wait()).stdout for each in others] == [b"ran\n"] * 6
 

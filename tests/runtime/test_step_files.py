@@ -16,7 +16,7 @@ VALUE = {"text": "é\U0001f40d\0", "list": [1, 2.5, None, True]}
 
 async def _run(bench: Bench, code: str, inputs: Any = None, version: str | None = None) -> Termination:
     sandbox = await bench.make(version)
-    return await sandbox.execute(ExecutionRequest("import json, os\n" + code, 10, StepData({"x": inputs}, {}))).wait()
+    return await sandbox.execute(ExecutionRequest("import json, os\n" + code, 60, StepData({"x": inputs}, {}))).wait()
 
 
 @pytest.mark.parametrize("version", available_versions())
@@ -90,7 +90,7 @@ async def test_nothing_of_a_step_stays_in_a_shared_environment(bench: Bench) -> 
     """Inputs may hold secrets, so that the next step finds no trace of them; code that is no step has no files."""
     sandbox = await bench.make()
     for _round in range(2):
-        await sandbox.execute(ExecutionRequest("pass", 10, StepData({"x": 1}, {}))).wait()
+        await sandbox.execute(ExecutionRequest("pass", 60, StepData({"x": 1}, {}))).wait()
     answer = await bench.ask(
         sandbox,
         "import os\nfolder = os.environ.get('TMPDIR', '/tmp')\n"

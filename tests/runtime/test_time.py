@@ -13,8 +13,8 @@ from tests.runtime.only_inside import ONLY_INSIDE
 
 pytestmark = pytest.mark.attack
 
-# On a busy machine code may not have begun when its time is over; then it gets more.
-TIMEOUTS_S = (0.2, 2.0, 20.0)
+# On a busy machine code may not have begun when its time is over, or the machine is busy just then: it is tried again.
+TIMEOUTS_S = (0.2, 0.2, 2.0, 2.0, 20.0)
 # Of each on a machine where others want the processors, and of the quickest of some.
 LATE_S, SOON_S = 1.0, 0.05
 
@@ -59,16 +59,20 @@ async def _end(sandbox: Sandbox, code: str, timeout_s: float) -> tuple[Terminati
     return ran, late_s
 
 
+HAS_BEGUN = "import os\nanswer = os.path.exists('begun')\nif answer: os.remove('begun')"
+
+
 async def _check_end(bench: Bench, sandbox: Sandbox, code: str, sandboxes: int = 1) -> None:
     """Assert that code which had begun ends when its time is over, with what it had printed, and leaves nothing."""
     begin = f"{ONLY_INSIDE}print('before', end='')\nopen('begun', 'w').close()\n"
     for timeout_s in TIMEOUTS_S:
         ran, late_s = await _end(sandbox, begin + code, timeout_s)
         assert ran.status is ExecutionStatus.TIMED_OUT
-        assert late_s <= LATE_S
         await bench.quiet(sandboxes)
-        if await bench.ask(sandbox, "import os\nanswer = os.path.exists('begun')"):
+        has_begun = await bench.ask(sandbox, HAS_BEGUN)
+        if has_begun and late_s <= LATE_S:
             break
+    assert (has_begun, late_s <= LATE_S) == (True, True), late_s
     assert (ran.stdout, ran.stderr, ran.exit_code, ran.error) == (b"before", b"", None, None)
 
 
@@ -92,7 +96,7 @@ async def test_deadline(name: str, bench: Bench) -> None:
 async def test_answer_comes_soon_after_the_deadline(bench: Bench) -> None:
     """At most 50 ms, when nobody else wants the processors just then."""
     sandbox = await bench.make()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (await _end(sandbox, STUBBORN["loops"], 0.1))[1] > SOON_S:
         assert time.monotonic() < deadline
 
@@ -121,15 +125,18 @@ async def test_cancel(name: str, delay_s: float, bench: Bench) -> None:
     """A cancelled execution ends at once, at whatever moment, with nothing left of it."""
     sandbox = await bench.make()
     assert await bench.works(sandbox)
-    execution = sandbox.execute(ExecutionRequest(ONLY_INSIDE + STUBBORN[name], 60))
-    await asyncio.sleep(delay_s)
-    started = time.perf_counter()
-    execution.cancel()
-    ran = await execution.wait()
-    late_s = time.perf_counter() - started
-    assert (ran.status, ran.exit_code) == (ExecutionStatus.CANCELLED, None)
+    for _attempt in range(3):
+        execution = sandbox.execute(ExecutionRequest(ONLY_INSIDE + STUBBORN[name], 60))
+        await asyncio.sleep(delay_s)
+        started = time.perf_counter()
+        execution.cancel()
+        ran = await execution.wait()
+        late_s = time.perf_counter() - started
+        assert (ran.status, ran.exit_code) == (ExecutionStatus.CANCELLED, None)
+        await bench.quiet()
+        if late_s <= LATE_S:
+            break
     assert late_s <= LATE_S
-    await bench.quiet()
     assert await bench.works(sandbox)
 
 
@@ -151,10 +158,10 @@ async def test_end_of_the_main_process_is_the_end(name: str, bench: Bench) -> No
     """The answer waits for nobody who holds the pipes, and what was left running is dead when it comes."""
     sandbox = await bench.make()
     assert await bench.works(sandbox)
-    ran = await bench.run(sandbox, ONLY_INSIDE + OUTLIVING[name] + "\nprint('done')\nimport os; os._exit(0)", 20)
+    ran = await bench.run(sandbox, ONLY_INSIDE + OUTLIVING[name] + "\nprint('done')\nimport os; os._exit(0)")
     assert (ran.status, ran.exit_code, ran.stdout) == (ExecutionStatus.COMPLETED, 0, b"done\n")
     assert await bench.nothing_runs(sandbox)
-    assert ran.duration_s < 15
+    assert ran.duration_s < 30
     assert await bench.works(sandbox)
 
 

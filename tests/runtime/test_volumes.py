@@ -333,7 +333,7 @@ async def test_a_launcher_that_is_killed(own_host: LauncherHost) -> None:
     code = "import os; f = open('/data/x', 'w'); f.write('kept'); f.flush(); os.fsync(f.fileno()); answer = 1"
     await bench.ask(sandbox, code)
     own_host.process.send_signal(signal.SIGKILL)
-    own_host.process.wait(10)
+    own_host.process.wait(60)
     await until(lambda: not devices_of(own_host))
     own_host.process = start_launcher(own_host.config)
     await until(lambda: bench.ended)
@@ -368,7 +368,7 @@ def test_whoever_makes_one_may_be_killed(tmp_path: Path, monkeypatch: pytest.Mon
             Shelf(folder).make("vol-0123456789abcdef", _SIZE)
         finally:
             os._exit(0)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not told.exists() and time.monotonic() < deadline:
         time.sleep(0.005)  # waits: for the program to be started
     os.kill(pid, signal.SIGKILL)

@@ -220,7 +220,7 @@ async def test_listeners_of_a_neighbour(walled: Bench) -> None:
         "open('ready', 'w').close()\nserver.accept()"
     )
     sandbox, neighbour = await walled.make(), await walled.make()
-    listening = sandbox.execute(ExecutionRequest(listen, 20))
+    listening = sandbox.execute(ExecutionRequest(listen, 60))
     connect = FAILS + (
         "def unix(): socket.socket(socket.AF_UNIX).connect('\\0name')\n"
         "answer = [fails(unix), fails(socket.create_connection, ('127.0.0.1', 7777))]"
@@ -235,7 +235,7 @@ async def test_processes(walled: Bench) -> None:
     """Nobody sees a process but those of its own execution; signals reach no one else."""
     sandbox, neighbour = await walled.make(), await walled.make()
     sleep = "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(30)"
-    others = [each.execute(ExecutionRequest(sleep, 30)) for each in (sandbox, neighbour)]
+    others = [each.execute(ExecutionRequest(sleep, 60)) for each in (sandbox, neighbour)]
     code = FAILS + (
         "import signal, sys\nif os.fork() == 0: signal.pause()\n"
         "pids = {n for n in os.listdir('/proc') if n.isdigit()}\n"

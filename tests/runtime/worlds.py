@@ -18,7 +18,7 @@ GET = """
 import urllib.request, urllib.error
 def get(url):
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             return [answer.status, answer.read().decode()]
     except urllib.error.HTTPError as error:
         return [error.code, error.headers.get("X-Sandgate-Reason")]
