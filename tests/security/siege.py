@@ -2,17 +2,13 @@
 
 import asyncio
 import json
-import time
 from typing import Any
 
 from sandgate.core.execution import Termination
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.base import Sandbox
-from tests.runtime.hosts import Bench
+from tests.runtime.hosts import ANSWER_S, Bench
 from tests.runtime.only_inside import ONLY_INSIDE
-
-# Generous, because a machine that runs tests is busy; what starves a neighbour takes longer.
-_BOUND_S = 10.0
 
 # Defines ``fails``: the name of the error that a call ends with, None when it succeeds; and ``call``, the same for a
 # call of the kernel by number. What comes after it runs nowhere but in a sandbox.
@@ -38,7 +34,7 @@ class Siege:
         self.attacker = attacker
         self.neighbour = neighbour
 
-    async def run(self, code: str, timeout_s: float = 15.0) -> Termination:
+    async def run(self, code: str, timeout_s: float = 60.0) -> Termination:
         """Run an attack to its end; everybody answers afterwards."""
         ran = await self.bench.run(self.attacker, TOOLS + code, timeout_s)
         await self.everybody_answers()
@@ -52,8 +48,6 @@ class Siege:
 
     async def everybody_answers(self) -> None:
         """The launcher answers, and a neighbour's hello comes whole and in time."""
-        started = time.perf_counter()
-        async with asyncio.timeout(_BOUND_S):
+        async with asyncio.timeout(ANSWER_S):
             await self.bench.runtime.check()
             assert await self.bench.works(self.neighbour)
-        assert time.perf_counter() - started < _BOUND_S

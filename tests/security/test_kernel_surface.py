@@ -130,13 +130,15 @@ async def test_the_hosts_disks_are_left_alone(siege: Siege) -> None:
     n = numbers()
     code = (
         f"fd = os.open(os.path.realpath(sys.executable), os.O_RDONLY)\nsize = os.fstat(fd).st_size\n"
-        f"started = time.monotonic()\nfor _ in range(200): call({n['sync']})\n"
+        f"took = []\nfor _ in range(200):\n    started = time.monotonic()\n    call({n['sync']})\n"
+        "    took.append(time.monotonic() - started)\n"
         "os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)\n"
-        f"answer = [call({n['sync']}), call({n['fadvise64']}, fd, 0, 0, 4 | 1 << 32), time.monotonic() - started]"
+        f"answer = [call({n['sync']}), call({n['fadvise64']}, fd, 0, 0, 4 | 1 << 32), sum(sorted(took)[:100])]"
     )
     synced, dropped, took_s = await siege.ask(code)
     assert (synced, dropped) == (None, None)
-    assert took_s < 5
+    # Of the quicker half: whoever else has the processor meanwhile is no disk.
+    assert took_s < 2.5
 
 
 READ = """

@@ -87,7 +87,7 @@ async def test_hostile_verbs(siege: Siege) -> None:
     for message in _hostile():
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(siege.bench.host.config.socket_path))
-            stranger.settimeout(5)
+            stranger.settimeout(60)
             stranger.send(message)
             heard = stranger.recv(1000)
             assert heard == b"" or json.loads(heard).get("ok") is False, (message[:200], heard)
@@ -106,9 +106,9 @@ async def test_a_request_that_is_refused_is_nobody_else_s_affair(siege: Siege) -
     waiting = asyncio.ensure_future(siege.bench.make())
     for verb, fields in (("create", {"environment_id": "env-../../../x"}), ("no such verb", {})):
         with pytest.raises(SandboxFailed, match="refused"):
-            await client.request_with([], verb, limit_s=10, **fields)
+            await client.request_with([], verb, limit_s=60, **fields)
     with pytest.raises(SandboxFailed, match="bytes"):
-        await client.request_with([], "create", limit_s=10, environment_id="x" * protocol.MESSAGE_LIMIT)
+        await client.request_with([], "create", limit_s=60, environment_id="x" * protocol.MESSAGE_LIMIT)
     client.notify("no such verb", [])
     assert await siege.bench.works(await waiting)
     assert client._socket is before
@@ -132,7 +132,7 @@ async def test_descriptors_that_come_with_requests(siege: Siege) -> None:
         for end in ends:
             os.close(end)
     # Three of the last that was kept may stay.
-    assert len(os.listdir(f"/proc/{pid}/fd")) <= before + 3
+    await until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before + 3)
     await siege.bench.runtime.destroy(name)
     await until(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before)
 

@@ -95,7 +95,7 @@ async def test_nothing_is_inherited(siege: Siege) -> None:
 async def test_pipes_of_an_execution_beside(siege: Siege) -> None:
     """Two executions of one environment share files, and neither finds a pipe or a socket of the other."""
     write = "import os, time\nopen('on', 'w').close()\ntime.sleep(0.4)\nprint('mine')"
-    beside = siege.attacker.execute(ExecutionRequest(write, 10))
+    beside = siege.attacker.execute(ExecutionRequest(write, 60))
     steal = (
         "while not os.path.exists('on'): time.sleep(0.005)\n"
         "for pid, fd in [(pid, fd) for pid in range(1, 400) for fd in (0, 1, 2, 3, 63)]:\n"
@@ -198,7 +198,7 @@ async def _can_come_again(siege: Siege) -> bool:
 def _let_few_numbers(pid: int) -> None:
     """In the namespace of a process, and nowhere else."""
     lower = f"echo {_FEW_NUMBERS} > /proc/sys/kernel/pid_max"
-    subprocess.run(["nsenter", "-t", str(pid), "-p", "sh", "-c", lower], check=True, timeout=10)
+    subprocess.run(["nsenter", "-t", str(pid), "-p", "sh", "-c", lower], check=True, timeout=60)
 
 
 async def test_numbers_of_processes_that_come_again(siege: Siege) -> None:
@@ -206,7 +206,7 @@ async def test_numbers_of_processes_that_come_again(siege: Siege) -> None:
     spin = "while True:\n    pid = os.fork()\n    if pid == 0: os._exit(0)\n    os.waitpid(pid, 0)"
     comes_again = await _can_come_again(siege)
     first = USE_UP if comes_again else ""
-    doomed = [siege.attacker.execute(ExecutionRequest(TOOLS + before + spin, 60)) for before in (first, "")]
+    doomed = [siege.attacker.execute(ExecutionRequest(TOOLS + before + spin, 300)) for before in (first, "")]
     if comes_again:
         wait = "import os, time\nwhile not os.path.exists('WHAT'): time.sleep(0.002)\nanswer = True"
         assert await siege.bench.ask(siege.attacker, wait.replace("WHAT", "on"))
