@@ -1,10 +1,12 @@
 """The whole HTTP layer in process: real store, authentication and use cases, a stand-in runtime, no sockets."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sandgate.http.streaming import EventStream
 from sandgate.store.sql_store import SqlStore
 from tests.sqlite_store import database_path, empty_database, store
 from tests.unit.http.inner import Inner
@@ -19,6 +21,24 @@ async def site(store: SqlStore, tmp_path: Path) -> AsyncIterator[Site]:
     made = await Site.open(store, tmp_path)
     yield made
     await made.close()
+
+
+StreamLifetime = Callable[[float], None]
+
+
+@pytest.fixture
+def stream_lifetime(monkeypatch: pytest.MonkeyPatch) -> StreamLifetime:
+    """Decides how long streams last that begin from now on and do not end by themselves."""
+    begin = EventStream.__init__
+
+    def decide(seconds: float) -> None:
+        def begin_short(stream: EventStream, *given: Any, **named: Any) -> None:
+            begin(stream, *given, **named)
+            stream._lifetime_s = seconds
+
+        monkeypatch.setattr(EventStream, "__init__", begin_short)
+
+    return decide
 
 
 @pytest.fixture

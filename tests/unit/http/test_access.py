@@ -1,25 +1,17 @@
 """Who may do what, tried with every kind of caller on every operation of the document."""
 
-from typing import Any
-
 import pytest
 
 from sandgate.core.principal import Role
-from sandgate.http.streaming import EventStream
+from tests.unit.http.conftest import StreamLifetime
 from tests.unit.http.rules import PROCESS, ROLES, RULES, WORKFLOWS, ask, filled, make_things
 from tests.unit.http.site import ENVIRONMENTS, Site
 
 
 @pytest.fixture(autouse=True)
-def _short_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_streams(stream_lifetime: StreamLifetime) -> None:
     """Those of what waits end soon."""
-    begin = EventStream.__init__
-
-    def begin_short(stream: EventStream, *given: Any, **named: Any) -> None:
-        begin(stream, *given, **named)
-        stream._lifetime_s = 0.5
-
-    monkeypatch.setattr(EventStream, "__init__", begin_short)
+    stream_lifetime(0.5)
 
 
 async def _operations(site: Site) -> set[tuple[str, str]]:

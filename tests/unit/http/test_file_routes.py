@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.http.conftest import StreamLifetime
 from tests.unit.http.site import ENVIRONMENTS, Site
 
 
@@ -145,8 +146,9 @@ async def test_files_are_searched(site: Site) -> None:
         assert (await site.get(f"{base}/search", params=query)).json()["error"]["code"] == code
 
 
-async def test_a_watch_says_that_it_has_begun(site: Site) -> None:
+async def test_a_watch_says_that_it_has_begun(site: Site, stream_lifetime: StreamLifetime) -> None:
     """One that comes again is told that something may be missing; there are so many and no more."""
+    stream_lifetime(0.5)
     base = await _base(site)
     await site.send("PUT", f"{base}/files/in/a", content=b"a")
     first = await site.get(f"{base}/watch", params={"path": "in"})
@@ -159,6 +161,8 @@ async def test_a_watch_says_that_it_has_begun(site: Site) -> None:
     for path, status in (("none", 404), ("in/a", 409)):
         assert (await site.get(f"{base}/watch", params={"path": path})).status_code == status
     most = site.settings.max_watches_per_environment
+    stream_lifetime(4.0)
     answers = await asyncio.gather(*(site.get(f"{base}/watch") for _ in range(most + 1)))
     assert sorted(answer.status_code for answer in answers) == [200] * most + [429]
+    stream_lifetime(0.5)
     assert (await site.get(f"{base}/watch")).status_code == 200

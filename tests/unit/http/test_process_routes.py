@@ -28,7 +28,7 @@ async def _written(site: Site, path: str, text: str) -> None:
 
 
 async def _end(site: Site, path: str) -> dict[str, Any]:
-    answer = await site.post(f"{path}/wait", {"timeout": 10})
+    answer = await site.post(f"{path}/wait", {"timeout": 60})
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
