@@ -83,11 +83,13 @@ _PRUNE = sa.delete(executions).where(
     )
 )
 
-_output_bytes = sa.func.sum(_SIZE)
+# By itself: SQLite sorts what it groups, and would sort the outputs along to measure them afterwards, 20 MB at a time.
+_sizes = sa.select(_columns.owner_id, _SIZE.label("size")).cte("sizes").prefix_with("MATERIALIZED")
+_output_bytes = sa.func.sum(_sizes.c.size)
 _most_bytes = sa.bindparam("most_bytes", type_=sa.BigInteger)
 _OVER: Select[Any] = (
-    sa.select(_columns.owner_id, (_output_bytes - _most_bytes).label("excess_bytes"))
-    .group_by(_columns.owner_id)
+    sa.select(_sizes.c.owner_id, (_output_bytes - _most_bytes).label("excess_bytes"))
+    .group_by(_sizes.c.owner_id)
     .having(_output_bytes > _most_bytes)
 )
 _OLDEST: Select[Any] = (

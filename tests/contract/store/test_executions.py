@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,10 @@ from sandgate.core.ids import EnvironmentId, ExecutionId, make_user_id
 from sandgate.core.page import PageRequest
 from sandgate.core.states import ExecutionStatus
 from sandgate.store import heavy_rows
+from sandgate.store.database import Database
 from sandgate.store.sql_store import SqlStore
 from tests.contract.store.records import NOW, STRANGE_TEXT, a_running_execution, ended
+from tests.contract.store.statements import statements_sent
 
 LATER = NOW + timedelta(seconds=3)
 
@@ -163,6 +166,23 @@ async def test_the_oldest_output_goes_where_there_is_too_much(store: SqlStore) -
     )
     await store.executions.finish(shown)
     assert dict(await store.executions.find_over(1000))[bob] > 25 + 125
+
+
+async def test_sizes_are_added_up_without_the_outputs(sqlite_path: Path) -> None:
+    """Where SQLite groups by sorting, it sorts all that is used of a row: that is to be a size, not the output."""
+    store, database = SqlStore(sqlite_path), Database(sqlite_path, read_threads=1, checkpoint=False)
+    await store.open()
+    await database.open()
+    with statements_sent() as sent:
+        await store.executions.find_over(1000)
+    ((text, parameters),) = sent
+    plan = await database.read(
+        lambda connection: [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", parameters)]
+    )
+    await database.close()
+    await store.close()
+    sorted_at = next(at for at, step in enumerate(plan) if "GROUP BY" in step)
+    assert "executions" not in plan[sorted_at - 1], plan
 
 
 async def test_running_rows_are_lost_once(store: SqlStore) -> None:
