@@ -94,7 +94,7 @@ def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _LIMIT_S
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.002)  # waits: the child is another process, which acts in its own time
 
 
 def _lack(near: Near, room: int) -> None:
