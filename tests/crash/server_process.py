@@ -69,6 +69,13 @@ class CrashServer(Server):
                 found |= {name for name in os.listdir(top) if name.startswith("s")}
         return len(found)
 
+    def runs_live(self) -> float:
+        """How many runs it works on."""
+        with self.connect() as connection:
+            text = connection.request("GET", "/metrics").body.decode()
+        line = next(line for line in text.splitlines() if line.startswith("sandgate_runs_live "))
+        return float(line.split()[1])
+
     def until_few_sandboxes(self, most: int) -> None:
         """Wait until what was made for steps that never came is given up."""
         until(lambda: self.sandboxes() <= most, "the sandboxes are gone", 30)

@@ -80,7 +80,7 @@ def test_a_stopped_worker(pair: tuple[ChaosServer, ChaosServer], postgres_server
             before = check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
         finally:
             os.kill(gateway, signal.SIGCONT)
-        until(lambda: _runs_live(first) == 0, "it has let go")
+        until(lambda: first.runs_live() == 0, "it has let go")
         after = check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
         assert [rows.history for rows in after] == [rows.history for rows in before]
         _assert_done_twice(client, run_id)
@@ -100,10 +100,3 @@ def test_a_killed_worker(pair: tuple[ChaosServer, ChaosServer], postgres_server:
         check_rows(postgres_server.url("pair"), other.said, lease_s=LEASE_S)
     until(lambda: not first.listeners(), "the port is free")
     first.start()
-
-
-def _runs_live(server: ChaosServer) -> float:
-    with server.connect() as connection:
-        text = connection.request("GET", "/metrics").body.decode()
-    line = next(line for line in text.splitlines() if line.startswith("sandgate_runs_live "))
-    return float(line.split()[1])
