@@ -99,7 +99,7 @@ async def test_folders_are_listed_in_parts(subject: Subject) -> None:
 
 
 async def _search(sandbox: Sandbox, **named: Any) -> tuple[list[Any], Mapping[str, Any]]:
-    asked = {"path": ".", "name": None, "content": None, "limit": 10, "after": ["", 0], "timeout_s": 2.0, **named}
+    asked = {"path": ".", "name": None, "content": None, "limit": 10, "after": ["", 0], "timeout_s": 30.0, **named}
     channel = begin(sandbox, "search", options={"regex": True, "ignore_case": False}, **asked)
     try:
         await channel.answer()
@@ -116,7 +116,7 @@ async def test_files_are_searched(subject: Subject) -> None:
     await write(sandbox, "in/z.txt", b"a" * 5000 + b"!")
     found, _ended = await _search(sandbox, name="*.py", content="^t")
     assert [(each["path"], each["line_number"]) for each in found] == [("in/a.py", 2)]
-    found, ended = await _search(sandbox, content="^one|(a+)+$")
+    found, ended = await _search(sandbox, content="^one|(a+)+$", timeout_s=3.0)
     assert ([each["line_number"] for each in found], ended["reason"], ended["path"]) == ([1], "time", "in/z.txt")
     with pytest.raises(PatternInvalid):
         await _search(sandbox, content="(")

@@ -153,5 +153,5 @@ async def test_a_file_is_let_go_of_when_its_client_is_gone(monkeypatch: pytest.M
 
     content = Stuck()
     with pytest.raises(ClientGone):
-        await asyncio.wait_for(_answer({}, content).serve(receive, send), 5)
+        await asyncio.wait_for(_answer({}, content).serve(receive, send), 30)
     assert content.closed
