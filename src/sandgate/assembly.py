@@ -176,12 +176,11 @@ class Gateway:
         self._membership = Membership(
             store.servers, clock, self._owner, settings.server_lease_s, self._environments.end_buried
         )
-        sandboxes = RuntimeStepSandboxes(self._runtime, templates, lease_s=settings.run_lease_s)
-        self._workspaces = Workspaces(
-            sandboxes,
-            settings.workspace_idle_s,
-            unheld_s=unheld_s if settings.database_url.get_secret_value() else None,
+        sandboxes = RuntimeStepSandboxes(
+            self._runtime, self._all_templates, lease_s=settings.run_lease_s, places=self._environments.template_places
         )
+        is_shared = bool(settings.database_url.get_secret_value())
+        self._workspaces = Workspaces(sandboxes, settings.workspace_idle_s, unheld_s if is_shared else None)
         files = ArtifactFiles(artifacts_folder(settings))
         self._artifacts = ArtifactService(store, files, clock, settings)
         self._engine = Engine(
@@ -201,9 +200,10 @@ class Gateway:
             collecting=Collecting(store.artifacts, files, clock, settings),
             on_fault=self._on_fault,
         )
+        self._builds.heed(LiveRuns(self._engine))
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
         # Beside others on one database a schedule may be changed, or a run may end, where nobody here is told of it.
-        poll_s = _POLL_S if settings.database_url.get_secret_value() else LONGEST_SLEEP_S
+        poll_s = _POLL_S if is_shared else LONGEST_SLEEP_S
         self._ticker = Ticker(store, self._workflows, clock, poll_s=poll_s, on_fault=self._on_fault)
         self._engine.tell_of_ends(self._ticker.run_ended)
         self._engine.tell_of_schedules(self._ticker.wake)

@@ -9,7 +9,7 @@ import pytest
 from bench.client import Connection
 from bench.sandgate_server import ENVIRONMENTS, Server, delete, execute
 from tests.e2e.test_templates import until_built
-from tests.e2e.test_workflow_languages import PLACES, write_in_other_languages
+from tests.e2e.test_workflow_languages import PLACES, step_in_a_built_template, write_in_other_languages
 from tests.e2e.waiting import until
 from tests.runtime.hosts import descendants, program_of
 
@@ -61,6 +61,15 @@ def test_classes_side_by_side(contained: Server) -> None:
 def test_steps_of_workflows_in_other_languages(contained: Server, place: str) -> None:
     """As in the standard class: what they are given and leave are files, on whatever kernel."""
     seen = write_in_other_languages(contained, place, "python-3.9")
+    assert seen
+    assert os.uname().release not in seen
+
+
+@pytest.mark.needs_python39
+@pytest.mark.needs_root_namespaces
+def test_steps_of_workflows_in_built_templates(contained: Server) -> None:
+    """As in the standard class; theirs is that of what the template rests on."""
+    seen = step_in_a_built_template(contained)
     assert seen
     assert os.uname().release not in seen
 

@@ -81,7 +81,9 @@ class Run:
 
     A run with a ``slot_group`` starts when fewer than ``slot_limit`` runs of its owner's group are under way; until
     then it has no ``started_at``. A child run has the run and the step that started it, and its ``depth`` counts the
-    runs above it. The last three say what started it; ``trigger_at`` is the tick of a schedule.
+    runs above it. The three of the trigger say what started it; ``trigger_at`` is the tick of a schedule.
+
+    ``templates`` has the version that each built template which its steps name had when the run began, by that name.
     """
 
     run_id: RunId
@@ -111,6 +113,7 @@ class Run:
     trigger_type: TriggerType = TriggerType.API
     trigger_id: str | None = None
     trigger_at: datetime | None = None
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:

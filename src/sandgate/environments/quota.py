@@ -27,7 +27,7 @@ class Quota:
         self._held: Counter[UserId] = Counter()
         self._memory: Counter[UserId] = Counter()
         self._most_templates = settings.max_live_templates_per_user
-        # Of each user the environments of each template that was built.
+        # Of each user the environments, and the sandboxes of steps, of each template that was built.
         self._templates: dict[UserId, Counter[str]] = {}
         self._total = 0
 
@@ -51,7 +51,7 @@ class Quota:
             raise _refusal("The server holds", self._most, self._total, "server")
         check_memory(held, row.limits.machine_bytes, allowed)
         if _is_built(row.template):
-            self._check_templates(row.owner_id, row.template)
+            self.check_template(row.owner_id, row.template)
         self.count(row)
 
     def count(self, row: Environment) -> None:
@@ -60,7 +60,7 @@ class Quota:
         self._memory[row.owner_id] += row.limits.machine_bytes
         self._total += 1
         if _is_built(row.template):
-            self._templates.setdefault(row.owner_id, Counter())[row.template] += 1
+            self.count_template(row.owner_id, row.template)
 
     def give_back(self, row: Environment) -> None:
         """Count one less."""
@@ -71,18 +71,29 @@ class Quota:
         if not self._held[user_id]:
             del self._held[user_id], self._memory[user_id]
         if _is_built(row.template):
-            # Those of which there are none take no place.
-            self._templates[user_id] -= Counter({row.template: 1})
-            if not self._templates[user_id]:
-                del self._templates[user_id]
+            self.give_back_template(user_id, row.template)
 
-    def _check_templates(self, user_id: UserId, template: str) -> None:
-        """What is ready for a template takes memory of the server's, which nobody may have all of."""
+    def count_template(self, user_id: UserId, template: str) -> None:
+        """Count a sandbox of a built template, an environment or another one, whatever the limits say."""
+        self._templates.setdefault(user_id, Counter())[template] += 1
+
+    def give_back_template(self, user_id: UserId, template: str) -> None:
+        """Count one less."""
+        # Those of which there are none take no place.
+        self._templates[user_id] -= Counter({template: 1})
+        if not self._templates[user_id]:
+            del self._templates[user_id]
+
+    def check_template(self, user_id: UserId, template: str) -> None:
+        """Raises ``TooManyLiveTemplates`` for one more.
+
+        What is ready for a template takes memory of the server's, which nobody may have all of.
+        """
         live = self._templates.get(user_id, Counter())
         if template not in live and len(live) >= self._most_templates:
             raise TooManyLiveTemplates(
-                f"Your live environments are of {len(live)} built templates, and {self._most_templates} is the most at "
-                f"once; delete those of one, or take one of {', '.join(sorted(live))}",
+                f"Your live environments and steps are of {len(live)} built templates, and {self._most_templates} is "
+                f"the most at once; delete those of one, or take one of {', '.join(sorted(live))}",
                 {"limit": self._most_templates, "used": len(live)},
                 retry_after_s=_RETRY_AFTER_S,
             )

@@ -140,6 +140,11 @@ class EnvironmentService(CodeRunner, Forking):
         """How many executions have not been recorded as ended."""
         return sum(len(live.running) for live in self._lifecycle.all())
 
+    @property
+    def template_places(self) -> Quota:
+        """Where whatever else is of built templates is counted, beside environments."""
+        return self._quota
+
     def count_of(self, template: BuiltTemplate) -> int:
         """How many live environments there are of a template."""
         rows = [live.row for live in self._lifecycle.all() if live.row.template == template.reference]

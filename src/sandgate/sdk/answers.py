@@ -349,7 +349,7 @@ class Step(Attempted):
 
 
 class Run(AnswerModel):
-    """A run of a workflow."""
+    """A run of a workflow. ``templates`` has the version of each built template that its steps name."""
 
     run_id: str
     workflow_id: str
@@ -361,6 +361,7 @@ class Run(AnswerModel):
     finished_at: datetime | None
     inputs: Mapping[str, Any]
     error: ErrorReport | None
+    templates: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def is_live(self) -> bool:

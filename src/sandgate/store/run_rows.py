@@ -18,6 +18,7 @@ def run_row_of(run: Run) -> dict[str, Any]:
     """What stands in the row of a run."""
     row = {field.name: getattr(run, field.name) for field in fields(run)}
     row["error"] = _plain(run.error)
+    row["templates"] = dict(run.templates) or None
     return row
 
 
@@ -43,6 +44,7 @@ def parse_run(row: Row[Any], **changes: Any) -> Run:
     values["status"] = RunStatus(values["status"])
     values["trigger_type"] = TriggerType(values["trigger_type"])
     values["error"] = _report(values["error"])
+    values["templates"] = values["templates"] or {}
     return Run(**{**values, **changes})
 
 

@@ -186,6 +186,7 @@ runs = sa.Table(
     sa.Column("trigger_type", ExactText, nullable=False, server_default="api"),
     sa.Column("trigger_id", ExactText),
     sa.Column("trigger_at", Instant),
+    sa.Column("templates", JsonText),
     sa.Index("runs_by_owner", "owner_id", "run_id"),
     sa.Index("runs_by_workflow", "workflow_id", "run_id"),
     sa.Index("runs_by_status", "status", "run_id"),

@@ -79,9 +79,7 @@ async def run_attempt(
     timeout_s = DEFAULT_TIMEOUT_S if step.timeout_s is None else step.timeout_s
     try:
         collect = None if leftovers is None else leftovers.collect
-        ended = await place.execute(
-            step.config.get("template"), step.config["code"], timeout_s, data, output.tap, collect
-        )
+        ended = await place.execute(step.config["code"], timeout_s, data, output.tap, collect)
     except MechanismFault as fault:
         return StepResult(StepStatus.FAILED, "lost", error=ErrorReport("Lost", fault.message, ""))
     except RequestRefused as refusal:

@@ -20,6 +20,8 @@ from sandgate.sandbox.base import Collect, Mask
 from sandgate.store.base import RunChange, RunFilter
 from sandgate.workflows.expressions import SecretValues
 from sandgate.workflows.positions import Batch, Position
+from sandgate.workflows.reading import FindProblem
+from sandgate.workflows.step_templates import StepTemplate
 
 RunInsert = Callable[[RunChange, float], Awaitable[bool]]
 """Writes a new run, held for so many seconds, with something else or not at all; whether it did.
@@ -38,14 +40,13 @@ class Place(Protocol):
 
     async def execute(
         self,
-        template: str | None,
         code: str,
         timeout_s: float,
         data: StepData,
         tap: OutputTap | None = None,
         collect: Collect | None = None,
     ) -> Termination:
-        """Run code (template None: the newest Python) and answer how it ended.
+        """Run code and answer how it ended.
 
         ``tap`` shows the output while it is written. ``collect`` is awaited before its sandbox goes, to take out of it
         what the code has left.
@@ -83,7 +84,7 @@ class StepSandboxes(Protocol):
     async def execute(
         self,
         attempt: str,
-        template: str | None,
+        template: StepTemplate,
         code: str,
         timeout_s: float,
         data: StepData,
@@ -96,7 +97,7 @@ class StepSandboxes(Protocol):
         """
         ...
 
-    def find_language(self, template: str | None, data: StepData) -> Language | None:
+    def find_language(self, template: StepTemplate, data: StepData) -> Language | None:
         """What the code of an attempt is written in; None: the interpreter's. Raises ``RequestRefused``."""
         ...
 
@@ -123,11 +124,15 @@ class StepSandboxes(Protocol):
         """None of the run's attempts is to be taken up any more: it is over, or another process's."""
         ...
 
-    def template_names(self) -> Sequence[str]:
-        """The templates that steps may use."""
+    def look_up(self, raw: Json, owner_id: UserId) -> FindProblem:
+        """What is wrong with the templates that a definition of this owner's names; to be asked in any thread."""
         ...
 
-    def expect(self, template: str | None) -> None:
+    def find_versions(self, templates: Collection[str], owner_id: UserId) -> Mapping[str, str]:
+        """Of these the ones that were built and are ready, each with what names the version that is to be used now."""
+        ...
+
+    def expect(self, template: StepTemplate) -> None:
         """A hint that an attempt with this template is about to be executed."""
         ...
 
@@ -213,8 +218,8 @@ class Workflows(Protocol):
     sees all), ``Forbidden`` when a viewer would change something, and ``StoreUnavailable``.
     """
 
-    async def validate(self, raw: Json) -> WorkflowDefinition:
-        """The checked definition; it fits the published schema. Raises ``InvalidDefinition``."""
+    async def validate(self, caller: Principal, raw: Json) -> WorkflowDefinition:
+        """The checked definition, as one of the caller's; it fits the schema. Raises ``InvalidDefinition``."""
         ...
 
     async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:

@@ -1,7 +1,7 @@
 """Reads a workflow's definition: untrusted JSON in, a checked definition out, or all that is wrong with it."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from sandgate.workflows.fields import Fields
 from sandgate.workflows.inputs import read_inputs
 from sandgate.workflows.parts import read_retry, read_template, read_variables
 from sandgate.workflows.problems import Problems, TooManyProblems, below
-from sandgate.workflows.reading import ANYWHERE, Defaults, Reading
+from sandgate.workflows.reading import ANYWHERE, Defaults, FindProblem, Reading
 from sandgate.workflows.steps import PlacedStep, read_steps
 from sandgate.workflows.uses import Scope, Uses
 from sandgate.workflows.validate import ReferenceCheck, StepLists, check_lists, check_workspace
@@ -44,11 +44,11 @@ _VARIABLES = Scope(ANYWHERE | {"secrets"})
 
 
 def parse_definition(
-    raw: Json, *, templates: Collection[str] | None = None, form: "Form | None" = None
+    raw: Json, *, templates: FindProblem | None = None, form: "Form | None" = None
 ) -> WorkflowDefinition:
     """The definition, complete: what a step leaves out is filled in from what the guide says.
 
-    ``templates`` are the names that steps may use; None leaves them unchecked. ``form`` is the schema that the
+    ``templates`` says what is wrong with the name of one; None leaves them unchecked. ``form`` is the schema that the
     definition has to fit, too; None for one that was accepted before. Raises ``InvalidDefinition`` with all
     problems, at most ``MAX_PROBLEMS`` of them.
     """
@@ -65,7 +65,7 @@ def parse_definition(
     return definition
 
 
-def _read(raw: Json, problems: Problems, templates: Collection[str] | None) -> WorkflowDefinition:
+def _read(raw: Json, problems: Problems, templates: FindProblem | None) -> WorkflowDefinition:
     fields = Fields(raw, "", problems, DEFINITION_KEYS)
     reading = Reading(problems, Uses(problems), templates)
     fields.require("name", "steps")

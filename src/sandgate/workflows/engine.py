@@ -5,7 +5,7 @@ are taken one batch after the other: advance, write, start what follows.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -74,7 +74,7 @@ class Engine:
         self._owner = owner
         self._on_fault = on_fault
         self._live: dict[RunId, LiveRun] = {}
-        self._beginning: set[RunId] = set()
+        self._beginning: dict[RunId, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._writer = RunWriter(store.runs)
@@ -151,7 +151,7 @@ class Engine:
         Also None when the run that it is ``under`` is not this process's any more. ``insert`` writes the run together
         with something else; None when it answers that it did not. Raises ``VersionGone``.
         """
-        run = replace(run, lease_owner=self._owner)
+        run = replace(run, lease_owner=self._owner, templates=self._work.find_versions(run, graph))
         live = LiveRun(run, graph)
         changes = advance(graph, live.state(), [], self._clock.now())
         self._work.expect(live, changes)
@@ -170,7 +170,7 @@ class Engine:
 
     async def _take_up(self, live: LiveRun, changes: Changes, writing: Awaitable[bool]) -> LiveRun | None:
         run_id = changes.run.run_id
-        self._beginning.add(run_id)
+        self._beginning[run_id] = changes.run
         try:
             if not await writing:
                 return None
@@ -183,7 +183,7 @@ class Engine:
             self._leases.stir(doubtful=True)
             raise
         finally:
-            self._beginning.discard(run_id)
+            del self._beginning[run_id]
         if not self._live:
             self._leases.stir()
         self._live[run_id] = live
@@ -266,9 +266,9 @@ class Engine:
             if live is not None and live.hear(signal.signal_id):
                 self.post(live, event_of(signal))
 
-    def held(self) -> Collection[RunId]:
+    def held(self) -> Mapping[RunId, Run]:
         """The runs that this process works on, or is about to."""
-        return self._live.keys() | self._beginning
+        return {**self._beginning, **{run_id: live.run for run_id, live in self._live.items()}}
 
     async def hold(self) -> None:
         """Let what runs live on: nobody else has begun it."""

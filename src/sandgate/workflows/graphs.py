@@ -1,7 +1,5 @@
 """Definitions as the engine works from them, each read once, and away from the event loop: a long one takes seconds."""
 
-from collections.abc import Collection
-
 from sandgate.core.errors import InvalidDefinition
 from sandgate.core.ids import WorkflowId
 from sandgate.core.workflow import Json, WorkflowDefinition
@@ -9,6 +7,7 @@ from sandgate.store.base import WorkflowStore
 from sandgate.workflows.aside import Aside
 from sandgate.workflows.definition import parse_definition
 from sandgate.workflows.outline import outline
+from sandgate.workflows.reading import FindProblem
 from sandgate.workflows.state import Graph
 
 _MOST_KEPT = 256
@@ -22,7 +21,7 @@ class Graphs:
         self._aside = Aside()
         self._kept: dict[tuple[WorkflowId, int], Graph] = {}
 
-    async def check(self, raw: Json, templates: Collection[str]) -> WorkflowDefinition:
+    async def check(self, raw: Json, templates: FindProblem) -> WorkflowDefinition:
         """A definition that is to be accepted, held against the schema, too. Raises ``InvalidDefinition``."""
         return await self._aside.do(lambda: _check(raw, templates))
 
@@ -57,7 +56,7 @@ class Graphs:
         return graph
 
 
-def _check(raw: Json, templates: Collection[str]) -> WorkflowDefinition:
+def _check(raw: Json, templates: FindProblem) -> WorkflowDefinition:
     # Only here, and so only in a server that is given a definition: what it imports is large.
     from sandgate.workflows.form import definition_form
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Set
 
+from sandgate.core.built import BuiltTemplate
 from sandgate.core.ids import RunId, UserId
 from sandgate.workflows.engine import Engine
 from sandgate.workflows.live import LiveRun
 
 
 class LiveRuns:
-    """Implements :class:`sandgate.auth.departures.Holdings` for an engine."""
+    """Implements :class:`sandgate.auth.departures.Holdings` for an engine; ``count_of`` is for templates."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -27,6 +28,12 @@ class LiveRuns:
             self._told.add(live.run.run_id)
             self._engine.cancel(live, reason)
         return len(found)
+
+    def count_of(self, template: BuiltTemplate) -> int:
+        """How many live runs began with a version of a template, and may need it again."""
+        runs = [run for run in self._engine.held().values() if run.is_live]
+        runs = [run for run in runs if template.is_public or run.owner_id == template.owner_id]
+        return sum(template.reference in run.templates.values() for run in runs)
 
     def _all(self) -> list[LiveRun]:
         held = (self._engine.find(run_id) for run_id in self._engine.held())

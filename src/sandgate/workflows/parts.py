@@ -10,7 +10,7 @@ from sandgate.workflows import names
 from sandgate.workflows.expressions import kind
 from sandgate.workflows.fields import Fields
 from sandgate.workflows.reading import Reading
-from sandgate.workflows.suggestions import hint, shown
+from sandgate.workflows.suggestions import shown
 from sandgate.workflows.uses import Scope
 
 RETRY_KEYS = ("max_attempts", "delay", "backoff", "max_delay", "on")
@@ -62,8 +62,9 @@ def read_variables(owner: Fields, reading: Reading, scope: Scope) -> Mapping[str
 
 
 def read_template(owner: Fields, reading: Reading) -> str | None:
-    """The member ``template``: a name that exists."""
+    """The member ``template``: a name that steps can use."""
     name = owner.text("template", names.MAX_LABEL, least=1)
-    if name is not None and reading.templates is not None and name not in reading.templates:
-        owner.refuse("template", f"There is no template {shown(name)}{hint(name, reading.templates)}")
+    problem = None if name is None or reading.templates is None else reading.templates(name)
+    if problem is not None:
+        owner.refuse("template", problem)
     return name

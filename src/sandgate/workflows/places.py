@@ -6,13 +6,14 @@ from sandgate.core.errors import EnvironmentNotFound
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
 from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, UserId, make_execution_id
 from sandgate.core.output_tap import OutputTap
-from sandgate.core.run import StepKey, StepRun, StepStatus
+from sandgate.core.run import Run, StepKey, StepRun, StepStatus
 from sandgate.core.workflow import StepDefinition, StepType, WorkflowDefinition
 from sandgate.sandbox.base import Collect, Mask
 from sandgate.workflows.base import Place, StepEnvironments, StepSandboxes
 from sandgate.workflows.contexts import attempt_context
 from sandgate.workflows.expressions import render_text
 from sandgate.workflows.state import Graph, RunState
+from sandgate.workflows.step_templates import StepTemplate
 from sandgate.workflows.workspaces import Workspaces
 
 
@@ -26,11 +27,11 @@ class Places:
         self._workspaces = workspaces
         self._environments = environments
 
-    def expect(self, graph: Graph, row: StepRun) -> None:
+    def expect(self, graph: Graph, run: Run, row: StepRun) -> None:
         """A hint that an attempt is about to be made."""
         step = graph.steps[row.step]
         if step.type is StepType.CODE_EXECUTION and not graph.definition.shares_workspace and not _is_named(step):
-            self._sandboxes.expect(step.config.get("template"))
+            self._sandboxes.expect(StepTemplate.of(run, step.config.get("template")))
 
     def find(self, graph: Graph, state: RunState, row: StepRun, mask: Mask | None = None) -> Place:
         """Where an attempt is to run. A record that is made there, beside that of the run, is what ``mask`` says.
@@ -43,10 +44,10 @@ class Places:
             attempt = _Attempt(self._sandboxes, attempt_name(row))
             return _Named(attempt, self._environments, state.run.owner_id, EnvironmentId(name), mask)
         if graph.definition.shares_workspace and self._workspaces is not None:
-            template = workspace_template(graph.definition)
+            template = StepTemplate.of(state.run, workspace_template(graph.definition))
             attempt = _Attempt(self._sandboxes, attempt_name(row))
             return _Shared(attempt, self._workspaces, state.run.run_id, template, _was_used(graph, state, row))
-        return _Own(self._sandboxes, attempt_name(row))
+        return _Own(self._sandboxes, attempt_name(row), StepTemplate.of(state.run, step.config.get("template")))
 
     def take_over(self, graph: Graph, state: RunState) -> frozenset[StepKey]:
         """Which attempts an earlier process began and can be taken up; the rest is lost."""
@@ -78,18 +79,18 @@ def attempt_name(row: StepRun) -> str:
 class _Own:
     sandboxes: StepSandboxes
     attempt: str
+    template: StepTemplate
     goes_on = False
 
     async def execute(
         self,
-        template: str | None,
         code: str,
         timeout_s: float,
         data: StepData,
         tap: OutputTap | None = None,
         collect: Collect | None = None,
     ) -> Termination:
-        return await self.sandboxes.execute(self.attempt, template, code, timeout_s, data, tap, collect)
+        return await self.sandboxes.execute(self.attempt, self.template, code, timeout_s, data, tap, collect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,6 @@ class _Named:
 
     async def execute(
         self,
-        template: str | None,  # noqa: ARG002 - it has its own
         code: str,
         timeout_s: float,
         data: StepData,
@@ -141,13 +141,12 @@ class _Shared:
     attempt: _Attempt
     workspaces: Workspaces
     run_id: RunId
-    template: str | None
+    template: StepTemplate
     was_used: bool
     goes_on = True
 
     async def execute(
         self,
-        template: str | None,  # noqa: ARG002 - there is one for all steps
         code: str,
         timeout_s: float,
         data: StepData,

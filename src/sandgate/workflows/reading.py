@@ -1,11 +1,14 @@
 """What all parts of the parser share while they read one definition."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandgate.core.workflow import Json, RetryPolicy
 from sandgate.workflows.problems import Problems
 from sandgate.workflows.uses import Scope, Uses
+
+FindProblem = Callable[[str], str | None]
+"""What is wrong with a word; None: nothing."""
 
 ANYWHERE = frozenset({"inputs", "run"})
 """What has a value before any step has run."""
@@ -23,11 +26,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One definition that is being read. ``templates`` are the names that exist; None when that is not known."""
+    """One definition that is being read. ``templates`` says what is wrong with a name; None leaves them unchecked."""
 
     problems: Problems
     uses: Uses
-    templates: Collection[str] | None = None
+    templates: FindProblem | None = None
     defaults: Defaults = Defaults()
 
 

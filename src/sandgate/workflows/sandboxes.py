@@ -2,23 +2,38 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from sandgate.core.attempt_tag import AttemptTag, is_of_run, parse_tag
-from sandgate.core.errors import LauncherUnavailable, MechanismFault, RequestRefused, SandboxFailed
+from sandgate.core.errors import (
+    LauncherUnavailable,
+    MechanismFault,
+    RequestRefused,
+    SandboxFailed,
+    TemplateUnavailable,
+)
 from sandgate.core.execution import ExecutionRequest, StepData, Termination
-from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, make_environment_id
+from sandgate.core.ids import EnvironmentId, ExecutionId, RunId, UserId, make_environment_id
 from sandgate.core.language import Language
 from sandgate.core.output_tap import OutputTap
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.template import Template, choose_language
+from sandgate.core.workflow import Json
 from sandgate.sandbox.base import Collect, Resumed, Runtime, Sandbox, SandboxSpec
 from sandgate.telemetry.log import get_logger
+from sandgate.workflows.reading import FindProblem
+from sandgate.workflows.step_templates import (
+    KnownTemplates,
+    NamedTemplates,
+    StepTemplate,
+    TemplatePlaces,
+    TemplatePlacing,
+    find_version,
+)
 
-_NEWEST = "python"
 # What a sandbox lives on without a word from this process, in lengths of a lease.
 UNHELD_LEASES = 2
 _MOST_EXPECTED = 8
@@ -31,45 +46,52 @@ _LAUNCHER_PAUSE_S = 0.1
 _log = get_logger(__name__)
 
 
-class KnownTemplates(Protocol):
-    """What sandboxes are made from."""
-
-    def list(self) -> Sequence[Template]:
-        """All of them."""
-        ...
-
-    def check(self, name: str) -> Template:
-        """One that can be used. Raises ``UnknownTemplate``, ``TemplateUnavailable``."""
-        ...
-
-
 class RuntimeStepSandboxes:
     """See :class:`sandgate.workflows.base.StepSandboxes`. No two attempts ever share a sandbox."""
 
-    def __init__(self, runtime: Runtime, templates: KnownTemplates, *, lease_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        templates: KnownTemplates,
+        *,
+        lease_s: float = 10.0,
+        places: TemplatePlaces | None = None,
+    ) -> None:
+        """``places`` None: there may be sandboxes of any number of templates."""
         self._runtime = runtime
         self._templates = templates
+        self._placing = TemplatePlacing(places)
         self._lifetime_s = UNHELD_LEASES * lease_s
         self._used: dict[EnvironmentId, Sandbox] = {}
         self._unsettled: dict[str, EnvironmentId] = {}
         self._shared: dict[str, str] = {}
-        self._expected: dict[str, deque[asyncio.Task[Sandbox]]] = {}
+        self._expected: dict[StepTemplate, deque[asyncio.Task[Sandbox]]] = {}
         self._forgetting: dict[asyncio.Future[Sandbox], asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._losses = 0
         self._suspects: set[asyncio.Future[Sandbox]] = set()
 
-    def template_names(self) -> Sequence[str]:
+    def look_up(self, raw: Json, owner_id: UserId) -> FindProblem:
         """See ``StepSandboxes``."""
-        return [template.name for template in self._templates.list()]
+        return NamedTemplates.of(raw, self._templates, owner_id).find_problem
 
-    def expect(self, template: str | None) -> None:
-        """Begin to make a sandbox, unless many are being made already."""
-        name = template or _NEWEST
-        waiting = self._expected.setdefault(name, deque())
+    def find_versions(self, templates: Collection[str], owner_id: UserId) -> Mapping[str, str]:
+        """See ``StepSandboxes``."""
+        found = {name: find_version(self._templates, name, owner_id) for name in sorted(templates)}
+        return {name: version for name, version in found.items() if version is not None}
+
+    def expect(self, template: StepTemplate) -> None:
+        """Begin to make a sandbox, unless many are being made already, or it cannot be used."""
+        try:
+            template = self._resolve(template)
+        except RequestRefused:
+            return
+        # Of those that were built there is no end.
+        self._expected = {each: queue for each, queue in self._expected.items() if queue}
+        waiting = self._expected.setdefault(template, deque())
         if len(waiting) >= _MOST_EXPECTED:
             return
-        making = asyncio.get_running_loop().create_task(self._make(name), name=f"sandbox for a step: {name}")
+        making = asyncio.get_running_loop().create_task(self._make(template), name="sandbox for a step")
         # Whoever takes it meets its failure; one that nobody takes is nobody's failure.
         making.add_done_callback(lambda task: task.cancelled() or task.exception())
         waiting.append(making)
@@ -79,7 +101,7 @@ class RuntimeStepSandboxes:
     async def execute(
         self,
         attempt: str,
-        template: str | None,
+        template: StepTemplate,
         code: str,
         timeout_s: float,
         data: StepData,
@@ -91,7 +113,7 @@ class RuntimeStepSandboxes:
         language = self.find_language(template, data)
         request = ExecutionRequest(code, timeout_s, data, is_last=True, tap=tap, tag=tag, language=language)
         resumed = await self.resume(template, request)
-        sandbox = await self._take(template or _NEWEST) if resumed is None else resumed.sandbox
+        sandbox = await self._take(self._resolve(template)) if resumed is None else resumed.sandbox
         self._used[sandbox.environment_id] = sandbox
         try:
             ended = await (sandbox.execute(request) if resumed is None else resumed.execution).wait()
@@ -108,21 +130,38 @@ class RuntimeStepSandboxes:
         self._unsettled[attempt] = sandbox.environment_id
         return ended
 
-    def find_language(self, template: str | None, data: StepData) -> Language | None:
+    def find_language(self, template: StepTemplate, data: StepData) -> Language | None:
         """See ``StepSandboxes``."""
         if data.language is None:
             return None
-        return choose_language(self._templates.check(template or _NEWEST), data.language)
+        return choose_language(self._check(template), data.language)
 
-    async def resume(self, template: str | None, request: ExecutionRequest) -> Resumed | None:
+    async def resume(self, template: StepTemplate, request: ExecutionRequest) -> Resumed | None:
         """Take up what an earlier process began; None when it began nothing with this tag. Raises ``SandboxFailed``."""
         if request.tag not in self._runtime.kept():
             return None
-        resumed = await self._runtime.resume(request, self._templates.check(template or _NEWEST).limits)
+        found = self._check(template)
+        resumed = await self._runtime.resume(request, found.limits)
         if resumed is None:
             # It must not begin again as the same attempt.
             raise SandboxFailed("The sandbox ended while the process that ran the step was gone")
+        self._placing.note(template.owner_id, found, resumed.sandbox.environment_id)
         return resumed
+
+    def _check(self, template: StepTemplate) -> Template:
+        """The one that a name stands for. Raises ``UnknownTemplate``, ``TemplateUnavailable``."""
+        found = self._templates.check(template.name, template.owner_id)
+        if found.built is not None and not found.isolations:
+            raise TemplateUnavailable(
+                f"The template {found.reference} was built, and this server holds no class that has such",
+                {"template": found.reference, "reason": "its class is not held here"},
+            )
+        return found
+
+    def _resolve(self, template: StepTemplate) -> StepTemplate:
+        """The same for everybody when it is one of the server's own. Raises as :meth:`_check`."""
+        found = self._check(template)
+        return StepTemplate(found.name) if found.built is None else StepTemplate(found.reference, template.owner_id)
 
     def kept(self) -> Mapping[str, AttemptTag]:
         """See ``StepSandboxes``."""
@@ -186,11 +225,11 @@ class RuntimeStepSandboxes:
         self._losses += 1
         self._suspects.update(making for waiting in self._expected.values() for making in waiting)
 
-    async def _take(self, name: str) -> Sandbox:
+    async def _take(self, template: StepTemplate) -> Sandbox:
         """A sandbox that lives: one that has ended while it waited costs no attempt, unless they all end."""
         for _ in range(_MOST_EXPECTED):
             losses = self._losses
-            sandbox, is_suspect = await self._take_next(name)
+            sandbox, is_suspect = await self._take_next(template)
             try:
                 if await self._lives(sandbox, asked=is_suspect or losses != self._losses):
                     return sandbox
@@ -198,7 +237,7 @@ class RuntimeStepSandboxes:
                 await asyncio.shield(self.destroy_later(sandbox.environment_id))
                 raise
             self.destroy_later(sandbox.environment_id)
-        return (await self._take_next(name))[0]
+        return (await self._take_next(template))[0]
 
     async def _lives(self, sandbox: Sandbox, *, asked: bool) -> bool:
         if asked and sandbox.failure is None:
@@ -208,10 +247,10 @@ class RuntimeStepSandboxes:
                 return False
         return sandbox.failure is None
 
-    async def _take_next(self, name: str) -> tuple[Sandbox, bool]:
+    async def _take_next(self, template: StepTemplate) -> tuple[Sandbox, bool]:
         """The next that waits, or a new one; and whether it may have ended long ago."""
-        waiting = self._expected.get(name)
-        making = waiting.popleft() if waiting else asyncio.ensure_future(self._make(name))
+        waiting = self._expected.get(template)
+        making = waiting.popleft() if waiting else asyncio.ensure_future(self._make(template))
         is_suspect = making in self._suspects
         self._suspects.discard(making)
         forgetting = self._forgetting.pop(making, None)
@@ -221,22 +260,32 @@ class RuntimeStepSandboxes:
         try:
             return await asyncio.shield(making), is_suspect
         except asyncio.CancelledError:
-            await self._spawn(self._discard(making), f"discard a sandbox: {name}")
+            await self._spawn(self._discard(making), "discard a sandbox")
             raise
 
-    async def make(self, template: str | None, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
+    async def make(self, template: StepTemplate, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
         """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
-        name = template or _NEWEST
-        made_from = self._templates.check(name)
-        spec = SandboxSpec(environment_id, name, made_from.limits, lifetime_s, made_from.isolation)
-        return await self._runtime.create(spec)
+        made_from = self._check(template)
+        await self._placing.take(template.owner_id, made_from, environment_id)
+        spec = SandboxSpec(
+            environment_id, made_from.key, made_from.limits, lifetime_s, made_from.isolation, made_from.layer
+        )
+        try:
+            return await self._runtime.create(spec)
+        except BaseException:
+            self.give_back(environment_id)
+            raise
 
-    async def _make(self, name: str) -> Sandbox:
+    def give_back(self, environment_id: EnvironmentId) -> None:
+        """A sandbox is there no more: another may have its place."""
+        self._placing.give_back(environment_id)
+
+    async def _make(self, template: StepTemplate) -> Sandbox:
         deadline = asyncio.get_running_loop().time() + _LAUNCHER_PATIENCE_S
         while True:
             # Another id each time: what was asked for in vain may still be made, and is ended then.
             try:
-                return await self.make(name, make_environment_id(), self._lifetime_s)
+                return await self.make(template, make_environment_id(), self._lifetime_s)
             except LauncherUnavailable:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
@@ -264,9 +313,12 @@ class RuntimeStepSandboxes:
         self._used.pop(environment_id, None)
         while True:
             try:
-                return await self._runtime.destroy(environment_id)
+                await self._runtime.destroy(environment_id)
             except MechanismFault as fault:
                 _log.warning("sandbox of a step not ended yet", environment_id=environment_id, reason=fault.message)
+            else:
+                self.give_back(environment_id)
+                return
             await asyncio.sleep(_DESTROY_AGAIN_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":

@@ -15,7 +15,7 @@ from sandgate.core.errors import (
     WorkflowRunning,
 )
 from sandgate.core.idempotency import Keep
-from sandgate.core.ids import RunId, WorkflowId, make_workflow_id
+from sandgate.core.ids import RunId, UserId, WorkflowId, make_workflow_id
 from sandgate.core.page import Page, PageRequest
 from sandgate.core.principal import Principal, Role
 from sandgate.core.run import HistoryEvent, Run, StepRun
@@ -62,14 +62,17 @@ class WorkflowService:
         self._draining = True
         await self._engine.stop()
 
-    async def validate(self, raw: Json) -> WorkflowDefinition:
+    async def validate(self, caller: Principal, raw: Json) -> WorkflowDefinition:
         """See ``Workflows``."""
-        return await self._engine.graphs.check(raw, self._sandboxes.template_names())
+        return await self._check(raw, caller.user_id)
+
+    async def _check(self, raw: Json, owner_id: UserId) -> WorkflowDefinition:
+        return await self._engine.graphs.check(raw, self._sandboxes.look_up(raw, owner_id))
 
     async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
         """See ``Workflows``."""
         _check_can_write(caller)
-        definition = await self.validate(raw)
+        definition = await self._check(raw, caller.user_id)
         now = self._clock.now()
         workflow = Workflow(make_workflow_id(), caller.user_id, definition.name, 1, raw, now, now)
         if not await self._store.workflows.insert(workflow, keep and keep(workflow), most=self._most_workflows):
@@ -97,7 +100,7 @@ class WorkflowService:
     async def replace(self, caller: Principal, workflow_id: WorkflowId, raw: Json) -> Workflow:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        definition = await self.validate(raw)
+        definition = await self._check(raw, workflow.owner_id)
         changes = {"name": definition.name, "definition": raw, "updated_at": self._clock.now()}
         changed = replace(workflow, version=workflow.version + 1, **changes)
         if not await self._store.workflows.replace(changed):

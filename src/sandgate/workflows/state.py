@@ -1,6 +1,6 @@
 """What a run is made of while it is worked on: its graph, its rows, and what expressions see of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -32,6 +32,7 @@ class Graph:
         self.steps = {step.name: step for steps in self.phases.values() for step in steps}
         self.phase_of = {step.name: phase for phase, steps in self.phases.items() for step in steps}
         self.secret_names = find_secret_names(definition)
+        self.template_names = frozenset(_template_names(self.steps.values()))
         self._ancestors: Mapping[str, frozenset[str]] | None = None
 
     def ancestors(self, name: str) -> frozenset[str]:
@@ -39,6 +40,14 @@ class Graph:
         if self._ancestors is None:
             self._ancestors = find_ancestors({step.name: step.needs for step in self.steps.values()})
         return self._ancestors[name]
+
+
+def _template_names(steps: Iterable[StepDefinition]) -> Iterator[str]:
+    """Those that steps with code name."""
+    for step in steps:
+        name = step.config.get("template")
+        if step.type is StepType.CODE_EXECUTION and isinstance(name, str):
+            yield name
 
 
 @dataclass(frozen=True, slots=True)

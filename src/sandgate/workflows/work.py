@@ -1,14 +1,14 @@
 """Does what an attempt of a step is: code in its place, a request, or a run of its own."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from sandgate.core.attempt_tag import is_of_run
 from sandgate.core.errors import ExpressionError, SecretUnreadable, StoreUnavailable
 from sandgate.core.fair_slots import FairSlots
 from sandgate.core.ids import RunId
-from sandgate.core.run import StepKey, StepResult, StepRun
+from sandgate.core.run import Run, StepKey, StepResult, StepRun
 from sandgate.core.workflow import StepType
 from sandgate.workflows.attempts import explain, failure, prepare, run_attempt
 from sandgate.workflows.base import SecretSource, StepEnvironments, StepSandboxes
@@ -24,6 +24,7 @@ from sandgate.workflows.masking import Masker
 from sandgate.workflows.one_by_one import OneByOne
 from sandgate.workflows.places import Places, attempt_name
 from sandgate.workflows.requests import HttpSteps
+from sandgate.workflows.state import Graph
 from sandgate.workflows.workspaces import Workspaces
 
 
@@ -60,7 +61,11 @@ class StepWork:
     def expect(self, live: LiveRun, changes: Changes) -> None:
         """The next sandbox is got ready while the result of the step before becomes durable."""
         for row in changes.start:
-            self._places.expect(live.graph, row)
+            self._places.expect(live.graph, live.run, row)
+
+    def find_versions(self, run: Run, graph: Graph) -> Mapping[str, str]:
+        """Those of built templates that a run which begins now is to keep to."""
+        return self._sandboxes.find_versions(graph.template_names, run.owner_id)
 
     async def run(self, live: LiveRun, row: StepRun, output: LiveOutput) -> StepResult:
         """Do it to its end. When it is cancelled, nothing of it runs any more but a run of its own."""

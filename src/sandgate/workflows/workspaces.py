@@ -14,6 +14,7 @@ from sandgate.core.ids import EnvironmentId, RunId
 from sandgate.core.limits import Limits
 from sandgate.core.tidying import tidy
 from sandgate.sandbox.base import Collect, Resumed, Sandbox
+from sandgate.workflows.step_templates import StepTemplate
 
 _PREFIX, _RUN_PREFIX = "env-", "run-"
 
@@ -21,12 +22,16 @@ _PREFIX, _RUN_PREFIX = "env-", "run-"
 class Sandboxes(Protocol):
     """What makes and ends sandboxes."""
 
-    async def make(self, template: str | None, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
+    async def make(self, template: StepTemplate, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
         """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
         ...
 
-    async def resume(self, template: str | None, request: ExecutionRequest) -> Resumed | None:
+    async def resume(self, template: StepTemplate, request: ExecutionRequest) -> Resumed | None:
         """Take up what an earlier process began with the request's tag. Raises ``SandboxFailed``."""
+        ...
+
+    def give_back(self, environment_id: EnvironmentId) -> None:
+        """One is there no more."""
         ...
 
     def destroy_later(self, environment_id: EnvironmentId) -> "asyncio.Task[None]":
@@ -92,7 +97,7 @@ class Workspaces:
     async def execute(
         self,
         run_id: RunId,
-        template: str | None,
+        template: StepTemplate,
         request: ExecutionRequest,
         *,
         was_used: bool,
@@ -151,7 +156,7 @@ class Workspaces:
         else:
             kept.making.add_done_callback(lambda _: self._sandboxes.destroy_later(workspace_id(run_id)))
 
-    async def _take(self, run_id: RunId, template: str | None, timeout_s: float, *, was_used: bool) -> Sandbox:
+    async def _take(self, run_id: RunId, template: StepTemplate, timeout_s: float, *, was_used: bool) -> Sandbox:
         kept = self._kept.get(run_id)
         if kept is not None and kept.is_useless:
             del self._kept[run_id]
@@ -165,7 +170,7 @@ class Workspaces:
         await self._prolong(kept, sandbox, timeout_s)
         return sandbox
 
-    def _begin(self, run_id: RunId, template: str | None, timeout_s: float) -> _Workspace:
+    def _begin(self, run_id: RunId, template: StepTemplate, timeout_s: float) -> _Workspace:
         lifetime_s = self._idle_s + timeout_s
         loop = asyncio.get_running_loop()
         making = loop.create_task(
@@ -176,7 +181,7 @@ class Workspaces:
         kept = self._kept[run_id] = _Workspace(making, loop.time() + lifetime_s)
         return kept
 
-    async def _make(self, run_id: RunId, template: str | None, lifetime_s: float) -> Sandbox:
+    async def _make(self, run_id: RunId, template: StepTemplate, lifetime_s: float) -> Sandbox:
         # One of this name that died may still be on its way out.
         await self._sandboxes.destroy_later(workspace_id(run_id))
         try:
@@ -197,6 +202,7 @@ class Workspaces:
 
     def _lose(self, run_id: RunId, sandbox: Sandbox) -> None:
         """Whoever ran in it when it ended has been told by that."""
+        self._sandboxes.give_back(sandbox.environment_id)
         kept = self._kept.get(run_id)
         if kept is not None and kept.sandbox is sandbox:
             del self._kept[run_id]

@@ -85,6 +85,9 @@ def test_a_user_has_so_many_built_templates_live(steps: list[tuple[str, bool]]) 
     """However many environments are of each; the server's own are not counted, nor others' templates."""
     quota, allowed = Quota(Settings(max_live_templates_per_user=2)), UserQuota()
     quota.take(_row("other", "c@1"), allowed)
+    # A sandbox of a step is counted with environments.
+    quota.count_template(UserId("other"), "d@1")
+    quota.give_back_template(UserId("other"), "d@1")
     live: Counter[str] = Counter()
     for template, takes in steps:
         if takes:

@@ -42,6 +42,7 @@ from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
+from sandgate.workflows.holdings import LiveRuns
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.secrets import SecretService
@@ -123,10 +124,11 @@ class Site:
             snapshot_files=SnapshotFiles(folder / "snapshots"),
         )  # fmt: skip
         builds = make_builds(store, runtime, all_templates, service, clock, settings, folder / "logs")
-        sandboxes = RuntimeStepSandboxes(runtime, FakeTemplates(settings.limits()))
+        sandboxes = RuntimeStepSandboxes(runtime, all_templates, places=service.template_places)
         files = ArtifactFiles(folder / "artifacts")
         artifacts = ArtifactService(store, files, clock, settings)
         engine = Engine(store, sandboxes, clock, "site", secrets=secrets)
+        builds.service.heed(LiveRuns(engine))
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
         # Not started: a test looks when it has moved the clock.
         ticker = Ticker(store, workflows, clock)

@@ -224,11 +224,33 @@ async def test_a_template_of_snapshots_is_deleted_by_force(site: Site) -> None:
     assert (await site.send("DELETE", f"{TEMPLATES}/mine", "stranger")).status_code == 200
     refused = await site.send("DELETE", f"{TEMPLATES}/mine")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "TEMPLATE_IN_USE")
-    assert refused.json()["error"]["details"] == {"environments": 0, "snapshots": 1, "templates": ["mine@1"]}
+    details = {"environments": 0, "runs": 0, "snapshots": 1, "templates": ["mine@1"]}
+    assert refused.json()["error"]["details"] == details
     assert (await site.send("DELETE", f"{TEMPLATES}/mine?force=1x")).status_code == 400
     assert (await site.send("DELETE", f"{TEMPLATES}/mine?force=true")).json()["versions"] == [1]
     begun = await site.post(ENVIRONMENTS, {"name": "n", "snapshot_id": made["snapshot_id"]})
     assert (begun.status_code, begun.json()["error"]["code"]) == (400, "UNKNOWN_TEMPLATE")
+
+
+async def test_a_template_that_a_live_run_needs_is_kept(site: Site) -> None:
+    """Whatever the run is at; others' templates of that name are no matter, nor is a version that it does not have."""
+    for who in ("user", "stranger"):
+        await site.add_template(who, name="mine")
+    step = {"name": "later", "type": "code_execution", "needs": ["ask"], "config": {"code": "", "template": "mine"}}
+    steps = [{"name": "ask", "type": "approval"}, step]
+    made = (await site.post("/api/v1/orchestrator/workflows", {"name": "w", "steps": steps})).json()
+    run = (await site.post(f"/api/v1/orchestrator/workflows/{made['workflow_id']}/start")).json()
+    assert run["templates"] == {"mine": "mine@1"}
+    await site.add_template("user", name="mine")
+    for name in ("mine", "mine@1"):
+        refused = (await site.send("DELETE", f"{TEMPLATES}/{name}?force=true")).json()["error"]
+        details = {"environments": 0, "runs": 1, "snapshots": 0, "templates": ["mine@1"]}
+        assert (refused["code"], refused["details"]) == ("TEMPLATE_IN_USE", details)
+    assert (await site.send("DELETE", f"{TEMPLATES}/mine@2")).status_code == 200
+    assert (await site.send("DELETE", f"{TEMPLATES}/mine", "stranger")).status_code == 200
+    ended = await site.post(f"/api/v1/orchestrator/runs/{run['run_id']}/cancel")
+    assert ended.json()["status"] == "cancelled"
+    assert (await site.send("DELETE", f"{TEMPLATES}/mine")).json()["versions"] == [1]
 
 
 async def test_nobody_has_all_live_templates(site: Site) -> None:

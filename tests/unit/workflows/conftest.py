@@ -14,6 +14,7 @@ from sandgate.core.ids import EnvironmentId, RunId, WorkflowId, make_user_id
 from sandgate.core.principal import Principal, Role
 from sandgate.core.run import Run, RunStatus, StepRun, StepStatus
 from sandgate.environments.base import NewEnvironment
+from sandgate.environments.builds.all_templates import AllTemplates
 from sandgate.environments.service import EnvironmentService
 from sandgate.store.snapshot_files import SnapshotFiles
 from sandgate.store.sql_store import SqlStore
@@ -60,15 +61,15 @@ class World:
     user: Principal = field(default_factory=make_principal)
     faults: list[BaseException] = field(default_factory=list)
     owner: str = "one"
+    templates: AllTemplates = field(default_factory=lambda: AllTemplates(FakeTemplates()))
 
     def __post_init__(self) -> None:
-        templates = FakeTemplates(self.settings.limits())
-        sandboxes = RuntimeStepSandboxes(self.runtime, templates)
-        self.workspaces = Workspaces(sandboxes, self.settings.workspace_idle_s)
         self.environments = EnvironmentService(
-            self.store, self.runtime, templates, self.clock, self.settings, self.faults.append,
+            self.store, self.runtime, self.templates, self.clock, self.settings, self.faults.append,
             snapshot_files=SnapshotFiles(Path("nowhere")),
         )  # fmt: skip
+        sandboxes = RuntimeStepSandboxes(self.runtime, self.templates, places=self.environments.template_places)
+        self.workspaces = Workspaces(sandboxes, self.settings.workspace_idle_s)
         self.engine = Engine(
             self.store, sandboxes, self.clock, self.owner,
             most_runs=self.settings.max_runs, most_depth=self.settings.max_run_depth, on_fault=self.faults.append,

@@ -180,7 +180,7 @@ async def test_validate_create_and_replace_use_the_schema(world: World) -> None:
     made = await world.service.create(world.user, good)
     bad = good | {"name": "bad"}
     for refused in (
-        world.service.validate(bad),
+        world.service.validate(world.user, bad),
         world.service.create(world.user, bad),
         world.service.replace(world.user, made.workflow_id, bad),
     ):

@@ -10,8 +10,9 @@ from sandgate.core.states import ExecutionStatus
 from sandgate.testing.fake_runtime import FakeRuntime, FakeSandbox
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
+from sandgate.workflows.step_templates import StepTemplate
 
-TEMPLATE = "python-3.9"
+TEMPLATE = StepTemplate("python-3.9")
 FOREVER = "import time; time.sleep(60)"
 
 

@@ -11,7 +11,7 @@ class TemplateNameTaken(Conflict):
 
 
 class TemplateInUse(Conflict):
-    """There are environments, or snapshots, of it; ``details`` has ``environments`` and ``snapshots``, how many."""
+    """It is needed by as many ``environments``, live ``runs`` of workflows and ``snapshots`` as ``details`` has."""
 
     code = "TEMPLATE_IN_USE"
 
@@ -35,7 +35,7 @@ class TooManyTemplates(TooManyRequests):
 
 
 class TooManyLiveTemplates(TooManyRequests):
-    """Your live environments are of as many built templates as allowed; ``details`` has ``limit`` and ``used``."""
+    """Your environments and steps are of as many built templates as allowed; ``details`` has ``limit`` and ``used``."""
 
     code = "TOO_MANY_LIVE_TEMPLATES"
 

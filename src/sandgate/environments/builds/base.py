@@ -111,6 +111,14 @@ class EnvironmentFacts(Protocol):
         ...
 
 
+class RunFacts(Protocol):
+    """What building templates has to know of runs of workflows."""
+
+    def count_of(self, template: BuiltTemplate) -> int:
+        """How many live runs there are that may need it."""
+        ...
+
+
 class BuiltTemplates(Protocol):
     """The use cases of templates that are built. Each raises ``StoreUnavailable``."""
 

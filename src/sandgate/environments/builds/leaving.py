@@ -1,9 +1,10 @@
 """Templates whose rows have gone, with their owners above all: nobody begins with them, and then their files go."""
 
+from collections.abc import Callable
+
 from sandgate.core.built import BuiltTemplate
 from sandgate.core.ids import TemplateId
 from sandgate.environments.builds.all_templates import AllTemplates
-from sandgate.environments.builds.base import EnvironmentFacts
 from sandgate.environments.builds.running_builds import RunningBuilds
 from sandgate.store.base import TemplateStore
 from sandgate.telemetry.log import get_logger
@@ -25,15 +26,16 @@ class Leaving:
         store: TemplateStore,
         all_templates: AllTemplates,
         running: RunningBuilds,
-        environments: EnvironmentFacts,
+        is_used: Callable[[BuiltTemplate], bool],
         server_id: str,
     ) -> None:
+        """``is_used`` says whether anything begins with a template, or may."""
         self._store = store
         self._templates = all_templates
         self._running = running
-        self._environments = environments
+        self._is_used = is_used
         self._server_id = server_id
-        # Of these others still have environments, or build upon them.
+        # Of these others still have environments or runs, or build upon them.
         self._leaving: dict[TemplateId, BuiltTemplate] = {}
 
     async def run(self, interval_s: float = _INTERVAL_S) -> None:
@@ -49,12 +51,9 @@ class Leaving:
             if row.template_id not in there:
                 self._templates.set_aside(row.template_id)
                 self._leaving[row.template_id] = row
-        free = [row for row in self._leaving.values() if not self._is_used(row)]
+        free = [row for row in self._leaving.values() if not (self._is_used(row) or self._running.is_at(row))]
         for row in free:
             await self._running.forget(row)
             del self._leaving[row.template_id]
             _log.info("template without an owner removed", template_id=row.template_id, template=row.reference)
         return len(free)
-
-    def _is_used(self, row: BuiltTemplate) -> bool:
-        return bool(self._environments.count_of(row) or self._running.count_upon(row)) or self._running.is_at(row)

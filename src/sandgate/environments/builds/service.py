@@ -27,7 +27,7 @@ from sandgate.core.states import Isolation, TemplateStatus
 from sandgate.core.template import Template
 from sandgate.environments.access import check_can_write
 from sandgate.environments.builds.all_templates import AllTemplates
-from sandgate.environments.builds.base import EnvironmentFacts, NewTemplate
+from sandgate.environments.builds.base import EnvironmentFacts, NewTemplate, RunFacts
 from sandgate.environments.builds.building import environ_bytes
 from sandgate.environments.builds.leaving import Leaving
 from sandgate.environments.builds.log import LogEvents, read_log
@@ -70,8 +70,13 @@ class TemplateService:
         self._settings = settings
         self._server_id = server_id
         self._environments = environments
-        self.leaving = Leaving(store, all_templates, running, environments, server_id)
+        self._runs: RunFacts | None = None
+        self.leaving = Leaving(store, all_templates, running, lambda row: bool(self._count_uses(row)), server_id)
         self._draining = False
+
+    def heed(self, runs: RunFacts) -> None:
+        """Keep what these need, too."""
+        self._runs = runs
 
     @property
     def holdings(self) -> RunningBuilds:
@@ -179,13 +184,26 @@ class TemplateService:
                 self._templates.put_back(row)
         return rows
 
+    def _count_uses(self, row: BuiltTemplate) -> int:
+        return self._environments.count_of(row) + self._running.count_upon(row) + self._count_runs(row)
+
+    def _count_runs(self, row: BuiltTemplate) -> int:
+        return 0 if self._runs is None else self._runs.count_of(row)
+
     def _check_unused(self, rows: Sequence[BuiltTemplate]) -> None:
-        used = {row.reference: self._environments.count_of(row) + self._running.count_upon(row) for row in rows}
+        used = {row.reference: self._count_uses(row) for row in rows}
         used = {reference: count for reference, count in used.items() if count}
+        runs = sum(map(self._count_runs, rows))
         if used:
             raise TemplateInUse(
-                f"There are environments, or builds, of {', '.join(used)}; delete them, or wait until they have ended",
-                {"environments": sum(used.values()), "snapshots": 0, "templates": sorted(used)},
+                f"There are environments, runs of workflows, or builds, of {', '.join(used)}; delete or cancel them, "
+                "or wait until they have ended",
+                {
+                    "environments": sum(used.values()) - runs,
+                    "runs": runs,
+                    "snapshots": 0,
+                    "templates": sorted(used),
+                },
             )
 
     async def _check_snapshots(self, rows: Sequence[BuiltTemplate]) -> None:
@@ -195,7 +213,7 @@ class TemplateService:
             raise TemplateInUse(
                 f"There are snapshots of environments of {', '.join(held)}, and nothing could begin with them any "
                 "more; delete them, or say force=true",
-                {"environments": 0, "snapshots": sum(held.values()), "templates": sorted(held)},
+                {"environments": 0, "runs": 0, "snapshots": sum(held.values()), "templates": sorted(held)},
             )
 
     def _find_own(self, caller: Principal, name: str) -> BuiltTemplate:

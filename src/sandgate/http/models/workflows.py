@@ -52,6 +52,7 @@ RUN_EXAMPLE = {
     "parent_step": None,
     "concurrency_group": None,
     "trigger": {"type": "api", "id": None, "at": None},
+    "templates": {},
 }
 _STEP = {
     "name": "step1",
@@ -242,6 +243,13 @@ class RunAnswer(Model):
     parent_step: str | None
     concurrency_group: str | None
     trigger: TriggerAnswer
+    templates: Annotated[
+        dict[str, str],
+        Field(
+            default_factory=dict,
+            description="Built templates that its steps name, each with the version that it had when the run began.",
+        ),
+    ]
 
     @classmethod
     def of(cls, run: Run) -> "RunAnswer":
@@ -364,6 +372,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "parent_step": run.parent_step,
         "concurrency_group": run.slot_group,
         "trigger": TriggerAnswer(type=run.trigger_type, id=run.trigger_id, at=run.trigger_at),
+        "templates": dict(run.templates),
     }
 
 

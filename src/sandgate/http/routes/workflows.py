@@ -65,9 +65,9 @@ def _add_collection_routes(api: Api, workflows: Workflows) -> None:
         return WorkflowsAnswer(workflows=[WorkflowAnswer.of(row) for row in page.items], next_cursor=next_cursor(page))
 
     @api.operation("POST", f"{_WORKFLOWS}/validate", tag=_TAG, audit=Audit.READ, errors=(errors.InvalidDefinition,))
-    async def validate_workflow(caller: Caller, body: Definition) -> PlanAnswer:  # noqa: ARG001 - asked who it is
+    async def validate_workflow(caller: Caller, body: Definition) -> PlanAnswer:
         """Look what a definition would do, without making anything."""
-        return PlanAnswer(plan=make_plan(await workflows.validate(body.root)).as_json())
+        return PlanAnswer(plan=make_plan(await workflows.validate(caller, body.root)).as_json())
 
     @api.operation("GET", f"{_ORCHESTRATOR}/schema", tag=_TAG)
     async def get_schema(caller: Caller) -> SchemaAnswer:  # noqa: ARG001 - everybody with a credential
