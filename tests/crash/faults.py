@@ -34,7 +34,7 @@ class FaultyServer(CrashServer):
         """Whether what was armed has happened."""
         return not self.fault_file.exists()
 
-    def until_fired(self, limit_s: float = 40.0) -> None:
+    def until_fired(self, limit_s: float = 90.0) -> None:
         """Wait until all that was armed has happened."""
         until(lambda: self.has_fired, "the fault has happened", limit_s)
 

@@ -78,7 +78,7 @@ class CrashServer(Server):
 
     def until_few_sandboxes(self, most: int) -> None:
         """Wait until what was made for steps that never came is given up."""
-        until(lambda: self.sandboxes() <= most, "the sandboxes are gone", 30)
+        until(lambda: self.sandboxes() <= most, "the sandboxes are gone")
 
     @staticmethod
     def holders_of(file: str) -> list[int]:
@@ -96,6 +96,11 @@ class CrashServer(Server):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def process(self, name: str) -> int:
+        """Its process of this name: one that has just been forked bears the name of its parent for a moment."""
+        (pid,) = until(lambda: len(found := self.processes(name)) == 1 and found, f"there is one {name}")
+        return int(pid)
+
     def kill_one(self, name: str) -> None:
         """End one of its processes at once, if it is there; what comes in its place may already be."""
         for pid in self.processes(name):
@@ -104,8 +109,7 @@ class CrashServer(Server):
 
     def kill(self, name: str) -> None:
         """End one of its processes at once, and wait until it is gone."""
-        # A process that has just been forked bears the name of its parent.
-        (pid,) = until(lambda: len(found := self.processes(name)) == 1 and found, f"there is one {name}")
+        pid = self.process(name)
         os.kill(pid, signal.SIGKILL)
         until(lambda: pid not in self.processes(name), f"{name} is gone")
 

@@ -70,7 +70,7 @@ def test_a_stopped_worker(pair: tuple[ChaosServer, ChaosServer], postgres_server
     with closing(Client(first)) as client, closing(Client(second)) as other:
         run_id = _start_on(client)
         until(lambda: first.holders_of(run_id), "the code runs")
-        (gateway,) = first.processes(GATEWAY)
+        gateway = first.process(GATEWAY)
         os.kill(gateway, signal.SIGSTOP)
         stopped_at = time.monotonic()
         try:

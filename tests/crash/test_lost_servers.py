@@ -60,11 +60,18 @@ def test_a_gateway_that_is_stopped_past_its_lease() -> None:
         shared = _start(client, WRITE, step("once", ONCE), workspace="run")
         for run_id in (own, shared):
             until(lambda run_id=run_id: server.holders_of(run_id), "the code runs")  # type: ignore[misc]
-        (gateway,) = server.processes(GATEWAY)
-        # The workspace is still there, but what ran in it is not.
+        gateway = server.process(GATEWAY)
+        running = {run_id: set(server.holders_of(run_id)) for run_id in (own, shared)}
         os.kill(gateway, signal.SIGSTOP)
-        time.sleep(UNHELD_S + 0.5)  # waits: for what nobody holds to end
-        os.kill(gateway, signal.SIGCONT)
+        try:
+            for run_id, pids in running.items():
+                # The workspace is still there, but what ran in it is not.
+                until(
+                    lambda run_id=run_id, pids=pids: not pids <= set(server.holders_of(run_id)),  # type: ignore[misc]
+                    "what nobody holds has ended",
+                )
+        finally:
+            os.kill(gateway, signal.SIGCONT)
         assert [row["attempts"] for row in client.until_over(own)["steps"]] == [2, 1]
         run = client.until_over(shared)
         assert (run["status"], run["steps"][1]["attempts"], run["steps"][1]["stdout"]) == (

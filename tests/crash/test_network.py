@@ -76,7 +76,7 @@ def test_packages_from_an_index(index_port: int) -> None:
     )
     get = (
         "import urllib.request\ntry:\n"
-        f"    print(urllib.request.urlopen('{index}/greeting/', timeout=10).status)\n"
+        f"    print(urllib.request.urlopen('{index}/greeting/', timeout=30).status)\n"
         "except OSError as error:\n    print(getattr(error, 'code', error.__class__.__name__))"
     )
     with CrashServer({"SANDGATE_NETWORK_ALLOW_SPECIAL": _HOST}) as server:

@@ -164,9 +164,9 @@ def test_approvals_and_timers_outlive_the_server(server: CrashServer) -> None:
         {"name": "nap", "type": "sleep", "needs": [], "config": {"seconds": 0.5}},
     ]
     run_id = _begin(server, steps)
-    server.kill_all()
-    until(lambda: not server.listeners(), "the port is free")
-    server.start()
+    _until_done(server, run_id, "ask", "waiting")
+    _kill_server(server)
+    _until_done(server, run_id, "ask", "waiting")
     with server.until_ready() as connection:
         connection.expect(200, "POST", f"{RUNS}/{run_id}/steps/ask/approve", {})
     run = _until_over(server, run_id)

@@ -47,7 +47,7 @@ def _until(server: CrashServer, run_id: str, *statuses: str) -> dict[str, Any]:
             return run if run["status"] in statuses else None
         return None
 
-    found: dict[str, Any] = until(seen, f"{run_id} is one of {statuses}", 40)
+    found: dict[str, Any] = until(seen, f"{run_id} is one of {statuses}")
     return found
 
 
@@ -109,7 +109,7 @@ def test_turns_outlive_a_killed_server(server: CrashServer, kill: Callable[[Cras
         _approve(server, run_id)
     _until(server, runs[3], "waiting")
     _approve(server, runs[3])
-    assert {run["status"] for run in _runs_of(server, workflow_id)} == {"succeeded"}
+    until(lambda: {run["status"] for run in _runs_of(server, workflow_id)} == {"succeeded"}, "all have ended")
 
 
 def _workspace(server: CrashServer) -> str:

@@ -127,28 +127,30 @@ class Wear:
         """What the server holds now that nobody wants anything of it."""
         until(self._is_quiet, "nothing is live", 60)
         found = Counter(dict(self._of_processes()))
-        found["mounts of the launcher"] = len(Path(f"/proc/{self._one(LAUNCHER)}/mountinfo").read_text().splitlines())
+        found["mounts of the launcher"] = len(
+            Path(f"/proc/{self.server.process(LAUNCHER)}/mountinfo").read_text().splitlines()
+        )
         found["control groups"] = sum(1 for _group in self._groups())
         found["files but the database"] = sum(1 for _file in self._files())
         return {name: float(value) for name, value in found.items()} | self._database()
 
-    def _one(self, name: str) -> int:
-        (pid,) = until(lambda: len(found := self.server.processes(name)) == 1 and found, f"there is one {name}")
-        return int(pid)
-
     def _is_quiet(self) -> bool:
         """The zygote is there, the spares, and in each of these a child that waits."""
-        return self.server.sandboxes() == _SPARES and len(descendants(self._one(LAUNCHER))) == 1 + 2 * _SPARES
+        return self.server.sandboxes() == _SPARES and len(descendants(self.server.process(LAUNCHER))) == 1 + 2 * _SPARES
 
     def _of_processes(self) -> Iterator[tuple[str, int]]:
-        launcher = self._one(LAUNCHER)
+        launcher = self.server.process(LAUNCHER)
         below = descendants(launcher)
         zygotes = [pid for pid, (_name, parent) in below.items() if parent == launcher]
-        parts = {"gateway": [self._one(GATEWAY)], "launcher": [launcher], "supervisor": [self._one(SUPERVISOR)]}
+        parts = {
+            "gateway": [self.server.process(GATEWAY)],
+            "launcher": [launcher],
+            "supervisor": [self.server.process(SUPERVISOR)],
+        }
         for part, pids in (parts | {"zygotes": zygotes}).items():
             yield f"memory of the {part} (KiB)", sum(map(_memory_kib, pids))
             yield f"descriptors of the {part}", sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-        yield "threads of the gateway", len(os.listdir(f"/proc/{self._one(GATEWAY)}/task"))
+        yield "threads of the gateway", len(os.listdir(f"/proc/{self.server.process(GATEWAY)}/task"))
         yield "processes", len(below) + len(parts)
 
     def _groups(self) -> Iterator[Path]:
