@@ -14,6 +14,7 @@ from tests.e2e.small_roots import small_root
 from tests.e2e.small_wheels import HOST
 from tests.e2e.test_own_roots import _begin, _build, _folders
 from tests.e2e.test_templates import CLASSES, TEMPLATES, _log, _make, _run, until_built
+from tests.e2e.waiting import until
 
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39, pytest.mark.needs_apt]
 _WRITES = r"""#!/bin/sh
@@ -127,7 +128,7 @@ def test_the_same_is_installed_once(
     assert _folders(server) - folders == {other["template_id"]}
     assert len(repository.asked) == asked
     client.expect(200, "DELETE", f"{TEMPLATES}/other")
-    assert _folders(server) == folders
+    until(lambda: _folders(server) == folders, "nothing is left")
 
 
 def test_more_is_installed_upon_a_template(
@@ -158,7 +159,7 @@ def test_more_is_installed_upon_a_template(
     assert words == {"plain": "False", "upon@1": "old", "upon@2": "new", "upon@3": "new"}
     for name in ("plain", "upon", "beside"):
         client.expect(200, "DELETE", f"{TEMPLATES}/{name}")
-    assert _folders(server) == before
+    until(lambda: _folders(server) == before, "nothing is left")
 
 
 _HOSTILE = r"""#!/bin/bash
@@ -210,7 +211,7 @@ def test_what_a_script_leaves_has_no_power(
     assert said["processes"] <= 2
     client.expect(200, "DELETE", f"{ENVIRONMENTS}/{environment_id}")
     client.expect(200, "DELETE", f"{TEMPLATES}/hostile")
-    assert _folders(server) == before
+    until(lambda: _folders(server) == before, "nothing is left")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_what_cannot_be_installed_fails_with_the_reason(
     assert problem in row["status_reason"]
     assert (len(repository.asked) > asked) == allowed
     assert ("it is no use" in _log(client, "broken")) == (packages == ["fails"])
-    assert _folders(server) == before
+    until(lambda: _folders(server) == before, "nothing is left")
     client.expect(200, "DELETE", f"{TEMPLATES}/broken")
 
 

@@ -48,7 +48,7 @@ def _names(connection: Connection, environment_id: str, path: str = ".") -> list
 
 @contextmanager
 def _asked(server: Server, path: str) -> Iterator[http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     with closing(connection):
         connection.request("GET", path, headers={"Authorization": f"Bearer {server.token}"})
         with connection.getresponse() as answer:
@@ -112,7 +112,7 @@ def _watch(server: Server, environment_id: str) -> socket.socket | None:
         f"GET {ENVIRONMENTS}/{environment_id}/watch HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         f"Authorization: Bearer {server.token}\r\n\r\n"
     )
-    client = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     client.sendall(head.encode())
     begun = client.recv(12) == b"HTTP/1.1 200"
     _read_until(client, b"event: started" if begun else b"TOO_MANY_STREAMS")

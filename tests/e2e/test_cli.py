@@ -10,6 +10,7 @@ import pytest
 
 from bench.sandgate_server import Server, free_port
 from tests.e2e.commands import CommandLine
+from tests.e2e.waiting import until
 
 pytestmark = [pytest.mark.needs_root_namespaces]
 HELLO = """\
@@ -229,7 +230,7 @@ def test_approvals_are_given_refused_and_cancelled(line: CommandLine) -> None:
     """The step may be left out; what cannot be decided is refused."""
     identity = make(line, ASKS)
     runs = [line.workflow("start", identity) for _ in range(3)]
-    assert "approve" in line.workflow("status", runs[0])
+    until(lambda: "approve" in line.workflow("status", runs[0]), "the run waits")
     assert "was approved" in line.workflow("approve", runs[0], "--comment", "fine")
     assert "succeeded" in line.workflow("status", runs[0], "--follow")
     assert "was rejected" in line.workflow("reject", runs[1], "ask")

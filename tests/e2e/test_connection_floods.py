@@ -22,6 +22,8 @@ FLOOD = 10 * MOST
 HEAD_S = 3.0
 ADDRESSES = tuple(f"127.0.0.{number}" for number in range(10, 50))
 GOOD = "127.0.0.2"
+# In so much of the time of a head all have to be there, or some are gone before the last one comes.
+_SOON_S = HEAD_S / 2
 # Far above what any of it takes on a busy machine; far below what a client waits before it gives up.
 PATIENCE_S = 20.0
 SETTINGS = {
@@ -150,7 +152,7 @@ def _recovers(server: CrashServer) -> None:
         return False
 
     until(is_served, "a new client is served", PATIENCE_S)
-    (gateway,) = server.processes(GATEWAY)
+    gateway = server.process(GATEWAY)
     until(lambda: len(os.listdir(f"/proc/{gateway}/fd")) < 100, "all descriptors are given back", PATIENCE_S)
 
 
@@ -182,27 +184,37 @@ def test_ten_times_the_connections(server: CrashServer, begin: Callable[[socket.
 
 def test_a_new_client_is_told_in_time_while_all_places_are_taken(server: CrashServer) -> None:
     """503 with ``Retry-After``, not a hang; and as soon as the places are given back, it is served."""
-    with _flood(server, MOST, _half_a_head):
-        begun = time.monotonic()
-        with _open(server, GOOD) as late:
-            assert b"503" in late.recv(4096)[:16]
-        assert time.monotonic() - begun < PATIENCE_S
-    _recovers(server)
+    for _attempt in range(5):
+        started = time.monotonic()
+        with _flood(server, MOST, _half_a_head):
+            begun = time.monotonic()
+            with _open(server, GOOD) as late:
+                answered = late.recv(4096)[:16]
+            assert time.monotonic() - begun < PATIENCE_S
+        _recovers(server)
+        if begun - started < _SOON_S:
+            break
+    assert b"503" in answered
 
 
 def test_one_address_cannot_take_the_places_of_others(server: CrashServer) -> None:
     """Beyond its share it is told so; others are served beside it."""
-    held: list[socket.socket] = []
-    try:
-        held.extend(_open(server, ADDRESSES[0]) for _each in range(MOST_OF_ADDRESS + 20))
-        with _connect(server) as connection:
-            connection.expect(200, "GET", "/api/v1/me")
-        found = _outcomes(held, HEAD_S + PATIENCE_S)
-    finally:
-        for client in held:
-            client.close()
+    for _attempt in range(5):
+        held: list[socket.socket] = []
+        begun = time.monotonic()
+        try:
+            held.extend(_open(server, ADDRESSES[0]) for _each in range(MOST_OF_ADDRESS + 20))
+            took_s = time.monotonic() - begun
+            with _connect(server) as connection:
+                connection.expect(200, "GET", "/api/v1/me")
+            found = _outcomes(held, HEAD_S + PATIENCE_S)
+        finally:
+            for client in held:
+                client.close()
+        _recovers(server)
+        if took_s < _SOON_S:
+            break
     assert (found["503"], found["408"], found["held"]) == (20, MOST_OF_ADDRESS, 0), found
-    _recovers(server)
 
 
 def test_clients_that_vanish_without_a_word(server: CrashServer) -> None:
@@ -219,7 +231,7 @@ def test_clients_that_vanish_without_a_word(server: CrashServer) -> None:
 
 def test_answers_that_nobody_reads(server: CrashServer) -> None:
     """They wait in the memory of their connection, a bounded number of times; nobody else waits."""
-    (gateway,) = server.processes(GATEWAY)
+    gateway = server.process(GATEWAY)
     before = _memory_kib(gateway)
     asked = b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n" * 10
     held = []
@@ -239,7 +251,7 @@ def test_answers_that_nobody_reads(server: CrashServer) -> None:
 
 def test_large_answers_that_one_user_does_not_read(server: CrashServer) -> None:
     """Few of them are held, further ones refused; everybody else is served, and the user, too, having gone away."""
-    (gateway,) = server.processes(GATEWAY)
+    gateway = server.process(GATEWAY)
     with _connect(server) as admin:
         token = _new_user(admin)
     with Connection(server.port, token) as user:

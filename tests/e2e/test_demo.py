@@ -15,7 +15,7 @@ import pytest
 from bench.sandgate_server import free_port
 
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
-END_S = 30
+END_S = 60
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_environments_and_code_through_the_client(client: Client, environment_id
         environment_id, "import sys\nprint(sys.argv[1], open('f', 'rb').read())", args=["a"], files={"f": b"\xff"}
     )
     assert (ran.status, ran.stdout) == ("completed", "a b'\\xff'\n")
-    begun = client.begin_execution(environment_id, "print('x')", timeout_s=5)
+    begun = client.begin_execution(environment_id, "print('x')", timeout_s=60)
     assert begun.status == "running"
     assert [event.kind for event in client.follow_execution(environment_id, begun.execution_id)][-1] == "finished"
     assert client.get_environment(environment_id).status == "running"

@@ -68,9 +68,13 @@ def told(client: EventClient, name: str) -> tuple[str, str, list[str]]:
 def test_a_secret_in_pieces_does_not_go_out_live(server: Server) -> None:
     """Its beginning waits until it is known to be none; what is told is what is recorded, in many parts."""
     with server.connect() as connection:
-        run_id = begin(connection, dripping("a", WHOLE))
-        with follow(server, run_id) as client:
-            stdout, stderr, parts = told(client, "a")
+        for _attempt in range(5):
+            run_id = begin(connection, dripping("a", WHOLE))
+            with follow(server, run_id) as client:
+                stdout, stderr, parts = told(client, "a")
+            if len(parts) > 3:
+                # Otherwise it was over before anybody looked, on a busy machine.
+                break
         assert stdout == f'one *** two *** {SECRET[:9]}, ["***"] é end\n'
         assert stderr == f"{SECRET[:-1]} ***"
         assert (stdout, stderr) == recorded(connection, run_id, "a")
@@ -81,14 +85,18 @@ def test_a_secret_in_pieces_does_not_go_out_live(server: Server) -> None:
 def test_a_step_that_is_killed_within_a_secret(server: Server, how: str) -> None:
     """What was written of it is masked, live as in the record."""
     with server.connect() as connection:
-        run_id = begin(connection, dripping("a", KILLED, **({"timeout": 3} if how == "timed_out" else {})))
-        events: list[Event] = []
-        with follow(server, run_id) as client:
-            while (event := client.next()) is not None:
-                events.append(event)
-                if event.name == "stderr" and how == "cancelled":
-                    connection.expect(200, "POST", f"{RUNS}/{run_id}/cancel")
-        found = texts(events)
+        for timeout in (3, 20):
+            run_id = begin(connection, dripping("a", KILLED, **({"timeout": timeout} if how == "timed_out" else {})))
+            events: list[Event] = []
+            with follow(server, run_id) as client:
+                while (event := client.next()) is not None:
+                    events.append(event)
+                    if event.name == "stderr" and how == "cancelled":
+                        connection.expect(200, "POST", f"{RUNS}/{run_id}/cancel")
+            found = texts(events)
+            if ("a", None, 1, "stderr") in found:
+                # Otherwise its time was over before it had come so far, on a busy machine.
+                break
         stdout, stderr = found["a", None, 1, "stdout"], found["a", None, 1, "stderr"]
         assert (stdout, stderr) == ("so far ***", "x")
         assert (stdout, stderr) == recorded(connection, run_id, "a")

@@ -27,7 +27,7 @@ from tests.e2e.package_index import HOST, package_index
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_own_python]
 TEMPLATE = f"python-{sys.version_info.major}.{sys.version_info.minor}"
 GUIDE = Path(__file__).resolve().parents[2] / "docs/sessions.md"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 # Unpacked, what is installed has 180 MB.
 LIMITS = {"memory_mb": 1024, "disk_mb": 640, "cpu": 2.0}
 SALES = "day,shop,sold\n2026-01-01,north,3\n2026-01-01,south,5\n2026-01-02,north,4\n2026-01-02,south,9\n"
@@ -210,9 +210,9 @@ def test_a_notebook(notebook: Notebook, server: Server, index: str, tmp_path: Pa
     answer = _ask_patiently(client, environment_id)
     assert (answer.status, answer.json()) == (200, BY_SHOP)
     link = client.create_port_link(environment_id, 8000, expires_in_s=60)
-    others = httpx.get(f"{client.address}{link.link_path}by_shop.json", trust_env=False)
+    others = httpx.get(f"{client.address}{link.link_path}by_shop.json", trust_env=False, timeout=PATIENCE_S)
     assert (others.status_code, others.json()) == (200, BY_SHOP)
-    stranger = httpx.get(client.port_address(environment_id, 8000, "by_shop.json"), trust_env=False)
+    stranger = httpx.get(client.port_address(environment_id, 8000, "by_shop.json"), trust_env=False, timeout=PATIENCE_S)
     assert stranger.status_code == 401
     client.cancel_execution(environment_id, served.execution_id)
 

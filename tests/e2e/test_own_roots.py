@@ -19,6 +19,7 @@ from sandgate.sandbox.interpreters import find_interpreters
 from tests.e2e.small_registry import HOST, Registry, serve_registry
 from tests.e2e.small_roots import entry, sha256, small_root
 from tests.e2e.test_templates import CLASSES, TEMPLATES, _log, _make, _reconnect, _run, until_built
+from tests.e2e.waiting import until
 from tests.runtime.hosts import descendants
 
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
@@ -185,7 +186,7 @@ def test_one_root_is_that_of_many_and_goes_with_the_last(client: Connection, ser
     assert refused.json()["error"]["code"] == "TEMPLATE_IN_USE"
     client.expect(200, "DELETE", f"{ENVIRONMENTS}/{environment_id}")
     client.expect(200, "DELETE", f"{TEMPLATES}/upon")
-    assert _folders(server) == before
+    until(lambda: _folders(server) == before, "nothing is left")
     assert first["template_id"] not in before
 
 
@@ -201,12 +202,12 @@ def test_an_upload_that_is_wrong_is_refused_and_the_right_one_taken(
     assert sha256(root) in said["error"]["details"]["fields"][0]["problem"]
     status, said = _upload(server, "waits", b"\0" * (100 * 1024**2 + 1))
     assert (status, said["error"]["code"]) == (413, "RECIPE_TOO_LARGE")
-    assert _folders(server) == before
+    until(lambda: _folders(server) == before, "nothing is left")
     assert client.expect(200, "GET", f"{TEMPLATES}/waits")["awaits_upload"]
     assert _upload(server, "waits", archive)[0] == 200
     assert until_built(client, "waits")["status"] == "ready"
     client.expect(200, "DELETE", f"{TEMPLATES}/waits")
-    assert _folders(server) == before
+    until(lambda: _folders(server) == before, "nothing is left")
 
 
 def _tar(*files: tuple[tarfile.TarInfo, io.BytesIO]) -> bytes:
@@ -235,7 +236,7 @@ def test_what_is_of_no_use_fails_with_the_reason(
     row = _build(server, client, "broken", archive)
     assert row["status"] == "failed"
     assert problem in row["status_reason"]
-    assert _folders(server) == before
+    until(lambda: _folders(server) == before, "nothing is left")
     client.expect(200, "DELETE", f"{TEMPLATES}/broken")
 
 
@@ -325,7 +326,7 @@ def test_a_killed_gateway_leaves_nothing_of_builds_and_keeps_the_rest(
     (gateway,) = [pid for pid, (name, _parent) in descendants(server.pid).items() if name == "sg-gateway"]
     os.kill(gateway, signal.SIGKILL)
     with _reconnect(server) as again:
-        assert _folders(server) == kept
+        until(lambda: _folders(server) == kept, "nothing is left")
         lost = again.expect(200, "GET", f"{TEMPLATES}/lost")
         assert (lost["status"], lost["awaits_upload"]) == ("failed", False)
         environment_id = _make(again, "own")

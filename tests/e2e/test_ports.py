@@ -20,7 +20,7 @@ from tests.e2e.conftest import DOMAIN
 
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
 ENVIRONMENTS = "/api/v1/sandbox/environments"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 _CODE = """
 import base64, hashlib, socket, struct, threading
@@ -120,7 +120,9 @@ def base(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
 
 def _opened(server: Server, path: str, token: str | None) -> ClientConnection:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return connect(f"ws://127.0.0.1:{server.port}{path}", additional_headers=headers, close_timeout=2)
+    return connect(
+        f"ws://127.0.0.1:{server.port}{path}", additional_headers=headers, open_timeout=PATIENCE_S, close_timeout=2
+    )
 
 
 def test_a_web_socket_is_passed_on(server: Server, base: str) -> None:
@@ -156,7 +158,7 @@ def _ask_name(server: Server, name: str, path: str, **headers: str) -> Asked:
 def _open_name(server: Server, name: str, **headers: str) -> ClientConnection:
     sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
     url = f"ws://{name}:{server.port}/chat"
-    return connect(url, sock=sock, additional_headers=headers, close_timeout=2)
+    return connect(url, sock=sock, additional_headers=headers, open_timeout=PATIENCE_S, close_timeout=2)
 
 
 def _begin(server: Server, base: str, name: str) -> str:

@@ -26,7 +26,7 @@ def test_the_example_can_be_followed(
     assert lines[0] == "completed [{'text/plain': '6'}]"
     assert [line.split()[0] for line in lines[1:-2]].count("finished") == 1
     assert lines[-2] == "b'1 2 3'"
-    assert httpx.get(lines[-1], trust_env=False).status_code == 404
+    assert httpx.get(lines[-1], trust_env=False, timeout=60).status_code == 404
 
 
 def test_every_call_is_named() -> None:

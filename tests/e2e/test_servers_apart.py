@@ -140,7 +140,7 @@ def test_a_server_that_was_taken_for_dead_ends_what_it_has(database: str) -> Non
         environment_id = _make(one)
         running = BackgroundExecution(one, environment_id, LONG)
         until(lambda: one.holders_of(BEGUN), "it runs")
-        (gateway,) = one.processes(GATEWAY)
+        gateway = one.process(GATEWAY)
         os.kill(gateway, signal.SIGSTOP)
         try:
             until(lambda: _status(two, environment_id) == "failed", "its environment has failed", 10 * LEASE_S)

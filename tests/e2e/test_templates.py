@@ -275,7 +275,7 @@ def test_a_build_reaches_what_it_names_and_nothing_else(client: Connection, inde
     """Without packages it does not even reach the index."""
     look = (
         "import sys, urllib.request\n"
-        f"try: print(urllib.request.urlopen('{index.url}/sandgate_one/', timeout=5).status)\n"
+        f"try: print(urllib.request.urlopen('{index.url}/sandgate_one/', timeout=30).status)\n"
         "except Exception as error: print('not reached')\n"
     )
     files = [{"path": "look.py", "content": look}]

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
 GUIDE = Path(__file__).resolve().parents[2] / "docs/processes.md"
 PAGE = Path(__file__).with_name("page_of_a_terminal.mjs")
 PROTOCOL = "sandgate.terminal.v1"
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 ENVIRONMENTS = "/api/v1/sandbox/environments"
 
 
@@ -39,6 +39,7 @@ def _opened(
     headers = {"Authorization": f"Bearer {server.token if token is None else token}"} if token != "" else {}
     address = f"ws://127.0.0.1:{server.port}{ENVIRONMENTS}/{environment_id}/terminal{query}"
     options.setdefault("max_size", None)
+    options.setdefault("open_timeout", PATIENCE_S)
     with connect(address, additional_headers=headers, compression=None, close_timeout=2, **options) as socket:
         yield socket
 
@@ -170,7 +171,7 @@ def test_a_shell_ends_with_the_socket_that_it_was_started_for(server: Server, en
         socket.send("trap '' HUP TERM; (trap '' HUP; sleep 1000) & echo started-$((1+1))\r")
         _read_until(socket, b"started-2\r\n")
         process_id = _ask(server, 200, "GET", path)["processes"][0]["process_id"]
-    ended = _ask(server, 200, "POST", f"{path}/{process_id}/wait", {"timeout": 10})
+    ended = _ask(server, 200, "POST", f"{path}/{process_id}/wait", {"timeout": 50})
     assert ended["status"] == "killed"
 
 
@@ -182,7 +183,7 @@ def test_who_does_not_read_holds_the_program_up(server: Server, environment_id: 
         processes = f"{ENVIRONMENTS}/{environment_id}/processes"
         process_id = _ask(server, 200, "GET", processes)["processes"][0]["process_id"]
         # What is kept was read up to the position of the reader; what he has not read is bounded.
-        deadline, size = time.monotonic() + 6 * PATIENCE_S, -1
+        deadline, size = time.monotonic() + PATIENCE_S, -1
         while (now := _length(server, f"{processes}/{process_id}")) != size:
             size = now
             time.sleep(0.2)  # waits: for a while in which nothing more may be taken
@@ -238,6 +239,6 @@ def test_what_opens_no_web_socket_is_answered_in_http(
     """And nothing is started for it."""
     before = len(_ask(server, 200, "GET", f"{ENVIRONMENTS}/{environment_id}/processes")["processes"])
     address = f"http://127.0.0.1:{server.port}{ENVIRONMENTS}/{environment_id}/terminal"
-    answer = httpx.get(address, headers={"Authorization": f"Bearer {server.token}", **headers})
+    answer = httpx.get(address, headers={"Authorization": f"Bearer {server.token}", **headers}, timeout=PATIENCE_S)
     assert answer.status_code == status
     assert len(_ask(server, 200, "GET", f"{ENVIRONMENTS}/{environment_id}/processes")["processes"]) == before

@@ -31,7 +31,7 @@ GO = {"code": "open('go', 'w').close()"}
 MOST_GATEWAY_KIB = 400 * 1024
 MOST_BYTES_EACH = 4 * 1024 * 1024
 # Far above what a hello takes beside so many, on a busy machine too.
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 def _make_many(server: CrashServer) -> list[str]:
@@ -94,7 +94,7 @@ def test_a_thousand_environments_with_a_hundred_at_work() -> None:
         assert [stdout for stdout, _ended_at in answers] == [f"{number * number}\n" for number in range(BUSY)]
         assert slowest_s < PATIENCE_S
         assert max(ended_at for _stdout, ended_at in answers) < end + PATIENCE_S
-        (gateway,), (launcher,) = server.processes(GATEWAY), server.processes(LAUNCHER)
+        gateway, launcher = server.process(GATEWAY), server.process(LAUNCHER)
         assert _memory_kib(gateway) < MOST_GATEWAY_KIB
         assert _memory_kib(launcher) < MOST_GATEWAY_KIB
         # The memory is the machine's, on which others work, too.

@@ -13,11 +13,14 @@ from tests.crash.server_process import LIMIT_S, CrashServer, until
 from tests.e2e.event_client import EventClient, texts
 from tests.e2e.test_run_events import RUNS, WORKFLOWS, begin, code
 from tests.postgres import PostgresServer, postgres_server
+from tests.stalls import Stalls
 
 __all__ = ["postgres_server"]
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_postgresql]
 ENDLESS = "print('begun', flush=True)\nwhile True: pass"
 TAKE_OVER_S = 15.0
+# How much later another process may be on a busy machine.
+BUSY_S = 5.0
 
 
 @pytest.fixture
@@ -117,9 +120,11 @@ def test_a_killed_servers_runs_go_on_elsewhere(servers: tuple[CrashServer, Crash
     one.kill_all()
     killed = time.monotonic()
     with two.connect() as second:
-        assert second.expect(200, "POST", f"{RUNS}/{doomed}/cancel")["status"] == "cancelled"
-        until(lambda: _look(second, kept)["status"] == "succeeded", "the run goes on", TAKE_OVER_S + 5)
-        assert time.monotonic() - killed < TAKE_OVER_S
+        with Stalls.noted() as stalls:
+            assert second.expect(200, "POST", f"{RUNS}/{doomed}/cancel")["status"] == "cancelled"
+            until(lambda: _look(second, kept)["status"] == "succeeded", "the run goes on")
+            took_s = time.monotonic() - killed
+        assert took_s < TAKE_OVER_S + BUSY_S + stalls.total_s
         run = _look(second, kept)
         assert run["steps"][0] == before
         assert [step["attempts"] for step in run["steps"]] == [1, 2]

@@ -16,7 +16,7 @@ from bench.sandgate_server import ENVIRONMENTS, Server, command, create, delete,
 from sandgate.cli.privileges import find_closed
 from sandgate.sandbox.probe import probe
 
-LIMIT_S = 30
+LIMIT_S = 60
 PROCESS = {"SANDGATE_ALLOW_WEAK_ISOLATION": "1", "SANDGATE_ISOLATION": "process"}
 # Interpreters in the home of root could not be read by another user.
 SYSTEM_PYTHON = ("env", "HOME=/nonexistent", "PYENV_ROOT=/nonexistent", "UV_PYTHON_INSTALL_DIR=/nonexistent")

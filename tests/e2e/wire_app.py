@@ -38,7 +38,7 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, _work_for_ever())
     if scope["path"] == "/held":
         held_came.set()
-        await asyncio.get_running_loop().run_in_executor(None, held_go.wait, 20)
+        await asyncio.get_running_loop().run_in_executor(None, held_go.wait, 60)
     if scope["path"] == "/slow":
         await asyncio.sleep(0.15)
     if scope["path"] == "/large":

@@ -17,7 +17,7 @@ from sandgate.config.settings import Settings
 from sandgate.http.server import serve
 from sandgate.http.wire_limits import TellRefused, tell_nobody
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 # The first loop of a process opens a pipe that libuv keeps for good; better now than in the middle of a test.
 uvloop.new_event_loop().close()
