@@ -31,7 +31,7 @@ STEPS = {
     "name": "steps",
     "steps": [
         code("first", "print(1)"),
-        {"name": "pause", "type": "sleep", "config": {"seconds": 4}},
+        {"name": "pause", "type": "approval"},
         code("each", "pass", foreach=[1, 2, 3]),
     ],
 }
@@ -51,6 +51,12 @@ def line(server: Server, tmp_path_factory: pytest.TempPathFactory) -> CommandLin
     return shell
 
 
+def approve(line: CommandLine, identity: str) -> None:
+    """Let the only run of a workflow go on."""
+    (run,) = line.read("workflow", "runs", "-w", identity)["runs"]
+    line.workflow("approve", run["run_id"])
+
+
 def test_the_password_is_not_shown(server: Server, tmp_path: Path) -> None:
     """Address, name and password are asked for; only the first two are seen."""
     shell = CommandLine(tmp_path)
@@ -65,8 +71,10 @@ def test_the_password_is_not_shown(server: Server, tmp_path: Path) -> None:
 
 def test_steps_are_redrawn_in_place(line: CommandLine) -> None:
     """The picture moves up over itself, shows steps while they wait, and stays whole at the end; so does the cursor."""
-    with Terminal(line, "workflow", "start", make(line, STEPS), "--follow") as terminal:
+    identity = make(line, STEPS)
+    with Terminal(line, "workflow", "start", identity, "--follow") as terminal:
         terminal.wait_for("waiting")
+        approve(line, identity)
         assert terminal.end() == 0
     assert terminal.shown.count(CURSOR_UP) >= 3
     assert terminal.shown.index(CURSOR_HIDDEN) < terminal.shown.rindex(CURSOR_SHOWN)
@@ -81,7 +89,10 @@ def test_steps_are_redrawn_in_place(line: CommandLine) -> None:
 
 def test_a_terminal_without_powers_gets_lines(line: CommandLine) -> None:
     """One for each change, and nothing that moves."""
-    with Terminal(line, "workflow", "start", make(line, STEPS), "--follow", term="dumb") as terminal:
+    identity = make(line, STEPS)
+    with Terminal(line, "workflow", "start", identity, "--follow", term="dumb") as terminal:
+        terminal.wait_for("pause waiting")
+        approve(line, identity)
         assert terminal.end() == 0
     assert b"\x1b" not in terminal.shown
     assert b"pause waiting" in terminal.shown
