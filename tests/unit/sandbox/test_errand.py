@@ -24,11 +24,11 @@ def then(said, reason):
     print(said, reason)
     reactor.stop()
 
-Errand(reactor, lambda: os.read(gate, 9), [gate], 20.0, then)
+Errand(reactor, lambda: os.read(gate, 9), [gate], 60.0, then)
 kill_strays(reactor.children)
 os.write(opener, b"whole")
 reactor.run()
-stray.wait(20)
+stray.wait(60)
 print(reactor.children, reactor.allowance.held)
 """
 
@@ -37,7 +37,7 @@ print(reactor.children, reactor.allowance.held)
 def reactor() -> Iterator[Reactor]:
     """One that stops with a signal rather than never."""
     made = Reactor()
-    late = made.call_later(20, lambda: os.kill(os.getpid(), signal.SIGALRM))
+    late = made.call_later(120, lambda: os.kill(os.getpid(), signal.SIGALRM))
     yield made
     made.cancel(late)
     made._selector.close()
@@ -45,7 +45,9 @@ def reactor() -> Iterator[Reactor]:
 
 def test_who_looks_for_strays_leaves_it_alone() -> None:
     """What is left of sandboxes is killed; what works for the launcher is not."""
-    ran = subprocess.run([sys.executable, "-c", BESIDE_STRAYS], capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", BESIDE_STRAYS], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (ran.stdout, ran.stderr) == ("b'whole' \nset() 0\n", "")
 
 

@@ -37,7 +37,7 @@ class World:
             else:
                 self.reactor.call_later(0.001, look)
 
-        late = self.reactor.call_later(20, lambda: os.kill(os.getpid(), signal.SIGALRM))
+        late = self.reactor.call_later(120, lambda: os.kill(os.getpid(), signal.SIGALRM))
         self.reactor._stopped = False
         look()
         self.reactor.run()

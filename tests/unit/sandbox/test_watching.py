@@ -29,6 +29,9 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(path)
         os.utime(tmp_path / path, (1000, 1000))
+    # What happens to them next may happen within the same tick of the kernel's clock.
+    for path in ("in/deep", "in", "."):
+        os.utime(tmp_path / path, (1000, 1000))
     return tmp_path
 
 
