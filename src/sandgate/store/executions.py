@@ -1,6 +1,7 @@
 """Rows of executions. ``finish`` is the hot path: every execution of the API ends in it."""
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from datetime import datetime, timedelta
@@ -83,15 +84,25 @@ _PRUNE = sa.delete(executions).where(
     )
 )
 
-# By itself: SQLite sorts what it groups, and would sort the outputs along to measure them afterwards, 20 MB at a time.
-_sizes = sa.select(_columns.owner_id, _SIZE.label("size")).cte("sizes").prefix_with("MATERIALIZED")
-_output_bytes = sa.func.sum(_sizes.c.size)
 _most_bytes = sa.bindparam("most_bytes", type_=sa.BigInteger)
-_OVER: Select[Any] = (
-    sa.select(_sizes.c.owner_id, (_output_bytes - _most_bytes).label("excess_bytes"))
-    .group_by(_sizes.c.owner_id)
-    .having(_output_bytes > _most_bytes)
-)
+
+
+def _over(*conditions: sa.ColumnElement[bool]) -> Select[Any]:
+    """Who has more than so much, and how much more."""
+    # By itself: SQLite sorts what it groups, and would sort the outputs along to measure them afterwards, 20 MB at a
+    # time.
+    each = sa.select(_columns.owner_id, _SIZE.label("size")).where(*conditions)
+    sizes = each.cte("sizes").prefix_with("MATERIALIZED")
+    output_bytes = sa.func.sum(sizes.c.size)
+    return (
+        sa.select(sizes.c.owner_id, (output_bytes - _most_bytes).label("excess_bytes"))
+        .group_by(sizes.c.owner_id)
+        .having(output_bytes > _most_bytes)
+    )
+
+
+_OVER = _over()
+_OVER_OF_SOME = _over(is_one_of(_columns.owner_id, "wanted_owners"))
 _OLDEST: Select[Any] = (
     sa.select(_columns.execution_id, _SIZE.label("size"))
     .where(_columns.owner_id == sa.bindparam("wanted_owner"), _columns.finished_at.is_not(None), _SIZE > 0)
@@ -99,7 +110,8 @@ _OLDEST: Select[Any] = (
     .limit(sa.bindparam("most"))
 )
 _DELETE = sa.delete(executions).where(is_one_of(_columns.execution_id, "wanted_ids"))
-# A look at all rows is worth it when so much of what one owner may keep was written since the last one.
+# A look at the rows of an owner is worth it when so much of what one may keep was written since the last one. No index
+# leads to them, which each end of an execution would have to write: so it is rare, and passes others' rows by.
 _LOOK_EVERY = 8
 # What one transaction deletes.
 _DELETED_BYTES = 32 * MIB
@@ -110,7 +122,8 @@ class SqlExecutionStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._written_bytes: int | None = None
+        # By owner, since they were last looked at; None until all have been once.
+        self._written_bytes: Counter[UserId] | None = None
 
     async def insert_running(self, execution: Execution) -> None:
         """Add the row of an execution that has run for long enough to be worth one. No-op if it exists."""
@@ -126,7 +139,7 @@ class SqlExecutionStore:
             raise ValueError(f"{execution.execution_id} has not ended: {execution.status}, {execution.finished_at}.")
         row = _row_of(execution)
         if self._written_bytes is not None:
-            self._written_bytes += _written_by(execution)
+            self._written_bytes[execution.owner_id] += _written_by(execution)
         await self._database.write(lambda connection: _FINISH.run(connection, row), repeatable=True)
 
     async def find(self, execution_id: ExecutionId) -> Execution | None:
@@ -157,12 +170,17 @@ class SqlExecutionStore:
         return await self._database.write(lambda connection: connection.execute(_PRUNE, parameters).rowcount)
 
     async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
-        """See ``ExecutionStore``. All rows are looked at only when enough was written since the last time."""
-        if self._written_bytes is not None and self._written_bytes < most_bytes // _LOOK_EVERY:
-            return []
-        parameters = {"most_bytes": most_bytes}
-        rows = await self._database.read(lambda connection: connection.execute(_OVER, parameters).all())
-        self._written_bytes = 0
+        """See ``ExecutionStore``. All rows are looked at once, and later those of whom enough was written since."""
+        statement, parameters = _OVER, dict[str, Any](most_bytes=most_bytes)
+        written, much = self._written_bytes, {}
+        if written is not None:
+            much = {owner_id: size for owner_id, size in written.items() if size >= most_bytes // _LOOK_EVERY}
+            if not much:
+                return []
+            statement, parameters = _OVER_OF_SOME, {**parameters, "wanted_owners": padded(much)}
+        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
+        # What was written meanwhile is for the next look.
+        self._written_bytes = (written or Counter()) - Counter(much)
         return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
 
     async def prune_oldest(self, owner_id: UserId, excess_bytes: int, most: int) -> int:

@@ -157,6 +157,10 @@ async def test_the_oldest_output_goes_where_there_is_too_much(store: SqlStore) -
     assert [await store.executions.find(end.execution_id) for end in silent] == silent
     assert await store.executions.prune_oldest(bob, 0, 500) == 0
     assert await store.executions.find_over(1000) == []
+    # What many write together is none of one owner's.
+    for _owner in range(3):
+        await store.executions.finish(ended(a_running_execution(owner_id=make_user_id()), stdout="x" * 120, stderr=""))
+    assert await store.executions.find_over(1000) == []
     # Much was written since: it is looked at again.
     await store.executions.finish(ended(a_running_execution(owner_id=bob), stdout="x" * 125, stderr=""))
     assert dict(await store.executions.find_over(1000))[bob] == 25
