@@ -72,7 +72,7 @@ def _read_us(counter: int | None) -> int:
 def test_parts_are_counted_apart_and_together(group: Group) -> None:
     """Of the part its own; of the group all, also what was in parts that are gone."""
     group.make_part("1")
-    (whole,), part = group.open_counters(), group.open_time("1")
+    whole, part = group.open_counters()["time"], group.open_time("1")
     _work_in(group, "1")
     _work_in(group, "")
     in_part_us, in_all_us = _read_us(part), _read_us(whole)

@@ -141,19 +141,39 @@ async def test_out_of_memory_spread_over_forks(walled: Bench) -> None:
 WAIT = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('went on')\n"
 
 
+GREEDY_CHILD = (
+    "import os\npid = os.fork()\nif pid == 0:\n    x = []\n    while True: x.append(bytearray(b'x' * (1 << 20)))\n"
+    "_, status = os.waitpid(pid, 0)\n"
+)
+
+
 async def test_out_of_memory_of_a_child(walled: Bench) -> None:
     """A process that the code has started is killed, and the code fails with it: that is out of memory, too."""
     sandbox = await walled.make(limits=SMALL)
-    code = (
-        "import os\npid = os.fork()\nif pid == 0:\n    x = []\n    while True: x.append(bytearray(b'x' * (1 << 20)))\n"
-    )
-    failed = await walled.run(sandbox, code + "_, status = os.waitpid(pid, 0)\nassert status == 0, status")
+    failed = await walled.run(sandbox, GREEDY_CHILD + "assert status == 0, status")
     assert (failed.status, failed.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
     # In gVisor the machine may be faster than what looks for the process that has so much, and then all of it ends.
     assert b"AssertionError: 9" in failed.stderr or walled.on_gvisor
-    bore_it = await walled.run(sandbox, code + "_, status = os.waitpid(pid, 0)\nprint(status)")
+    bore_it = await walled.run(sandbox, GREEDY_CHILD + "print(status)")
     bore = (bore_it.status, bore_it.stdout) == (ExecutionStatus.COMPLETED, b"9\n")
     assert bore or (walled.on_gvisor and bore_it.status is ExecutionStatus.OUT_OF_MEMORY)
+
+
+@pytest.mark.not_on_gvisor("there nothing counts before somebody asks")
+async def test_out_of_memory_of_a_child_beside_others(walled: Bench) -> None:
+    """Who has lost something that it started is told why it failed; who fails beside it of its own accord is not."""
+    sandbox = await walled.make(limits=SMALL)
+    beside = sandbox.execute(ExecutionRequest(WAIT + "raise ValueError('of its own')", 30))
+    assert await walled.works(sandbox)
+    ran = await walled.run(sandbox, GREEDY_CHILD + "assert status == 0, status")
+    assert (ran.status, ran.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
+    own = await walled.run(sandbox, "import time; time.sleep(0.15); raise ValueError('of its own')")
+    assert (own.status, own.exit_code) == (ExecutionStatus.FAILED, 1)
+    assert await walled.run(sandbox, "open('go', 'w').close()")
+    waited = await beside.wait()
+    # As a rule the kernel has left it alone.
+    went_on = waited.stdout == b"went on\n"
+    assert waited.status is (ExecutionStatus.FAILED if went_on else ExecutionStatus.OUT_OF_MEMORY)
 
 
 async def test_killed_is_not_out_of_memory(walled: Bench) -> None:

@@ -26,6 +26,7 @@ from sandgate.core.states import Isolation
 from sandgate.sandbox import descriptors
 from sandgate.sandbox.base import SandboxSpec
 from sandgate.sandbox.execution import ZygoteExecution
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.client import LauncherClient
 from sandgate.sandbox.launcher.fields import ProtocolError
@@ -114,7 +115,7 @@ class Talker:
         elif what == "exit":
             self.send(wire.pack_exited(self.number, 0, 1, 1, 1), ())
         elif what == "execute" and self.slot.is_ready:
-            self.running.append(ZygoteExecution(ExecutionRequest("pass", 60), Limits(), _never))
+            self.running.append(ZygoteExecution(ExecutionRequest("pass", 60), Limits(), KernelKills(_none)))
             self.slot.start(self.running[-1], 0)
         elif what == "cancel" and self.running:
             self.running[-1].cancel()
@@ -129,8 +130,8 @@ class Talker:
             os.close(end)
 
 
-async def _never(_kills: int) -> bool:
-    return False
+async def _none() -> int:
+    return 0
 
 
 async def _talk(said: Sequence[tuple[str, bytes, Sequence[str]]]) -> None:

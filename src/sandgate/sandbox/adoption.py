@@ -14,6 +14,7 @@ from sandgate.core.session import SessionRequest
 from sandgate.core.tidying import removal_of
 from sandgate.sandbox.execution import ZygoteExecution
 from sandgate.sandbox.kept_output import Keeping
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.left_behind import LeftBehind, LeftSlot
 from sandgate.sandbox.meter import Meter
 from sandgate.sandbox.session import SandboxSession
@@ -33,6 +34,7 @@ class Adoption:
     _slot_type: type[Slot]
     _places: Iterator[int]
     _left: dict[str, tuple[LeftBehind, Slot]]
+    _kernel_kills: KernelKills
     _meter: Meter
     _keeping: Keeping | None
     standstill: Standstill
@@ -41,9 +43,6 @@ class Adoption:
         raise NotImplementedError
 
     def _on_slot_lost(self, slot: Slot) -> None:
-        raise NotImplementedError
-
-    async def _was_out_of_memory(self, kills_before: int) -> bool:
         raise NotImplementedError
 
     def _make_execution(self, request: ExecutionRequest) -> ZygoteExecution:
@@ -80,7 +79,7 @@ class Adoption:
         for found in others.values():
             with suppress(SandboxFailed):
                 await self._go_on_in(self._make_slot(found), found)
-        await self._was_out_of_memory(0)
+        await self._kernel_kills.count()
 
     def _make_slot(self, left: LeftSlot) -> Slot:
         """Right before it is told to go on: what was said to the earlier gateway is skipped only after that."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.limits import Limits
 from sandgate.sandbox.command_channel import CommandChannel
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.output import OutputStream
 from sandgate_agent import wire
 
@@ -22,10 +23,8 @@ class CommandExecution(ZygoteExecution):
     _is_kept_first = False
     is_command = True
 
-    def __init__(
-        self, request: ExecutionRequest, limits: Limits, was_out_of_memory: Callable[[int], Awaitable[bool]]
-    ) -> None:
-        super().__init__(request, limits, was_out_of_memory)
+    def __init__(self, request: ExecutionRequest, limits: Limits, kernel_kills: KernelKills) -> None:
+        super().__init__(request, limits, kernel_kills)
         assert request.command is not None  # noqa: S101 - what it is made for
         self._words = CommandChannel(request.command.talk)
         self._source = self._words

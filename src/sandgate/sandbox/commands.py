@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 
 from sandgate.core.errors import SandboxFailed
@@ -22,7 +22,7 @@ class SandboxCommands:
         self._client = client
         self._environment_id = environment_id
 
-    async def add_slot(self) -> tuple[socket.socket, Sequence[int]]:
+    async def add_slot(self) -> tuple[socket.socket, Mapping[str, int]]:
         """Make another slot; the control socket of it, and its counters."""
         added = await self._client().request("add_slot", limit_s=_ADD_LIMIT_S, environment_id=self._environment_id)
         return added.take_sandbox()[:2]
@@ -33,7 +33,7 @@ class SandboxCommands:
             "add_slot", limit_s=_ADD_LIMIT_S, environment_id=self._environment_id, apart=True
         )
         control, counters, _others = added.take_sandbox()
-        for counter in counters:
+        for counter in counters.values():
             os.close(counter)
         return control
 

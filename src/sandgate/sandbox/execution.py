@@ -17,6 +17,7 @@ from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.endings import error_of, exit_code_of, read_report, usage_of
 from sandgate.sandbox.kept_output import Spool
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.meter import NOTHING, Metering
 from sandgate.sandbox.output import OutputStream
 from sandgate.sandbox.payload import make_payload
@@ -69,7 +70,7 @@ class ZygoteExecution(Timed):
         self,
         request: ExecutionRequest,
         limits: Limits,
-        was_out_of_memory: Callable[[int], Awaitable[bool]],
+        kernel_kills: KernelKills,
         spool: Spool | None = None,
     ) -> None:
         super().__init__(request.timeout_s)
@@ -89,14 +90,14 @@ class ZygoteExecution(Timed):
         self._answer = b""
         self._outputs: bytes | None = None
         self._limits = limits
-        self._was_out_of_memory = was_out_of_memory
+        self.kernel_kills = kernel_kills
         self._result: asyncio.Future[Termination] = asyncio.get_running_loop().create_future()
         self._cause: ExecutionStatus | None = None
         self._kill: Callable[[], None] | None = None
         self._child: WaitingChild | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._judging: asyncio.Future[None] | None = None
-        self._counting: asyncio.Future[bool] | None = None
+        self._counting: asyncio.Future[int] | None = None
         self._alone = True
         self.metering: Metering | None = None
         self._kills_before = 0
@@ -299,9 +300,11 @@ class ZygoteExecution(Timed):
             return
         report = self._close()
         killed = os.WIFSIGNALED(exited.wait_status) and os.WTERMSIG(exited.wait_status) == signal.SIGKILL
-        broken = exited.wait_status != 0 and self._alone and self._had_time(exited)
+        is_told_apart = self._alone or self.kernel_kills.is_exact
+        broken = exited.wait_status != 0 and is_told_apart and self._had_time(exited)
         if (killed or broken) and self._cause is None:
-            self._judging = asyncio.ensure_future(self._judge(exited, report))
+            judge = self.kernel_kills.have_killed if killed else self.kernel_kills.have_hurt
+            self._judging = asyncio.ensure_future(self._judge(exited, report, judge))
             return
         self._resolve(exited, report)
 
@@ -320,8 +323,13 @@ class ZygoteExecution(Timed):
             self._cause = ExecutionStatus.LOST
         self._resolve(None, report)
 
-    async def _judge(self, exited: wire.Exited, report: "tuple[str, str, str] | None") -> None:
-        if await self._was_out_of_memory(self._kills_before) and self._cause is None:
+    async def _judge(
+        self,
+        exited: wire.Exited,
+        report: "tuple[str, str, str] | None",
+        was_out_of_memory: Callable[[int], Awaitable[bool]],
+    ) -> None:
+        if await was_out_of_memory(self._kills_before) and self._cause is None:
             self._cause = ExecutionStatus.OUT_OF_MEMORY
         if not self.ended:
             self._resolve(exited, report)
@@ -388,4 +396,4 @@ class ZygoteExecution(Timed):
             self._result.set_result(termination)
         if self._judging is None and self._had_time(exited):
             # It may have borne a kill, which must not be laid to the next one.
-            self._counting = asyncio.ensure_future(self._was_out_of_memory(self._kills_before))
+            self._counting = asyncio.ensure_future(self.kernel_kills.count())

@@ -9,8 +9,9 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
+from types import MappingProxyType
 
 from sandgate.core.errors import LauncherUnavailable, SandboxFailed
 from sandgate.core.execution import ExecutionRequest
@@ -24,6 +25,7 @@ from sandgate.sandbox.execution import ZygoteExecution
 from sandgate.sandbox.given_slot import GivenSlot
 from sandgate.sandbox.inner_network import InnerNetwork
 from sandgate.sandbox.kept_output import Keeping
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.launcher.protocol import OUT_OF_MEMORY
 from sandgate.sandbox.left_behind import Keep, LeftBehind, keep_nothing
 from sandgate.sandbox.line import Line
@@ -61,7 +63,7 @@ class SandboxLink(Adoption):
         control: socket.socket,
         limits: Limits,
         *,
-        add_slot: Callable[[], Awaitable[tuple[socket.socket, Sequence[int]]]],
+        add_slot: Callable[[], Awaitable[tuple[socket.socket, Mapping[str, int]]]],
         usage: Callable[[bool], Awaitable[SandboxUsage]],
         extend: Callable[[float], Awaitable[None]],
         standstill: Standstill,
@@ -70,7 +72,7 @@ class SandboxLink(Adoption):
         keeping: Keeping | None = None,
         is_busy: Callable[[], bool] = lambda: False,
         slot_type: type[Slot] = Slot,
-        counters: Sequence[int] = (),
+        counters: Mapping[str, int] = MappingProxyType({}),
         network: InnerNetwork | None = None,
     ) -> None:
         self._environment_id = environment_id
@@ -82,7 +84,8 @@ class SandboxLink(Adoption):
         self._keep = keep
         self._let_go = let_go
         self._keeping = keeping
-        self._maker = ExecutionMaker(environment_id, self._was_out_of_memory, keeping, network)
+        self._kernel_kills = KernelKills(self._ask_for_kills, counters.get("kills"))
+        self._maker = ExecutionMaker(environment_id, self._kernel_kills, keeping, network)
         # What a later gateway may take up, and what an earlier one has left, with its slot; both by tag.
         self._tagged: dict[str, ZygoteExecution] = {}
         self._left: dict[str, tuple[LeftBehind, Slot]] = {}
@@ -98,7 +101,6 @@ class SandboxLink(Adoption):
         self._waiting = Line()
         self._adding: set[asyncio.Task[None]] = set()
         self._meter = Meter(counters)
-        self._kills = 0
         self._failure: str | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._stall = StallWatch(
@@ -179,7 +181,7 @@ class SandboxLink(Adoption):
 
     def _make_session(self, request: SessionRequest) -> SandboxSession:
         surround = as_it_is if self._network is None else self._network.surround
-        session = SandboxSession(request, self._limits, self._was_out_of_memory, surround)
+        session = SandboxSession(request, self._limits, self._kernel_kills, surround)
         tag = request.tag
         if tag is not None:
             self._noted.add(tag)
@@ -227,14 +229,11 @@ class SandboxLink(Adoption):
         """See :class:`sandgate.sandbox.base.Sandbox`."""
         return await self._usage(True)
 
-    async def _was_out_of_memory(self, kills_before: int) -> bool:
+    async def _ask_for_kills(self) -> int | None:
         try:
-            used = await self._usage(False)
+            return (await self._usage(False)).out_of_memory_kills
         except (LauncherUnavailable, SandboxFailed):
-            # Nothing is known without the launcher.
-            return self._kills > kills_before
-        self._kills = max(self._kills, used.out_of_memory_kills or 0)
-        return self._kills > kills_before
+            return None
 
     # Slots
 
@@ -275,8 +274,8 @@ class SandboxLink(Adoption):
                 await asyncio.sleep(_RETRY_S)
                 continue
             place = next(self._places)
-            for counter in counters:
-                self._meter.add(place, counter)
+            if "time" in counters:
+                self._meter.add(place, counters["time"])
             if self._failure is not None:
                 control.close()
                 self._meter.close()
@@ -291,13 +290,14 @@ class SandboxLink(Adoption):
         busy = self._is_busy()
         tag = execution.tag
         is_command = execution.is_command
-        keep = None if tag is None else lambda child: self._keep(tag, child, slot, self._kills, is_command=is_command)
+        kills = self._kernel_kills.look()
+        keep = None if tag is None else lambda child: self._keep(tag, child, slot, kills, is_command=is_command)
         if isinstance(execution, SandboxSession):
             execution.measured_by(partial(self._meter.begin, slot.place))
             asyncio.get_running_loop().call_later(_SPARE_SLOT_S, self._provide_slot)
         elif isinstance(execution, ZygoteExecution):
             execution.metering = self._meter.begin(slot.place)
-        slot.start(execution, self._kills, hold=busy or execution.is_last, keep=keep)
+        slot.start(execution, kills, hold=busy or execution.is_last, keep=keep)
         self.standstill.admit(execution)
         if busy and not execution.is_last and self._holding is None:
             self._hold(_MOST_HOLDS)
@@ -381,6 +381,7 @@ class SandboxLink(Adoption):
         for slot in self._slots:
             slot.close()
         self._meter.close()
+        self._kernel_kills.close()
         self._waiting.lose()
 
     def forget(self) -> Collection[str]:

@@ -1,7 +1,5 @@
 """From what is asked of a sandbox to the execution that does it."""
 
-from collections.abc import Awaitable, Callable
-
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
@@ -9,20 +7,21 @@ from sandgate.sandbox.command_execution import CommandExecution
 from sandgate.sandbox.execution import ZygoteExecution
 from sandgate.sandbox.inner_network import InnerNetwork
 from sandgate.sandbox.kept_output import Keeping, Spool
+from sandgate.sandbox.kernel_kills import KernelKills
 
 
 class ExecutionMaker:
-    """Of one sandbox. ``was_out_of_memory(kills_before)`` tells whether memory ran out since."""
+    """Of one sandbox."""
 
     def __init__(
         self,
         environment_id: EnvironmentId,
-        was_out_of_memory: Callable[[int], Awaitable[bool]],
+        kernel_kills: KernelKills,
         keeping: Keeping | None,
         network: InnerNetwork | None,
     ) -> None:
         self._environment_id = environment_id
-        self._was_out_of_memory = was_out_of_memory
+        self._kernel_kills = kernel_kills
         self._keeping = keeping
         self._network = network
 
@@ -33,8 +32,8 @@ class ExecutionMaker:
         if request.command is not None:
             if request.tag is not None and self._keeping is not None:
                 self._keeping.note(self._environment_id, request.tag, request.command.note)
-            return CommandExecution(request, limits, self._was_out_of_memory)
+            return CommandExecution(request, limits, self._kernel_kills)
         spool = None
         if request.tag is not None and self._keeping is not None:
             spool = Spool(self._keeping, self._environment_id, request.tag)
-        return ZygoteExecution(request, limits, self._was_out_of_memory, spool)
+        return ZygoteExecution(request, limits, self._kernel_kills, spool)

@@ -6,8 +6,9 @@ microsecond to read.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 _MOST_TEXT = 512
 
@@ -47,10 +48,10 @@ class Metering:
 
 
 class Meter:
-    """The counters of a sandbox. Owns what it is given: of the whole sandbox its time, and the most of its memory."""
+    """The counters of a sandbox. Owns what it is given of the whole of it: its ``time``, and its memory's ``peak``."""
 
-    def __init__(self, ends: Iterable[int] = ()) -> None:
-        self._time, self._peak = [*ends, None, None][:2]
+    def __init__(self, ends: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._time, self._peak = ends.get("time"), ends.get("peak")
         self._apart: dict[int, int] = {}
         # Of slots that are gone; their time stays the sandbox's.
         self._past_us = 0

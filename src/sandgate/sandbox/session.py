@@ -8,7 +8,7 @@ import os
 import secrets
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.background import Background
 from sandgate.sandbox.cell import Cell, describe_end
 from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.meter import Meter, Metering
 from sandgate.sandbox.payload import make_payload
 from sandgate.sandbox.session_channel import FrameLimits, SessionChannel, parse_done, parse_result
@@ -34,7 +35,6 @@ _MOST_SAID = 500
 _OUT_OF_MEMORY = "it ran out of memory"
 _LOST = "its sandbox ended"
 _NOT_TAKEN_UP = "what ran in it when the service was gone did not come to its end"
-
 
 Surround = Callable[[ExecutionRequest], ExecutionRequest]
 
@@ -58,7 +58,7 @@ class SandboxSession(StandsStill):
         self,
         request: SessionRequest,
         limits: Limits,
-        was_out_of_memory: Callable[[int], Awaitable[bool]],
+        kernel_kills: KernelKills,
         surround: Surround = as_it_is,
     ) -> None:
         """``surround`` adds what code needs to find the network."""
@@ -66,7 +66,7 @@ class SandboxSession(StandsStill):
         loop = asyncio.get_running_loop()
         self._request = request
         self._limits = limits
-        self._was_out_of_memory = was_out_of_memory
+        self._kernel_kills = kernel_kills
         self._surround = surround
         self._surroundings: Mapping[str, str] = {}
         self._ready: asyncio.Future[None] = loop.create_future()
@@ -250,7 +250,7 @@ class SandboxSession(StandsStill):
         self._finish(exited)
 
     async def _judge(self, exited: wire.Exited) -> None:
-        if await self._was_out_of_memory(self._kills_before):
+        if await self._kernel_kills.have_killed(self._kills_before):
             self._blame_memory()
         self._finish(exited)
 

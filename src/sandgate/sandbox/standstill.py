@@ -64,7 +64,7 @@ class Apart:
         # What else the sandbox has used meanwhile is none of its own.
         execution.share()
         if self._slot.is_ready:
-            self._slot.start(execution, 0, hold=True)
+            self._slot.start(execution, execution.kernel_kills.look(), hold=True)
         else:
             execution.on_lost()
         return execution

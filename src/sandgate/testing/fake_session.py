@@ -13,6 +13,7 @@ from pathlib import Path
 from sandgate.core.limits import Limits
 from sandgate.core.session import SessionRequest
 from sandgate.sandbox.execution import WaitingChild
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.session import SandboxSession
 from sandgate_agent import wire
 
@@ -28,15 +29,15 @@ session.run(json.loads(child._read_exactly(length)[len(wire.SESSION):]), child._
 """
 
 
-async def _never(_kills: int) -> bool:
-    return False
+async def _none() -> int:
+    return 0
 
 
 class FakeSession(SandboxSession):
     """A session that works in a folder of this machine. Whoever opens it destroys it."""
 
     def __init__(self, request: SessionRequest, limits: Limits, folder: str) -> None:
-        super().__init__(request, limits, _never)
+        super().__init__(request, limits, KernelKills(_none))
         channel, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         stdout, inner_stdout = os.pipe2(os.O_CLOEXEC)
         stderr, inner_stderr = os.pipe2(os.O_CLOEXEC)

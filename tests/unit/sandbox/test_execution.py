@@ -22,6 +22,7 @@ from sandgate.core.states import ExecutionStatus
 from sandgate.environments.journal import OutputJournal
 from sandgate.sandbox import execution
 from sandgate.sandbox.execution import WaitingChild, ZygoteExecution
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.output import OutputStream
 from sandgate_agent.wire import REPORT_LIMIT, Exited, pack_report
 from tests.unit.sandbox.conftest import settle
@@ -42,21 +43,37 @@ class Child:
         self.kills = 0
         self.asked = 0
         self.kernel_kills = 0
+        self.kernel = KernelKills(self._count)
+        self._counter = -1
 
-    async def _was_out_of_memory(self, before: int) -> bool:
+    async def _count(self) -> int:
         self.asked += 1
-        return self.kernel_kills > before
+        return self.kernel_kills
 
     def _kill(self) -> None:
         self.kills += 1
 
+    def count_exactly(self) -> None:
+        """The kernel's own counter is there: what it says goes with ``kernel_kills`` whenever that is looked at."""
+        self._counter = os.memfd_create("counter")
+        self.kernel = KernelKills(self._count, os.dup(self._counter))
+        self.tell_kills(0)
+
+    def tell_kills(self, number: int) -> None:
+        """So many by now."""
+        os.pwrite(self._counter, f"oom_kill_disable 0\nunder_oom 0\noom_kill {number}\n".encode(), 0)
+
     def start(
-        self, limits: Limits = SMALL, timeout_s: float = 60.0, watch: OutputWatch | None = None
+        self,
+        limits: Limits = SMALL,
+        timeout_s: float = 60.0,
+        watch: OutputWatch | None = None,
+        kills_before: int = 0,
     ) -> ZygoteExecution:
         """Run something in it."""
         request = ExecutionRequest("pass", timeout_s, watch=watch)
-        self.execution = ZygoteExecution(request, limits, self._was_out_of_memory)
-        self.execution.start(self._waiting, 0, self._kill)
+        self.execution = ZygoteExecution(request, limits, self.kernel)
+        self.execution.start(self._waiting, kills_before, self._kill)
         return self.execution
 
     def end(self, wait_status: int = 0, worked_us: int = 0) -> None:
@@ -65,6 +82,9 @@ class Child:
 
     def close(self) -> None:
         """Let go of everything."""
+        self.kernel.close()
+        if self._counter >= 0:
+            os.close(self._counter)
         self.inner.close()
         os.close(self.stdout)
         os.close(self.stderr)
@@ -137,7 +157,7 @@ async def test_late_words_are_nobodys(child: Child) -> None:
 async def test_cancelled_before_it_started() -> None:
     """An execution that never got a child has an empty answer."""
     child = Child()
-    running = ZygoteExecution(ExecutionRequest("pass", 1), SMALL, child._was_out_of_memory)
+    running = ZygoteExecution(ExecutionRequest("pass", 1), SMALL, child.kernel)
     running.cancel()
     ended = await running.wait()
     assert (ended.status, ended.duration_s, ended.stdout) == (ExecutionStatus.CANCELLED, 0.0, b"")
@@ -181,6 +201,44 @@ async def test_failed_while_the_count_went_up(
     can_be = alone and (lasted_s > 0.1 or (lasted_s > 0.01 and worked_us > 10_000))
     expected = ExecutionStatus.OUT_OF_MEMORY if can_be else ExecutionStatus.FAILED
     assert (await running.wait()).status is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "others", "after", "is_its_own"), [(0, 0, 1, True), (1, 0, 1, False), (0, 1, 1, False), (0, 1, 2, True)]
+)
+async def test_failed_beside_others(
+    before: int, others: int, after: int, is_its_own: bool, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill is its own that came since it began, and that no other one has been told for."""
+    child.count_exactly()
+    child.tell_kills(before)
+    running = child.start(kills_before=child.kernel.look())
+    running.share()
+    child.tell_kills(before + others)
+    assert await child.kernel.have_killed(before) is bool(others)
+    child.tell_kills(after)
+    monkeypatch.setattr(ZygoteExecution, "age_s", 1.0)
+    child.end(1 << 8)
+    expected = ExecutionStatus.OUT_OF_MEMORY if is_its_own else ExecutionStatus.FAILED
+    assert ((await running.wait()).status, child.asked) == (expected, 0)
+    assert not await child.kernel.have_hurt(before), "it is laid to two"
+
+
+async def test_a_counter_whose_group_is_gone() -> None:
+    """What was known stays so."""
+    counter = os.memfd_create("counter")
+    kernel = KernelKills(_unasked, os.dup(counter))
+    os.pwrite(counter, b"low 1\noom_kill 3\noom_group_kill 0\n", 0)
+    assert kernel.look() == 3
+    os.ftruncate(counter, 0)
+    os.close(counter)
+    assert await kernel.count() == 3
+    kernel.close()
+    assert (kernel.look(), kernel.is_exact) == (3, False)
+
+
+async def _unasked() -> int:
+    pytest.fail("nobody need be asked")
 
 
 async def test_cancelled_while_the_count_is_asked(child: Child) -> None:

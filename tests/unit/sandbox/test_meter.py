@@ -38,7 +38,7 @@ def peak(tmp_path: Path) -> Counter:
 def test_time_of_slots_is_told_apart(time: Counter, peak: Counter, tmp_path: Path) -> None:
     """The first slot has what is not of others, also of those that are gone."""
     other = Counter(tmp_path / "other")
-    meter = Meter([time.end, peak.end])
+    meter = Meter({"time": time.end, "peak": peak.end})
     first = meter.begin()
     meter.add(1, other.end)
     second = meter.begin(1)
@@ -57,7 +57,7 @@ def test_time_of_slots_is_told_apart(time: Counter, peak: Counter, tmp_path: Pat
 
 def test_what_cannot_be_told_apart_is_not_told(time: Counter, peak: Counter) -> None:
     """Of slots without a counter, only of one that ran alone is the time known."""
-    meter = Meter([time.end, peak.end])
+    meter = Meter({"time": time.end, "peak": peak.end})
     first, second = meter.begin(), meter.begin(1)
     time.set(10_000)
     assert (first.end().cpu_us, second.end().cpu_us) == (None, None)
@@ -69,7 +69,7 @@ def test_what_cannot_be_told_apart_is_not_told(time: Counter, peak: Counter) -> 
 
 def test_each_has_the_most_memory_of_its_own_time(time: Counter, peak: Counter) -> None:
     """What was before it began, or after it ended, is not its own."""
-    meter = Meter([time.end, peak.end])
+    meter = Meter({"time": time.end, "peak": peak.end})
     peak.set(900)
     first = meter.begin()
     peak.set(500)
@@ -84,7 +84,7 @@ def test_each_has_the_most_memory_of_its_own_time(time: Counter, peak: Counter) 
 def test_version_2(tmp_path: Path) -> None:
     """Its counter of time says more than one thing."""
     time = Counter(tmp_path / "time", "usage_usec 100\nuser_usec 90\n")
-    meter = Meter([time.end])
+    meter = Meter({"time": time.end})
     metering = meter.begin()
     time.path.write_text("usage_usec 350\nuser_usec 90\n")
     assert metering.end() == Measured(250, None)
@@ -95,7 +95,7 @@ def test_nothing_to_count_with(time: Counter) -> None:
     """No counters, those of a group that is gone, and a peak that cannot be set back."""
     assert Meter().begin().end() == Measured()
     os.close(time.end)
-    meter = Meter([os.open("/proc/self/mem", os.O_RDONLY), os.open("/proc/self/stat", os.O_RDONLY)])
+    meter = Meter({"time": os.open("/proc/self/mem", os.O_RDONLY), "peak": os.open("/proc/self/stat", os.O_RDONLY)})
     assert meter.begin().end() == Measured()
     meter.close()
     meter.close()

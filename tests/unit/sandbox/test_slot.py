@@ -12,6 +12,7 @@ from sandgate.core.execution import ExecutionRequest
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.execution import ZygoteExecution
+from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.slot import Slot
 from sandgate_agent import wire
 from tests.unit.sandbox.conftest import Peer, settle
@@ -38,13 +39,13 @@ async def watched(peer: Peer) -> Watched:
     return Watched(peer)
 
 
-async def _never(_kills: int) -> bool:
-    return False
+async def _none() -> int:
+    return 0
 
 
 def execution(timeout_s: float = 60.0) -> ZygoteExecution:
     """Some code."""
-    return ZygoteExecution(ExecutionRequest("pass", timeout_s), Limits(), _never)
+    return ZygoteExecution(ExecutionRequest("pass", timeout_s), Limits(), KernelKills(_none))
 
 
 async def started(peer: Peer, watched: Watched) -> tuple[ZygoteExecution, socket.socket, int, int]:
@@ -174,7 +175,7 @@ async def test_pipes_that_were_made_to_block(peer: Peer, watched: Watched) -> No
         os.fchmod(pipe, 0o666)
     peer.send(_child(1), sent)
     await settle(lambda: watched.slot.is_ready)
-    running = ZygoteExecution(ExecutionRequest("#" * 4_000_000, 60), Limits(), _never)
+    running = ZygoteExecution(ExecutionRequest("#" * 4_000_000, 60), Limits(), KernelKills(_none))
     for copy in copies:
         os.set_blocking(copy, True)
     watched.slot.start(running, 0)

@@ -167,11 +167,16 @@ class Group:
         """See :func:`counting.count_file_cache`."""
         return counting.count_file_cache(self._places)
 
-    def open_counters(self) -> list[int]:
-        """Its processor time, and the most memory that it has had, as far as the kernel counts them; to be read."""
-        found = counting.open_time(self._places), counting.open_peak(self._places)
+    def open_counters(self) -> dict[str, int]:
+        """Its processor ``time``, and the ``peak`` of its memory, as far as the kernel counts them; to be read."""
+        time = counting.open_time(self._places)
         # The second is of no use without the first.
-        return [each for each in found if each is not None] if found[0] is not None else []
+        found = {"time": time, "peak": None if time is None else counting.open_peak(self._places)}
+        return {name: each for name, each in found.items() if each is not None}
+
+    def open_kills(self) -> int | None:
+        """See :func:`counting.open_kills`."""
+        return counting.open_kills(self._places)
 
     def make_part(self, name: str) -> None:
         """Count the time of some of its processes apart; its limits are for all. Raises ``OSError``."""

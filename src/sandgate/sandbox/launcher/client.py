@@ -16,8 +16,8 @@ from sandgate.sandbox.launcher import protocol
 from sandgate.sandbox.launcher.address import connect
 
 _READS_AT_ONCE = 64
-# A new sandbox: its control socket, two counters, the ends of a child.
-_MOST_DESCRIPTORS = 6
+# A new sandbox: its control socket, three counters, the ends of a child.
+_MOST_DESCRIPTORS = 7
 
 
 def _close_all(ends: Sequence[int]) -> None:
@@ -37,8 +37,8 @@ class Reply:
         self.parts.append(part)
         self.received.append(received)
 
-    def take_sandbox(self) -> tuple[socket.socket, list[int], list[int]]:
-        """A control socket, counters, and what comes behind them; all of it the caller's.
+    def take_sandbox(self) -> tuple[socket.socket, Mapping[str, int], list[int]]:
+        """A control socket, counters by name, and what comes behind them; all of it the caller's.
 
         Raises ``SandboxFailed`` when this process had no room for them.
         """
@@ -48,8 +48,9 @@ class Reply:
                 {"reason": "the gateway has no descriptors left"},
             )
         (control, *others), self.received[0] = self.received[0], []
-        counters = self.parts[0]["counters"]
-        return socket.socket(fileno=control), others[:counters], others[counters:]
+        names = self.parts[0]["counters"]
+        counters = dict(zip(names, others, strict=False))
+        return socket.socket(fileno=control), counters, others[len(names) :]
 
     def close(self) -> None:
         """Let go of what nobody has taken."""

@@ -13,6 +13,7 @@ from sandgate.sandbox.launcher.hierarchies import ACCOUNTING, Hierarchy
 Places = Sequence[tuple[Hierarchy, Path]]
 """The folders of a group, with the hierarchy that each is in."""
 
+_KILLS = {1: "memory.oom_control", 2: "memory.events"}
 _PEAK_1, _PEAK_2 = "memory.max_usage_in_bytes", "memory.peak"
 
 
@@ -59,10 +60,9 @@ def _find_number(path: Path) -> int | None:
 
 def _memory_usage(version: int, folder: Path) -> tuple[int, int, int]:
     """Bytes now and at most, and the kernel's kills."""
+    kills = _read_field(folder / _KILLS[version], "oom_kill")
     if version == 2:
-        kills = _read_field(folder / "memory.events", "oom_kill")
         return _read_number(folder / "memory.current"), _read_number(folder / _PEAK_2), kills
-    kills = _read_field(folder / "memory.oom_control", "oom_kill")
     # The first one is never set back, and counts what was swapped out as well; there where swap is accounted.
     peaks = (_find_number(folder / name) for name in ("memory.memsw.max_usage_in_bytes", _PEAK_1))
     peak = next((found for found in peaks if found is not None), 0)
@@ -126,6 +126,14 @@ def open_peak(places: Places) -> int | None:
             if hierarchy.version == 1 and not os.path.exists(f"{folder}/memory.memsw.max_usage_in_bytes"):
                 return None
             return _open(f"{folder}/{_PEAK_1 if hierarchy.version == 1 else _PEAK_2}", os.O_RDWR)
+    return None
+
+
+def open_kills(places: Places) -> int | None:
+    """Where the kernel counts its kills for want of memory, to be read: a line of ``oom_kill`` and the number."""
+    for hierarchy, folder in places:
+        if "memory" in hierarchy.controllers:
+            return _open(f"{folder}/{_KILLS[hierarchy.version]}", os.O_RDONLY)
     return None
 
 

@@ -87,9 +87,9 @@ class Life:
         """The ends of a child that waits already, for whoever gets the sandbox; who takes them has to close them."""
         return []
 
-    def open_counters(self) -> list[int]:
+    def open_counters(self) -> dict[str, int]:
         """What the gateway reads its use from, as far as there is such a thing; who asks has to close them."""
-        return [] if self.group is None else self.group.open_counters()
+        return {} if self.group is None else self.group.open_counters()
 
     def start(self) -> None:
         """Begin to make it. Raises ``OSError``, with nothing left behind."""

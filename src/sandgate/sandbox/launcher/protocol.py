@@ -7,8 +7,9 @@ happens unasked ``{"event": "ended", "environment_id", "reason"}``, with a ``"ta
 be ended before the kernel ends all.
 
 The answers to ``create``, ``adopt`` and ``add_slot`` carry descriptors: the gateway's end of the control socket of the
-first slot, or of the added one, and ``"counters"`` of it (the processor time of the sandbox and its most memory, or the
-time of the slot). Behind those of ``create`` may come the three ends of a child that was asked for already (``ENDS``).
+first slot, or of the added one, and the ``"counters"`` that there are, by name: the processor ``time`` of the sandbox
+or of the slot, and of the sandbox its memory's ``peak`` and the kernel's ``kills``. Behind those of ``create`` may come
+the three ends of a child that was asked for already (``ENDS``).
 The answer to ``hello`` has the classes that the launcher makes, whether it ``freezes``, and ``volumes_lack``: why it
 has no volumes, empty when it has. The one to ``adopt`` has the class of the sandbox, which must not be frozen; it goes
 on, a message for each, with what was kept for an earlier gateway: ``{"kept": {"tag", "slot", "child", "kills",
@@ -40,7 +41,7 @@ from sandgate.sandbox.launcher.volume_verbs import (
     parse_volumes,
 )
 
-PROTOCOL_VERSION = 10
+PROTOCOL_VERSION = 11
 MESSAGE_LIMIT = 64 * 1024
 EXPIRED = "expired"
 OUT_OF_MEMORY = "it ran out of memory"

@@ -109,6 +109,11 @@ class Sandbox(Life):
                 os.close(root)
         self.limits = limits
 
+    def open_counters(self) -> dict[str, int]:
+        """See :class:`Life`; with the kernel's kills, which are all that there are."""
+        kills = None if self.group is None else self.group.open_kills()
+        return super().open_counters() | ({} if kills is None else {"kills": kills})
+
     def usage(self) -> dict[str, int | None]:
         """See :class:`Life`; with the disk, and without the forkers, which are the service's own."""
         used = super().usage()

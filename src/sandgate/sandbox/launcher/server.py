@@ -280,10 +280,10 @@ class Launcher:
         if sandbox is None:
             return self._refuse(number, _NO_SANDBOX)
         counters = sandbox.open_counters()
-        first = {"isolation": sandbox.isolation.value, "counters": len(counters)}
-        for values, ends in sandbox.kept.answers([sandbox.control, *counters]):
+        first = {"isolation": sandbox.isolation.value, "counters": list(counters)}
+        for values, ends in sandbox.kept.answers([sandbox.control, *counters.values()]):
             self._answer(number, {**first, **values}, ends)
-        return _close_all(counters)
+        return _close_all(counters.values())
 
     def _add_slot(self, number: int, request: protocol.AddSlot) -> None:
         sandbox = self._find_ready(request.environment_id)
@@ -296,11 +296,11 @@ class Launcher:
             if control is None:
                 self._refuse(number, "no slot can be made now")
                 return
-            counters = [] if time is None else [time]
-            self._answer(number, {"counters": len(counters)}, [control.fileno(), *counters])
+            counters = {} if time is None else {"time": time}
+            self._answer(number, {"counters": list(counters)}, [control.fileno(), *counters.values()])
             # From here on only the gateway holds them: when it lets go, the slot ends.
             control.close()
-            _close_all(counters)
+            _close_all(counters.values())
 
         return sandbox.add_slot_apart(then) if request.apart else sandbox.add_slot(then)
 
@@ -363,8 +363,8 @@ class Launcher:
     def _hand_over(self, number: int, sandbox: Life) -> None:
         """Answer who asked for a new sandbox."""
         counters, offered = sandbox.open_counters(), sandbox.take_offer()
-        self._answer(number, {"counters": len(counters)}, [sandbox.control, *counters, *offered])
-        _close_all([*counters, *offered])
+        self._answer(number, {"counters": list(counters)}, [sandbox.control, *counters.values(), *offered])
+        _close_all([*counters.values(), *offered])
 
     def _on_gone(self, sandbox: Life) -> None:
         self._all.discard(sandbox)
