@@ -51,7 +51,7 @@ _LOOK = r"""
 import json, os, stat
 def look(path):
     status = os.lstat(path)
-    return [stat.filemode(status.st_mode), status.st_nlink, status.st_mtime_ns]
+    return [stat.filemode(status.st_mode), status.st_nlink, status.st_mtime_ns // 1000]
 found = {}
 for folder, folders, names in os.walk(b'.'):
     for name in folders + names:
