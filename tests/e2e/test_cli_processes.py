@@ -95,7 +95,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 
 
 def test_a_server_inside_is_asked(
-    line: Shell, environment_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    line: Shell, server: Server, environment_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With headers, a body, its errors; and by a link without any credential."""
     ask = ["port", "ask", environment_id, "8000"]
@@ -112,6 +112,6 @@ def test_a_server_inside_is_asked(
     assert "takes connections at port 8001" in line.expect(1, "port", "ask", environment_id, "8001").stderr
     made = line.read("port", "link", environment_id, "8000", "--expires-in", "60")
     shown = line.expect(0, "port", "link", environment_id, "8000").stdout
-    assert shown.startswith(f"http://8000-{environment_id}.{DOMAIN}/?")
+    assert shown.startswith(f"http://8000-{environment_id}.{DOMAIN}:{server.port}/?")
     assert made["port"] == 8000
     line.expect(0, "process", "kill", environment_id, "server")
