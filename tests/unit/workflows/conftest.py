@@ -68,7 +68,9 @@ class World:
             self.store, self.runtime, self.templates, self.clock, self.settings, self.faults.append,
             snapshot_files=SnapshotFiles(Path("nowhere")),
         )  # fmt: skip
-        sandboxes = RuntimeStepSandboxes(self.runtime, self.templates, places=self.environments.template_places)
+        places = self.environments.template_places
+        # Nobody says that they are held on while a test is slow.
+        sandboxes = RuntimeStepSandboxes(self.runtime, self.templates, lease_s=60.0, places=places)
         self.workspaces = Workspaces(sandboxes, self.settings.workspace_idle_s)
         self.engine = Engine(
             self.store, sandboxes, self.clock, self.owner,

@@ -19,7 +19,7 @@ from sandgate.workflows.engine import Engine
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.service import WorkflowService
 
-LEASE_S = 10.0
+LEASE_S = 60.0
 LIMIT_S = 30.0
 LOOP = "while True: pass"
 

@@ -40,7 +40,8 @@ class Stand:
         self.store = store
         self.clock = clock
         self.runtime = FakeRuntime()
-        sandboxes = RuntimeStepSandboxes(self.runtime, FakeTemplates())
+        # Nobody says that they are held on while a test is slow.
+        sandboxes = RuntimeStepSandboxes(self.runtime, FakeTemplates(), lease_s=60.0)
         self.engine = Engine(store, sandboxes, clock, name)
         self.service = WorkflowService(store, self.engine, sandboxes, clock, Settings())
 

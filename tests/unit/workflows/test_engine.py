@@ -33,7 +33,7 @@ async def test_steps_follow_one_another_with_their_data(orchestra: Orchestra) ->
     assert (steps["a"].stdout, steps["b"].outputs) == ("said\n", {"m": 5})
     assert [steps[f"each.{n}"].outputs for n in range(3)] == [{"x": 1}, {"x": 2}, {"x": 3}]
     assert len({spec.environment_id for spec in orchestra.runtime.made}) >= 5
-    assert orchestra.engine.live_count == 0
+    await orchestra.until(lambda: orchestra.engine.live_count == 0)
 
 
 async def test_a_step_is_tried_again_when_its_time_has_come(orchestra: Orchestra) -> None:
@@ -81,8 +81,8 @@ async def test_a_write_that_breaks_is_written_in_the_end(event: str, fault: str,
     ended = {kind: (await one.until_over(run_id)).status for kind, run_id in runs.items()}
     assert ended == {"succeeded": "succeeded", "failed": "failed", "cancelled": "cancelled", "waiting": "succeeded"}
     assert cancelled.status is RunStatus.CANCELLED
-    assert one.faults.waiting == []
     await one.until(lambda: one.engine.live_count == 0)
+    assert one.faults.waiting == []
     for run_id in runs.values():
         history = await one.store.runs.list_history(run_id)
         assert [entry.number for entry in history] == list(range((await one.row(run_id)).events))
