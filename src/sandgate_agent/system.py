@@ -4,6 +4,7 @@ Constants are the kernel's (Source: include/uapi/linux/sched.h, mount.h, prctl.h
 """
 
 import _signal
+import _thread
 import ctypes
 import os
 import struct
@@ -89,22 +90,25 @@ def clone(flags: int) -> int:
     return _make(calls.prepare("syscall", _numbers().clone, flags | _signal.SIGCHLD, None, None, None, None))
 
 
-# Where libc keeps a thread's number inside its descriptor. Source: struct pthread in glibc's nptl/descr.h; checked
-# against the true number before it is used.
+# Where libc keeps a thread's number inside its descriptor; checked against the true number before it is used.
+# Source: struct pthread in glibc's nptl/descr.h and in musl's src/internal/pthread_impl.h.
 _TID_OFFSETS = {"x86_64": 720, "aarch64": 208}
+_TID_OFFSETS_OF_MUSL = {"x86_64": 48, "aarch64": 32}
 _CLONE_CHILD_SETTID = 0x01000000
 _CLONE_CHILD_CLEARTID = 0x00200000
 
 
 def find_thread_number() -> int:
     """The address of the number that libc remembers of this thread; 0 when it is not where it is expected."""
-    offset = _TID_OFFSETS.get(_MACHINE)
     library = ctypes.PyDLL(None)
+    # Source: gnu_get_libc_version(3), which no other libc has.
+    offsets = _TID_OFFSETS if hasattr(library, "gnu_get_libc_version") else _TID_OFFSETS_OF_MUSL
+    offset = offsets.get(_MACHINE)
     library.pthread_self.restype = ctypes.c_ulong
     if offset is None:
         return 0
     address = int(library.pthread_self()) + offset
-    return address if ctypes.c_int.from_address(address).value == library.gettid() else 0
+    return address if ctypes.c_int.from_address(address).value == _thread.get_native_id() else 0
 
 
 def prepare_light_fork(thread_number: int) -> Call:

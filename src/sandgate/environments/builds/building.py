@@ -37,6 +37,10 @@ _TRIAL_S = 60.0
 _TRIAL_LIFETIME_S = 120.0
 _PROCESSES = 512
 _INODES = 1_000_000
+_NEEDS_GLIBC = (
+    "packages are installed by uv, which does not run in this root file system: it needs glibc, as images of Debian "
+    "have it. Take one of those, or an image that has the packages in it"
+)
 _UV_ENVIRON = {
     "UV_CACHE_DIR": "/tmp/.sandgate/cache",  # noqa: S108 - within the walls
     "UV_LINK_MODE": "hardlink",
@@ -252,6 +256,8 @@ class Building:
             raise BuildFailed("this server has no uv to install packages with")
         self._log.say(f"packages from {self._index}")
         await self._bring_uv(inside)
+        if self._root is not None and not await inside.can_run(_UV):
+            raise BuildFailed(_NEEDS_GLIBC)
         wanted = InputFile("/tmp/.sandgate/wanted.txt", "\n".join(self._recipe.packages).encode())  # noqa: S108 - inside
         environ = {**_UV_ENVIRON, "UV_DEFAULT_INDEX": self._index}
         around = Surroundings(files=[wanted], env=environ)

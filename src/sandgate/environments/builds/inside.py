@@ -22,6 +22,15 @@ from sandgate.sandbox.base import Sandbox
 # Started from a copy of the interpreter that waits, a program is a process of its own, and its output that of the code.
 RUN = "import subprocess, sys\nsys.exit(subprocess.call({argv!r}, stdin=subprocess.DEVNULL))"
 
+CAN_RUN = """
+import subprocess
+nul = subprocess.DEVNULL
+try:
+    print(subprocess.call([{program!r}, "--version"], stdin=nul, stdout=nul, stderr=nul) == 0)
+except OSError:
+    print(False)
+"""
+
 
 class Inside:
     """One sandbox of a build. ``env`` are the variables of all code, ``deadline`` is a time of the event loop's."""
@@ -40,6 +49,11 @@ class Inside:
     async def run(self, what: str, argv: list[str], around: Surroundings | None = None) -> None:
         """Run a program, with the variables of the recipe and those that come with it. Raises ``BuildFailed``."""
         await self.execute(what, RUN.format(argv=argv), around)
+
+    async def can_run(self, program: str) -> bool:
+        """Whether a program starts in there; one that was made for another libc does not. Raises ``BuildFailed``."""
+        said = await self.execute(program, CAN_RUN.format(program=program), is_told=False)
+        return said.stdout.strip() == b"True"
 
     async def execute(
         self,
