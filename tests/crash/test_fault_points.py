@@ -34,11 +34,11 @@ ELSEWHERE = {
 }
 UNREACHED = {
     "runs.apply.nothing": "no rule changes a run without a word in its history",
-    "runs.claim.free": "only where several servers share a database; tests/crash/test_shared_points.py kills there",
+    "runs.claim.free": "only where servers share a database; tests/crash/test_points_of_two_servers.py kills there",
     "executions.prune_oldest": "only of users with too much output; each is one write, and is made again",
     "retention.prune_oldest_runs": "only of users of whom too much is kept; each is one write, and is made again",
-    "runs.release": "only where several servers share a database; tests/crash/test_shared_points.py kills there",
-    "signals.insert": "only where several servers share a database; tests/crash/test_shared_points.py kills there",
+    "runs.release": "only where servers share a database; tests/crash/test_points_of_two_servers.py kills there",
+    "signals.insert": "only where servers share a database; tests/crash/test_points_of_two_servers.py kills there",
 }
 
 
