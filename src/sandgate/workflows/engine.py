@@ -183,7 +183,9 @@ class Engine:
             self._leases.stir(doubtful=True)
             raise
         finally:
-            del self._beginning[run_id]
+            # Of two that are asked to make one run go on, either may come back first.
+            if self._beginning.get(run_id) is changes.run:
+                del self._beginning[run_id]
         if not self._live:
             self._leases.stir()
         self._live[run_id] = live

@@ -1,5 +1,7 @@
 """Ended runs go on: what succeeded stays, what did not is open again, with all that comes after."""
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,6 +250,18 @@ async def test_of_two_retries_one_is_done(store: SqlStore) -> None:
         graph = await one.service._graph_of(run)
         assert await one.engine.retry(run, graph, "first", None) is not None
         assert await two.engine.retry(run, graph, "second", None) is None
+        await one.until_over(run.run_id)
+        kinds = [event.kind for event in await store.runs.list_history(run.run_id)]
+        assert kinds.count("run_retried") == 1
+
+
+async def test_of_two_retries_at_once_one_is_done(store: SqlStore) -> None:
+    """Of one process, whichever comes back first; the run is worked on, and ends."""
+    async with stands(store, "one") as [one]:
+        run = await one.run_to_end(code("a", "raise ValueError('no')"))
+        graph = await one.service._graph_of(run)
+        done = await asyncio.gather(*(one.engine.retry(run, graph, who, None) for who in ("first", "second")))
+        assert len([live for live in done if live is not None]) == 1
         await one.until_over(run.run_id)
         kinds = [event.kind for event in await store.runs.list_history(run.run_id)]
         assert kinds.count("run_retried") == 1
