@@ -171,17 +171,31 @@ class SqlExecutionStore:
 
     async def find_over(self, most_bytes: int) -> Sequence[tuple[UserId, int]]:
         """See ``ExecutionStore``. All rows are looked at once, and later those of whom enough was written since."""
-        statement, parameters = _OVER, dict[str, Any](most_bytes=most_bytes)
-        written, much = self._written_bytes, {}
+        written, much = self._written_bytes, Counter[UserId]()
         if written is not None:
-            much = {owner_id: size for owner_id, size in written.items() if size >= most_bytes // _LOOK_EVERY}
+            much.update({owner_id: size for owner_id, size in written.items() if size >= most_bytes // _LOOK_EVERY})
             if not much:
                 return []
-            statement, parameters = _OVER_OF_SOME, {**parameters, "wanted_owners": padded(much)}
-        rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
-        # What was written meanwhile is for the next look.
-        self._written_bytes = (written or Counter()) - Counter(much)
-        return [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
+        rows = await self._look(most_bytes, None if written is None else padded(much))
+        over = [(UserId(row.owner_id), int(row.excess_bytes)) for row in rows]
+        # What was written meanwhile is for the next look, and so is who has too much: it may not come to a deletion.
+        left = (self._written_bytes or Counter()) - much
+        self._written_bytes = left | Counter({owner_id: most_bytes for owner_id, _excess_bytes in over})
+        return over
+
+    async def _look(self, most_bytes: int, owners: Sequence[UserId] | None) -> Sequence[Row[Any]]:
+        """None: at the rows of everybody, and from now on it is counted what is written."""
+        if owners is not None:
+            some = {"most_bytes": most_bytes, "wanted_owners": owners}
+            return await self._database.read(lambda connection: connection.execute(_OVER_OF_SOME, some).all())
+        self._written_bytes = Counter()
+        try:
+            return await self._database.read(
+                lambda connection: connection.execute(_OVER, {"most_bytes": most_bytes}).all()
+            )
+        except BaseException:
+            self._written_bytes = None
+            raise
 
     async def prune_oldest(self, owner_id: UserId, excess_bytes: int, most: int) -> int:
         """See ``ExecutionStore``."""
