@@ -53,10 +53,10 @@ def _authority(folder: Path, name: str) -> Authority:
     return Authority(_name(name), key, file)
 
 
-def _context(folder: Path, authority: Authority) -> ssl.SSLContext:
-    """Of a server whose certificate an authority has signed for the address of the registry."""
+def _context(folder: Path, authority: Authority, address: str = HOST) -> ssl.SSLContext:
+    """Of a server whose certificate an authority has signed for the address, which is that of the registry."""
     key = ec.generate_private_key(ec.SECP256R1())
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     builder = _builder(_name("registry"), authority.name, key).add_extension(names, critical=False)
     certificate = builder.sign(authority.key, hashes.SHA256())
     private = key.private_bytes(
@@ -106,6 +106,29 @@ async def test_nobody_else_is(registry: Registry, tmp_path: Path) -> None:
         with pytest.raises(BuildFailed, match=r"is not believed: .*SANDGATE_REGISTRY_CERTIFICATES"):
             await _fetch(registry, authorities, tmp_path / "archive.tar")
     assert registry.asked == []
+
+
+async def test_an_authority_of_ones_own_needs_no_more_than_that_it_signs(
+    registry: Registry, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Python asks for more of all certificates, as it does from 3.13 on."""
+    make = ssl.create_default_context
+
+    def make_strict() -> ssl.SSLContext:
+        context = make()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", make_strict)
+    assert await _fetch(registry, authority.file, tmp_path / "archive.tar") > 0
+
+
+async def test_what_no_authority_mends_is_said_alone(authority: Authority, tmp_path: Path) -> None:
+    """A certificate for another address is one, whoever has signed it."""
+    with serve_registry(_context(tmp_path, authority, "192.0.2.1")) as registry:
+        with pytest.raises(BuildFailed, match="is not believed: IP address mismatch") as failed:
+            await _fetch(registry, authority.file, tmp_path / "archive.tar")
+        assert "SANDGATE_REGISTRY_CERTIFICATES" not in str(failed.value)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])

@@ -26,6 +26,9 @@ _MOST_REDIRECTS = 5
 _MOST_INTERIM = 16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _USUAL = {"http": 80, "https": 443}
+# A certificate that signs itself, or whose issuer is not there. Source: OpenSSL, X509_STORE_CTX_get_error(3).
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
+_NAME_AUTHORITY = "; the administrator of this server can name its authority in SANDGATE_REGISTRY_CERTIFICATES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,9 @@ class Fetcher:
                     yield reply
                     return
             except ssl.SSLCertVerificationError as error:
+                mend = _NAME_AUTHORITY if error.verify_code in _UNKNOWN_AUTHORITY else ""
                 raise BuildFailed(
-                    f"the certificate of the registry at {target.netloc} is not believed: {error.verify_message}; the "
-                    "administrator of this server can name its authority in SANDGATE_REGISTRY_CERTIFICATES"
+                    f"the certificate of the registry at {target.netloc} is not believed: {error.verify_message}{mend}"
                 ) from None
             except (h11.ProtocolError, OSError, TimeoutError, UnicodeError) as error:
                 why = "it does not answer in time" if isinstance(error, TimeoutError) else str(error)
@@ -147,6 +150,8 @@ def _make_tls(authorities: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if authorities is not None:
         context.load_verify_locations(authorities)
+        # From Python 3.13 on, certificates are refused that lack extensions which authorities of one's own rarely set.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
