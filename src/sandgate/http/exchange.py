@@ -36,7 +36,8 @@ class Exchange:
     ``is_foreign`` says that the answer is that of a server in an environment, with headers of its own.
     ``has_origin`` says that it is for a name of such a server's own.
     ``wants_head_only`` says that nobody will read the body of the answer. ``host`` is the name that the service was
-    asked by, with the port if one was said; empty when none is known.
+    asked by, with the port if one was said; empty when none is known. ``port_part`` is that port as it stands in an
+    address, where it is known to be the client's; empty otherwise.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Exchange:
         "kept",
         "login_name",
         "operation",
+        "port_part",
         "request_id",
         "resource_id",
         "status",
@@ -75,6 +77,7 @@ class Exchange:
         self.address = address
         self.is_secure = False
         self.host = ""
+        self.port_part = ""
         self.is_foreign = False
         self.has_origin = False
         self.holds_place = False
@@ -94,12 +97,6 @@ class Exchange:
     def origin(self) -> str | None:
         """Where the service was asked, as it stands before a path; None when it was not named."""
         return f"{self.scheme}://{self.host}" if self.host else None
-
-    @property
-    def port_part(self) -> str:
-        """The port that it was asked at, as it stands in an address; empty when none was said."""
-        found = _HOST.fullmatch(self.host)
-        return (found[1] or "") if found else ""
 
     @property
     def is_known(self) -> bool:
@@ -129,13 +126,16 @@ def begin_exchange(scope: Scope, proxies: TrustedProxies = _NO_PROXIES, *, wants
     exchange = Exchange(scope["headers"], client[0] if client else "", wants_head_only=wants_head_only)
     exchange.is_secure = scope.get("scheme") == "https"
     exchange.host = _find_host(exchange.headers.get(b"host", b"")) or _address_of(scope)
+    exchange.port_part = _port_part_of(exchange.host)
     if proxies and proxies.holds(exchange.address):
         values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
         exchange.address = proxies.find_client(exchange.address, values)
         exchange.is_secure = exchange.headers.get(b"x-forwarded-proto", b"").strip().lower() == b"https"
-        # Of several proxies the first one has heard the name that the client knows.
-        named = exchange.headers.get(b"x-forwarded-host", b"").partition(b",")[0]
-        exchange.host = _find_host(named) or exchange.host
+        # What stands before the last one may be the client's own, and nothing tells which proxies have added one.
+        named = _find_host(exchange.headers.get(b"x-forwarded-host", b"").rpartition(b",")[2])
+        exchange.host = named or exchange.host
+        # In ``Host``, proxies name this server as they reach it, unless they are told otherwise.
+        exchange.port_part = _port_part_of(named)
     scope[_KEY] = exchange
     return exchange
 
@@ -150,6 +150,11 @@ def _find_host(value: bytes) -> str:
     """A host as it may stand in an address; empty for anything else."""
     host = value.strip().decode("latin-1")
     return host if _HOST.fullmatch(host) else ""
+
+
+def _port_part_of(host: str) -> str:
+    found = _HOST.fullmatch(host)
+    return (found[1] or "") if found else ""
 
 
 def _address_of(scope: Scope) -> str:

@@ -69,19 +69,25 @@ async def test_a_proxy_that_speaks_plain_http_is_taken_at_its_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "host"),
+    ("peer", "forwarded", "host", "port"),
     [
-        ("127.0.0.1", b"api.test:8443", "api.test:8443"),
-        ("127.0.0.1", b"api.test, inner.test", "api.test"),
-        ("127.0.0.1", b"api.test/x", "inner.test:8080"),
-        ("127.0.0.2", b"api.test", "inner.test:8080"),
+        ("127.0.0.1", [b"api.test:8443"], "api.test:8443", ":8443"),
+        ("127.0.0.1", [b"api.test"], "api.test", ""),
+        ("127.0.0.1", [b"evil.test:1, api.test:8443"], "api.test:8443", ":8443"),
+        ("127.0.0.1", [b"evil.test:1", b"evil.test:2, api.test"], "api.test", ""),
+        ("127.0.0.1", [b"api.test/x"], "inner.test:8080", ""),
+        ("127.0.0.1", [], "inner.test:8080", ""),
+        ("127.0.0.2", [b"api.test"], "inner.test:8080", ":8080"),
     ],
 )
-def test_the_name_of_the_service_is_believed_of_trusted_proxies_only(peer: str, forwarded: bytes, host: str) -> None:
-    """It is what addresses in answers are made of."""
-    headers = [(b"host", b"inner.test:8080"), (b"x-forwarded-host", forwarded)]
+def test_the_name_of_the_service_is_believed_of_trusted_proxies_only(
+    peer: str, forwarded: list[bytes], host: str, port: str
+) -> None:
+    """It is what addresses in answers are made of: what the last proxy says, and no port of where it sends to."""
+    headers = [(b"host", b"inner.test:8080"), *((b"x-forwarded-host", value) for value in forwarded)]
     scope = {"headers": headers, "client": (peer, 1), "scheme": "http"}
-    assert begin_exchange(scope, TrustedProxies.parse("127.0.0.1")).host == host
+    exchange = begin_exchange(scope, TrustedProxies.parse("127.0.0.1"))
+    assert (exchange.host, exchange.port_part) == (host, port)
 
 
 @pytest.mark.parametrize(
