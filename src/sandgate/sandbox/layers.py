@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class LayerFolders:
             yield staging
             await _put_in_place(staging, self._folder / name)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True))
+            await _see_through(asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True))
             raise
 
     async def _unpack(
@@ -136,30 +136,41 @@ class LayerFolders:
 
 
 async def _put_in_place(staging: Path, folder: Path) -> None:
-    """It is there when this returns, and when this is cancelled it is not. Raises ``OSError``."""
+    """It is there when this returns, and when this fails or is cancelled it is not. Raises ``OSError``."""
     settling = asyncio.ensure_future(asyncio.to_thread(_settle, staging, folder))
     try:
-        await asyncio.shield(settling)
+        await _see_through(settling)
     except asyncio.CancelledError:
-        await asyncio.shield(_take_back(settling, folder))
+        if settling.exception() is None:
+            await _see_through(asyncio.to_thread(_remove, folder))
         raise
 
 
-async def _take_back(settling: asyncio.Future[None], folder: Path) -> None:
-    """Nothing stops a thread: what it puts in place is removed when it has done so."""
-    await asyncio.wait([settling])
-    if settling.exception() is None:
-        await asyncio.to_thread(_remove, folder)
+async def _see_through(work: Awaitable[None]) -> None:
+    """Nothing stops a thread: whoever is cancelled, however often, hears of it when the work is done."""
+    done, is_cancelled = asyncio.ensure_future(work), False
+    while not done.done():
+        try:
+            await asyncio.wait([done])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
+    done.result()
 
 
 def _settle(staging: Path, folder: Path) -> None:
-    """What is in it is on the disk already, its name not before this returns. Raises ``OSError``."""
+    """What is in it is on the disk already, its name not before this returns. Raises ``OSError``, undone."""
     staging.rename(folder)
-    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(above)
-    finally:
-        os.close(above)
+        above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
+    except OSError:
+        folder.rename(staging)
+        raise
 
 
 def _remove(path: Path) -> None:

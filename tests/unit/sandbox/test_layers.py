@@ -1,6 +1,7 @@
 """What comes out of a build is laid out on the host: nothing that it says reaches anything else."""
 
 import asyncio
+import errno
 import io
 import json
 import os
@@ -235,6 +236,20 @@ async def test_a_layer_has_its_name_when_the_machine_loses_its_power(
     assert synced == [(str(tmp_path / "layers"), ["tpl-one"])]
 
 
+async def test_a_name_that_does_not_get_to_the_disk_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told that it failed finds nothing there."""
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        await _layers(tmp_path).keep("tpl-one", _pieces(_tar(_member("a", FOLDER))))
+    assert os.listdir(tmp_path / "layers") == []
+
+
 @pytest.mark.parametrize(
     "archive", [_tar(_member("../out", size=1)), b"no archive" * 99, _tar(_member("a", size=9))[:700]]
 )
@@ -262,7 +277,7 @@ async def test_a_source_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 async def test_a_build_that_is_cancelled_at_its_very_end(
     is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Just before what it has made gets its name, or just after: there is nothing of it."""
+    """Just before what it has made gets its name, or just after, more than once: there is nothing of it."""
     at_work, goes_on, settle = threading.Event(), threading.Event(), _settle
 
     def settle_slowly(staging: Path, folder: Path) -> None:
@@ -277,8 +292,10 @@ async def test_a_build_that_is_cancelled_at_its_very_end(
     keeping = asyncio.ensure_future(_layers(tmp_path).keep("tpl-one", _pieces(_tar(_member("a", FOLDER)))))
     try:
         assert await asyncio.to_thread(at_work.wait, 60)
-        keeping.cancel()
-        await asyncio.wait([keeping], timeout=0.05)
+        for _time in range(2):
+            keeping.cancel()
+            done, _pending = await asyncio.wait([keeping], timeout=0.05)
+            assert not done
     finally:
         goes_on.set()
     with pytest.raises(asyncio.CancelledError):
