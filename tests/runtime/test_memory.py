@@ -163,12 +163,13 @@ async def test_out_of_memory_of_a_child(walled: Bench) -> None:
 async def test_out_of_memory_of_a_child_beside_others(walled: Bench) -> None:
     """Who has lost something that it started is told why it failed; who fails beside it of its own accord is not."""
     sandbox = await walled.make(limits=SMALL)
-    beside = sandbox.execute(ExecutionRequest(WAIT + "raise ValueError('of its own')", 30))
+    beside = sandbox.execute(ExecutionRequest(WAIT + "raise ValueError('of its own')", 300))
     assert await walled.works(sandbox)
     ran = await walled.run(sandbox, GREEDY_CHILD + "assert status == 0, status")
     assert (ran.status, ran.exit_code) == (ExecutionStatus.OUT_OF_MEMORY, None)
     own = await walled.run(sandbox, "import time; time.sleep(0.15); raise ValueError('of its own')")
     assert (own.status, own.exit_code) == (ExecutionStatus.FAILED, 1)
+    await walled.run(sandbox, GREEDY_CHILD + "print(status)")
     assert await walled.run(sandbox, "open('go', 'w').close()")
     waited = await beside.wait()
     # As a rule the kernel has left it alone.

@@ -79,7 +79,8 @@ class Adoption:
         for found in others.values():
             with suppress(SandboxFailed):
                 await self._go_on_in(self._make_slot(found), found)
-        await self._kernel_kills.count()
+        # Whom they were to be laid to, the earlier gateway knew.
+        await self._kernel_kills.note_end(0, could_be_meant=True)
 
     def _make_slot(self, left: LeftSlot) -> Slot:
         """Right before it is told to go on: what was said to the earlier gateway is skipped only after that."""

@@ -5,6 +5,7 @@ import signal
 import socket
 
 from sandgate.core.execution import ErrorReport, Usage
+from sandgate.core.limits import Limits
 from sandgate.sandbox.meter import Measured
 from sandgate_agent import wire
 
@@ -31,6 +32,11 @@ def usage_of(exited: wire.Exited | None, measured: Measured) -> Usage:
     if peak is None:
         peak = 0 if exited is None else exited.peak_memory_bytes
     return Usage(cpu_ms=round(counted_us / 1000), peak_memory_bytes=peak)
+
+
+def held_much(exited: wire.Exited | None, limits: Limits) -> bool:
+    """Whether one of its processes has held half of the memory, as what the kernel kills for want of it mostly has."""
+    return exited is not None and 2 * exited.peak_memory_bytes >= limits.memory_bytes
 
 
 def error_of(exited: wire.Exited | None, exit_code: int | None, report: "tuple[str, str, str] | None") -> ErrorReport:

@@ -15,7 +15,7 @@ from functools import partial
 from sandgate.core.execution import ExecutionRequest, Termination
 from sandgate.core.limits import Limits
 from sandgate.core.states import ExecutionStatus
-from sandgate.sandbox.endings import error_of, exit_code_of, read_report, usage_of
+from sandgate.sandbox.endings import error_of, exit_code_of, held_much, read_report, usage_of
 from sandgate.sandbox.kept_output import Spool
 from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.meter import NOTHING, Metering
@@ -97,7 +97,7 @@ class ZygoteExecution(Timed):
         self._child: WaitingChild | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._judging: asyncio.Future[None] | None = None
-        self._counting: asyncio.Future[int] | None = None
+        self._counting: asyncio.Future[None] | None = None
         self._alone = True
         self.metering: Metering | None = None
         self._kills_before = 0
@@ -300,7 +300,7 @@ class ZygoteExecution(Timed):
             return
         report = self._close()
         killed = os.WIFSIGNALED(exited.wait_status) and os.WTERMSIG(exited.wait_status) == signal.SIGKILL
-        is_told_apart = self._alone or self.kernel_kills.is_exact
+        is_told_apart = self._alone or (self.kernel_kills.is_exact and held_much(exited, self._limits))
         broken = exited.wait_status != 0 and is_told_apart and self._had_time(exited)
         if (killed or broken) and self._cause is None:
             judge = self.kernel_kills.have_killed if killed else self.kernel_kills.have_hurt
@@ -396,4 +396,5 @@ class ZygoteExecution(Timed):
             self._result.set_result(termination)
         if self._judging is None and self._had_time(exited):
             # It may have borne a kill, which must not be laid to the next one.
-            self._counting = asyncio.ensure_future(self.kernel_kills.count())
+            noted = self.kernel_kills.note_end(self._kills_before, could_be_meant=held_much(exited, self._limits))
+            self._counting = asyncio.ensure_future(noted)

@@ -1,8 +1,8 @@
 """How often the kernel has killed in a sandbox because it had no memory left, and whom that is laid to.
 
 The kernel counts for the whole sandbox. Whoever is killed by it is out of memory, and so is who fails after something
-that it has started was killed. Of several side by side that one is told by what is left: a kill that another execution
-has been told for is none of its own.
+that it has started was killed. Of several side by side only one that held much of the memory can be meant, and a kill
+that has been laid to another one, or that another one that held much has borne, is none of its own.
 """
 
 import os
@@ -20,7 +20,7 @@ class KernelKills:
     def __init__(self, ask: Callable[[], Awaitable[int | None]], counter: int | None = None) -> None:
         self._ask = ask
         self._counter = counter
-        # As many as are known of, and of these as many as somebody's end was laid to.
+        # As many as are known of, and of these as many as were laid to somebody, or borne.
         self._known = 0
         self._explained = 0
 
@@ -48,6 +48,10 @@ class KernelKills:
     async def have_hurt(self, before: int) -> bool:
         """Whether one that failed, and began when there were so many, has lost something that nobody else has."""
         return self._explain(await self.count() > max(before, self._explained))
+
+    async def note_end(self, before: int, *, could_be_meant: bool) -> None:
+        """One that began when there were so many has ended otherwise, and borne what came since, if it was meant."""
+        self._explain(await self.count() > before and could_be_meant)
 
     def _explain(self, is_so: bool) -> bool:
         if is_so:

@@ -28,6 +28,7 @@ from sandgate_agent.wire import REPORT_LIMIT, Exited, pack_report
 from tests.unit.sandbox.conftest import settle
 
 SMALL = Limits(output_bytes=10, drained_output_bytes=1000)
+_MUCH = SMALL.memory_bytes // 2
 
 
 class Child:
@@ -76,9 +77,9 @@ class Child:
         self.execution.start(self._waiting, kills_before, self._kill)
         return self.execution
 
-    def end(self, wait_status: int = 0, worked_us: int = 0) -> None:
+    def end(self, wait_status: int = 0, worked_us: int = 0, peak_bytes: int = 0) -> None:
         """What the slot says of its end."""
-        self.execution.on_exited(Exited(1, wait_status, worked_us, 0, 0))
+        self.execution.on_exited(Exited(1, wait_status, worked_us, 0, peak_bytes))
 
     def close(self) -> None:
         """Let go of everything."""
@@ -218,27 +219,55 @@ async def test_failed_beside_others(
     assert await child.kernel.have_killed(before) is bool(others)
     child.tell_kills(after)
     monkeypatch.setattr(ZygoteExecution, "age_s", 1.0)
-    child.end(1 << 8)
+    child.end(1 << 8, peak_bytes=_MUCH)
     expected = ExecutionStatus.OUT_OF_MEMORY if is_its_own else ExecutionStatus.FAILED
     assert ((await running.wait()).status, child.asked) == (expected, 0)
     assert not await child.kernel.have_hurt(before), "it is laid to two"
 
 
-async def test_a_counter_whose_group_is_gone() -> None:
-    """What was known stays so."""
-    counter = os.memfd_create("counter")
-    kernel = KernelKills(_unasked, os.dup(counter))
-    os.pwrite(counter, b"low 1\noom_kill 3\noom_group_kill 0\n", 0)
-    assert kernel.look() == 3
-    os.ftruncate(counter, 0)
-    os.close(counter)
-    assert await kernel.count() == 3
-    kernel.close()
-    assert (kernel.look(), kernel.is_exact) == (3, False)
+async def test_failed_of_its_own_accord_beside_others(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel has killed was no process of one that held little; the one that lost it is told all the same."""
+    child.count_exactly()
+    running = child.start()
+    running.share()
+    child.tell_kills(1)
+    monkeypatch.setattr(ZygoteExecution, "age_s", 1.0)
+    child.end(1 << 8, peak_bytes=_MUCH - 1)
+    assert (await running.wait()).status is ExecutionStatus.FAILED
+    assert await child.kernel.have_hurt(0), "it was borne by one that had no part in it"
 
 
-async def _unasked() -> int:
-    pytest.fail("nobody need be asked")
+@pytest.mark.parametrize("cause", [None, ExecutionStatus.CANCELLED])
+async def test_what_was_borne_is_laid_to_nobody(
+    cause: ExecutionStatus | None, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that held much has ended well, or for another reason: who fails after it does so of its own accord."""
+    child.count_exactly()
+    running = child.start()
+    running.share()
+    child.tell_kills(1)
+    monkeypatch.setattr(ZygoteExecution, "age_s", 1.0)
+    if cause is not None:
+        running.cancel()
+    child.end(0, peak_bytes=_MUCH)
+    assert (await running.wait()).status is (cause or ExecutionStatus.COMPLETED)
+    await settle()
+    assert not await child.kernel.have_hurt(0)
+    child.tell_kills(2)
+    assert await child.kernel.have_hurt(0), "a later one was borne, too"
+
+
+async def test_what_came_before_it_is_not_borne(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that began after a kill has no part in it, however much it held."""
+    child.count_exactly()
+    child.tell_kills(1)
+    running = child.start(kills_before=child.kernel.look())
+    running.share()
+    monkeypatch.setattr(ZygoteExecution, "age_s", 1.0)
+    child.end(0, peak_bytes=_MUCH)
+    await running.wait()
+    await settle()
+    assert await child.kernel.have_hurt(0)
 
 
 async def test_cancelled_while_the_count_is_asked(child: Child) -> None:
