@@ -8,7 +8,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Aside:
-    """The loop goes on meanwhile, at half its speed: that there is one thread for all bounds what it loses."""
+    """The loop goes on meanwhile, slower: that each of these has one thread at most bounds what it loses."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()

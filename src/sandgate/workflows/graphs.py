@@ -18,18 +18,20 @@ class Graphs:
 
     def __init__(self, store: WorkflowStore) -> None:
         self._store = store
-        self._aside = Aside()
+        # What was accepted does not wait for what anybody may send: runs are held while it is read.
+        self._checking = Aside()
+        self._reading = Aside()
         self._kept: dict[tuple[WorkflowId, int], Graph] = {}
 
     async def check(self, raw: Json, templates: FindProblem) -> WorkflowDefinition:
         """A definition that is to be accepted, held against the schema, too. Raises ``InvalidDefinition``."""
-        return await self._aside.do(lambda: _check(raw, templates))
+        return await self._checking.do(lambda: _check(raw, templates))
 
     async def read(self, workflow_id: WorkflowId, version: int, raw: Json) -> Graph:
         """The graph of a definition that was accepted. Raises ``InvalidDefinition``: rules may be tighter by now."""
         key = workflow_id, version
         graph = self._kept.get(key)
-        return await self._aside.do(lambda: self._read(key, raw)) if graph is None else graph
+        return await self._reading.do(lambda: self._read(key, raw)) if graph is None else graph
 
     async def load(self, workflow_id: WorkflowId, version: int) -> Graph:
         """The graph of a version. Raises ``InvalidDefinition``, ``StoreUnavailable``."""

@@ -97,8 +97,7 @@ class LeaseKeeper:
             await self._keep()
             await self._take_free()
         except (StoreUnavailable, TimeoutError) as fault:
-            _log.warning("leases not renewed", reason=str(fault))
-            self._give_up_in_time()
+            self._bear(fault)
         self._holder.look()
 
     async def release(self, run_ids: Collection[RunId]) -> None:
@@ -131,14 +130,7 @@ class LeaseKeeper:
         if not held and not self._is_doubtful():
             self._renewed_at = self._clock.monotonic()
             return
-        asked_at = self._clock.monotonic()
-        # Whoever waits for longer does not see in time that the lease is over.
-        async with asyncio.timeout(self.lease_s / 2):
-            kept = await self._store.runs.renew(self._owner, self._clock.now(), self.lease_s)
-        self._renewed_at = asked_at
-        await self._holder.hold()
-        for run_id in held - kept:
-            self._holder.let_go(run_id)
+        kept = await self._renew(held)
         strangers = kept - frozenset(self._holder.held()) - self._unfit
         forgotten = strangers & self._strangers
         # Seen twice, it is not one that has just been begun, but one whose beginning got lost on its way back.
@@ -147,6 +139,18 @@ class LeaseKeeper:
             await self._store.runs.release(self._owner, forgotten)
             await self._claim(own=False)
         await self._holder.take_signals()
+
+    async def _renew(self, held: frozenset[RunId]) -> frozenset[RunId]:
+        """Hold what is worked on, and all else that this process has claimed, which is answered."""
+        asked_at = self._clock.monotonic()
+        # Whoever waits for longer does not see in time that the lease is over.
+        async with asyncio.timeout(self.lease_s / 2):
+            kept = await self._store.runs.renew(self._owner, self._clock.now(), self.lease_s)
+        self._renewed_at = asked_at
+        await self._holder.hold()
+        for run_id in held - kept:
+            self._holder.let_go(run_id)
+        return kept
 
     def _is_doubtful(self) -> bool:
         """Whether there may be runs that are held, and not worked on."""
@@ -167,8 +171,31 @@ class LeaseKeeper:
 
     async def _claim(self, *, own: bool) -> None:
         now = self._clock.now()
-        for run in await self._store.runs.claim(self._owner, now, self.lease_s, _MOST_CLAIMED, own=own):
-            await self._holder.take_over(run)
+        claimed = await self._store.runs.claim(self._owner, now, self.lease_s, _MOST_CLAIMED, own=own)
+        if not claimed:
+            return
+        renewing = asyncio.create_task(self._renew_meanwhile(), name="leases of runs while others are taken over")
+        try:
+            for run in claimed:
+                await self._holder.take_over(run)
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+            with suppress(asyncio.CancelledError):
+                renewing.result()
+
+    async def _renew_meanwhile(self) -> None:
+        """Until cancelled: to take over many runs, or to read one long definition, may take longer than a lease."""
+        while True:
+            await asyncio.sleep(self.lease_s / _RENEWALS_A_LEASE)
+            try:
+                await self._renew(frozenset(self._holder.held()))
+            except (StoreUnavailable, TimeoutError) as fault:
+                self._bear(fault)
+
+    def _bear(self, fault: StoreUnavailable | TimeoutError) -> None:
+        _log.warning("leases not renewed", reason=str(fault))
+        self._give_up_in_time()
 
     def _give_up_in_time(self) -> None:
         """What could not be held for two leases may run elsewhere by now, so that it has to end here."""

@@ -110,3 +110,26 @@ async def test_reading_a_definition_does_not_stop_the_loop(world: World, monkeyp
         await of_start.until_begun()
         of_start.open.set()
         assert (await starting).status.value == "succeeded"
+
+
+async def test_an_accepted_definition_does_not_wait_for_one_that_is_checked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What anybody may send holds up no run."""
+    workflow_id = await world.create(step("a"))
+
+    def parse_slowly(raw: Any, *arguments: Any, **more: Any) -> Any:
+        if raw["name"] == "slow":
+            slow.pass_()
+        return parse_definition(raw, *arguments, **more)
+
+    monkeypatch.setattr(graphs_module, "parse_definition", parse_slowly)
+    with _gates(1) as (slow,):
+        checking = asyncio.create_task(world.service.validate(world.user, workflow(step("a")) | {"name": "slow"}))
+        await slow.until_begun()
+        async with asyncio.timeout(LIMIT_S):
+            graph = await world.engine.graphs.load(workflow_id, 1)
+        assert list(graph.steps) == ["a"]
+        assert not checking.done()
+        slow.open.set()
+        await checking

@@ -1,15 +1,18 @@
 """Runs stay with the process that works on them, and none is forgotten."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from sandgate.core.errors import StoreUnavailable
+from sandgate.core.run import Run
 from sandgate.store.base import RunChange
 from sandgate.store.sql_store import SqlStore
+from sandgate.workflows import leases
 from sandgate.workflows.leases import LeaseKeeper
 from tests.sqlite_store import database_path, empty_database, store
-from tests.unit.workflows.stand import OWNER, Stand, ask, stands
+from tests.unit.workflows.stand import LIMIT_S, OWNER, Stand, ask, stands, until
 
 __all__ = ["database_path", "empty_database", "store"]
 
@@ -51,6 +54,45 @@ async def test_what_another_process_took_is_let_go(store: SqlStore) -> None:
         assert list(two.engine.held()) == [run.run_id]
         await _keeper(one)._keep()
         assert not one.engine.held()
+
+
+async def test_leases_are_renewed_while_a_run_is_taken_over(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is worked on and of what is being taken over, however long that takes, also after a failed renewal."""
+    monkeypatch.setattr(leases, "_RENEWALS_A_LEASE", 1000)
+    async with stands(store, "one", "two") as [one, two]:
+        load, renew = one.engine.graphs.load, store.runs.renew
+        begun, may_end, faults = asyncio.Event(), asyncio.Event(), [StoreUnavailable("away for a moment")]
+
+        async def load_late(*version: Any) -> Any:
+            begun.set()
+            await may_end.wait()
+            return await load(*version)
+
+        async def renew_late(*arguments: Any) -> Any:
+            if begun.is_set() and faults:
+                raise faults.pop()
+            return await renew(*arguments)
+
+        async def are_renewed(*runs: Run) -> bool:
+            found = [await store.runs.find(run.run_id) for run in runs]
+            return all(run and run.lease_until and run.lease_until > one.clock.now() for run in found)
+
+        monkeypatch.setattr(one.engine.graphs, "load", load_late)
+        monkeypatch.setattr(store.runs, "renew", renew_late)
+        own, left = await one.start(ask()), await two.start(ask())
+        one.clock.advance(11)
+        await _keeper(one)._keep()
+        taking = asyncio.create_task(_keeper(one)._take_free())
+        async with asyncio.timeout(LIMIT_S):
+            await begun.wait()
+        one.clock.advance(11)
+        assert one.engine.find(left.run_id) is None
+        await until(lambda: are_renewed(own, left))
+        assert not taking.done()
+        may_end.set()
+        await taking
+        assert one.engine.held().keys() == {own.run_id, left.run_id}
+        assert not faults
 
 
 async def test_who_cannot_renew_for_long_lets_go(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
