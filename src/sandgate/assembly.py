@@ -66,7 +66,7 @@ from sandgate.telemetry.log import get_logger
 from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.collecting import Collecting
 from sandgate.workflows.engine import Engine
-from sandgate.workflows.holdings import LiveRuns
+from sandgate.workflows.holdings import LiveRuns, TemplateUses
 from sandgate.workflows.requests import Egress, HttpSteps
 from sandgate.workflows.sandboxes import UNHELD_LEASES, RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
@@ -200,7 +200,7 @@ class Gateway:
             collecting=Collecting(store.artifacts, files, clock, settings),
             on_fault=self._on_fault,
         )
-        self._builds.heed(LiveRuns(self._engine))
+        self._builds.heed(TemplateUses(self._engine, sandboxes))
         self._workflows = WorkflowService(store, self._engine, sandboxes, clock, settings)
         # Beside others on one database a schedule may be changed, or a run may end, where nobody here is told of it.
         poll_s = _POLL_S if is_shared else LONGEST_SLEEP_S

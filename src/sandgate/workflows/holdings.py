@@ -1,6 +1,7 @@
 """The runs that this server works on, by who they belong to."""
 
 from collections.abc import Set
+from typing import Protocol
 
 from sandgate.core.built import BuiltTemplate
 from sandgate.core.ids import RunId, UserId
@@ -9,7 +10,7 @@ from sandgate.workflows.live import LiveRun
 
 
 class LiveRuns:
-    """Implements :class:`sandgate.auth.departures.Holdings` for an engine; ``count_of`` is for templates."""
+    """Implements :class:`sandgate.auth.departures.Holdings` for an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -29,12 +30,28 @@ class LiveRuns:
             self._engine.cancel(live, reason)
         return len(found)
 
+    def _all(self) -> list[LiveRun]:
+        held = (self._engine.find(run_id) for run_id in self._engine.held())
+        return [live for live in held if live is not None and live.run.is_live and live.run.run_id not in self._told]
+
+
+class _Sandboxes(Protocol):
+    def count_of(self, template: BuiltTemplate) -> int: ...
+
+
+class TemplateUses:
+    """Implements :class:`sandgate.environments.builds.base.RunFacts` for an engine and the sandboxes of its steps."""
+
+    def __init__(self, engine: Engine, sandboxes: _Sandboxes) -> None:
+        self._engine = engine
+        self._sandboxes = sandboxes
+
     def count_of(self, template: BuiltTemplate) -> int:
-        """How many live runs began with a version of a template, and may need it again."""
+        """See ``RunFacts``."""
         runs = [run for run in self._engine.held().values() if run.is_live]
         runs = [run for run in runs if template.is_public or run.owner_id == template.owner_id]
         return sum(template.reference in run.templates.values() for run in runs)
 
-    def _all(self) -> list[LiveRun]:
-        held = (self._engine.find(run_id) for run_id in self._engine.held())
-        return [live for live in held if live is not None and live.run.is_live and live.run.run_id not in self._told]
+    def count_sandboxes_of(self, template: BuiltTemplate) -> int:
+        """See ``RunFacts``."""
+        return self._sandboxes.count_of(template)

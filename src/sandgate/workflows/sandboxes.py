@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sandgate.core.attempt_tag import AttemptTag, is_of_run, parse_tag
+from sandgate.core.built import BuiltTemplate
 from sandgate.core.errors import (
     LauncherUnavailable,
     MechanismFault,
@@ -265,12 +266,14 @@ class RuntimeStepSandboxes:
 
     async def make(self, template: StepTemplate, environment_id: EnvironmentId, lifetime_s: float) -> Sandbox:
         """A sandbox of this name. Raises ``MechanismFault``, and ``RequestRefused`` for the template."""
-        made_from = self._check(template)
-        await self._placing.take(template.owner_id, made_from, environment_id)
-        spec = SandboxSpec(
-            environment_id, made_from.key, made_from.limits, lifetime_s, made_from.isolation, made_from.layer
-        )
+        template = self._resolve(template)
+        await self._placing.take(template.owner_id, self._check(template), environment_id)
         try:
+            # It may have been deleted while there was no place for it; now that it is counted, it is not.
+            made_from = self._check(template)
+            spec = SandboxSpec(
+                environment_id, made_from.key, made_from.limits, lifetime_s, made_from.isolation, made_from.layer
+            )
             return await self._runtime.create(spec)
         except BaseException:
             self.give_back(environment_id)
@@ -279,6 +282,10 @@ class RuntimeStepSandboxes:
     def give_back(self, environment_id: EnvironmentId) -> None:
         """A sandbox is there no more: another may have its place."""
         self._placing.give_back(environment_id)
+
+    def count_of(self, template: BuiltTemplate) -> int:
+        """How many sandboxes there are of a version, in use or not, those included that are about to be made."""
+        return self._placing.count_of(template)
 
     async def _make(self, template: StepTemplate) -> Sandbox:
         deadline = asyncio.get_running_loop().time() + _LAUNCHER_PATIENCE_S

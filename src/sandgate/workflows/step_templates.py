@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandgate.core.built import BuiltTemplate
 from sandgate.core.errors import RequestRefused, TemplateNotFound, TemplateUnavailable, TooManyLiveTemplates
 from sandgate.core.ids import EnvironmentId, UserId
 from sandgate.core.run import Run
@@ -89,10 +90,16 @@ class TemplatePlacing:
 
     def note(self, owner_id: UserId | None, template: Template, environment_id: EnvironmentId) -> None:
         """Count one, once, whatever the limits say."""
-        if self._places is None or template.built is None or owner_id is None or environment_id in self._placed:
+        if template.built is None or owner_id is None or environment_id in self._placed:
             return
-        self._places.count_template(owner_id, template.reference)
+        if self._places is not None:
+            self._places.count_template(owner_id, template.reference)
         self._placed[environment_id] = owner_id, template.reference
+
+    def count_of(self, template: BuiltTemplate) -> int:
+        """How many there are of a version."""
+        placed = [owner_id for owner_id, reference in self._placed.values() if reference == template.reference]
+        return sum(template.is_public or owner_id == template.owner_id for owner_id in placed)
 
     def give_back(self, environment_id: EnvironmentId) -> None:
         """It is there no more."""

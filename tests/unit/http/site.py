@@ -42,7 +42,7 @@ from sandgate.testing.fake_runtime import FakeRuntime
 from sandgate.testing.fake_templates import FakeTemplates
 from sandgate.workflows.artifacts import ArtifactService
 from sandgate.workflows.engine import Engine
-from sandgate.workflows.holdings import LiveRuns
+from sandgate.workflows.holdings import TemplateUses
 from sandgate.workflows.sandboxes import RuntimeStepSandboxes
 from sandgate.workflows.schedules import ScheduleService
 from sandgate.workflows.secrets import SecretService
@@ -128,7 +128,7 @@ class Site:
         files = ArtifactFiles(folder / "artifacts")
         artifacts = ArtifactService(store, files, clock, settings)
         engine = Engine(store, sandboxes, clock, "site", secrets=secrets)
-        builds.service.heed(LiveRuns(engine))
+        builds.service.heed(TemplateUses(engine, sandboxes))
         workflows = WorkflowService(store, engine, sandboxes, clock, settings)
         # Not started: a test looks when it has moved the clock.
         ticker = Ticker(store, workflows, clock)

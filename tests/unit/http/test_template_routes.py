@@ -1,6 +1,7 @@
 """Templates that are built, over HTTP."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sandgate.core.ids import TemplateId, make_template_id
 from sandgate.core.principal import Principal
 from sandgate.core.recipe import Recipe
 from sandgate.core.states import TemplateStatus
+from sandgate.environments.builds import service
 from sandgate.environments.builds.log import LogEvents
 from tests.unit.http.site import ENVIRONMENTS, Site
 
@@ -251,6 +253,34 @@ async def test_a_template_that_a_live_run_needs_is_kept(site: Site) -> None:
     ended = await site.post(f"/api/v1/orchestrator/runs/{run['run_id']}/cancel")
     assert ended.json()["status"] == "cancelled"
     assert (await site.send("DELETE", f"{TEMPLATES}/mine")).json()["versions"] == [1]
+
+
+async def test_a_template_that_a_step_runs_in_is_kept(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it was not ready when the run began; what ends with the run is waited for."""
+    row = await site.add_template("user", name="mine")
+    known = site.templates.all_templates
+    known.put(replace(row, status=TemplateStatus.BUILDING))
+    config = {"code": "while True: pass", "template": "mine"}
+    steps = [
+        {"name": "ask", "type": "approval"},
+        {"name": "later", "type": "code_execution", "needs": ["ask"], "config": config},
+    ]
+    made = (await site.post("/api/v1/orchestrator/workflows", {"name": "w", "steps": steps})).json()
+    run = (await site.post(f"/api/v1/orchestrator/workflows/{made['workflow_id']}/start")).json()
+    assert run["templates"] == {}
+    known.put(replace(row, status=TemplateStatus.READY))
+    await site.post(f"/api/v1/orchestrator/runs/{run['run_id']}/steps/ask/approve", {})
+    async with asyncio.timeout(30):
+        while not site.runtime.sandboxes:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(service, "_PATIENCE_S", 0.0)
+        refused = (await site.send("DELETE", f"{TEMPLATES}/mine")).json()["error"]
+    details = {"environments": 0, "runs": 1, "snapshots": 0, "templates": ["mine@1"]}
+    assert (refused["code"], refused["details"]) == ("TEMPLATE_IN_USE", details)
+    await site.post(f"/api/v1/orchestrator/runs/{run['run_id']}/cancel")
+    assert (await site.send("DELETE", f"{TEMPLATES}/mine")).json()["versions"] == [1]
+    assert not site.runtime.sandboxes
 
 
 async def test_nobody_has_all_live_templates(site: Site) -> None:

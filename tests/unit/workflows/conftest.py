@@ -70,7 +70,7 @@ class World:
         )  # fmt: skip
         places = self.environments.template_places
         # Nobody says that they are held on while a test is slow.
-        sandboxes = RuntimeStepSandboxes(self.runtime, self.templates, lease_s=60.0, places=places)
+        self.sandboxes = sandboxes = RuntimeStepSandboxes(self.runtime, self.templates, lease_s=60.0, places=places)
         self.workspaces = Workspaces(sandboxes, self.settings.workspace_idle_s)
         self.engine = Engine(
             self.store, sandboxes, self.clock, self.owner,

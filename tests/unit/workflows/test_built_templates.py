@@ -1,5 +1,6 @@
 """Steps in templates that users have had built: whose they are, and which version a run keeps to."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from sandgate.config.settings import Settings
 from sandgate.core.built import BuiltTemplate
-from sandgate.core.errors import InvalidDefinition
+from sandgate.core.errors import InvalidDefinition, TooManyLiveTemplates
 from sandgate.core.ids import UserId, make_template_id
 from sandgate.core.language import Language
 from sandgate.core.limits import MIB, AskedLimits
@@ -18,7 +19,7 @@ from sandgate.environments.base import NewEnvironment
 from sandgate.sandbox.base import SandboxSpec
 from sandgate.store.sql_store import SqlStore
 from sandgate.workflows import step_templates
-from sandgate.workflows.holdings import LiveRuns
+from sandgate.workflows.holdings import TemplateUses
 from tests.unit.workflows.conftest import World, code, make_principal
 
 ASK = {"name": "ask", "type": "approval"}
@@ -178,7 +179,7 @@ async def test_live_runs_need_what_they_began_with(world: World) -> None:
     row = _add(world)
     other = replace(row, owner_id=UserId("user-0"))
     newer = replace(row, version=2)
-    runs = LiveRuns(world.engine)
+    runs = TemplateUses(world.engine, world.sandboxes)
     run = await world.begin(await world.create(ASK, code("a", template="data", needs=["ask"])))
     assert [runs.count_of(each) for each in (row, other, newer)] == [1, 0, 0]
     assert runs.count_of(replace(other, is_public=True)) == 1
@@ -219,5 +220,39 @@ async def test_templates_of_steps_are_bounded_with_those_of_environments(
     assert (await world.until_run(again.run_id)).status is RunStatus.SUCCEEDED
     await world.until(lambda: not world.runtime.sandboxes)
     await world.until(lambda: not world.environments.template_places._templates)
+    await world.stop()
+    assert not world.faults
+
+
+async def test_one_that_is_deleted_while_a_step_waits_for_a_place(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is told so when it has one, and the place is free again."""
+    world = await World(store, settings=Settings(drain_grace_s=0.01, max_live_templates_per_user=1)).start()
+    data, other = _add(world), _add(world, name="other")
+    row = await world.environments.create(world.user, NewEnvironment("e", "other"))
+    await world.until(lambda: row.environment_id in world.runtime.sandboxes)
+    places = world.environments.template_places
+    check, waiting = places.check_template, asyncio.Event()
+
+    def note(user_id: UserId, template: str) -> None:
+        try:
+            check(user_id, template)
+        except TooManyLiveTemplates:
+            waiting.set()
+            raise
+
+    monkeypatch.setattr(places, "check_template", note)
+    run = await world.begin(await world.create(code("a", template="data")))
+    await world.until_step(run, "a", StepStatus.RUNNING)
+    await waiting.wait()
+    world.templates.remove(data.template_id)
+    await world.environments.delete(world.user, row.environment_id)
+    assert (await world.until_run(run.run_id)).status is RunStatus.FAILED
+    error = (await world.step(run, "a")).error
+    assert error is not None
+    assert (error.name, error.value.partition(";")[0]) == ("Refused", "There is no template 'data@1'")
+    await world.until(lambda: not places._templates)
+    assert [world.sandboxes.count_of(each) for each in (data, other)] == [0, 0]
     await world.stop()
     assert not world.faults

@@ -115,7 +115,11 @@ class RunFacts(Protocol):
     """What building templates has to know of runs of workflows."""
 
     def count_of(self, template: BuiltTemplate) -> int:
-        """How many live runs there are that may need it."""
+        """How many live runs there are that began with it, and may need it again."""
+        ...
+
+    def count_sandboxes_of(self, template: BuiltTemplate) -> int:
+        """How many sandboxes of steps there are of it, whether or not their runs began with it, or are over."""
         ...
 
 

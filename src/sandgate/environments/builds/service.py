@@ -42,6 +42,9 @@ _MOST_PRELOAD_BYTES = 8192
 _MOST_PARTS = 200
 _MOST_FILES_BYTES = 8 * 1024**2
 _RETRY_AFTER_S = 60.0
+# What steps have run in is on its way out when their runs are over, and what was made for some in vain soon after.
+_PATIENCE_S = 15.0
+_PAUSE_S = 0.1
 _APT_NEEDS = (
     "needs a base with a root file system of its own in which there are apt and dpkg, such as an image of Debian: "
     '{"image": …}, {"tar": …}, or a template upon one; others take packages of Python only, by `packages`'
@@ -166,6 +169,7 @@ class TemplateService:
         first = self._find_own(caller, name)
         check_can_write(caller)
         rows = self._templates.own_versions(first.name, first.owner_id) if name == first.name else [first]
+        await self._await_sandboxes(rows)
         if not force:
             await self._check_snapshots(rows)
         self._check_unused(rows)
@@ -184,11 +188,31 @@ class TemplateService:
                 self._templates.put_back(row)
         return rows
 
+    async def _await_sandboxes(self, rows: Sequence[BuiltTemplate]) -> None:
+        """Wait a while for the end of what steps have run in, where nothing else is of these."""
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+        while any(map(self._count_sandboxes, rows)) and not any(
+            self._count_others(row) or self._count_begun(row) for row in rows
+        ):
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(_PAUSE_S)
+
     def _count_uses(self, row: BuiltTemplate) -> int:
-        return self._environments.count_of(row) + self._running.count_upon(row) + self._count_runs(row)
+        return self._count_others(row) + self._count_runs(row)
+
+    def _count_others(self, row: BuiltTemplate) -> int:
+        return self._environments.count_of(row) + self._running.count_upon(row)
 
     def _count_runs(self, row: BuiltTemplate) -> int:
+        """The live runs that began with it; one, where only others have sandboxes of it."""
+        return self._count_begun(row) or min(1, self._count_sandboxes(row))
+
+    def _count_begun(self, row: BuiltTemplate) -> int:
         return 0 if self._runs is None else self._runs.count_of(row)
+
+    def _count_sandboxes(self, row: BuiltTemplate) -> int:
+        return 0 if self._runs is None else self._runs.count_sandboxes_of(row)
 
     def _check_unused(self, rows: Sequence[BuiltTemplate]) -> None:
         used = {row.reference: self._count_uses(row) for row in rows}
