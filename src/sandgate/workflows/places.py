@@ -44,7 +44,7 @@ class Places:
             attempt = _Attempt(self._sandboxes, attempt_name(row))
             return _Named(attempt, self._environments, state.run.owner_id, EnvironmentId(name), mask)
         if graph.definition.shares_workspace and self._workspaces is not None:
-            template = StepTemplate.of(state.run, workspace_template(graph.definition))
+            template = _template_of_all(graph, state)
             attempt = _Attempt(self._sandboxes, attempt_name(row))
             return _Shared(attempt, self._workspaces, state.run.run_id, template, _was_used(graph, state, row))
         return _Own(self._sandboxes, attempt_name(row), StepTemplate.of(state.run, step.config.get("template")))
@@ -55,6 +55,8 @@ class Places:
         running = [row for row in state.steps.values() if row.status is StepStatus.RUNNING]
         found = frozenset(row.key for row in running if attempt_name(row) in kept)
         lost = [row for row in running if row.key not in found and row.items is None]
+        if self._workspaces is not None and graph.definition.shares_workspace:
+            self._workspaces.note(state.run.run_id, _template_of_all(graph, state))
         if self._workspaces is not None and any(self._is_shared(graph, row) for row in lost):
             self._workspaces.miss(state.run.run_id)
         return found
@@ -165,6 +167,10 @@ def workspace_template(definition: WorkflowDefinition) -> str | None:
     steps = (*definition.steps, *definition.on_error, *definition.final)
     named = (step.config.get("template") for step in steps if step.type is StepType.CODE_EXECUTION)
     return next(filter(None, named), None)
+
+
+def _template_of_all(graph: Graph, state: RunState) -> StepTemplate:
+    return StepTemplate.of(state.run, workspace_template(graph.definition))
 
 
 def _was_used(graph: Graph, state: RunState, row: StepRun) -> bool:

@@ -279,6 +279,11 @@ class RuntimeStepSandboxes:
             self.give_back(environment_id)
             raise
 
+    def note(self, template: StepTemplate, environment_id: EnvironmentId) -> None:
+        """Count one that an earlier process made, if its template is still there."""
+        with suppress(RequestRefused):
+            self._placing.note(template.owner_id, self._check(template), environment_id)
+
     def give_back(self, environment_id: EnvironmentId) -> None:
         """A sandbox is there no more: another may have its place."""
         self._placing.give_back(environment_id)

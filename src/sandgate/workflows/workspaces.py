@@ -30,6 +30,10 @@ class Sandboxes(Protocol):
         """Take up what an earlier process began with the request's tag. Raises ``SandboxFailed``."""
         ...
 
+    def note(self, template: StepTemplate, environment_id: EnvironmentId) -> None:
+        """Count one that an earlier process made."""
+        ...
+
     def give_back(self, environment_id: EnvironmentId) -> None:
         """One is there no more."""
         ...
@@ -89,6 +93,11 @@ class Workspaces:
             # Its lifetime is counted anew by what runs next in it.
             self._kept[run_id] = _Workspace(made, loop.time() + (0.0 if self._unheld_s is None else self._idle_s))
 
+    def note(self, run_id: RunId, template: StepTemplate) -> None:
+        """Say what the workspace of a run is made from that goes on here."""
+        if run_id in self._kept:
+            self._sandboxes.note(template, workspace_id(run_id))
+
     def keep_only(self, run_ids: Collection[RunId]) -> None:
         """End the workspaces of all other runs."""
         for run_id in [run_id for run_id in self._kept if run_id not in run_ids]:
@@ -128,7 +137,13 @@ class Workspaces:
         return ended
 
     async def hold(self) -> None:
-        """Let them live on, those that have not been idle for too long. Raises nothing."""
+        """Let them live on, those that have not been idle for too long. Raises nothing.
+
+        Those that have ended give their places back, however long their runs go on without them.
+        """
+        for run_id, kept in self._kept.items():
+            if kept.is_useless:
+                self._sandboxes.give_back(workspace_id(run_id))
         if self._unheld_s is None:
             return
         now = asyncio.get_running_loop().time()
@@ -159,6 +174,7 @@ class Workspaces:
     async def _take(self, run_id: RunId, template: StepTemplate, timeout_s: float, *, was_used: bool) -> Sandbox:
         kept = self._kept.get(run_id)
         if kept is not None and kept.is_useless:
+            self._sandboxes.give_back(workspace_id(run_id))
             del self._kept[run_id]
             kept = None
         if kept is None:
@@ -202,8 +218,9 @@ class Workspaces:
 
     def _lose(self, run_id: RunId, sandbox: Sandbox) -> None:
         """Whoever ran in it when it ended has been told by that."""
-        self._sandboxes.give_back(sandbox.environment_id)
         kept = self._kept.get(run_id)
+        # Another one of this name may have its place by now.
         if kept is not None and kept.sandbox is sandbox:
+            self._sandboxes.give_back(sandbox.environment_id)
             del self._kept[run_id]
             self._told.add(run_id)

@@ -20,6 +20,7 @@ from sandgate.sandbox.base import SandboxSpec
 from sandgate.store.sql_store import SqlStore
 from sandgate.workflows import step_templates
 from sandgate.workflows.holdings import TemplateUses
+from sandgate.workflows.workspaces import workspace_id
 from tests.unit.workflows.conftest import World, code, make_principal
 
 ASK = {"name": "ask", "type": "approval"}
@@ -256,3 +257,39 @@ async def test_one_that_is_deleted_while_a_step_waits_for_a_place(
     assert [world.sandboxes.count_of(each) for each in (data, other)] == [0, 0]
     await world.stop()
     assert not world.faults
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_a_workspace_that_has_ended_takes_no_place(world: World, is_held: bool) -> None:
+    """It is noticed with the lease of its run, which may wait for long, or by the next step."""
+    row = _add(world)
+    last = code("b", needs=["ask"], template="data", retry={"max_attempts": 2, "on": ["failed"]})
+    steps = code("a", template="data"), {**ASK, "needs": ["a"]}, last
+    run = await world.begin(await world.create(*steps, workspace="run"))
+    await world.until_step(run, "ask", StepStatus.WAITING)
+    assert world.sandboxes.count_of(row) == 1
+    world.runtime.sandboxes[workspace_id(run.run_id)].die("expired")
+    if is_held:
+        await world.engine.hold()
+        assert world.sandboxes.count_of(row) == 0
+        assert not world.environments.template_places._templates
+    assert (await _approve(world, run)).status is RunStatus.FAILED
+    error = (await world.step(run, "b")).error
+    assert error is not None
+    assert "The workspace of the run is gone" in error.value
+    assert world.sandboxes.count_of(row) == 0
+
+
+async def test_a_workspace_that_was_taken_over_has_its_place(world: World) -> None:
+    """Until its run is over."""
+    row = _add(world)
+    steps = code("a", template="data"), {**ASK, "needs": ["a"]}
+    run = await world.begin(await world.create(*steps, workspace="run"))
+    await world.until_step(run, "ask", StepStatus.WAITING)
+    other = await world.crash()
+    assert other.sandboxes.count_of(row) == 1
+    assert other.environments.template_places._templates == {world.user.user_id: {"data@1": 1}}
+    await _approve(other, run)
+    await other.until(lambda: other.sandboxes.count_of(row) == 0)
+    assert not other.environments.template_places._templates
+    await other.stop()
