@@ -8,7 +8,6 @@ import _signal
 import ctypes
 import errno
 import os
-import time
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
@@ -16,7 +15,8 @@ from sandgate_agent import calls, child, landlock, system, walls, wire
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Ends
 
-_RETRY_MS = 5
+# How long until it is tried again to have a child; where there is no room for its ends, twice as long each time.
+_RETRY_MS, _MOST_RETRY_MS = 5, 500
 # Places in what a poll has found.
 _SIGNALLED, _SPOKEN_TO = system.FOUND_FIRST, system.FOUND_SECOND
 # Source: include/uapi/asm-generic/errno.h
@@ -247,29 +247,40 @@ class Forker(AnyForker):
 
     def _serve(self) -> None:
         """See :class:`AnyForker`."""
+        parent = None if self._standard else os.getppid()
+        pause_ms, lacked_after = _RETRY_MS, -1
         while True:
             try:
-                if not self._keep_children():
+                if not self._keep_children(parent):
                     return
                 self._ends.prepare()
                 self._ends.close()
             except _NoRoom:
                 self._ends.drop()
-                if not self._wait_for_room():
+                pause_ms = min(2 * pause_ms, _MOST_RETRY_MS) if self._number == lacked_after else _RETRY_MS
+                lacked_after = self._number
+                if not self._wait_for_room(parent, pause_ms):
                     return
 
-    def _wait_for_room(self) -> bool:
-        """A while; False when everybody has let go."""
-        time.sleep(_RETRY_MS / 1000)
-        self._poll.wait(0)
-        return not self._poll.found[_SPOKEN_TO] or self._obey(os.read(self._control, wire.MESSAGE_LIMIT))
+    def _wait_for_room(self, parent: Optional[int], limit_ms: int) -> bool:
+        """So long, or until there is something to be done; False as :meth:`_keep_children`."""
+        self._poll.wait(limit_ms)
+        spoken_to = self._poll.found[_SPOKEN_TO]
+        if self._poll.found[_SIGNALLED]:
+            self._drain()
+            while self._burial.bury_ended() > 0:
+                self._burial.note_orphan()
+            if parent is not None and os.getppid() != parent:
+                return False
+        return not spoken_to or self._obey(os.read(self._control, wire.MESSAGE_LIMIT))
 
-    def _keep_children(self) -> bool:
-        """Keep a child ready, unless told otherwise, until all have let go; True when descriptors have other numbers.
+    def _keep_children(self, parent: Optional[int]) -> bool:
+        """Keep a child ready, unless told otherwise, until all have let go or ``parent`` has ended.
 
+        True when descriptors have other numbers.
         Each attribute, function and frame would be a page to copy after each fork: hence one function, and locals.
         """
-        ends, burial, parent = self._ends, self._burial, None if self._standard else os.getppid()
+        ends, burial = self._ends, self._burial
         opening, numbers, usual, opened, settling = ends.opening, ends.numbers, ends.usual, ends.opened, ends.child
         giving_up, handed_over, send, put_number = ends.giving_up, ends.handed_over, ends.letter.send, ends.put_number
         fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all

@@ -3,6 +3,7 @@
 import os
 import resource
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -34,11 +35,13 @@ _LIMIT_S = 30.0
 class Near:
     """The gateway's side of one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *above: str) -> None:
+        """``above`` starts it, when this process does not."""
         self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.settimeout(_LIMIT_S)
-        asked = [sys.executable, "-c", _FORKER, str(far.fileno())]
-        self.process = subprocess.Popen(asked, pass_fds=[far.fileno()])
+        asked = [*above, sys.executable, "-c", _FORKER, str(far.fileno())]
+        self.process = subprocess.Popen(asked, pass_fds=[far.fileno()], stdout=subprocess.PIPE if above else None)
+        self.pid = self.process.pid
         far.close()
         self.number = 0
         self._ends: list[int] = []
@@ -61,16 +64,25 @@ class Near:
 
     def limit(self, descriptors: int) -> None:
         """How many it may have."""
-        hard = resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (descriptors, hard))
+        hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (descriptors, hard))
+
+    def close(self) -> None:
+        """End it: nobody speaks to it any more."""
+        self.control.close()
+        self.let_child_end()
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def count_open(self) -> int:
         """How many it has."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def count_waits(self) -> int:
         """How often it has waited for something. Source: proc_pid_status(5)."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("voluntary")).split()[1])
 
 
@@ -85,9 +97,7 @@ def near() -> Iterator[Near]:
         made.let_child_end()
         assert made.process.wait(_LIMIT_S) == 0
     finally:
-        made.control.close()
-        made.process.kill()
-        made.process.wait()
+        made.close()
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -103,7 +113,7 @@ def _lack(near: Near, room: int) -> None:
     near.let_child_end()
     near.take_end()
     waits = near.count_waits()
-    _until(lambda: near.count_waits() > waits + 5)
+    _until(lambda: near.count_waits() > waits + 3)
     assert not select.select([near.control], [], [], 0)[0], f"a child has come with room for {room} more descriptors"
 
 
@@ -121,3 +131,35 @@ def test_it_ends_meanwhile_when_all_have_let_go(near: Near) -> None:
     _lack(near, 0)
     near.control.close()
     assert near.process.wait(_LIMIT_S) == 0
+
+
+def test_it_tries_ever_more_seldom(near: Near) -> None:
+    """However long there is no room: what others need of the processor is not spent on looking for it."""
+    _lack(near, 0)
+    waits, began = near.count_waits(), time.monotonic()
+    _until(lambda: near.count_waits() > waits + 5)
+    # Of pauses of 5 ms these were not a tenth of it.
+    assert time.monotonic() - began > 0.25
+    near.limit(64)
+    near.take_child()
+
+
+def test_it_ends_meanwhile_with_whoever_started_it() -> None:
+    """In the process class nothing else sees to that."""
+    # What starts it waits for its end, and tells its number.
+    starts = (
+        "import subprocess, sys\n"
+        "with subprocess.Popen(sys.argv[1:], close_fds=False) as begun: print(begun.pid, flush=True)"
+    )
+    near = Near(sys.executable, "-c", starts)
+    try:
+        assert near.process.stdout is not None
+        near.pid = int(near.process.stdout.readline())
+        near.take_child()
+        _lack(near, 0)
+        near.process.kill()
+        near.process.wait()
+        os.kill(near.pid, signal.SIGTERM)
+        assert near.control.recv(wire.MESSAGE_LIMIT) == b""
+    finally:
+        near.close()
