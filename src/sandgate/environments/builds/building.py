@@ -256,8 +256,8 @@ class Building:
             raise BuildFailed("this server has no uv to install packages with")
         self._log.say(f"packages from {self._index}")
         await self._bring_uv(inside)
-        if self._root is not None and not await inside.can_run(_UV):
-            raise BuildFailed(_NEEDS_GLIBC)
+        if self._root is not None:
+            await inside.check_runs(_UV, _NEEDS_GLIBC)
         wanted = InputFile("/tmp/.sandgate/wanted.txt", "\n".join(self._recipe.packages).encode())  # noqa: S108 - inside
         environ = {**_UV_ENVIRON, "UV_DEFAULT_INDEX": self._index}
         around = Surroundings(files=[wanted], env=environ)

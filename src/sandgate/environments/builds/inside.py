@@ -22,14 +22,19 @@ from sandgate.sandbox.base import Sandbox
 # Started from a copy of the interpreter that waits, a program is a process of its own, and its output that of the code.
 RUN = "import subprocess, sys\nsys.exit(subprocess.call({argv!r}, stdin=subprocess.DEVNULL))"
 
-CAN_RUN = """
-import subprocess
+# How a program ends that only says its version; ``unfit`` when the kernel finds no loader for it.
+TRY = """
+import errno, subprocess
 nul = subprocess.DEVNULL
 try:
-    print(subprocess.call([{program!r}, "--version"], stdin=nul, stdout=nul, stderr=nul) == 0)
-except OSError:
-    print(False)
+    print(subprocess.call([{program!r}, "--version"], stdin=nul, stdout=nul))
+except OSError as error:
+    if error.errno not in (errno.ENOENT, errno.ENOEXEC):
+        raise
+    print("unfit")
 """
+# Loaders that find symbols of another libc missing end with these, as shells do that cannot run a program.
+_UNFIT = ("unfit", "126", "127")
 
 
 class Inside:
@@ -50,10 +55,16 @@ class Inside:
         """Run a program, with the variables of the recipe and those that come with it. Raises ``BuildFailed``."""
         await self.execute(what, RUN.format(argv=argv), around)
 
-    async def can_run(self, program: str) -> bool:
-        """Whether a program starts in there; one that was made for another libc does not. Raises ``BuildFailed``."""
-        said = await self.execute(program, CAN_RUN.format(program=program), is_told=False)
-        return said.stdout.strip() == b"True"
+    async def check_runs(self, program: str, unfit: str) -> None:
+        """See that a program runs in there; ``unfit`` is said of one made for another libc. Raises ``BuildFailed``."""
+        what = f"{program} --version"
+        said = await self.execute(what, TRY.format(program=program), is_told=False)
+        status = plain(said.stdout.decode("utf-8", "replace")).strip()
+        if status in _UNFIT:
+            raise BuildFailed(unfit)
+        if status != "0":
+            words = plain(said.stderr.decode("utf-8", "replace")).strip()
+            raise BuildFailed(f"{what} ended with status {status[:20]}" + (f": {words[-500:]}" if words else ""))
 
     async def execute(
         self,
