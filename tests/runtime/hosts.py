@@ -166,20 +166,24 @@ async def until(
 
 
 class Lag:
-    """How late this loop calls back at worst, but for what the machine kept this whole process from running."""
+    """How late this loop calls back at worst, but for what the machine kept this whole process from running.
+
+    Known in ``worst_s`` after the block; what is too little to matter is none.
+    """
 
     def __init__(self) -> None:
         self.worst_s = 0.0
+        self._late: list[tuple[float, float]] = []
 
-    async def _measure(self, stalls: Stalls) -> None:
+    async def _measure(self) -> None:
         while True:
-            due, before_s = time.perf_counter() + 0.002, stalls.total_s
-            await asyncio.sleep(0.002)
-            late_s = time.perf_counter() - due
-            if late_s > self.worst_s:
-                # The thread that knows of stalls may wake up after this one.
-                await asyncio.sleep(2 * PAUSE_S)
-                self.worst_s = max(self.worst_s, late_s - (stalls.total_s - before_s))
+            due = time.monotonic() + 0.002
+            try:
+                await asyncio.sleep(0.002)
+            finally:
+                now = time.monotonic()
+                if now - due > PAUSE_S:
+                    self._late.append((due, now))
 
     @classmethod
     @asynccontextmanager
@@ -187,11 +191,15 @@ class Lag:
         """Measure during the block."""
         lag = cls()
         with Stalls.noted() as stalls:
-            task = asyncio.ensure_future(lag._measure(stalls))
+            task = asyncio.ensure_future(lag._measure())
+            # It has begun when the block does.
+            await asyncio.sleep(0)
             try:
                 yield lag
             finally:
                 task.cancel()
+                await asyncio.wait([task])
+        lag.worst_s = max((now - due - stalls.between(due, now) for due, now in lag._late), default=0.0)
 
 
 def _start_plain(config: LauncherConfig) -> subprocess.Popen[str]:
