@@ -74,7 +74,7 @@ FILLING = (
         SELECT {_ID.format(prefix="run")}, '{WORKFLOW}', '{OWNER}', CASE WHEN n & 511 = 0 THEN 'rare' ELSE 'usual' END,
                1, CASE WHEN n <= 30 THEN 'running' WHEN n & 511 = 0 THEN 'failed' ELSE 'succeeded' END, n, n,
                CASE WHEN n > 30 THEN n END, NULL, NULL, NULL, 2, 1, 'one', {FAR}, NULL, '{{{{}}}}',
-               NULL, NULL, NULL, 0, NULL, NULL, 'api', NULL, NULL
+               NULL, NULL, NULL, 0, NULL, NULL, 'api', NULL, NULL, '{{{{}}}}'
           FROM numbers""",
     f"""INSERT INTO run_steps {_NUMBERS}
         SELECT {_ID.format(prefix="run")}, 'a', -1, 'succeeded', 1, 0, NULL, n, n, NULL, 1, 0, NULL, NULL, {{blob}},
