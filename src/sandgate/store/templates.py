@@ -16,7 +16,7 @@ from sandgate.core.states import TemplateStatus
 from sandgate.store.base import TemplateRefusal
 from sandgate.store.database import Database
 from sandgate.store.owners import hold_owner
-from sandgate.store.schema import servers
+from sandgate.store.schema import runs, servers
 from sandgate.store.statements import changed, is_one_of, padded, upsert
 from sandgate.store.template_schema import built_templates, template_names
 
@@ -55,6 +55,10 @@ _LIST = (
 )
 _LIST_ALL_IDS = sa.select(_columns.template_id)
 _LIST_IDS = _LIST_ALL_IDS.where(_columns.server_id == sa.bindparam("wanted_server"))
+# The live rows have an index. To say whose is left to what reads them: all runs of an owner have one, too.
+_LIVE_RUNS: Select[Any] = sa.select(runs.c.owner_id, runs.c.templates).where(
+    runs.c.finished_at.is_(None), runs.c.templates.is_not(None)
+)
 _DELETE = sa.delete(built_templates).where(_is_this)
 
 
@@ -111,6 +115,11 @@ class SqlTemplateStore:
         parameters = {"wanted_server": server_id}
         rows = await self._database.read(lambda connection: connection.execute(statement, parameters).all())
         return frozenset(TemplateId(row.template_id) for row in rows)
+
+    async def count_runs(self, reference: str, owner_id: UserId | None) -> int:
+        """See ``TemplateStore``."""
+        rows = await self._database.read(lambda connection: connection.execute(_LIVE_RUNS).all())
+        return sum(owner_id in (None, row.owner_id) and reference in row.templates.values() for row in rows)
 
     async def delete(self, template_id: TemplateId) -> bool:
         """See ``TemplateStore``."""

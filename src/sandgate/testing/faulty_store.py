@@ -248,6 +248,7 @@ READS = frozenset(
         "volumes.list_condemned",
         "templates.list",
         "templates.list_ids",
+        "templates.count_runs",
     }
 )
 

@@ -174,6 +174,7 @@ CALLS: dict[str, Call] = {
     "claim of nothing": lambda store: store.runs.claim("two", NOW, 10, 100),
     "first lease that runs out": lambda store: store.runs.find_free_in_s("two", NOW),
     "leases": lambda store: store.runs.renew("one", NOW, 10),
+    "live runs of a template": lambda store: store.templates.count_runs("t@1", OWNER),
     "pruning of no run": lambda store: store.retention.prune_runs(NOW - timedelta(days=90_000 // 5), 20),
     "pruning of runs": lambda store: store.retention.prune_runs(NOW, 20),
     "pruning of a few workflows": lambda store: store.retention.prune_workflows(NOW, 20),

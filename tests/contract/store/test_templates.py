@@ -12,12 +12,13 @@ from sandgate.core.language import Language
 from sandgate.core.limits import AskedLimits
 from sandgate.core.network import NetworkRules
 from sandgate.core.recipe import Recipe, RecipeFile
+from sandgate.core.run import RunStatus
 from sandgate.core.states import TemplateStatus
-from sandgate.store.base import TemplateRefusal
+from sandgate.store.base import RunChange, TemplateRefusal
 from sandgate.store.database import Database
 from sandgate.store.sql_store import SqlStore
 from sandgate.store.templates import SqlTemplateStore
-from tests.contract.store.records import NOW, a_user
+from tests.contract.store.records import NOW, a_run, a_user, a_workflow
 
 RECIPE = Recipe(
     "python-3.9", ("six",), (RecipeFile("a/b", b"\0\xff", True),), {"A": "\u00e9"}, ("true",), ("six",),
@@ -140,3 +141,30 @@ async def test_what_a_user_had_built_goes_with_the_user(store: SqlStore) -> None
     await _insert(store, _row(owner))
     assert await store.users.delete(owner)
     assert await store.templates.list("here") == []
+
+
+async def test_live_runs_of_a_version_are_counted(store: SqlStore) -> None:
+    """Whoever works on them, until they are over; versions and names of which it is a part are others."""
+    owner, other = a_user(), a_user(name="other")
+    workflow = a_workflow(owner_id=owner.user_id)
+    theirs = a_workflow(owner_id=other.user_id)
+    for user in (owner, other):
+        await store.users.insert(user)
+    for each in (workflow, theirs):
+        await store.workflows.insert(each)
+    first = a_run(workflow.workflow_id, owner_id=owner.user_id, templates={"data": "data@1", "x": "x@1"})
+    all_runs = (
+        first,
+        a_run(workflow.workflow_id, owner_id=owner.user_id, templates={"data": "data@11"}),
+        a_run(workflow.workflow_id, owner_id=owner.user_id, templates={"Data": "Data@1"}),
+        a_run(workflow.workflow_id, owner_id=owner.user_id),
+        a_run(theirs.workflow_id, owner_id=other.user_id, templates={"data": "data@1"}, lease_owner="two"),
+    )
+    for run in all_runs:
+        assert await store.runs.insert(RunChange(run))
+    count = store.templates.count_runs
+    assert [await count("data@1", each) for each in (owner.user_id, other.user_id, None)] == [1, 1, 2]
+    assert [await count(each, owner.user_id) for each in ("x@1", "data@11", "data", "data@2")] == [1, 1, 0, 0]
+    ended = replace(first, status=RunStatus.SUCCEEDED, finished_at=NOW)
+    assert await store.runs.apply(RunChange(ended))
+    assert [await count("data@1", each) for each in (owner.user_id, None)] == [0, 1]

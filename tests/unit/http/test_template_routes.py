@@ -283,6 +283,24 @@ async def test_a_template_that_a_step_runs_in_is_kept(site: Site, monkeypatch: p
     assert not site.runtime.sandboxes
 
 
+async def test_a_template_of_a_live_run_that_is_worked_on_elsewhere_is_kept(site: Site) -> None:
+    """Whoever works on the run, its row says what it needs."""
+    await site.add_template("user", name="mine")
+    step = {"name": "later", "type": "code_execution", "needs": ["ask"], "config": {"code": "", "template": "mine"}}
+    steps = [{"name": "ask", "type": "approval"}, step]
+    made = (await site.post("/api/v1/orchestrator/workflows", {"name": "w", "steps": steps})).json()
+    run = (await site.post(f"/api/v1/orchestrator/workflows/{made['workflow_id']}/start")).json()
+    engine = site.workflows._engine
+    async with asyncio.timeout(30):
+        while engine.find(run["run_id"]):
+            # As another process would have it; not while something is being written.
+            engine.let_go(run["run_id"])
+            await asyncio.sleep(0)
+    refused = (await site.send("DELETE", f"{TEMPLATES}/mine?force=true")).json()["error"]
+    details = {"environments": 0, "runs": 1, "snapshots": 0, "templates": ["mine@1"]}
+    assert (refused["code"], refused["details"]) == ("TEMPLATE_IN_USE", details)
+
+
 async def test_nobody_has_all_live_templates(site: Site) -> None:
     """Beyond a user's part a template is refused of which the user has no environment yet."""
     for number in range(5):

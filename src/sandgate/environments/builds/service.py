@@ -1,7 +1,7 @@
 """The use cases of templates that are built."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -172,7 +172,8 @@ class TemplateService:
         await self._await_sandboxes(rows)
         if not force:
             await self._check_snapshots(rows)
-        self._check_unused(rows)
+        live = {row.reference: await self._count_live_runs(row) for row in rows}
+        self._check_unused(rows, live)
         # From now on nothing begins with them; what can be had of them goes afterwards.
         left = {row.template_id: row for row in rows}
         for template_id in left:
@@ -214,17 +215,22 @@ class TemplateService:
     def _count_sandboxes(self, row: BuiltTemplate) -> int:
         return 0 if self._runs is None else self._runs.count_sandboxes_of(row)
 
-    def _check_unused(self, rows: Sequence[BuiltTemplate]) -> None:
-        used = {row.reference: self._count_uses(row) for row in rows}
+    async def _count_live_runs(self, row: BuiltTemplate) -> int:
+        """Those included that another server works on, or that nobody does for a moment."""
+        return await self._store.count_runs(row.reference, None if row.is_public else row.owner_id)
+
+    def _check_unused(self, rows: Sequence[BuiltTemplate], live: Mapping[str, int]) -> None:
+        """``live``: how many live runs there are of each, as the database says."""
+        runs = {row.reference: max(self._count_runs(row), live[row.reference]) for row in rows}
+        used = {row.reference: self._count_others(row) + runs[row.reference] for row in rows}
         used = {reference: count for reference, count in used.items() if count}
-        runs = sum(map(self._count_runs, rows))
         if used:
             raise TemplateInUse(
                 f"There are environments, runs of workflows, or builds, of {', '.join(used)}; delete or cancel them, "
                 "or wait until they have ended",
                 {
-                    "environments": sum(used.values()) - runs,
-                    "runs": runs,
+                    "environments": sum(used.values()) - sum(runs.values()),
+                    "runs": sum(runs.values()),
                     "snapshots": 0,
                     "templates": sorted(used),
                 },

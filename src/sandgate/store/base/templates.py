@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from sandgate.core.built import BuiltTemplate, LayerSize, Root
-from sandgate.core.ids import TemplateId
+from sandgate.core.ids import TemplateId, UserId
 from sandgate.core.states import TemplateStatus
 
 
@@ -52,6 +52,10 @@ class TemplateStore(Protocol):
 
     async def list_ids(self, server_id: str | None) -> Set[TemplateId]:
         """The ids of those; None: of all servers."""
+        ...
+
+    async def count_runs(self, reference: str, owner_id: UserId | None) -> int:
+        """How many live runs of workflows, of this owner (None: of anybody), began with a version of a template."""
         ...
 
     async def delete(self, template_id: TemplateId) -> bool:
