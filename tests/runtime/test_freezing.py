@@ -238,24 +238,30 @@ def test_an_empty_group_stands_still_too(group: Group) -> None:
 async def test_a_session_that_waits_is_no_use(standard: Bench) -> None:
     """It stands still along with what it knows; the time of its code does, too."""
     sandbox = await standard.make()
-    session = sandbox.open_session(SessionRequest())
-    await session.wait_until_ready()
-    assert sandbox.is_idle
     for _attempt in range(5):
+        session = sandbox.open_session(SessionRequest())
+        await session.wait_until_ready()
+        assert sandbox.is_idle
         started = time.monotonic()
         cell = session.execute(ExecutionRequest("import time\ntime.sleep(2)\nx = 1", 3.0))
+        ended = asyncio.create_task(cell.wait())
         assert not sandbox.is_idle
         assert await sandbox.standstill.begin()
-        if time.monotonic() - started < 1:
-            break
-        # Too late: it may be over before it stands still.
+        is_in_time = time.monotonic() - started < 1
+        if is_in_time:
+            done, _pending = await asyncio.wait({ended}, timeout=3.2)
+            assert not done
+        went_on = time.monotonic()
         await sandbox.standstill.end()
-        await cell.wait()
-    ended = asyncio.create_task(cell.wait())
-    done, _pending = await asyncio.wait({ended}, timeout=3.2)
-    assert not done
-    await sandbox.standstill.end()
-    assert (await ended).status is ExecutionStatus.COMPLETED
+        is_completed = (await ended).status is ExecutionStatus.COMPLETED
+        if is_in_time and is_completed:
+            break
+        # It was stopped too late, or the two seconds that were left of its time went by after it was let go on.
+        assert not is_in_time or time.monotonic() - went_on > 1.5
+        session.end("another one follows")
+        await session.wait()
+    else:
+        pytest.fail("this machine was too late every time")
     assert (await session.execute(ExecutionRequest("print(x)", 60)).wait()).stdout == b"1\n"
 
 
