@@ -200,7 +200,7 @@ async def test_what_nobody_holds_ends(isolation: Isolation, request: pytest.Fixt
 async def test_files_of_what_ended_unheld_are_removed(isolation: Isolation, request: pytest.FixtureRequest) -> None:
     """When no gateway is there to do it, by the next one, where the sandbox goes on; others' files stay."""
     host = host_of(isolation, request)
-    bench, _ = await connect(host, tagged_s=2.5)
+    bench, _ = await connect(host, tagged_s=60.0)
     sandbox = await bench.make()
     running = [
         asyncio.ensure_future(
@@ -217,9 +217,11 @@ async def test_files_of_what_ended_unheld_are_removed(isolation: Isolation, requ
     before = await bench.ask(sandbox, look)
     assert {"first", "second", "first-inputs.json", "second-inputs.json"} <= set(before)
     assert list(host.processes().values()).count("leaving") == 2
+    # So long before nobody needed to say a word, and this little from here on.
+    bench.runtime._tagged_s = 1.0
+    bench.runtime.hold()
     await bench.runtime.stop(keep_sandboxes=True)
     await asyncio.gather(*running, return_exceptions=True)
-    # For as long as what runs is left alone unheld.
     await until(lambda: "leaving" not in host.processes().values())
     bench, (adopted,) = await connect(host, sandbox.environment_id)
     assert not bench.runtime.kept()
