@@ -36,14 +36,28 @@ class FairSlots:
     @asynccontextmanager
     async def place(self, owner: str) -> AsyncIterator[None]:
         """One of the places, for as long as the block takes."""
-        if self._taken < self._most and self.taken_by(owner) < self._most_of_one:
-            self._take(owner)
-        else:
-            await self._wait(owner)
+        await self.take(owner)
         try:
             yield
         finally:
-            self._give_back(owner)
+            self.give_back(owner)
+
+    async def take(self, owner: str) -> None:
+        """One of the places, until it is given back, whoever does that."""
+        if self._taken < self._most and self.taken_by(owner) < self._most_of_one:
+            self._add(owner)
+        else:
+            await self._wait(owner)
+
+    def give_back(self, owner: str) -> None:
+        """Let the next have a place that this owner has taken."""
+        self._taken -= 1
+        self._taken_by[owner] -= 1
+        if not self._taken_by[owner]:
+            del self._taken_by[owner]
+        self._line_up(owner)
+        while self._turns and not self._serve(next(iter(self._turns))):
+            continue
 
     async def _wait(self, owner: str) -> None:
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -56,21 +70,12 @@ class FairSlots:
                 self._leave_line(owner, told)
             else:
                 # It was given a place, and is not there any more to take it.
-                self._give_back(owner)
+                self.give_back(owner)
             raise
 
-    def _take(self, owner: str) -> None:
+    def _add(self, owner: str) -> None:
         self._taken += 1
         self._taken_by[owner] = self.taken_by(owner) + 1
-
-    def _give_back(self, owner: str) -> None:
-        self._taken -= 1
-        self._taken_by[owner] -= 1
-        if not self._taken_by[owner]:
-            del self._taken_by[owner]
-        self._line_up(owner)
-        while self._turns and not self._serve(next(iter(self._turns))):
-            continue
 
     def _serve(self, owner: str) -> bool:
         """Give the owner's first its place; False when that one has been cancelled, and does not know it yet."""
@@ -78,7 +83,7 @@ class FairSlots:
         self._leave_line(owner, told)
         if told.done():
             return False
-        self._take(owner)
+        self._add(owner)
         self._turns.pop(owner, None)
         self._line_up(owner)
         told.set_result(None)

@@ -219,11 +219,14 @@ class Workflows(Protocol):
     """
 
     async def validate(self, caller: Principal, raw: Json) -> WorkflowDefinition:
-        """The checked definition, as one of the caller's; it fits the schema. Raises ``InvalidDefinition``."""
+        """The checked definition, as one of the caller's; it fits the schema.
+
+        Raises ``InvalidDefinition``, ``TooManyRequestsAtOnce``.
+        """
         ...
 
     async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
-        """The row, durable, with what ``keep`` makes. Raises ``InvalidDefinition``, ``TooManyWorkflows``."""
+        """The row, durable, with what ``keep`` makes. Raises what ``validate`` does, and ``TooManyWorkflows``."""
         ...
 
     async def get(self, caller: Principal, workflow_id: WorkflowId) -> Workflow:
@@ -239,7 +242,7 @@ class Workflows(Protocol):
         ...
 
     async def replace(self, caller: Principal, workflow_id: WorkflowId, raw: Json) -> Workflow:
-        """Make the next version. Raises ``InvalidDefinition``, ``Conflict`` when somebody else just did."""
+        """Make the next version. Raises what ``validate`` does, and ``Conflict`` when somebody else just did."""
         ...
 
     async def delete(self, caller: Principal, workflow_id: WorkflowId, *, force: bool) -> None:

@@ -1,16 +1,23 @@
 """Definitions as the engine works from them, each read once, and away from the event loop: a long one takes seconds."""
 
-from sandgate.core.errors import InvalidDefinition
-from sandgate.core.ids import WorkflowId
+from collections import Counter
+
+from sandgate.core.errors import InvalidDefinition, TooManyRequestsAtOnce
+from sandgate.core.ids import UserId, WorkflowId
 from sandgate.core.workflow import Json, WorkflowDefinition
 from sandgate.store.base import WorkflowStore
 from sandgate.workflows.aside import Aside
 from sandgate.workflows.definition import parse_definition
+from sandgate.workflows.extent import check_length
+from sandgate.workflows.names import MAX_DEFINITION_BYTES
 from sandgate.workflows.outline import outline
 from sandgate.workflows.reading import FindProblem
 from sandgate.workflows.state import Graph
 
 _MOST_KEPT = 256
+_MOST_CHECKED_BYTES = 4 * MAX_DEFINITION_BYTES
+# About as long as it takes to read one of the longest.
+_RETRY_AFTER_S = 5.0
 
 
 class Graphs:
@@ -20,12 +27,30 @@ class Graphs:
         self._store = store
         # What was accepted does not wait for what anybody may send: runs are held while it is read.
         self._checking = Aside()
+        self._checked_bytes: Counter[UserId] = Counter()
         self._reading = Aside()
         self._kept: dict[tuple[WorkflowId, int], Graph] = {}
 
-    async def check(self, raw: Json, templates: FindProblem) -> WorkflowDefinition:
-        """A definition that is to be accepted, held against the schema, too. Raises ``InvalidDefinition``."""
-        return await self._checking.do(lambda: _check(raw, templates))
+    async def check(self, raw: Json, templates: FindProblem, caller_id: UserId) -> WorkflowDefinition:
+        """A definition that is to be accepted, held against the schema, too. Callers take turns.
+
+        Raises ``InvalidDefinition``, and ``TooManyRequestsAtOnce`` when too much of the caller's waits for this.
+        """
+        length = check_length(raw)
+        if self._checked_bytes[caller_id] + length > _MOST_CHECKED_BYTES:
+            raise TooManyRequestsAtOnce(
+                f"Definitions of yours are being checked, with this one more than {_MOST_CHECKED_BYTES:,} bytes,"
+                " the most that may be at once; wait for their answers",
+                {"limit_bytes": _MOST_CHECKED_BYTES},
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self._checked_bytes[caller_id] += length
+        try:
+            return await self._checking.do(lambda: _check(raw, templates), caller_id)
+        finally:
+            self._checked_bytes[caller_id] -= length
+            if not self._checked_bytes[caller_id]:
+                del self._checked_bytes[caller_id]
 
     async def read(self, workflow_id: WorkflowId, version: int, raw: Json) -> Graph:
         """The graph of a definition that was accepted. Raises ``InvalidDefinition``: rules may be tighter by now."""

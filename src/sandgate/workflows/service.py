@@ -64,15 +64,15 @@ class WorkflowService:
 
     async def validate(self, caller: Principal, raw: Json) -> WorkflowDefinition:
         """See ``Workflows``."""
-        return await self._check(raw, caller.user_id)
+        return await self._check(caller, raw, caller.user_id)
 
-    async def _check(self, raw: Json, owner_id: UserId) -> WorkflowDefinition:
-        return await self._engine.graphs.check(raw, self._sandboxes.look_up(raw, owner_id))
+    async def _check(self, caller: Principal, raw: Json, owner_id: UserId) -> WorkflowDefinition:
+        return await self._engine.graphs.check(raw, self._sandboxes.look_up(raw, owner_id), caller.user_id)
 
     async def create(self, caller: Principal, raw: Json, keep: Keep[Workflow] | None = None) -> Workflow:
         """See ``Workflows``."""
         _check_can_write(caller)
-        definition = await self._check(raw, caller.user_id)
+        definition = await self._check(caller, raw, caller.user_id)
         now = self._clock.now()
         workflow = Workflow(make_workflow_id(), caller.user_id, definition.name, 1, raw, now, now)
         if not await self._store.workflows.insert(workflow, keep and keep(workflow), most=self._most_workflows):
@@ -100,7 +100,7 @@ class WorkflowService:
     async def replace(self, caller: Principal, workflow_id: WorkflowId, raw: Json) -> Workflow:
         """See ``Workflows``."""
         workflow = await self._get_to_change(caller, workflow_id)
-        definition = await self._check(raw, workflow.owner_id)
+        definition = await self._check(caller, raw, workflow.owner_id)
         changes = {"name": definition.name, "definition": raw, "updated_at": self._clock.now()}
         changed = replace(workflow, version=workflow.version + 1, **changes)
         if not await self._store.workflows.replace(changed):

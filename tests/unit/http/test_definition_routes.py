@@ -5,6 +5,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from sandgate.workflows import graphs
 from sandgate.workflows.schema import definition_schema
 from tests.unit.http.site import Site
 
@@ -76,3 +77,14 @@ async def test_the_schema_is_served(site: Site) -> None:
     assert served == definition_schema()
     validator = jsonschema_rs.Draft202012Validator(served)
     assert (validator.is_valid(RIGHT), validator.is_valid(WRONG)) == (True, False)
+
+
+async def test_who_has_too_much_checked_is_told_to_wait(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the definition came."""
+    made = (await site.post(WORKFLOWS, RIGHT)).json()["workflow_id"]
+    monkeypatch.setattr(graphs, "_MOST_CHECKED_BYTES", 10)
+    for method, path in (("POST", f"{WORKFLOWS}/validate"), ("POST", WORKFLOWS), ("PUT", f"{WORKFLOWS}/{made}")):
+        answer = await site.send(method, path, json=RIGHT)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (429, "TOO_MANY_REQUESTS_AT_ONCE")
+        assert (answer.headers["Retry-After"], error["details"]) == ("5", {"limit_bytes": 10})

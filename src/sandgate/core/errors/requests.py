@@ -79,7 +79,9 @@ class IdempotencyInProgress(Conflict):
 
 
 class TooManyRequestsAtOnce(TooManyRequests):
-    """As many requests of the caller are being served as the setting allows; ``details`` has ``limit``."""
+    """As many requests of the caller are being served as the setting allows; ``details`` has ``limit``, or
+    ``limit_bytes`` when it is definitions that are being checked.
+    """
 
     code = "TOO_MANY_REQUESTS_AT_ONCE"
 
