@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 from sandgate.core.errors import SandboxFailed
@@ -16,7 +17,7 @@ from sandgate.sandbox.session import SandboxSession
 from sandgate_agent import wire
 
 _READS_AT_ONCE = 8
-# When descriptors may be had again.
+# When descriptors, or memory, may be had again.
 _TRY_AGAIN_S = 0.05
 # Of those that wait, one after the other: the kernel ends some where memory runs out, a forker that lies any number.
 _MOST_WASTED = 64
@@ -254,11 +255,9 @@ class Slot:
         self._say(wire.NEXT, self._number)
 
     def _say(self, kind: bytes, number: int) -> None:
-        try:
+        # It may be gone already, which is about to be noticed.
+        with suppress(OSError):
             self._control.send(wire.pack_numbered(kind, number))
-        except OSError:
-            # It is gone already, which is about to be noticed.
-            return
 
     def _on_readable(self) -> None:
         # A few at a time: one that talks without end must not keep the gateway from others.
@@ -321,13 +320,17 @@ class Slot:
         self._on_ready(self)
 
     def _waste_child(self) -> None:
-        """The one that waits has been ended: when memory runs out, it can be the first. The next one is on its way."""
+        """The one that waits has been ended: when memory runs out, it can be the first. The next has to wait."""
         self._wasted += 1
         if self._wasted > _MOST_WASTED:
             raise wire.WireError("no child lives until it is needed")
         assert self._child is not None  # noqa: S101 - the caller has looked
         self._child.close()
         self._child = None
+        if not self._held:
+            self._held = True
+            self._tell_hold(self._number)
+            asyncio.get_running_loop().call_later(_TRY_AGAIN_S, self.ask_for_next)
 
     def _parse_next(self, message: bytes) -> int:
         """The number of the next child. Raises ``WireError``."""
@@ -345,10 +348,7 @@ class Slot:
         self._say(wire.HOLD, self._number)
 
     def _take_child(self, number: int, received: list[int]) -> WaitingChild:
-        """The child that has come.
-
-        Raises ``WireError``, or ``OSError`` when there is no room for it, and then ``received`` is the caller's still.
-        """
+        """The child that has come. Raises ``WireError``; ``OSError`` without room: ``received`` stays the caller's."""
         return open_child(number, received)
 
     @property

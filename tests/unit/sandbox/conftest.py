@@ -38,6 +38,14 @@ class Peer:
         self.send(wire.pack_numbered(wire.CHILD, self.number), sent)
         return inner, stdout, stderr
 
+    def forget_child(self, inner: socket.socket, stdout: int, stderr: int) -> None:
+        """Let go of one that has ended."""
+        self._inners.remove(inner)
+        inner.close()
+        for pipe in (stdout, stderr):
+            self._pipes.remove(pipe)
+            os.close(pipe)
+
     def send(self, message: bytes, sent: list[int]) -> None:
         """Send a message, and let go of what went with it."""
         descriptors.send(self.far_control, message, sent)

@@ -217,6 +217,40 @@ async def test_wrong_message_while_one_runs(message: bytes, peer: Peer, watched:
     assert watched.lost == 1
 
 
+async def _waste(peer: Peer, watched: Watched) -> None:
+    """A child comes, and ends before it is needed."""
+    inner, stdout, stderr = peer.send_child()
+    peer.send_exited(9)
+    ready = watched.ready
+    await settle(lambda: (watched.ready > ready and not watched.slot.is_ready) or watched.lost)
+    peer.forget_child(inner, stdout, stderr)
+
+
+async def test_children_that_end_before_they_are_needed(peer: Peer, watched: Watched) -> None:
+    """The kernel may end so many, until one is needed; who tells of more lies, and is the end of the slot."""
+    for _each in range(64):
+        await _waste(peer, watched)
+    running, _inner, _stdout, _stderr = await started(peer, watched)
+    peer.send_exited()
+    assert (await running.wait()).status is ExecutionStatus.COMPLETED
+    for _each in range(64):
+        await _waste(peer, watched)
+    assert (watched.ready, watched.lost) == (129, 0)
+    await _waste(peer, watched)
+    assert watched.lost == 1
+
+
+async def test_memory_has_a_moment_before_the_next_child(peer: Peer, watched: Watched) -> None:
+    """While there is none, one after the other would end."""
+    await _waste(peer, watched)
+    assert peer.heard() == wire.pack_numbered(wire.HOLD, 1)
+    assert await asyncio.to_thread(peer.heard) == wire.pack_numbered(wire.NEXT, 1)
+    running, _inner, _stdout, _stderr = await started(peer, watched)
+    peer.send_exited()
+    assert (await running.wait()).status is ExecutionStatus.COMPLETED
+    watched.slot.close()
+
+
 async def test_second_child_beside_one_that_waits(peer: Peer, watched: Watched) -> None:
     """There is one at a time."""
     peer.send_child()
