@@ -49,6 +49,8 @@ class Apart:
         self._make = make
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._slot = Slot(control, self._on_ready, self._on_lost)
+        # What has no child yet.
+        self._next: ZygoteExecution | None = None
 
     async def wait_until_ready(self) -> None:
         """Wait until a child waits in it. Raises ``SandboxFailed``."""
@@ -64,22 +66,41 @@ class Apart:
         # What else the sandbox has used meanwhile is none of its own.
         execution.share()
         if self._slot.is_ready:
-            self._slot.start(execution, execution.kernel_kills.look(), hold=True)
+            self._start(execution)
+        elif self._slot.running is None and self._next is None and self._slot.control >= 0:
+            # The child that waited has been ended: the next one may be had a moment later.
+            self._next = execution
+            self._slot.ask_for_next()
+            asyncio.get_running_loop().call_later(_READY_LIMIT_S, self._lose, execution)
         else:
             execution.on_lost()
         return execution
 
+    def _start(self, execution: ZygoteExecution) -> None:
+        self._slot.start(execution, execution.kernel_kills.look(), hold=True)
+
+    def _lose(self, execution: ZygoteExecution | None) -> None:
+        """No child has come for it."""
+        if execution is not None and execution is self._next:
+            self._next = None
+            execution.on_lost()
+
     def close(self) -> None:
         """End it with what is done in it."""
         self._slot.close()
+        self._lose(self._next)
         if not self._ready.done():
             self._ready.cancel()
 
     def _on_ready(self, _slot: Slot) -> None:
         if not self._ready.done():
             self._ready.set_result(None)
+        following, self._next = self._next, None
+        if following is not None and not following.ended:
+            self._start(following)
 
     def _on_lost(self, _slot: Slot) -> None:
+        self._lose(self._next)
         if not self._ready.done():
             self._ready.set_exception(SandboxFailed("A slot of the sandbox ended", {"reason": "its slot ended"}))
 
