@@ -175,11 +175,9 @@ class Engine:
             if not await writing:
                 return None
         except VersionGone:
-            # Nothing has been written, and whoever asked begins anew.
-            raise
+            raise  # Nothing has been written, and whoever asked begins anew.
         except BaseException:
-            # It may have been written all the same, whether the answer got lost or the caller went away, and would be
-            # held by nobody.
+            # It may have been written all the same, if the answer got lost or the caller left, and held by nobody.
             self._leases.stir(doubtful=True)
             raise
         finally:
