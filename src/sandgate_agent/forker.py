@@ -277,8 +277,7 @@ class Forker(AnyForker):
     def _keep_children(self, parent: Optional[int]) -> bool:
         """Keep a child ready, unless told otherwise, until all have let go or ``parent`` has ended.
 
-        True when descriptors have other numbers.
-        Each attribute, function and frame would be a page to copy after each fork: hence one function, and locals.
+        True when descriptors have other numbers. One function, and locals: all else is a page to copy after each fork.
         """
         ends, burial = self._ends, self._burial
         opening, numbers, usual, opened, settling = ends.opening, ends.numbers, ends.usual, ends.opened, ends.child
