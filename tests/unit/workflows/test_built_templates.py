@@ -244,6 +244,7 @@ async def test_one_that_is_deleted_while_a_step_waits_for_a_place(
             raise
 
     monkeypatch.setattr(places, "check_template", note)
+    monkeypatch.setattr(step_templates, "_PATIENCE_S", 600.0)
     run = await world.begin(await world.create(code("a", template="data")))
     await world.until_step(run, "a", StepStatus.RUNNING)
     await waiting.wait()
