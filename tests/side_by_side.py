@@ -37,12 +37,20 @@ def _run_both() -> int:
             for run in runs:
                 # Not the end that SIGTERM would be: what the tests have started has to be taken down.
                 run.send_signal(signal.SIGINT)
+            # Whoever ends this one because it takes too long may not wait for that.
+            shown = _show(output, 0)
             for run in runs:
                 run.wait()
-            output.seek(0)
-            sys.stdout.flush()
-            sys.stdout.buffer.write(output.read())
-            sys.stdout.flush()
+            _show(output, shown)
+
+
+def _show(output: IO[bytes], start: int) -> int:
+    """Print what has been written since; where to go on."""
+    text = os.pread(output.fileno(), os.fstat(output.fileno()).st_size - start, start)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
+    sys.stdout.flush()
+    return start + len(text)
 
 
 def _end(_number: int, _frame: object) -> None:
