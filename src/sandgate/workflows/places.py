@@ -56,7 +56,7 @@ class Places:
         found = frozenset(row.key for row in running if attempt_name(row) in kept)
         lost = [row for row in running if row.key not in found and row.items is None]
         if self._workspaces is not None and graph.definition.shares_workspace:
-            self._workspaces.note(state.run.run_id, _template_of_all(graph, state))
+            self._workspaces.count(state.run.run_id, _template_of_all(graph, state))
         if self._workspaces is not None and any(self._is_shared(graph, row) for row in lost):
             self._workspaces.miss(state.run.run_id)
         return found

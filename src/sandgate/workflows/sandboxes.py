@@ -146,7 +146,7 @@ class RuntimeStepSandboxes:
         if resumed is None:
             # It must not begin again as the same attempt.
             raise SandboxFailed("The sandbox ended while the process that ran the step was gone")
-        self._placing.note(template.owner_id, found, resumed.sandbox.environment_id)
+        self._placing.count(template.owner_id, found, resumed.sandbox.environment_id)
         return resumed
 
     def _check(self, template: StepTemplate) -> Template:
@@ -279,10 +279,10 @@ class RuntimeStepSandboxes:
             self.give_back(environment_id)
             raise
 
-    def note(self, template: StepTemplate, environment_id: EnvironmentId) -> None:
+    def count(self, template: StepTemplate, environment_id: EnvironmentId) -> None:
         """Count one that an earlier process made, if its template is still there."""
         with suppress(RequestRefused):
-            self._placing.note(template.owner_id, self._check(template), environment_id)
+            self._placing.count(template.owner_id, self._check(template), environment_id)
 
     def give_back(self, environment_id: EnvironmentId) -> None:
         """A sandbox is there no more: another may have its place."""

@@ -86,9 +86,9 @@ class TemplatePlacing:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
             await asyncio.sleep(_PAUSE_S)
-        self.note(owner_id, template, environment_id)
+        self.count(owner_id, template, environment_id)
 
-    def note(self, owner_id: UserId | None, template: Template, environment_id: EnvironmentId) -> None:
+    def count(self, owner_id: UserId | None, template: Template, environment_id: EnvironmentId) -> None:
         """Count one, once, whatever the limits say."""
         if template.built is None or owner_id is None or environment_id in self._placed:
             return

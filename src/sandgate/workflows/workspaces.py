@@ -30,7 +30,7 @@ class Sandboxes(Protocol):
         """Take up what an earlier process began with the request's tag. Raises ``SandboxFailed``."""
         ...
 
-    def note(self, template: StepTemplate, environment_id: EnvironmentId) -> None:
+    def count(self, template: StepTemplate, environment_id: EnvironmentId) -> None:
         """Count one that an earlier process made."""
         ...
 
@@ -93,10 +93,10 @@ class Workspaces:
             # Its lifetime is counted anew by what runs next in it.
             self._kept[run_id] = _Workspace(made, loop.time() + (0.0 if self._unheld_s is None else self._idle_s))
 
-    def note(self, run_id: RunId, template: StepTemplate) -> None:
+    def count(self, run_id: RunId, template: StepTemplate) -> None:
         """Say what the workspace of a run is made from that goes on here."""
         if run_id in self._kept:
-            self._sandboxes.note(template, workspace_id(run_id))
+            self._sandboxes.count(template, workspace_id(run_id))
 
     def keep_only(self, run_ids: Collection[RunId]) -> None:
         """End the workspaces of all other runs."""

@@ -28,6 +28,8 @@ from sandgate.cli.terminal import (
     show_time,
     write_text,
 )
+from sandgate.core.errors import ProcessNotRunning
+from sandgate.sdk.errors import ApiError
 
 if TYPE_CHECKING:
     from sandgate.sdk.answers import Process
@@ -149,11 +151,22 @@ def give_input(
     """
     with connect(profile) as client:
         environment_id, process_id = _find(client, name, process)
+        given = 0
         while piece := sys.stdin.buffer.read(_INPUT_BYTES):
             while piece:
-                piece = piece[client.write_input(environment_id, process_id, piece) :]
+                taken = client.write_input(environment_id, process_id, piece)
+                given, piece = given + taken, piece[taken:]
         if eof:
-            client.write_input(environment_id, process_id, b"", eof=True)
+            _end_input(client, environment_id, process_id, has_given=given > 0)
+
+
+def _end_input(client: "Client", environment_id: str, process_id: str, *, has_given: bool) -> None:
+    try:
+        client.write_input(environment_id, process_id, b"", eof=True)
+    except ApiError as error:
+        # It may have had enough, and have ended.
+        if error.code != ProcessNotRunning.code or not has_given:
+            raise
 
 
 def signal(
