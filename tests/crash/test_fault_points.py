@@ -24,7 +24,7 @@ ELSEWHERE = {
     "users": "tests/crash/test_making_crashes.py makes some; the rest of accounts is one write each",
     "credentials": "tests/crash/test_making_crashes.py makes some; the rest of accounts is one write each",
     "servers": "only where several servers share a database; tests/e2e/test_servers_apart.py lets some die",
-    "secrets": "a secret is one write",
+    "secrets": "tests/crash/test_kept_crashes.py kills there",
     "audit": "entries are added in one write, and handed in again until they are there",
     "quotas": "each is one write; executions that were not added to their day when a server dies are not counted",
     "snapshots": "each is one write about a file that is whole; tests/e2e/test_snapshots.py kills before it",
@@ -35,8 +35,8 @@ ELSEWHERE = {
 UNREACHED = {
     "runs.apply.nothing": "no rule changes a run without a word in its history",
     "runs.claim.free": "only where servers share a database; tests/crash/test_points_of_two_servers.py kills there",
-    "executions.prune_oldest": "only of users with too much output; each is one write, and is made again",
-    "retention.prune_oldest_runs": "only of users of whom too much is kept; each is one write, and is made again",
+    "executions.prune_oldest": "only of users with too much output; tests/crash/test_kept_crashes.py kills there",
+    "retention.prune_oldest_runs": "only of users with too many runs; tests/crash/test_kept_crashes.py kills there",
     "runs.release": "only where servers share a database; tests/crash/test_points_of_two_servers.py kills there",
     "signals.insert": "only where servers share a database; tests/crash/test_points_of_two_servers.py kills there",
 }
