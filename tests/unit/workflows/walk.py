@@ -84,7 +84,15 @@ class Walk:
         self.history += changes.history
         self.run = changes.run
         assert [event.number for event in self.history] == list(range(self.run.events))
+        self._check_bounds()
         return changes
+
+    def _check_bounds(self) -> None:
+        """No more items of a step have begun and not ended than may at once; one that is open again has not."""
+        begun = [row for row in self.steps.values() if row.is_live and row.status is not StepStatus.PENDING]
+        for step, count in Counter(row.step for row in begun if row.item is not None).items():
+            most = self.graph.steps[step].max_parallel
+            assert most is None or count <= most, f"{count} items of {step} are under way, {most} may be"
 
     def _put(self, row: StepRun) -> None:
         old = self.steps.get(row.key)
