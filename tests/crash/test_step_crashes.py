@@ -140,6 +140,8 @@ def test_a_workspace_does_not_outlive_the_launcher(server: CrashServer) -> None:
     _until(server, run_id, "waiting")
     server.kill(LAUNCHER)
     server.until_ready().close()
+    # The kernel ends the sandboxes of a launcher that died, but not before whoever waited for its death goes on.
+    until(lambda: not server.holders_of(run_id), "its sandboxes have died, too")
     _approve(server, run_id)
     run = _until(server, run_id, "succeeded")
     assert (run["steps"][2]["attempts"], run["steps"][2]["stdout"]) == (2, "False\n")
