@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -15,7 +16,7 @@ from sandgate.cli.groups import command_group
 from sandgate.cli.state import DatabaseOption, JsonOption, StateOption
 from sandgate.cli.terminal import print_json, print_table, show_time
 from sandgate.core.audit import AuditEntry, AuditOutcome, AuditRow, Credential
-from sandgate.core.errors import ConfigurationError
+from sandgate.core.errors import ConfigurationError, StoreUnavailable
 from sandgate.core.ids import UserId, make_audit_id
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 app = command_group("Who did what: the audit log.")
 
 _BATCH = 1000
+# How long the log is asked to take what a command has done, and how often.
+_PATIENCE_S = 30.0
+_RETRY_S = 0.1
 
 
 @app.command("list")
@@ -123,7 +127,24 @@ async def audited(
         resource_id=found.pop("resource_id", None),
         details=details | found,
     )
-    await store.audit.append([entry], chain)
+    await _append(store, entry, chain)
+
+
+async def _append(store: "SqlStore", entry: AuditEntry, chain: "AuditChain") -> None:
+    """Add the entry, which tells of what is done already: again while a server that writes the log has its end."""
+    import asyncio
+
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            await store.audit.append([entry], chain)
+        except StoreUnavailable as fault:
+            if time.monotonic() > until:
+                untold = f"It is done ({entry.action}), but could not be told to the audit log. {fault.message}"
+                raise StoreUnavailable(untold) from fault
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return
 
 
 async def _open_chain(settings: "Settings", store: "SqlStore") -> "AuditChain":

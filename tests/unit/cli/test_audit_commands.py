@@ -1,12 +1,23 @@
 """``sandgate audit``, and what other commands tell the audit log."""
 
+import asyncio
 import json
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pytest
+
+from sandgate.cli import audit_commands
+from sandgate.cli import state as state_folder
+from sandgate.cli.audit_commands import audited
+from sandgate.core.errors import StoreUnavailable
+from sandgate.store.base import AuditFilter
+from sandgate.store.sql_store import SqlStore
+from sandgate.testing.faults import PlannedFaults
+from sandgate.testing.faulty_store import FaultyStore
 from tests.unit.cli.conftest import Command
 from tests.unit.cli.test_user_commands import create
 
@@ -45,6 +56,32 @@ def test_commands_that_change_something_are_told(sandgate: Command) -> None:
     assert entries[-1]["details"] == {"username": "ann", "role": "admin"}
     assert entries[4]["details"] == {"role": "viewer"}
     assert SECRET not in json.dumps(entries)
+
+
+async def _change(state: Path, *faults: str) -> list[str]:
+    """What the log tells of, newest first, after a change whose entry met with these."""
+    planned = PlannedFaults(*faults)
+    settings = state_folder.read(state=state, database_url=None)
+    async with state_folder.opened_store(settings) as store:
+        async with audited(settings, cast(SqlStore, FaultyStore(store, planned)), "rotate_keys"):
+            pass
+        assert not planned.waiting
+        return [row.entry.action for row in await store.audit.list(AuditFilter(), None, 10)]
+
+
+def test_what_was_done_is_told_as_soon_as_the_log_can_be_had(sandgate: Command, state: Path) -> None:
+    """Once, also when nobody knows whether it was written; a server may have the log's end meanwhile."""
+    create(sandgate, "ann", "admin")
+    told = asyncio.run(_change(state, "audit.append.before=fail@1", "audit.append.after=unknown@1"))
+    assert told == ["rotate_keys", "create_user"]
+
+
+def test_what_cannot_be_told_is_said(sandgate: Command, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is done nevertheless, so that nobody does it again."""
+    create(sandgate, "ann", "admin")
+    monkeypatch.setattr(audit_commands, "_PATIENCE_S", 0.0)
+    with pytest.raises(StoreUnavailable, match=r"^It is done \(rotate_keys\), but could not be told"):
+        asyncio.run(_change(state, "audit.append.before=fail@1"))
 
 
 def test_a_command_that_is_refused_changes_and_tells_nothing(sandgate: Command) -> None:
