@@ -33,12 +33,16 @@ def size_of(descriptor: int) -> tuple[int, int]:
     return rows or 24, columns or 80
 
 
-def lend(remote: "Terminal", keys: int, screen: int) -> bool:
+def lend(remote: "Terminal", keys: int, screen: int, size: tuple[int, int]) -> bool:
     """Type and show until the program elsewhere has ended; False when the user has left before, with ``LEAVE``.
 
-    ``keys`` and ``screen`` are descriptors of a terminal. Raises ``ClientError`` when the connection breaks.
+    ``keys`` and ``screen`` are descriptors of a terminal, ``size`` is what ``remote`` was opened with. Raises
+    ``ClientError`` when the connection breaks.
     """
     with _raw(keys, screen), _told() as (wake, woken):
+        if size_of(screen) != size:
+            # Nobody was told of that while it was being opened.
+            remote.resize(*size_of(screen))
         failures: list[ClientError] = []
         showing = threading.Thread(target=_show, args=(remote, screen, wake, failures), daemon=True)
         showing.start()

@@ -34,12 +34,12 @@ def terminal(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise WrongUsage("sandgate terminal needs a terminal; without one use: sandgate run")
     keys, screen = sys.stdin.fileno(), sys.stdout.fileno()
-    rows, columns = size_of(screen)
+    size = rows, columns = size_of(screen)
     with connect(profile) as client:
         environment_id = find_environment_id(client, name)
         remote = client.open_terminal(environment_id, process_id=process, rows=rows, columns=columns)
         with remote:
-            has_ended = lend(remote, keys, screen)
+            has_ended = lend(remote, keys, screen, size)
     if not has_ended:
         typer.echo(f"\nLeft {environment_id}.")
         return
