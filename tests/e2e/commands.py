@@ -83,8 +83,9 @@ class Terminal:
         self.code: int | None = None
         self._pid, self._descriptor = pty.fork()
         if self._pid == 0:
+            # Here, because the command may look for it before its parent runs again.
+            _set_size(0, ROWS, COLUMNS)
             os.execve(PROGRAM, ["sandgate", *arguments], line.environ({"TERM": term}))
-        self.resize(ROWS, COLUMNS)
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +104,7 @@ class Terminal:
 
     def resize(self, rows: int, columns: int) -> None:
         """Give it another size, of which the kernel tells the command."""
-        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        _set_size(self._descriptor, rows, columns)
 
     def settings(self) -> list[Any]:
         """How the terminal treats keys, and what else a program may change of it."""
@@ -144,3 +145,7 @@ class Terminal:
             return False
         self.shown += piece
         return bool(piece)
+
+
+def _set_size(descriptor: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
