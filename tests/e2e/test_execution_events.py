@@ -62,14 +62,15 @@ def test_everything_arrives_whole_and_in_order(client: Client, environment_id: s
 
 def test_a_client_that_goes_away_cancels(client: Client, environment_id: str) -> None:
     """Unless it has asked for the opposite; then others can follow to the end."""
-    code = "import time\nprint('begun')\ntime.sleep({})\nprint('over')"
+    code = "import os, time\nprint('begun')\nwhile not os.path.exists('{}'): time.sleep(0.01)\nprint('over')"
     ids = []
-    for detach, seconds in ((False, 30), (True, 2)):
-        events = client.stream_execution(environment_id, code.format(seconds), detach=detach)
+    for detach, awaited in ((False, "never"), (True, "go")):
+        events = client.stream_execution(environment_id, code.format(awaited), timeout_s=60, detach=detach)
         ids.append(json.loads(next(events).data)["execution_id"])
         first = next(events)
         assert first.kind == "stdout"
         events.close()
+    client.write_file(environment_id, "go", b"")
     rest = list(client.follow_execution(environment_id, ids[1], first.event_id))
     assert {event.kind for event in rest[:-1]} == {"stdout"}
     written = json.loads(first.data)["text"] + "".join(json.loads(event.data)["text"] for event in rest[:-1])
