@@ -14,6 +14,7 @@ from bench.sandgate_server import ENVIRONMENTS, Server, execute
 from tests.e2e.commands import CommandLine
 from tests.e2e.small_wheels import HOST, PackageIndex, serve_index
 from tests.e2e.test_cli import log_in
+from tests.e2e.waiting import until
 from tests.runtime.hosts import descendants
 
 pytestmark = [pytest.mark.needs_root_namespaces, pytest.mark.needs_python39]
@@ -299,7 +300,8 @@ def test_a_killed_gateway_leaves_a_failed_build(client: Connection, server: Serv
     assert following.stdout is not None
     while "setup 1" not in following.stdout.readline():
         assert time.monotonic() < deadline
-    (gateway,) = [pid for pid, (name, _parent) in descendants(server.pid).items() if name == "sg-gateway"]
+    # One that it has just forked bears its name, too, for a moment.
+    (gateway,) = until(lambda: len(found := _gateways(server)) == 1 and found, "there is one gateway")
     os.kill(gateway, signal.SIGKILL)
     with _reconnect(server) as again:
         killed = again.expect(200, "GET", f"{TEMPLATES}/killed")
@@ -307,9 +309,8 @@ def test_a_killed_gateway_leaves_a_failed_build(client: Connection, server: Serv
         assert "setup 1" in _log(again, "killed")
         said, _nothing = following.communicate(timeout=_LIMIT_S)
         assert (following.returncode, "killed@1 has failed: the service was stopped" in said) == (1, True)
-        while any("sleep 1000" in _command(pid) for pid in descendants(server.pid)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)  # waits: the launcher ends what nobody knows of
+        # The launcher ends what nobody knows of.
+        until(lambda: not any("sleep 1000" in _command(pid) for pid in descendants(server.pid)), "the sandbox is gone")
         environment_id = _make(again, "kept")
         assert _run(again, environment_id, "print(open('/opt/template/f').read())") == "kept\n"
         again.expect(200, "DELETE", f"{ENVIRONMENTS}/{environment_id}")
@@ -318,6 +319,10 @@ def test_a_killed_gateway_leaves_a_failed_build(client: Connection, server: Serv
         assert killed["template_id"] not in [each.partition(".")[0] for each in layers]
         for name in ("kept", "killed"):
             again.expect(200, "DELETE", f"{TEMPLATES}/{name}")
+
+
+def _gateways(server: Server) -> list[int]:
+    return [pid for pid, (name, _parent) in descendants(server.pid).items() if name == "sg-gateway"]
 
 
 def _reconnect(server: Server) -> Connection:
