@@ -230,7 +230,9 @@ def test_approvals_are_given_refused_and_cancelled(line: CommandLine) -> None:
     """The step may be left out; what cannot be decided is refused."""
     identity = make(line, ASKS)
     runs = [line.workflow("start", identity) for _ in range(3)]
-    until(lambda: "approve" in line.workflow("status", runs[0]), "the run waits")
+    listed = ["workflow", "runs", "-w", identity]
+    until(lambda: {run["status"] for run in line.read(*listed)["runs"]} == {"waiting"}, "all runs wait")
+    assert "approve" in line.workflow("status", runs[0])
     assert "was approved" in line.workflow("approve", runs[0], "--comment", "fine")
     assert "succeeded" in line.workflow("status", runs[0], "--follow")
     assert "was rejected" in line.workflow("reject", runs[1], "ask")
