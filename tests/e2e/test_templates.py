@@ -352,17 +352,12 @@ def test_what_is_not_used_is_stopped_and_comes_back(client: Connection, server: 
     In the gvisor class it is a sandbox that was made beforehand.
     """
     ready = _marked if isolation == "standard" else _kernels
-    deadline = time.monotonic() + _LIMIT_S
     _build(client, "idle", env={"SANDGATE_MARK": "idle"}, files=[{"path": "f", "content": "x"}])
     for _round in range(2):
-        while ready(server):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)  # waits: for as long as the setting says
+        until(lambda: not ready(server), "it was not used for as long as the setting says")
         environment_id = _make(client, "idle", isolation=isolation)
         assert _run(client, environment_id, "print(open('/opt/template/f').read())") == "x\n"
-        while len(ready(server)) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)  # waits: it is made when there is time
+        until(lambda: len(ready(server)) >= 2, "one more was made when there was time")
         client.expect(200, "DELETE", f"{ENVIRONMENTS}/{environment_id}")
     client.expect(200, "DELETE", f"{TEMPLATES}/idle")
 
