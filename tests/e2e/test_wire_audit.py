@@ -48,9 +48,16 @@ def sink() -> _Sink:
 
 @pytest.fixture
 def few(sink: _Sink) -> Iterator[WireServer]:
+    """One that has room for few."""
+    with serving(make_app, AuditedConnections(sink, ManualClock()).tell_refused, max_connections=3) as made:
+        yield made
+
+
+@pytest.fixture
+def hasty(sink: _Sink) -> Iterator[WireServer]:
     """One that has time for few."""
     told = AuditedConnections(sink, ManualClock()).tell_refused
-    with serving(make_app, told, head_timeout_s=1.5, body_timeout_s=1.5, max_connections=3) as made:
+    with serving(make_app, told, head_timeout_s=1.5, body_timeout_s=1.5) as made:
         yield made
 
 
@@ -59,13 +66,23 @@ def few(sink: _Sink) -> Iterator[WireServer]:
     [
         ("neither head nor tail\r\n\r\n", 400, "MALFORMED_REQUEST"),
         ("GET / HTTP/1.1\r\nHost: h\r\nX-Long: " + "x" * 20_000 + "\r\n\r\n", 431, "HEAD_TOO_LARGE"),
-        ("GET / HTTP/1.1\r\n", 408, "REQUEST_TIMEOUT"),
-        ("POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nslow", 408, "REQUEST_TIMEOUT"),
     ],
 )
 def test_a_refused_connection_is_told(few: WireServer, sink: _Sink, sent: str, status: int, code: str) -> None:
     """Once, with the answer's status, code and request id, and where it came from."""
-    with few.connect() as wire:
+    _check_told(few, sink, sent, status, code)
+
+
+@pytest.mark.parametrize(
+    "sent", ["GET / HTTP/1.1\r\n", "POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nslow"]
+)
+def test_a_slow_connection_is_told(hasty: WireServer, sink: _Sink, sent: str) -> None:
+    """In the same way."""
+    _check_told(hasty, sink, sent, 408, "REQUEST_TIMEOUT")
+
+
+def _check_told(server: WireServer, sink: _Sink, sent: str, status: int, code: str) -> None:
+    with server.connect() as wire:
         wire.send(sent)
         answer = wire.answer()
     assert (answer.status, answer.code) == (status, code)
