@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from sandgate.config.settings import Settings
 from sandgate.core.errors import ConfigurationError
-from sandgate.http import polite_transport
 from sandgate.http import server as server_module
 from sandgate.http.tls import Tls
 from tests.e2e.wire_app import BODY_LIMIT, make_app
@@ -57,7 +56,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def server(files: tuple[Path, Path]) -> Iterator[WireServer]:
     """A server that speaks TLS."""
-    with serving(make_app, tls_certificate=files[0], tls_key=files[1], head_timeout_s=1.5, body_timeout_s=2.0) as made:
+    with serving(make_app, tls_certificate=files[0], tls_key=files[1]) as made:
         yield made
 
 
@@ -101,7 +100,10 @@ def test_old_versions_are_refused(server: WireServer, files: tuple[Path, Path]) 
 
 def test_a_slow_head_is_answered_over_tls(server: WireServer, files: tuple[Path, Path]) -> None:
     """As without; and who speaks no TLS is dropped."""
-    with Wire(_connect(server, files[0])) as wire:
+    with (
+        serving(make_app, tls_certificate=files[0], tls_key=files[1], head_timeout_s=1.5) as strict,
+        Wire(_connect(strict, files[0])) as wire,
+    ):
         wire.send("GET / HT")
         assert wire.answer().status == 408
     with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as plain:
@@ -113,20 +115,20 @@ def test_a_new_certificate_is_taken_while_connections_go_on(
     server: WireServer, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Half a change is not taken: what was there stays until both files belong together."""
+    (tmp_path / "new").mkdir()
+    new = write_certificate(tmp_path / "new", 2)
+    trusted = tmp_path / "old.pem"
+    trusted.write_bytes(files[0].read_bytes())
     with Wire(_connect(server, files[0])) as before:
         before.ask("GET", "/")
         assert before.answer().status == 200
-        old = files[0].read_bytes()
-        write_certificate(tmp_path, 2)
-        new = files[0].read_bytes()
-        files[0].write_bytes(old)
-        (tmp_path / "old.pem").write_bytes(old)
-        _until_looked(server)
-        with Wire(_connect(server, tmp_path / "old.pem")) as same:
+        files[1].write_bytes(new[1].read_bytes())
+        _until_looked()
+        with Wire(_connect(server, trusted)) as same:
             same.ask("GET", "/")
             assert same.answer().status == 200
-        files[0].write_bytes(new)
-        _until_looked(server)
+        files[0].write_bytes(new[0].read_bytes())
+        _until_looked()
         with Wire(_connect(server, files[0])) as after:
             after.ask("GET", "/")
             assert after.answer().status == 200
@@ -134,18 +136,22 @@ def test_a_new_certificate_is_taken_while_connections_go_on(
         assert before.answer().status == 200
 
 
-def _until_looked(server: WireServer) -> None:
-    """The server looks once a tick, in its own loop."""
-    looked = threading.Event()
-    assert server.loop is not None
-    server.loop.call_later(2 * server_module._TICK_S, looked.set)
-    assert looked.wait(PATIENCE_S)
+def _until_looked() -> None:
+    """The server looks once a tick, in its own loop: one look that has begun after this was called is over."""
+    looked, follow = threading.Event(), Tls.follow
+
+    def follow_and_tell(tls: Tls) -> None:
+        follow(tls)
+        looked.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tls, "follow", follow_and_tell)
+        assert looked.wait(PATIENCE_S)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_TICK_S", 0.05)
-    monkeypatch.setattr(polite_transport, "_LINGER_S", 0.2)
 
 
 def test_files_that_are_of_no_use_stop_the_start(tmp_path: Path) -> None:
