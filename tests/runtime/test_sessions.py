@@ -10,8 +10,8 @@ from sandgate.core.limits import MIB, Limits
 from sandgate.core.session import SessionBounds, SessionRequest, SessionStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.journal import Offsets, OutputJournal
-from sandgate.sandbox import stall
 from sandgate.sandbox.base import RunningSession, Sandbox
+from sandgate.sandbox.stall import StallWatch
 from tests.runtime.hosts import Bench, available_versions, until
 
 pytestmark = pytest.mark.needs_root_namespaces
@@ -361,7 +361,7 @@ async def test_a_session_that_holds_all_processes(walled: Bench, monkeypatch: py
         "except OSError: pass\nlen(all) > 5"
     )
     assert (await _run(session, code)).results == ({"text/plain": "True"},)
-    monkeypatch.setattr(stall, "LIMIT_S", 0.3)
+    monkeypatch.setattr(StallWatch, "limit_s", 0.3)
     ran = await sandbox.execute(ExecutionRequest("print(1)", 60)).wait()
     monkeypatch.undo()
     assert ran.status in (ExecutionStatus.LOST, ExecutionStatus.COMPLETED)

@@ -18,7 +18,6 @@ from sandgate.core.execution import ExecutionRequest
 from sandgate.core.ids import EnvironmentId
 from sandgate.core.limits import Limits
 from sandgate.core.session import SessionRequest, SessionStatus
-from sandgate.sandbox import stall
 from sandgate.sandbox.adoption import Adoption
 from sandgate.sandbox.base import SandboxUsage
 from sandgate.sandbox.execution import ZygoteExecution
@@ -327,7 +326,7 @@ class SandboxLink(Adoption):
         if len(self._slots_of_code()) < len(self._slots):
             self._waiting.lose()
         else:
-            self.fail(f"it started no process within {stall.LIMIT_S:.0f} seconds")
+            self.fail(f"it started no process within {self._stall.limit_s:.0f} seconds")
 
     def _on_ready(self, slot: Slot) -> None:
         self._stall.note_progress()

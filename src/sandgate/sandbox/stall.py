@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 from sandgate.sandbox.patient_timer import PatientTimer
 
-# With nothing running, a sandbox that offers no child for so long will not come back.
-LIMIT_S = 30.0
-
 
 class StallWatch:
     """``is_waiting()`` tells whether somebody waits, ``is_busy()`` whether something runs that is waited for."""
+
+    # With nothing running, a sandbox that offers no child for so long will not come back.
+    limit_s = 30.0
 
     def __init__(
         self, is_waiting: Callable[[], bool], is_busy: Callable[[], bool], on_stall: Callable[[], None]
@@ -25,7 +25,7 @@ class StallWatch:
         """Somebody waits from now on."""
         if self._timer is None:
             self.note_progress()
-            self._timer = PatientTimer(LIMIT_S, self._check)
+            self._timer = PatientTimer(self.limit_s, self._check)
 
     def note_progress(self) -> None:
         """Something has happened that was waited for."""
@@ -35,7 +35,7 @@ class StallWatch:
         self._timer = None
         if not self._is_waiting():
             return
-        if not self._is_busy() and time.monotonic() - self._progressed_at >= LIMIT_S:
+        if not self._is_busy() and time.monotonic() - self._progressed_at >= self.limit_s:
             self._on_stall()
         else:
             self.begin()
