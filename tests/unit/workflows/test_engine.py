@@ -205,11 +205,12 @@ async def test_code_does_not_outlive_its_lease(make_orchestra: MakeOrchestra) ->
 @pytest.mark.parametrize("seconds", [3600.0, -3600.0])
 async def test_the_clock_may_be_set(seconds: float, orchestra: Orchestra) -> None:
     """Forward or back by an hour: what runs goes on undisturbed, and no attempt is lost."""
-    run_id = await orchestra.begin(code("a", "import time\ntime.sleep(1)"), code("b"))
+    run_id = await orchestra.begin(code("a", "import time\ntime.sleep(20)"), code("b"))
     await orchestra.until_running()
     orchestra.clock.advance(seconds)
     await orchestra.engine._leases._claim(own=False)
     await orchestra.patrol()
+    orchestra.runtime.wake()
     assert (await orchestra.until_over(run_id)).status is RunStatus.SUCCEEDED
     assert {row.attempt for row in (await orchestra.steps(run_id)).values()} == {1}
 
