@@ -52,6 +52,13 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+def _wait_for_stop(pid: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "TZX":
+        assert time.monotonic() < deadline, f"{pid} does not stop"
+        time.sleep(0.001)  # waits: a signal is acted on by the process itself, in its own time
+
+
 class PostgresServer:
     """One server, on a unix socket only. ``durable`` makes it flush at every commit, as in production."""
 
@@ -109,9 +116,13 @@ class PostgresServer:
     def frozen(self) -> Iterator[None]:
         """None of its processes does anything during the block, as on a machine whose disk hangs."""
         assert self._process is not None
-        pids = [self._process.pid, *_children_of(self._process.pid)]
+        pids = [self._process.pid]
         try:
-            for pid in pids:
+            _send(pids[0], signal.SIGSTOP)
+            # Until it stands still it may have another child, which would not be among those that are found.
+            _wait_for_stop(pids[0])
+            pids += _children_of(pids[0])
+            for pid in pids[1:]:
                 _send(pid, signal.SIGSTOP)
             yield
         finally:
