@@ -41,6 +41,8 @@ async def cramped(cramped_host: LauncherHost) -> AsyncIterator[Siege]:
     await bench.runtime.start(bench.on_end)
     besieged = Siege(bench, await bench.make(), await bench.make())
     assert await bench.works(besieged.attacker)
+    # It does one thing after the other: once this is answered, what it has handed over is closed on its side.
+    await bench.runtime.check()
     zygotes, held = cramped_host.zygotes(), _held(cramped_host)
     yield besieged
     await besieged.everybody_answers()
