@@ -238,7 +238,7 @@ async def any_order(bench: Bench, seed: int, count: int) -> None:
         await asyncio.gather(*(ask(chance.choice(NAMES)) for _each in range(10)))
     for name in NAMES:
         await runtime.destroy(name)
-    (await client.request("remove_volume", limit_s=5, volume=VOLUME)).close()
+    (await client.request("remove_volume", limit_s=60, volume=VOLUME)).close()
     await runtime.check()
 
 
