@@ -170,10 +170,13 @@ async def test_a_late_result_of_a_run_that_was_taken_is_dropped(make_orchestra: 
     one, two = make_orchestra(), make_orchestra(owner="two")
     await one.start()
     await two.start()
-    run_id = await one.begin(code("a", "import time\ntime.sleep(1)"), code("b"))
+    run_id = await one.begin(code("a", "import time\ntime.sleep(20)"), code("b"))
     await one.until_running()
     two.clock.advance(LEASE_S + 1)
     await two.patrol()
+    await two.until_running()
+    one.runtime.wake()
+    two.runtime.wake()
     assert (await two.until_over(run_id)).status is RunStatus.SUCCEEDED
     await one.until(lambda: one.engine.live_count == 0)
     assert {row.attempt for row in (await two.steps(run_id)).values()} <= {1, 2}
