@@ -207,7 +207,9 @@ def _length(server: Server, process: str) -> int:
 def test_what_is_against_the_rules_ends_it(server: Server, environment_id: str, sent: str, code: int) -> None:
     """With the code for it, and the server goes on."""
     with _opened(server, environment_id) as socket:
-        socket.send(sent)
+        # Whoever is slow is cut off before all of what is too large is sent.
+        with suppress(ConnectionClosed):
+            socket.send(sent)
         assert _end_of(socket)[0] == code
 
 
