@@ -66,6 +66,14 @@ def known(strict: WireServer) -> Iterator[Wire]:
     _known(strict).sock.close()
 
 
+def _ask_and_be_held(wire: Wire) -> None:
+    """Ask for what is not answered before ``held_go`` is set, and wait until that is worked on."""
+    held_came.clear()
+    held_go.clear()
+    wire.ask("GET", "/held")
+    assert held_came.wait(PATIENCE_S)
+
+
 def test_a_connection_serves_many_requests(wire: Wire) -> None:
     """One after the other, each answer with its date and without a word of what serves it."""
     for number in range(3):
@@ -178,10 +186,7 @@ def test_a_slow_body_is_not_waited_for(path: str) -> None:
 
 def test_waiting_for_an_answer_is_not_being_slow(known: Wire) -> None:
     """Deadlines of later requests do not end an earlier one that is being worked on."""
-    held_came.clear()
-    held_go.clear()
-    known.ask("GET", "/held")
-    assert held_came.wait(60)
+    _ask_and_be_held(known)
     known.send("GET /later HT")
     time.sleep(1.2)  # waits: longer than the deadline of the second head
     held_go.set()
@@ -236,10 +241,15 @@ def test_what_is_no_request_is_answered_400_and_closed(wire: Wire, sent: bytes) 
     assert wire.is_closed()
 
 
-def test_garbage_behind_a_request_does_not_take_its_answer(wire: Wire) -> None:
+def test_garbage_behind_a_request_does_not_take_its_answer(server: WireServer, wire: Wire) -> None:
     """The request that was good is answered; then the connection ends."""
-    wire.ask("GET", "/slow")
+    _ask_and_be_held(wire)
     wire.send(b"\x00garbage\r\n\r\n")
+    with server.connect() as other:
+        # What came before this was read before this.
+        other.ask("GET", "/")
+        assert other.answer().status == 200
+    held_go.set()
     answer = wire.answer()
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert wire.is_closed()
@@ -306,9 +316,10 @@ def test_targets_are_read_as_paths(wire: Wire, target: str, path: str) -> None:
 
 def test_a_half_closed_connection_ends(wire: Wire) -> None:
     """Who says that it has gone is not answered: a client that vanishes looks the same."""
-    wire.ask("GET", "/slow")
+    _ask_and_be_held(wire)
     wire.sock.shutdown(socket.SHUT_WR)
     assert wire.is_closed()
+    held_go.set()
 
 
 def test_a_client_that_goes_away_ends_its_work(wire: Wire) -> None:
