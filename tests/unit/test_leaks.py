@@ -40,7 +40,7 @@ def _wait_for_end(pid: int) -> None:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    select.select([descriptor], [], [], 10)
+    select.select([descriptor], [], [], 60)
     os.close(descriptor)
 
 
@@ -49,7 +49,7 @@ def orphan(before: dict[str, Leaks]) -> Iterator[int]:
     """A process named after the product that has lost its parent."""
     command = [sys.executable, "-I", "-S", "-c", ORPHAN]
     pid = int(subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=True).stdout)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"sandgate-orphan\0"):
         # It may not have become its program yet.
         assert time.monotonic() < deadline
@@ -63,7 +63,7 @@ def test_an_unchanged_machine_has_nothing_left_behind(before: dict[str, Leaks]) 
     # Of two runs beside each other, one may leave for a while what the other takes for its own.
     kinds = OF_ONE_PROCESS if os.environ.get(SIDE_BY_SIDE) else tuple(KINDS)
     found = {kind: names for kind, names in left_behind(before, take_stock()).items() if kind in kinds}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while found and time.monotonic() < deadline:
         found = still_left(found, take_stock())
     assert found == {}

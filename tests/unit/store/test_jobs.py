@@ -53,7 +53,7 @@ async def test_a_closed_queue_is_emptied_and_then_ends_every_taker() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert ended == [[], [], []]
 
 

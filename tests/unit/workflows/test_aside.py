@@ -142,7 +142,7 @@ async def test_reading_a_definition_does_not_stop_the_loop(world: World, monkeyp
         of_create.open.set()
         made = await creating
         gates.append(of_start)
-        starting = asyncio.create_task(world.begin(made.workflow_id, wait_s=10))
+        starting = asyncio.create_task(world.begin(made.workflow_id, wait_s=60))
         await of_start.until_begun()
         of_start.open.set()
         assert (await starting).status.value == "succeeded"

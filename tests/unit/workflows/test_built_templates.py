@@ -104,7 +104,7 @@ async def test_one_that_is_not_ready_yet(world: World) -> None:
     """It can be named; a step that begins before it is ready fails, one that begins later runs."""
     row = _add(world, status=TemplateStatus.BUILDING)
     workflow_id = await world.create(code("a", template="data"))
-    run = await world.begin(workflow_id, wait_s=10)
+    run = await world.begin(workflow_id, wait_s=60)
     error = (await world.step(run, "a")).error
     assert error is not None
     assert error.value == "The template data@1 cannot be used: it is still being built"
