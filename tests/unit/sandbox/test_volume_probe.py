@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ _HOST_ID = 1_700_000_000
 @pytest.mark.needs_root_namespaces
 def test_this_machine_holds_volumes() -> None:
     """Where all tests run, they can be held; nothing is left of the trial."""
-    before = set(os.listdir("/tmp"))
+    # A folder of these tests' own: elsewhere others may be trying the same.
+    folder = tempfile.gettempdir()
+    before = set(os.listdir(folder))
     found = probe_volumes(_HOST_ID)
     assert (found.ok, found.found, found.mend) == (True, "ext4 on loop devices", "")
-    assert {name for name in set(os.listdir("/tmp")) - before if name.startswith("sandgate-probe-")} == set()
+    assert {name for name in set(os.listdir(folder)) - before if name.startswith("sandgate-probe-")} == set()
 
 
 @pytest.mark.needs_root
