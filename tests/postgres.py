@@ -47,6 +47,15 @@ def _children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def _is_alive(pid: int) -> bool:
+    """Whether it has not ended, though nobody may have asked yet how."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(") ")[2][0] not in "ZX"
+
+
 def _send(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
@@ -69,6 +78,7 @@ class PostgresServer:
         self._durable = durable
         self._user = _system_user()
         self._process: subprocess.Popen[bytes] | None = None
+        self._orphans: list[int] = []
         self._folder = Path(tempfile.mkdtemp(prefix="sgpg-"))
         # Servers of the product run as other users, and connect to the socket in there.
         self._folder.chmod(0o711)
@@ -99,7 +109,16 @@ class PostgresServer:
 
     def crash(self) -> None:
         """``kill -9``: its processes find out in their own time, so that the next start may have to be tried again."""
+        self._orphans = self._children()
         self._end(signal.SIGKILL)
+
+    def until_dead(self) -> None:
+        """Wait until what a crash has left is gone: until then a connection may still be served."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while any(map(_is_alive, self._orphans)):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"these processes of PostgreSQL outlive it: {self._orphans}")
+            time.sleep(0.01)  # waits: they are no children of this process
 
     def start_again(self) -> None:
         """Start it as soon as what is left of the last one is gone."""
@@ -121,7 +140,7 @@ class PostgresServer:
             _send(pids[0], signal.SIGSTOP)
             # Until it stands still it may have another child, which would not be among those that are found.
             _wait_for_stop(pids[0])
-            pids += _children_of(pids[0])
+            pids += self._children()
             for pid in pids[1:]:
                 _send(pid, signal.SIGSTOP)
             yield
@@ -160,6 +179,10 @@ class PostgresServer:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        return _children_of(self._process.pid)
 
     def _initialise(self) -> None:
         command = [

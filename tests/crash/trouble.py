@@ -18,8 +18,11 @@ from tests.crash.workload import SCHEDULES, WORKFLOWS, step
 _PAUSE_S = 0.1
 _HOUR_S = 3600.0
 
-# Leaves a file by which its sandbox is found.
-_BEGUN = "import os\nopen(os.environ['SANDGATE_RUN_ID'], 'w').close()"
+
+def _until_released(mark: str) -> str:
+    """Code that leaves a file by which its sandbox is found, and ends when that is taken away."""
+    return f"import os, time\nmark = {mark}\nopen(mark, 'w').close()\nwhile os.path.exists(mark): time.sleep(0.01)"
+
 
 Trouble = Callable[[Work, float], None]
 
@@ -50,7 +53,7 @@ def full_disk(work: Work, seconds: float) -> None:
     with work.server.full_disk():
         _use_up(work)
         _last(seconds, lambda: work.assert_refused("the disk is full"))
-        assert work.look().status == 200
+        assert work.prompt(work.look).status == 200
         work.assert_probe_names("database")
 
 
@@ -77,7 +80,7 @@ def locked_database(work: Work, seconds: float) -> None:
 
     with closing(work.server.inside(lock)) as other:
         _last(seconds, lambda: work.assert_refused("another process holds its write lock"))
-        assert work.look().status == 200
+        assert work.prompt(work.look).status == 200
         other.execute("ROLLBACK")
 
 
@@ -110,6 +113,7 @@ def killed_database(work: Work, seconds: float) -> None:
     """PostgreSQL is killed, stays away, and comes back."""
     assert work.postgres is not None
     work.postgres.crash()
+    work.postgres.until_dead()
     try:
         _last(seconds, lambda: work.assert_refused("The database cannot be used", "was lost", "is stopping", "crashed"))
     finally:
@@ -139,8 +143,7 @@ def jumping_clock(work: Work, seconds: float) -> None:
 
 
 def _assert_serves(work: Work) -> None:
-    answer = work.execute()
-    assert (answer.status, answer.json().get("stdout")) == (200, "here\n"), answer
+    _assert_runs(work)
     assert work.ask("GET", "/readyz").status == 200
 
 
@@ -150,18 +153,20 @@ def _has_ticked(work: Work, schedule: str) -> bool:
 
 def stopped_launcher(work: Work, seconds: float) -> None:
     """What runs already needs no launcher; whoever wants something new is told that it does not answer."""
-    steps = [step("a", f"{_BEGUN}\nimport time\ntime.sleep({seconds + 1})", timeout=seconds + 60)]
+    steps = [step("a", _until_released("os.environ['SANDGATE_RUN_ID']"), timeout=seconds + 60)]
     made = work.client.ask("POST", WORKFLOWS, {"name": "long", "steps": steps})
     run_id = work.client.start(made.json()["workflow_id"])
     until(lambda: work.server.holders_of(run_id), "the step's code runs")
     with work.server.stopped(LAUNCHER):
         _last(seconds, lambda: _assert_runs(work))
-        made = work.ask("POST", ENVIRONMENTS, {"name": "new", "template": "python"})
+        # It ends while nobody is there to end its sandbox.
+        work.server.release(run_id)
+        made = work.prompt(lambda: work.ask("POST", ENVIRONMENTS, {"name": "new", "template": "python"}))
         assert made.status == 201, made
         path = f"{ENVIRONMENTS}/{made.json()['environment_id']}"
         with ThreadPoolExecutor(1) as beside:
             probing = beside.submit(work.assert_probe_names, "launcher")
-            answer = work.ask("POST", f"{path}/execute", {"code": "1"})
+            answer = work.prompt(lambda: work.ask("POST", f"{path}/execute", {"code": "1"}))
             probing.result()
         assert answer.status in (409, 503), answer
         assert "launcher did not answer" in answer.json()["error"]["message"], answer
@@ -177,7 +182,7 @@ def stopped_launcher(work: Work, seconds: float) -> None:
 
 
 def _assert_runs(work: Work) -> None:
-    answer = work.execute()
+    answer = work.prompt(work.execute)
     assert (answer.status, answer.json().get("stdout")) == (200, "here\n"), answer
 
 
@@ -192,12 +197,14 @@ def stopped_supervisor(work: Work, seconds: float) -> None:
 def stopped_gateway(work: Work, seconds: float) -> None:
     """Nobody is answered meanwhile. Of what ran one execution has ended in time, and another's time is over."""
     limit_s = 4.0
-    codes = ("import time\ntime.sleep(2)", "while True: pass")
+    mark = f"{work.environment_id}-waits"
+    codes = (_until_released(repr(mark)), "while True: pass")
     running = [
         BackgroundExecution(work.server, work.environment_id, code, limit_s, patience_s=seconds + 60) for code in codes
     ]
-    until(lambda: _count_running(work) == len(codes), "the code runs")
+    until(lambda: _count_running(work) == len(codes) and work.server.holders_of(mark), "the code runs")
     with work.server.stopped(GATEWAY):
+        work.server.release(mark)
         time.sleep(max(seconds, limit_s))  # waits: the trouble is to last
     answers = [execution.join() for execution in running]
     assert [answer and answer["status"] for answer in answers] == ["completed", "timed_out"], answers

@@ -25,6 +25,8 @@ ResultT = TypeVar("ResultT")
 
 #: How long the server of a trouble waits for its database.
 PATIENCE_S = 1.5
+# What it says when that is over, whatever it has waited for.
+_LATE = ("The database did not answer within", "The database was busy for")
 #: Beyond which no answer may be late, on a busy machine too.
 LATEST_S = 15.0
 LEASE_S = 2.0
@@ -122,6 +124,10 @@ def _write_until_full(file: FileIO, piece: bytes) -> None:
             file.write(piece)
 
 
+def _is_late(answer: Answer) -> bool:
+    return answer.status == 503 and any(words in answer.json()["error"]["message"] for words in _LATE)
+
+
 @dataclass
 class Work:
     """What was acknowledged and what was under way when the trouble began."""
@@ -161,13 +167,30 @@ class Work:
         """Ask once for what only the database knows."""
         return self.ask("GET", f"{ENVIRONMENTS}/{self.environment_id}/executions")
 
+    def prompt(self, ask: Callable[[], Answer]) -> Answer:
+        """The first answer to a question that is not about a database which was late.
+
+        A gateway that the machine stops for as long as this one is patient has no patience left when it goes on.
+        """
+        answer: Answer = until(lambda: None if _is_late(found := ask()) else found, "an answer in time")
+        return answer
+
     def assert_refused(self, *reasons: str) -> None:
-        """Whoever needs the database is told that it cannot be used, and why."""
-        answer = self.execute()
-        assert answer.status == 503, answer
-        error = answer.json()["error"]
-        assert error["code"] == "STORE_UNAVAILABLE", error
-        assert any(reason in error["message"] for reason in reasons), error
+        """Whoever needs the database is told that it cannot be used, and why.
+
+        Who was told that it is late asks again: see ``prompt``.
+        """
+
+        def told() -> bool:
+            answer = self.execute()
+            assert answer.status == 503, answer
+            error = answer.json()["error"]
+            assert error["code"] == "STORE_UNAVAILABLE", error
+            is_told = any(reason in error["message"] for reason in reasons)
+            assert is_told or _is_late(answer), error
+            return is_told
+
+        until(told, lambda: f"it is told why: {reasons}")
 
     def assert_probe_names(self, part: str) -> None:
         """The readiness probe tells which part is in trouble."""
