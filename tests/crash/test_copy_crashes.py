@@ -31,7 +31,7 @@ COUNT = "import os\nprint(len(os.listdir('.')), sum(os.stat(name).st_size for na
 WHOLE = f"{FILES} {FILES * SIZE}\n"
 # A process outlives the gateway, and goes on as long as its environment does.
 TICKING = {"command": "while :; do echo >> /tmp/ticks; sleep 0.1; done", "timeout": 600}
-TICKS = "import os\nprint(os.stat('/tmp/ticks').st_size)"
+TICKS = "import os\nprint(os.path.exists('/tmp/ticks') and os.stat('/tmp/ticks').st_size)"
 
 
 @pytest.fixture(scope="module")
