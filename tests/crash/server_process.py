@@ -90,6 +90,28 @@ class CrashServer(Server):
                     found.append(int(folder.name))
         return found
 
+    def own_holders_of(self, file: str) -> list[int]:
+        """Those of them that are in sandboxes of this server."""
+        tree = f"/sandgate-{state_name(Settings(state=self.state))}/"
+        found = []
+        for pid in self.holders_of(file):
+            with suppress(OSError):
+                if tree in Path(f"/proc/{pid}/cgroup").read_text():
+                    found.append(pid)
+        return found
+
+    @staticmethod
+    def users_of(file: str) -> list[int]:
+        """The processes that have a file of this name open."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):
+                if folder.name.isdigit() and any(
+                    os.readlink(link).endswith(f"/{file}") for link in (folder / "fd").iterdir()
+                ):
+                    found.append(int(folder.name))
+        return found
+
     def kill_holders_of(self, file: str) -> None:
         """End an environment from outside, as a machine in trouble would."""
         for pid in self.holders_of(file):
