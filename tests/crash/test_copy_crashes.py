@@ -105,7 +105,8 @@ def _files(server: CrashServer) -> set[str]:
 def _make(server: CrashServer) -> str:
     with server.connect() as connection:
         first = create(connection, "python", limits=SLOW)
-        execute(connection, first, {"code": FILL})
+        # On a slow machine so little power takes longer over it than code may usually take.
+        execute(connection, first, {"code": FILL, "timeout": 60})
         connection.expect(201, "POST", f"{ENVIRONMENTS}/{first}/processes", TICKING)
     return first
 
