@@ -11,6 +11,7 @@ from sandgate.http.bodies import read_body
 from sandgate.http.boundary import Boundary
 from sandgate.http.connection import while_connected
 from sandgate.http.metrics import HttpMetrics
+from tests.e2e.wire_server import PATIENCE_S, Wire
 
 BODY_LIMIT = 100_000
 
@@ -52,3 +53,11 @@ async def _app(scope: Scope, receive: Receive, send: Send) -> None:
 async def make_app() -> ASGIApp:
     """The application."""
     return Boundary(_app, HttpMetrics())
+
+
+def ask_and_be_held(wire: Wire) -> None:
+    """Ask for what is not answered before ``held_go`` is set, and wait until that is worked on."""
+    held_came.clear()
+    held_go.clear()
+    wire.ask("GET", "/held")
+    assert held_came.wait(PATIENCE_S)
