@@ -76,16 +76,25 @@ class CommandLine:
 
 
 class Terminal:
-    """A command on a terminal of its own; ``shown`` is every byte that it sent there."""
+    """A command on a terminal of its own; ``shown`` is every byte that it sent there.
+
+    ``before`` is how the terminal was when the command began.
+    """
 
     def __init__(self, line: CommandLine, *arguments: str, term: str = "xterm-256color") -> None:
         self.shown = b""
         self.code: int | None = None
+        # The command may change its terminal before its parent runs again, so that it waits until it is looked at.
+        waits, goes = os.pipe()
         self._pid, self._descriptor = pty.fork()
         if self._pid == 0:
-            # Here, because the command may look for it before its parent runs again.
-            _set_size(0, ROWS, COLUMNS)
+            os.close(goes)
+            os.read(waits, 1)
             os.execve(PROGRAM, ["sandgate", *arguments], line.environ({"TERM": term}))
+        os.close(waits)
+        self.resize(ROWS, COLUMNS)
+        self.before = self.settings()
+        os.close(goes)
 
     def __enter__(self) -> Self:
         return self
@@ -104,16 +113,16 @@ class Terminal:
 
     def resize(self, rows: int, columns: int) -> None:
         """Give it another size, of which the kernel tells the command."""
-        _set_size(self._descriptor, rows, columns)
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def settings(self) -> list[Any]:
         """How the terminal treats keys, and what else a program may change of it."""
         return termios.tcgetattr(self._descriptor)
 
-    def wait_until_taken(self, before: list[Any]) -> None:
+    def wait_until_taken(self) -> None:
         """Wait until the command has changed the terminal; what was typed before that is thrown away."""
         deadline = time.monotonic() + LIMIT_S
-        while self.settings() == before:
+        while self.settings() == self.before:
             assert time.monotonic() < deadline, f"the terminal was never taken: {self.shown!r}"
             time.sleep(0.005)  # waits: another process starts
 
@@ -145,7 +154,3 @@ class Terminal:
             return False
         self.shown += piece
         return bool(piece)
-
-
-def _set_size(descriptor: int, rows: int, columns: int) -> None:
-    fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

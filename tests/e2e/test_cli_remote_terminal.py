@@ -34,12 +34,11 @@ def environment_id(server: Server) -> Iterator[str]:
 def test_a_shell(line: CommandLine, environment_id: str) -> None:
     """It has the size of the terminal, and any later one; keys mean there what they do; its exit code is the end."""
     with Terminal(line, "terminal", environment_id) as terminal:
-        before = terminal.settings()
         terminal.wait_for("$ ")
         raw = terminal.settings()
         terminal.type(b"echo at-$((1+1)) $(stty size)\r")
         terminal.wait_for(f"at-2 {ROWS} {COLUMNS}\r\n")
-        assert raw != before
+        assert raw != terminal.before
         terminal.resize(50, 132)
         terminal.type(b'until [ "$(stty size)" = "50 132" ]; do :; done; echo large-$((1+1))\r')
         terminal.wait_for("large-2\r\n")
@@ -50,7 +49,7 @@ def test_a_shell(line: CommandLine, environment_id: str) -> None:
         terminal.type(b"echo on-$((1+1)); printf '\\033[?25l'; exit 7\r")
         terminal.wait_for("on-2\r\n")
         assert terminal.end() == 7
-        assert terminal.settings() == before
+        assert terminal.settings() == terminal.before
     assert terminal.shown.endswith(CURSOR_SHOWN)
 
 
@@ -63,13 +62,12 @@ def test_a_process_is_left_and_goes_on(server: Server, line: CommandLine, enviro
         ]
         for code in (0, 128 + signal.SIGTERM):
             with Terminal(line, "terminal", environment_id, "--process", process_id) as terminal:
-                before = terminal.settings()
-                terminal.wait_until_taken(before)
+                terminal.wait_until_taken()
                 terminal.type(b"typed\r")
                 terminal.wait_for("typed\r\ntyped\r\n")
                 terminal.send(signal.SIGTERM) if code else terminal.type(LEAVE)
                 assert terminal.end() == code
-                assert terminal.settings() == before
+                assert terminal.settings() == terminal.before
             assert (f"Left {environment_id}.".encode() in terminal.shown) == (code == 0)
         assert connection.expect(200, "GET", f"{path}/{process_id}")["status"] == "running"
         connection.expect(200, "DELETE", f"{path}/{process_id}")
@@ -80,11 +78,10 @@ def test_an_environment_that_ends_meanwhile(server: Server, line: CommandLine) -
     with server.connect() as connection:
         environment_id = create(connection)
         with Terminal(line, "terminal", environment_id) as terminal:
-            before = terminal.settings()
             terminal.wait_for("$ ")
             delete(connection, environment_id)
             assert terminal.end() != 0
-            assert terminal.settings() == before
+            assert terminal.settings() == terminal.before
     with Terminal(line, "terminal", environment_id) as terminal:
         assert terminal.end() == 1
     assert b"not found" in terminal.shown or b"no environment" in terminal.shown.lower()
