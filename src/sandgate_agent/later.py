@@ -9,8 +9,8 @@ import sys
 from typing import Any, Dict
 
 NAMES = (
-    "session_wire", "session_display", "session_hooks", "session_errors", "session_shell", "session_commands",
-    "session",
+    "session_wire", "session_interrupts", "session_display", "session_hooks", "session_errors", "session_shell",
+    "session_commands", "session",
 )  # fmt: skip
 _PACKAGE = __name__.rpartition(".")[0]
 _kept: Dict[str, bytes] = {}

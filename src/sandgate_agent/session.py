@@ -5,7 +5,6 @@ channel. When the host lets go, or the code ends the process, the session is ove
 """
 
 import _ast
-import _signal
 import builtins
 import ctypes
 import io
@@ -16,7 +15,7 @@ import struct
 import sys
 import threading
 import types
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from sandgate_agent import (
     calls,
@@ -30,6 +29,7 @@ from sandgate_agent import (
 )
 from sandgate_agent.session_display import Display
 from sandgate_agent.session_errors import PREFIX, own_trace, print_error, show, show_in_thread
+from sandgate_agent.session_interrupts import Interrupts, write_all
 
 _COROUTINE = 0x80
 _RUSAGE = struct.Struct("@5q")
@@ -37,69 +37,6 @@ _RUSAGE_SELF, _RUSAGE_CHILDREN = 0, -1
 _MICRO = 1_000_000
 _MOST_TRACEBACK_CHARACTERS = 12_000
 _VALUE = "_sandgate_value"
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write, whatever else is to be written there meanwhile."""
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-class Interrupts:
-    """Lets an interrupt hit the code, and nothing else: neither the frame that is being written nor the next cell."""
-
-    def __init__(self) -> None:
-        self._in_code = False
-        self._shields = 0
-        self._came = False
-        # What an interrupt does that is not for code of this process.
-        self.outside: Callable[[], None] = lambda: None
-        _signal.signal(_signal.SIGINT, self._on_signal)
-
-    def _on_signal(self, _number: int, _frame: Any) -> None:
-        if not self._in_code:
-            self.outside()
-            return
-        if self._shields:
-            self._came = True
-            return
-        raise KeyboardInterrupt
-
-    def begin(self) -> None:
-        """Code runs from here on."""
-        self._came = False
-        self._in_code = True
-
-    def end(self) -> None:
-        """It does not any more."""
-        while True:
-            try:
-                self._in_code = False
-            except KeyboardInterrupt:
-                continue
-            else:
-                return
-
-    def write(self, descriptor: int, data: bytes) -> None:
-        """Write all of something, interrupted or not."""
-        self.shield()
-        try:
-            write_all(descriptor, data)
-        finally:
-            self.unshield()
-
-    def shield(self) -> None:
-        """Let none through until :meth:`unshield`. Only the main thread is interrupted."""
-        if threading.current_thread() is threading.main_thread():
-            self._shields += 1
-
-    def unshield(self) -> None:
-        """Let them through again. Raises ``KeyboardInterrupt`` when one has come meanwhile."""
-        if threading.current_thread() is threading.main_thread():
-            self._shields -= 1
-            if self._came and not self._shields and self._in_code:
-                self._came = False
-                raise KeyboardInterrupt
 
 
 class _Clock:
@@ -290,6 +227,8 @@ class Session:
             "peak_memory_bytes": peak,
             "dropped": self._display.dropped,
         }
+        # None is for the next cell before the host has heard of the end of this one.
+        self._interrupts.take_missed()
         text = json.dumps(done, ensure_ascii=False).encode("utf-8", "replace")
         write_all(self._channel, session_wire.pack_frame(session_wire.DONE, text))
 
@@ -297,10 +236,11 @@ class Session:
         try:
             if self._shell is not None:
                 # The interrupt is the shell's.
-                return self._shell.run(source, options.get("around", {})), None
+                return self._shell.run(source, options.get("around", {}), self._tell_missed), None
             try:
                 source = self._prepare(options, source)
                 self._interrupts.begin()
+                self._tell_missed()
                 code = self._python.run("{}{}>".format(PREFIX, self._cells), source)
                 self._display.flush()
             finally:
@@ -313,6 +253,14 @@ class Session:
             return code, None
         self._show_what_was_drawn()
         return ended
+
+    def _tell_missed(self) -> None:
+        """The cell has begun: the host knows whether an interrupt that came before that was for it, and sends another.
+
+        On a busy machine a cell may be late, and would go on when its time is over.
+        """
+        if self._interrupts.take_missed():
+            self._display.say(session_wire.MISSED)
 
     def _show_what_was_drawn(self) -> None:
         """Show it in the cell that drew it, which has failed, and hide it from the next one.

@@ -196,6 +196,11 @@ class Display:
         if parts:
             self._send(session_wire.pack_bundle(parts))
 
+    def say(self, kind: bytes) -> None:
+        """Send a frame that is nothing but its kind, and cuts none in two that a thread sends."""
+        with self._lock:
+            self._write(self._channel, session_wire.pack_frame(kind, b""))
+
     def _send(self, body: bytes) -> None:
         with self._lock:
             if not self._open or os.getpid() != self._pid:

@@ -6,7 +6,7 @@ file in memory, so that it runs in the shell itself; then the shell is told to s
 
 import os
 import threading
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 from sandgate_agent import surroundings
 
@@ -62,9 +62,15 @@ class Shell:
         status = os.waitpid(self._pid, 0)[1]
         os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
 
-    def _send(self, text: str) -> int:
-        """Have lines executed; the exit status of the last of them."""
+    def _send(self, text: str, cell: str = "", begun: Callable[[], None] = lambda: None) -> int:
+        """Have lines executed, and the one of a cell after them, which has ``begun`` when the shell says so.
+
+        The exit status of the last of them.
+        """
         self._number += 1
+        if cell:
+            # In one line: an interrupt that comes behind the word ends all of it.
+            text += "builtin printf '%d\\n' {} >&{}; {}\n".format(self._number, _STATUS, cell)
         asked = "builtin printf '%d %d\\n' $? {} >&{}\n".format(self._number, _STATUS)
         data = (text + asked).encode("utf-8", "surrogateescape")
         while data:
@@ -72,6 +78,9 @@ class Shell:
         self._asked = b"\n" + asked.encode()
         while True:
             words = self._read_line().split()
+            if words == [b"%d" % self._number]:
+                self._asked = b"\n" + asked.encode()
+                begun()
             # Other lines are the code's own.
             if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]) == self._number:
                 self._asked = b""
@@ -98,7 +107,7 @@ class Shell:
         """Wait until it takes cells."""
         self._send("")
 
-    def run(self, source: bytes, facts: Dict[str, Any]) -> int:
+    def run(self, source: bytes, facts: Dict[str, Any], begun: Callable[[], None]) -> int:
         """Run a cell; its exit status. Raises ``OSError`` for what cannot be laid out."""
         arguments: List[str] = []
         stdin = os.devnull
@@ -117,7 +126,7 @@ class Shell:
                 stdin = "/dev/fd/{}".format(_STDIN)
         _fill(self._cell, source + b"\n")
         words = " ".join(quote(argument) for argument in arguments)
-        return self._send("{}source /dev/fd/{} {} <{}\n".format(before, _CELL, words, stdin))
+        return self._send(before, "source /dev/fd/{} {} <{}".format(_CELL, words, stdin), begun)
 
 
 def _fill(descriptor: int, content: bytes) -> None:

@@ -18,6 +18,8 @@ FRAME_HEADER_BYTES = _FRAME.size
 READY = b"R"
 # Something to show: a bundle of types and texts.
 RESULT = b"V"
+# An interrupt came before the cell had begun, and may have been for it.
+MISSED = b"I"
 # The cell has ended; how, as JSON.
 DONE = b"D"
 # A mark of the host's, said back, and how many cells there were.

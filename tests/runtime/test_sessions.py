@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
 
 import pytest
 
 from sandgate.core.execution import ExecutionRequest, InputFile, Surroundings, Termination
 from sandgate.core.limits import MIB, Limits
-from sandgate.core.session import SessionBounds, SessionRequest, SessionStatus
+from sandgate.core.session import SessionBounds, SessionLanguage, SessionRequest, SessionStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.environments.journal import Offsets, OutputJournal
 from sandgate.sandbox.base import RunningSession, Sandbox
@@ -97,8 +99,12 @@ async def test_every_version(walled: Bench, version: str) -> None:
     (shown,) = awaited.results or ()
     assert shown["text/html"] == "<b>"
     assert shown["text/plain"].startswith("<IPython.core.display.HTML object")
-    stopped = await _run(session, "import time\nwhile True: time.sleep(0.01)", 1.0)
-    assert stopped.status is ExecutionStatus.TIMED_OUT
+    # On a busy machine the code may not have begun when its time is over: it is tried again.
+    for limit_s in (1.0, 5.0, 25.0):
+        stopped = await _run(session, "import time\nprint('on', flush=True)\nwhile True: time.sleep(0.01)", limit_s)
+        assert stopped.status is ExecutionStatus.TIMED_OUT
+        if stopped.stdout == b"on\n":
+            break
     assert (
         stopped.stderr.endswith(b"time.sleep(0.01)\nKeyboardInterrupt\n") or b"^^^\nKeyboardInterrupt" in stopped.stderr
     )
@@ -277,6 +283,31 @@ async def test_programs_are_interrupted_too(walled: Bench) -> None:
     assert ran.status is ExecutionStatus.TIMED_OUT
     assert asyncio.get_running_loop().time() - started < 25
     assert session.status is SessionStatus.IDLE
+
+
+@pytest.mark.not_on_gvisor("nobody on the host reaches a process inside")
+@pytest.mark.parametrize(("language", "late"), [("python", "session"), ("bash", "session"), ("bash", "shell")])
+async def test_an_interrupt_that_is_ahead_of_its_cell(walled: Bench, language: str, late: str) -> None:
+    """It is for that cell all the same, however late its process is, and for no other."""
+    sandbox = await walled.make()
+    await walled.quiet()
+    (child,) = set(walled.host.processes()) - set(walled.host.forkers())
+    session = sandbox.open_session(SessionRequest(SessionLanguage(language)))
+    await session.wait_until_ready()
+    shells = [pid for pid, name in walled.host.processes().items() if name == "bash"]
+    (stopped,) = shells if late == "shell" else [child]
+    os.kill(stopped, signal.SIGSTOP)
+    sleep = {"python": "import time\ntime.sleep(60)", "bash": "sleep 60"}[language]
+    cell = session.execute(ExecutionRequest(sleep, 300))
+    assert session.interrupt()
+    # Its slot has passed it on, as far as it gets.
+    await until(lambda: not session._interrupts.are_under_way)  # type: ignore[attr-defined]
+    os.kill(stopped, signal.SIGCONT)
+    async with asyncio.timeout(30):
+        assert (await cell.wait()).exit_code == 130
+    for _cell in range(2):
+        after = {"python": "print(1)", "bash": "echo 1"}[language]
+        assert (await _run(session, after)).stdout == b"1\n"
 
 
 @pytest.mark.not_on_gvisor("slow; tests of memory ask the same")

@@ -24,10 +24,11 @@ from sandgate.sandbox.kernel_kills import KernelKills
 from sandgate.sandbox.meter import Meter, Metering
 from sandgate.sandbox.payload import make_payload
 from sandgate.sandbox.session_channel import FrameLimits, SessionChannel, parse_done, parse_result
+from sandgate.sandbox.session_interrupts import SessionInterrupts
 from sandgate.sandbox.timed import StandsStill
 from sandgate_agent import session_wire, wire
 
-# How long it may take to be ready, to take notice of an interrupt outside, and to be dead.
+# How long it may take to be ready, and to be dead.
 _READY_LIMIT_S = 20.0
 _CONFIRM_LIMIT_S = 5.0
 _LAST_WORD_S = 1.0
@@ -77,10 +78,8 @@ class SandboxSession(StandsStill):
         self._channel: SessionChannel | None = None
         self._background: Background | None = None
         self._kill: Callable[[], None] | None = None
-        self._send_interrupt: Callable[[], None] = lambda: None
         self._begin_metering: Callable[[], Metering] = Meter().begin
-        # Interrupts that the slot has not confirmed: until then none of them may meet another cell.
-        self._interrupts = 0
+        self._interrupts = SessionInterrupts(self._timers, lambda: self._break("it could not be interrupted"))
         self._reason: str | None = None
         self._kills_before = 0
         self._judging: asyncio.Future[None] | None = None
@@ -154,7 +153,7 @@ class SandboxSession(StandsStill):
         """See :class:`sandgate.sandbox.base.RunningSession`."""
         if self._running is None:
             return False
-        self._interrupt()
+        self._interrupts.send(self._running)
         return True
 
     def end(self, reason: str) -> None:
@@ -214,12 +213,12 @@ class SandboxSession(StandsStill):
         assert self._channel is not None  # noqa: S101 - just made
         if not has_ended:
             self._timers.set("ready", self._request.bounds.grace_s, lambda: self._kill_for(_NOT_TAKEN_UP))
-            self._interrupt()
+            self._interrupts.send(None)
             self._channel.skip_to(secrets.token_bytes(session_wire.MARK_BYTES))
 
     def interrupt_by(self, interrupt: Callable[[], None]) -> None:
         """How its slot interrupts it."""
-        self._send_interrupt = interrupt
+        self._interrupts.send_by(interrupt)
 
     def measured_by(self, begin: Callable[[], Metering]) -> None:
         """How the time of a cell is counted from outside."""
@@ -236,10 +235,8 @@ class SandboxSession(StandsStill):
 
     def on_interrupted(self) -> None:
         """The slot has passed on an interrupt."""
-        self._interrupts = max(0, self._interrupts - 1)
-        if not self._interrupts:
-            self._timers.cancel("interrupt")
-            self._go_on()
+        self._interrupts.confirm()
+        self._go_on()
 
     def on_exited(self, exited: wire.Exited) -> None:
         """See ``Running``."""
@@ -274,7 +271,9 @@ class SandboxSession(StandsStill):
 
     def _go_on(self) -> None:
         """Begin the next cell, if there is one and nothing speaks against it."""
-        if not self._ready.done() or self._running is not None or self._interrupts or self._reason is not None:
+        if not self._ready.done() or self._running is not None or self._reason is not None:
+            return
+        if self._interrupts.are_under_way:
             return
         while self._queue:
             cell = self._queue.popleft()
@@ -327,6 +326,8 @@ class SandboxSession(StandsStill):
             if self._running.is_seen:
                 # What is written from now on comes behind it.
                 self._say(wire.pack_code(b"", {"taken": self._shown}))
+        elif kind == session_wire.MISSED and self._running is not None:
+            self._interrupts.repeat_for(self._running)
         elif kind == session_wire.DONE and self._running is not None:
             self._end_cell(partial(self._running.finish, parse_done(body)))
             self._go_on()
@@ -351,13 +352,8 @@ class SandboxSession(StandsStill):
         """End a cell that runs: it is interrupted, and if it goes on, so that its session has to end."""
         grace_s = self._request.bounds.grace_s
         reason = f"its code went on for {grace_s:g} s after it was interrupted ({cell.cause})"
-        self._interrupt()
+        self._interrupts.send(cell)
         self._timers.set("grace", grace_s, lambda: self._kill_for(reason))
-
-    def _interrupt(self) -> None:
-        self._interrupts += 1
-        self._send_interrupt()
-        self._timers.set("interrupt", _CONFIRM_LIMIT_S, lambda: self._break("it could not be interrupted"))
 
     def _kill_for(self, reason: str) -> None:
         if self._reason is None:

@@ -41,6 +41,8 @@ class FrameLimits:
             return self.result_bytes
         if kind == session_wire.DONE:
             return session_wire.DONE_LIMIT
+        if kind == session_wire.MISSED:
+            return 0
         if kind in (session_wire.READY, session_wire.MARK):
             return session_wire.MARK_LIMIT
         raise wire.WireError("a frame that was not agreed, or one too many")

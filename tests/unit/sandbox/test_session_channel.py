@@ -49,6 +49,7 @@ async def test_frames_come_whole_however_they_are_cut() -> None:
     "forged",
     [
         session_wire.pack_frame(b"?", b""),
+        struct.pack("!cI", session_wire.MISSED, 1),
         struct.pack("!cI", session_wire.RESULT, 101),
         struct.pack("!cI", session_wire.DONE, session_wire.DONE_LIMIT + 1),
         struct.pack("!cI", session_wire.READY, session_wire.MARK_LIMIT + 1),
