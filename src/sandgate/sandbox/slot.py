@@ -19,6 +19,8 @@ from sandgate_agent import wire
 _READS_AT_ONCE = 8
 # When descriptors, or memory, may be had again.
 _TRY_AGAIN_S = 0.05
+# A slot that lacked room so lately has another reason to be without a child than its own, however late its forker is.
+_LACKED_S = 10.0
 # Of those that wait, one after the other: the kernel ends some where memory runs out, a forker that lies any number.
 _MOST_WASTED = 64
 
@@ -159,7 +161,7 @@ class Slot:
     @property
     def lacks_room(self) -> bool:
         """Whether it has no child because this process had no descriptors for one, a moment ago."""
-        return time.monotonic() - self._lacked_at < 20 * _TRY_AGAIN_S
+        return time.monotonic() - self._lacked_at < _LACKED_S
 
     @property
     def running(self) -> Running | None:
