@@ -49,7 +49,9 @@ async def _take_up(
 
 
 @pytest.mark.parametrize("isolation", CLASSES)
-async def test_a_later_gateway_takes_sessions_up(isolation: str, request: pytest.FixtureRequest) -> None:
+async def test_a_later_gateway_takes_sessions_up(
+    isolation: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With all that they know, whatever they were at; what ran is interrupted, and what does not stop ends."""
     host: LauncherHost = request.getfixturevalue(f"{isolation}_host")
     first = await _connect(host)
@@ -72,6 +74,8 @@ async def test_a_later_gateway_takes_sessions_up(isolation: str, request: pytest
     assert (await _run(taken["idle"], "1 / 0")).stderr.startswith(b"Traceback")
     assert taken["idle"].executions == 3
     assert "did not come to its end" in await taken["stays"].wait()
+    # However long it takes until the slot tells of the end.
+    monkeypatch.setattr("sandgate.sandbox.session._LAST_WORD_S", 20.0)
     await _run(taken["gone"], "import os; os._exit(0)")
     assert await taken["gone"].wait() == "its process ended with exit code 0"
     await second.stop(keep_sandboxes=True)
