@@ -297,8 +297,9 @@ async def test_an_interrupt_that_is_ahead_of_its_cell(walled: Bench, language: s
     shells = [pid for pid, name in walled.host.processes().items() if name == "bash"]
     (stopped,) = shells if late == "shell" else [child]
     os.kill(stopped, signal.SIGSTOP)
-    sleep = {"python": "import time\ntime.sleep(60)", "bash": "sleep 60"}[language]
-    cell = session.execute(ExecutionRequest(sleep, 300))
+    # A shell that is about to start a program may lose the signal.
+    endless = {"python": "import time\ntime.sleep(60)", "bash": "while :; do :; done"}[language]
+    cell = session.execute(ExecutionRequest(endless, 300))
     assert session.interrupt()
     # Its slot has passed it on, as far as it gets.
     await until(lambda: not session._interrupts.are_under_way)  # type: ignore[attr-defined]
