@@ -17,10 +17,8 @@ from sandgate.sandbox.session import SandboxSession
 from sandgate_agent import wire
 
 _READS_AT_ONCE = 8
-# When descriptors, or memory, may be had again.
-_TRY_AGAIN_S = 0.05
-# A slot that lacked room so lately has another reason to be without a child than its own, however late its forker is.
-_LACKED_S = 10.0
+# When descriptors, or memory, may be had again; and for how long a lack of them excuses that there is no child.
+_TRY_AGAIN_S, _LACKED_S = 0.05, 10.0
 # Of those that wait, one after the other: the kernel ends some where memory runs out, a forker that lies any number.
 _MOST_WASTED = 64
 
