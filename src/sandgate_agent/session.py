@@ -176,7 +176,7 @@ class Session:
             self._marked = None
             if "mark" in options:
                 write_all(self._channel, session_wire.pack_mark(bytes.fromhex(options["mark"]), self._cells))
-            elif "taken" not in options:
+            elif "number" in options:
                 self._run(options, source)
 
     def _receive_cell(self) -> Tuple[Dict[str, Any], bytes]:
@@ -239,8 +239,7 @@ class Session:
                 return self._shell.run(source, options.get("around", {}), self._tell_missed), None
             try:
                 source = self._prepare(options, source)
-                self._interrupts.begin()
-                self._tell_missed()
+                self._begin_code()
                 code = self._python.run("{}{}>".format(PREFIX, self._cells), source)
                 self._display.flush()
             finally:
@@ -254,11 +253,39 @@ class Session:
         self._show_what_was_drawn()
         return ended
 
-    def _tell_missed(self) -> None:
-        """The cell has begun: the host knows whether an interrupt that came before that was for it, and sends another.
+    def _begin_code(self) -> None:
+        """From here on interrupts hit the code. Raises ``KeyboardInterrupt`` when one came before, and was for it.
 
         On a busy machine a cell may be late, and would go on when its time is over.
         """
+        self._interrupts.begin()
+        if not self._interrupts.take_missed():
+            return
+        self._interrupts.end()
+        is_meant = self._ask_whether_meant()
+        self._interrupts.begin()
+        # The host interrupts no cell after it has sent the next one.
+        if self._interrupts.take_missed() or is_meant:
+            raise KeyboardInterrupt
+
+    def _ask_whether_meant(self) -> bool:
+        """Whether an interrupt was for the cell that is to begin: the host knows.
+
+        It does not send another one instead: one that comes when code is just about to wait for something is noticed
+        only when it has been waited for.
+        """
+        self._display.say(session_wire.MISSED)
+        while self._marked is None:
+            options, source = self._receive_cell()
+            if "missed" in options:
+                return bool(options["missed"])
+            if "mark" in options:
+                # Another host, which has interrupted whatever there is.
+                self._marked = options, source
+        return True
+
+    def _tell_missed(self) -> None:
+        """A cell of a shell has begun: an interrupt that came before and was for it, the host sends once more."""
         if self._interrupts.take_missed():
             self._display.say(session_wire.MISSED)
 

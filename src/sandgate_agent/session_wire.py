@@ -2,8 +2,8 @@
 
 The host sends cells, framed as code is for any child (see ``wire.pack_code``): the options of a cell are an object.
 Those with a ``mark`` ask for nothing but to have it said back, those with ``taken`` say how many results of a cell were
-taken. What comes from inside is frames, each a kind, a length and so many bytes. All of it is hostile to the host,
-which counts and bounds them.
+taken, those with ``missed`` whether an interrupt that came before a cell was for it. What comes from inside is frames,
+each a kind, a length and so many bytes. All of it is hostile to the host, which counts and bounds them.
 """
 
 import struct
@@ -18,7 +18,7 @@ FRAME_HEADER_BYTES = _FRAME.size
 READY = b"R"
 # Something to show: a bundle of types and texts.
 RESULT = b"V"
-# An interrupt came before the cell had begun, and may have been for it.
+# An interrupt came before the cell had begun: was it for this one? Shells have begun, and wait for no answer.
 MISSED = b"I"
 # The cell has ended; how, as JSON.
 DONE = b"D"

@@ -15,7 +15,7 @@ from typing import Any
 from sandgate.core.errors import SessionBusy, SessionEnded
 from sandgate.core.execution import ExecutionRequest
 from sandgate.core.limits import Limits
-from sandgate.core.session import BackgroundOutput, SessionRequest, SessionStatus
+from sandgate.core.session import BackgroundOutput, SessionLanguage, SessionRequest, SessionStatus
 from sandgate.core.states import ExecutionStatus
 from sandgate.sandbox.background import Background
 from sandgate.sandbox.cell import Cell, describe_end
@@ -308,7 +308,7 @@ class SandboxSession(StandsStill):
         return self._surround(request)
 
     def _say(self, message: bytes) -> None:
-        if self._channel is not None:
+        if message and self._channel is not None:
             self._channel.send(message)
 
     def _on_frame(self, kind: bytes, body: bytes) -> None:
@@ -327,7 +327,8 @@ class SandboxSession(StandsStill):
                 # What is written from now on comes behind it.
                 self._say(wire.pack_code(b"", {"taken": self._shown}))
         elif kind == session_wire.MISSED and self._running is not None:
-            self._interrupts.repeat_for(self._running)
+            is_shell = self._request.language is SessionLanguage.BASH
+            self._say(self._interrupts.answer_missed(self._running, is_shell=is_shell))
         elif kind == session_wire.DONE and self._running is not None:
             self._end_cell(partial(self._running.finish, parse_done(body)))
             self._go_on()
@@ -341,6 +342,7 @@ class SandboxSession(StandsStill):
 
     def _end_cell(self, end: Callable[[], None]) -> None:
         self._running = None
+        self._interrupts.end_cell()
         self._timers.cancel("grace")
         if self._channel is not None:
             self._channel.limits = FrameLimits()
