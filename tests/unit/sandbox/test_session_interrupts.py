@@ -19,11 +19,24 @@ def _is_meant(answer: bytes) -> bool:
     return found
 
 
-def _make() -> tuple[SessionInterrupts, list[str]]:
-    sent: list[str] = []
-    interrupts = SessionInterrupts(Timers(), lambda: sent.append("unheard"))
-    interrupts.send_by(lambda: sent.append("interrupt"))
-    return interrupts, sent
+class _Slot(list[str]):
+    """What was sent; ``often`` is set at the fifth."""
+
+    def __init__(self) -> None:
+        self.often = asyncio.Event()
+
+    def interrupt(self) -> None:
+        """Send one."""
+        self.append("interrupt")
+        if len(self) == 5:
+            self.often.set()
+
+
+def _make() -> tuple[SessionInterrupts, _Slot]:
+    slot = _Slot()
+    interrupts = SessionInterrupts(Timers(), lambda: slot.append("unheard"))
+    interrupts.send_by(slot.interrupt)
+    return interrupts, slot
 
 
 async def test_a_cell_is_told_once_whether_it_was_meant() -> None:
@@ -45,9 +58,7 @@ async def test_a_shell_is_interrupted_until_its_cell_has_ended(monkeypatch: pyte
     first, second = cast(Cell, object()), cast(Cell, object())
     interrupts.send(first)
     assert interrupts.answer_missed(first, is_shell=True) == b""
-    async with asyncio.timeout(30):
-        while len(sent) < 4:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(sent.often.wait(), 30)
     interrupts.end_cell()
     count = len(sent)
     assert interrupts.answer_missed(second, is_shell=True) == b""
@@ -65,9 +76,7 @@ async def test_a_shell_is_not_interrupted_for_ever(monkeypatch: pytest.MonkeyPat
     cell = cast(Cell, object())
     interrupts.send(cell)
     interrupts.answer_missed(cell, is_shell=True)
-    async with asyncio.timeout(30):
-        while len(sent) < 5:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(sent.often.wait(), 30)
     await asyncio.sleep(0.005)
     assert len(sent) == 5
     for _each in sent:
