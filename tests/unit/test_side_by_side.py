@@ -33,3 +33,16 @@ def test_the_worse_status_is_the_whole_s(tmp_path: Path, first: str, second: str
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert "test_first_half.py" in ended.stdout
     assert "test_second_half.py" in ended.stdout
+
+
+def test_every_test_is_in_one_of_the_two() -> None:
+    """A folder that is in neither would never be run."""
+    root = Path(side_by_side.__file__).parent.parent
+    given = [argument for argument in (*side_by_side.FIRST, *side_by_side.SECOND) if not argument.startswith("--")]
+    folders = {f"tests/{file.relative_to(root / 'tests').parts[0]}" for file in (root / "tests").rglob("test_*.py")}
+    assert sorted(name for name in given if not name.endswith(".py")) == sorted(folders)
+    moved = [name for name in given if name.endswith(".py")]
+    assert moved == [
+        option.removeprefix("--ignore=") for option in side_by_side.FIRST if option.startswith("--ignore=")
+    ]
+    assert all((root / name).is_file() for name in moved)
