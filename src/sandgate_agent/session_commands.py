@@ -108,7 +108,7 @@ class Commands:
         pip = _PIP.match(line)
         if pip is not None:
             # That of this interpreter, whatever else is in the path of programs.
-            line = "'{}' -m pip{}".format(sys.executable.replace("'", "'\\''"), line[pip.end() :])
+            line = _find_pip() + line[pip.end() :]
         try:
             self._names["_exit_code"] = _call(["-c", line], ("bash", "sh"))
         except KeyboardInterrupt:
@@ -124,6 +124,23 @@ class Commands:
             return _call([*options, "/dev/fd/{}".format(file)], ("bash",), file)
         finally:
             os.close(file)
+
+
+def _find_pip() -> str:
+    """What starts pip for this interpreter: that of its packages, or else the one that it has for new environments."""
+    import glob
+    import importlib.util
+    import shlex
+    import sysconfig
+
+    start = shlex.quote(sys.executable)
+    if importlib.util.find_spec("pip") is None:
+        # A wheel can be run as it is. Distributions keep theirs in a folder of their own.
+        bundled = os.path.join(os.path.dirname(os.__file__), "ensurepip", "_bundled")
+        for folder in (sysconfig.get_config_var("WHEEL_PKG_DIR") or bundled, bundled, "/usr/share/python-wheels"):
+            for wheel in sorted(glob.glob(os.path.join(folder, "pip-*.whl")), reverse=True):
+                return "{} {}".format(start, shlex.quote(os.path.join(wheel, "pip")))
+    return start + " -m pip"
 
 
 def _call(arguments: List[str], shells: Sequence[str], *kept: int) -> int:

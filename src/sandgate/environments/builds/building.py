@@ -61,6 +61,16 @@ if sys.prefix != sys.base_prefix:
         with open(packages + "/_of_root.pth", "w") as file:
             file.writelines("import site; site.addsitedir(%r)\\n" % place for place in site.getsitepackages())
 """
+# What setup commands and code install with it is for the template's interpreter, not for its base.
+_PIP = """
+import importlib.util, os
+script = "#!{folder}/bin/python\\nimport sys\\nfrom pip._internal.cli.main import main\\nsys.exit(main())\\n"
+for path in ("{folder}/bin/pip", "{folder}/bin/pip3"):
+    if importlib.util.find_spec("pip") is not None and not os.path.lexists(path):
+        with open(path, "x") as file:
+            file.write(script)
+        os.chmod(path, 0o755)
+"""
 _COPY = "import shutil\nshutil.copytree({source!r}, {target!r}, symlinks=True, dirs_exist_ok=True)"
 _IMPORT = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
 _TRY = """
@@ -136,6 +146,7 @@ class Building:
         try:
             await self._lay_out(inside)
             lock = await self._install(inside) if self._recipe.packages else None
+            await inside.run("pip", [_PYTHON, "-Ic", _PIP.format(folder=LAYER_FOLDER)])
             for number, command in enumerate(self._recipe.setup, 1):
                 self._log.say(f"setup {number}: {command}")
                 await inside.run(f"setup command {number}", ["/bin/sh", "-ec", command])
@@ -227,7 +238,9 @@ class Building:
         else:
             self._log.say(f"base {self._base.name} ({self._base.language_version})")
             if self._under is None:
-                make = [self._base.interpreter or "", "-m", "venv", "--without-pip", LAYER_FOLDER]
+                # What belongs to the base, pip above all, and what code installs for itself can be imported, too.
+                options = ["--without-pip", "--system-site-packages"]
+                make = [self._base.interpreter or "", "-m", "venv", *options, LAYER_FOLDER]
             else:
                 self._log.say(f"upon {self._under.reference}")
                 make = ["cp", "-rP", "--preserve=mode,timestamps", f"{_UNDER_FOLDER}/.", LAYER_FOLDER]
