@@ -274,7 +274,7 @@ def test_an_image_brings_its_variables_and_takes_away_what_it_says(
         beside = _make(client, "image", isolation=isolation)
         assert _run(client, beside, imported) == "app\n/app /app\n"
         client.expect(200, "DELETE", f"{ENVIRONMENTS}/{beside}")
-    assert said == "yes /home/user /opt/template/bin:/usr/local/bin:/usr/bin []\n"
+    assert said == "yes /home/user /opt/template/bin:/usr/local/bin:/usr/bin:/home/user/.local/bin []\n"
     client.expect(200, "DELETE", f"{ENVIRONMENTS}/{environment_id}")
     client.expect(200, "DELETE", f"{TEMPLATES}/image")
 

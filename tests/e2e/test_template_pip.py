@@ -22,6 +22,9 @@ def index() -> Iterator[PackageIndex]:
     """Packages of which each needs the one before."""
     with serve_index() as serving:
         serving.add("sandgate_first", "1.0", {"sandgate_first.py": "WORDS = ['first']\n"})
+        points = "[console_scripts]\nsandgate-tool = sandgate_tool:main\n"
+        tool = {"sandgate_tool.py": "def main():\n    print('a tool')\n"}
+        serving.add("sandgate_tool", "1.0", {**tool, "sandgate_tool-1.0.dist-info/entry_points.txt": points})
         serving.add("sandgate_first", "2.0", {"sandgate_first.py": "WORDS = ['newer']\n"})
         for name, before in (("second", "first"), ("third", "second"), ("fourth", "third")):
             code = f"import sandgate_{before}\nWORDS = [*sandgate_{before}.WORDS, '{name}']\n"
@@ -91,6 +94,10 @@ def test_more_can_be_installed_beside_it(
     words = "['first', 'second', 'third', 'fourth']"
     assert _run(client, made, code)["stdout"].startswith(f"{words} /home/user/.local/lib/")
     assert not [path for path in index.asked[asked:] if "second" in path]
+
+    # Programs that come with it are found.
+    tool = _run(client, made, f"pip install {options} sandgate_tool && sandgate-tool", language="bash")
+    assert (tool["stdout"], tool["stderr"]) == ("a tool\n", "")
 
     newer = _run(client, made, f"pip install {options} --upgrade sandgate_first; echo $?", language="bash")
     assert (newer["stdout"], "Will not install to the user site" in newer["stderr"]) == ("1\n", True), newer

@@ -170,7 +170,7 @@ async def test_descriptors_and_environment_variables(walled: Bench, monkeypatch:
     assert set(descriptors) == {"0", "1", "2", "63"}
     assert descriptors["0"] == "/dev/null"
     assert all(target.startswith(("pipe:", "socket:", "/dev/null", "host:")) for target in descriptors.values())
-    assert set(variables) == {"HOME", "LANG", "LOGNAME", "PATH", "PWD", "USER"}
+    assert set(variables) == {"HOME", "LANG", "LOGNAME", "PATH", "PIP_BREAK_SYSTEM_PACKAGES", "PWD", "USER"}
     assert {row.partition("=")[0] for row in environ.split("\0") if row} <= set(variables)
     ignored = await walled.ask(
         sandbox, "answer = [l.split()[1] for l in open('/proc/self/status') if l.startswith(('SigIgn', 'SigBlk'))]"

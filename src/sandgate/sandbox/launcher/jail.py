@@ -25,6 +25,7 @@ CHANNEL_FD = 3
 AGENT_FOLDER = "/sandgate"
 # Where an environment is built, before it becomes the root.
 ROOT = "/env"
+_HOME = "/home/user"
 # Source: include/uapi/asm-generic/resource.h
 _RLIMIT_SIGPENDING, _RLIMIT_MSGQUEUE = 11, 12
 _SAFE = system.MS_NOSUID | system.MS_NODEV
@@ -185,21 +186,27 @@ def _build(config: LauncherConfig, template: TemplateConfig) -> None:
     calls.run(system.prepare_pivot_root(str(jail)))
 
 
-def environ(template: TemplateConfig) -> dict[str, str]:
+def environ(template: TemplateConfig, *, is_walled: bool = True) -> dict[str, str]:
     """Everything that user code finds in its environment variables."""
     places = [f"{template.prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]
     built = {"VIRTUAL_ENV": LAYER, **dict(template.env)} if template.is_built else {}
     if template.is_built:
         places.insert(0, f"{LAYER}/bin")
-    return {
-        "HOME": "/home/user",
+    variables = {
+        "HOME": _HOME,
         "LANG": "C.UTF-8",
         "LOGNAME": "user",
         "PATH": ":".join(dict.fromkeys(places)),
+        # Nothing in here is a distribution's to keep.
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
         "PWD": "/workspace",
         "USER": "user",
         **built,
     }
+    if is_walled:
+        # Of packages that code installs; last, so that they take no other program's place.
+        variables["PATH"] = ":".join(filter(None, (variables["PATH"], f"{_HOME}/.local/bin")))
+    return variables
 
 
 def check_version(template: TemplateConfig) -> str:
@@ -263,7 +270,7 @@ def _start_standard(config: LauncherConfig, template: TemplateConfig, host_id: i
 
 def _start_plain(template: TemplateConfig) -> None:
     agent = str(Path(sandgate_agent.__file__).parent.parent)
-    os.execve(template.interpreter, _arguments(template, agent), environ(template))  # noqa: S606 - there is no shell
+    os.execve(template.interpreter, _arguments(template, agent), environ(template, is_walled=False))  # noqa: S606 - there is no shell
 
 
 def start_zygote(
