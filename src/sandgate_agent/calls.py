@@ -26,7 +26,9 @@ def prepare(function: str, *arguments: Any) -> Call:
     """
     if function not in _functions:
         _functions[function] = _library[function]
-    return partial(_functions[function], *arguments)
+    # Copies lie with the call; what is written in code lies with the code.
+    own = [bytes(bytearray(each)) if type(each) is bytes else each for each in arguments]
+    return partial(_functions[function], *own)
 
 
 def run(calls: Iterable[Call]) -> None:

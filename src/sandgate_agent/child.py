@@ -1,55 +1,63 @@
 """One execution: waits ready, reads its code from its own socket, runs it as ``python file.py`` would."""
 
 import _signal
-import _thread
-import atexit
-import gc
-import io
 import json
 import linecache
 import os
 import sys
 import threading
-import traceback
 import types
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from sandgate_agent import (
     calls,
+    failing,
     file_worker,
+    heap,
     later,
     process_worker,
     programs,
     spawning,
     step_files,
+    straight,
     surroundings,
     system,
-    tracebacks,
     walls,
     wire,
 )
 from sandgate_agent.calls import Call
 from sandgate_agent.ends import Settle
 
-FILENAME = "<code>"
-# The last descriptor of the smallest table a process has: out of the way of what the code opens.
-_CHANNEL = 63
+FILENAME = straight.NAME
+_CHANNEL = straight.CHANNEL
 _BROKEN = 70
 _temporary = "/tmp"
-# A library's function is looked up at its first call, which no rehearsal can make of this one.
-_exit: Callable[[int], int] = calls.prepare("_exit")  # type: ignore[assignment]
 _NAME = os.path.basename(sys.executable)
 _USER_PACKAGES = getattr(sys.modules.get("site"), "USER_SITE", None)
+main: straight.Child
+"""Runs as one execution; never returns."""
 
 
 def prepare_interpreter(setup: Dict[str, Any]) -> None:
     """In the zygote, once: whatever of a fresh interpreter can be laid out before anybody's code is known."""
+    global main
+    heap.begin_fresh_pages()
+    main = make_main()
+    threading.excepthook = failing.show_in_thread
     spawning.prepare()
     # A zygote of a single sandbox compiles nothing for a session that may never be.
     later.keep(compiled="standard" in setup)
     later.forget_package()
     sys.path[:] = ["", *(p for p in sys.path if p and p != setup["agent"])]
     lay_out(walls.find_folder(setup))
+
+
+def make_main() -> straight.Child:
+    """What every child runs, of the modules that are loaded by now."""
+    # A library's function is looked up at its first call, which no rehearsal can make of this one.
+    leave: Callable[[int], int] = calls.prepare("_exit")  # type: ignore[assignment]
+    return straight.make(_parts(), straight.Around(leave=leave))
 
 
 def rehearse() -> None:
@@ -64,11 +72,11 @@ def rehearse() -> None:
     for number, _kept in streams:
         os.dup2(null, number)
     for source in (b"value = len('x')\nfor item in (value, 2):\n    print(str(item))\n", b"1 / 0"):
-        _refresh()
-        wire.parse_code_header(bytes(wire.CODE_HEADER_BYTES))
-        run = _Run(source, sys.argv[0], b"")
+        pieces = [source, wire.pack_code(source, {})[: wire.CODE_HEADER_BYTES]]
+        read = partial(_take, pieces)
+        straight.make(_parts(), straight.Around(read, int, _no_exit_functions, int))([])
+        run = _Run(source, sys.argv[0], b"{}")
         run.run()
-        _clear()
         run.tell_files()
     for number, kept in streams:
         os.dup2(kept, number)
@@ -76,7 +84,7 @@ def rehearse() -> None:
     os.close(null)
     sys.modules["__main__"], threading.excepthook = main_module, hook
     linecache.cache.pop(FILENAME, None)
-    spawning.source, spawning.filename = b"", ""
+    spawning.known[:] = None, None
     step_files.rehearse()
 
 
@@ -125,16 +133,14 @@ def lay_out(folder: str) -> None:
         sys.orig_argv[:] = [sys.executable, *sys.argv]
 
 
-def _refresh() -> None:
-    """Undo what forks of one parent would have in common, and what the collector was told to leave alone."""
+def _reseeding() -> List[Callable[[], object]]:
+    """What undoes what forks of one parent would have in common."""
     modules = sys.modules
-    if "random" in modules:
-        modules["random"].seed()
+    reseeding: List[Callable[[], object]] = []
+    reseeding += [modules[each].seed for each in ("random", "numpy.random") if each in modules]
     if "tempfile" in modules:
-        modules["tempfile"]._name_sequence = None  # type: ignore[attr-defined]
-    if "numpy.random" in modules:
-        modules["numpy.random"].seed()
-    gc.enable()
+        reseeding.append(partial(setattr, modules["tempfile"], "_name_sequence", None))
+    return reseeding
 
 
 def _find_user_packages() -> None:
@@ -147,9 +153,8 @@ def _find_user_packages() -> None:
         sys.modules["site"].addsitedir(_USER_PACKAGES)
 
 
-def _read_exactly(length: int) -> bytes:
-    """So many bytes; the process ends when the other side is gone before."""
-    whole = b""
+def _read_exactly(length: int, whole: bytes = b"") -> bytes:
+    """So many bytes, of which some are there; the process ends when the other side is gone before."""
     while len(whole) < length:
         part = os.read(_CHANNEL, length - len(whole))
         if not part:
@@ -171,7 +176,6 @@ class _Run:
             source = self._around.code
         self._source = source
         self._files: Optional[step_files.StepFiles] = None
-        self._shown = tracebacks.ShownSource(FILENAME, source)
 
     def run(self) -> int:
         """Run to the end and answer the exit code."""
@@ -179,25 +183,20 @@ class _Run:
             if "program" in self._options:
                 return self._run_program(self._options["program"])
             self._execute()
-        except SystemExit as exit_:
-            return self._leave(exit_)
         except BaseException as error:
-            return self._fail(error)
+            return failing.end(error, self._pid)
         return 0
 
     def _execute(self) -> None:
         lines = (self._source.decode("utf-8", "replace") + "\n").splitlines(True)
         linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
-        threading.excepthook = self._show_in_thread
-        spawning.source, spawning.filename = self._source, self._filename
+        spawning.known[:] = self._source, self._filename
         self._surround()
         _find_user_packages()
         try:
             compiled = compile(self._source, FILENAME, "exec", 0, True)
         except SyntaxError as error:
-            if error.text is None and 0 < (error.lineno or 0) <= len(lines):
-                # Of what is found after parsing, the compiler looks for the line in a file of that name.
-                error.text = lines[(error.lineno or 0) - 1]
+            failing.add_line(error)
             raise
         module = types.ModuleType("__main__")
         module.__dict__.update(__builtins__=sys.modules["builtins"], __file__=self._filename, __cached__=None)
@@ -237,7 +236,7 @@ class _Run:
             self._around.lay_out()
         except OSError as error:
             raise error.with_traceback(None) from None
-        self._filename = spawning.filename = sys.argv[0]
+        self._filename = spawning.known[1] = sys.argv[0]
 
     def _hand_on(self, outputs: Any) -> None:
         """Send what the step leaves to those after it. Raises what says what is wrong with it."""
@@ -261,76 +260,6 @@ class _Run:
             # The code closed the channel; the host finds no outputs and says so.
             return
 
-    def _leave(self, exit_: SystemExit) -> int:
-        code = exit_.code
-        if code is None:
-            return 0
-        if not isinstance(code, int):
-            self._print(code)
-        self._report("SystemExit", code, "")
-        return code & 0xFF if isinstance(code, int) else 1
-
-    def _print(self, text: Any, end: str = "\n") -> None:
-        try:
-            sys.stderr.write("{}{}".format(text, end))
-        except Exception:
-            pass
-
-    def _fail(self, error: BaseException) -> int:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-            trace = trace.tb_next
-        error.__traceback__ = trace
-        shown = self._show(error, trace)
-        try:
-            text = shown or "".join(traceback.format_exception(type(error), error, trace))
-            self._report(type(error).__name__, error, text)
-        except BaseException:
-            self._report(type(error).__name__, "", "")
-        error.__traceback__ = None
-        return 130 if isinstance(error, KeyboardInterrupt) else 1
-
-    def _show(self, error: BaseException, trace: Any) -> str:
-        """Print an uncaught exception as the interpreter or the code's own hook does; what the interpreter printed."""
-        stderr, sink = sys.stderr, io.StringIO()
-        ordinary = sys.excepthook is sys.__excepthook__ and stderr is sys.__stderr__
-        try:
-            with self._shown:
-                if ordinary:
-                    sys.stderr = sink
-                sys.excepthook(type(error), error, trace)
-        except BaseException as second:
-            self._print("Error in sys.excepthook: {!r}".format(second))
-        finally:
-            if ordinary:
-                sys.stderr = stderr
-        text = sink.getvalue()
-        if text and tracebacks.FINDS_NOTHING and (trace or error.__cause__ or error.__context__):
-            text = tracebacks.format_with_lines(error, text)
-        if text:
-            self._print(text, end="")
-        return text
-
-    def _show_in_thread(self, args: Any) -> None:
-        if tracebacks.FINDS_NOTHING and args.exc_type is not SystemExit and sys.stderr is not None:
-            name = args.thread.name if args.thread is not None else threading.get_ident()
-            self._print("Exception in thread {}:".format(name))
-            traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback)
-            return
-        with self._shown:
-            _thread._excepthook(args)
-
-    def _report(self, name: str, value: Any, text: str) -> None:
-        if os.getpid() != self._pid:
-            # A process that the code forked and that fell through to the end; the answer is not about it.
-            return
-        try:
-            os.set_blocking(_CHANNEL, False)
-            os.write(_CHANNEL, wire.pack_report(name, str(value), text))
-        except OSError:
-            # The code closed the channel; the exit code and stderr say the rest.
-            return
-
     def tell_files(self) -> None:
         """Say, when nothing of the code runs any more, whether it has left files to be kept."""
         if self._files is None or os.getpid() != self._pid:
@@ -343,28 +272,6 @@ class _Run:
             return
 
 
-def _finish(code: int, run: "Optional[_Run]") -> None:
-    """End as an interpreter does: threads joined, exit functions run, objects of the code's own finalized."""
-    try:
-        if _thread._count():
-            threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        spawning.clean_up()
-        _clear()
-        if run is not None:
-            run.tell_files()
-    finally:
-        _exit(code)
-
-
-def _clear() -> None:
-    """Finalize what the code has left, and write what that has to say."""
-    _flush()
-    sys.modules.pop("__main__", None)
-    gc.collect()
-    _flush()
-
-
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -373,28 +280,44 @@ def _flush() -> None:
             pass
 
 
-def main(settling: Sequence[Call]) -> None:
-    """Run as one execution, after the calls by which it gets its place; never returns."""
-    for call in settling:
-        if call() < 0:
-            sys.stderr.write("sandgate: {!r}\n".format(calls.failure(call)))
-            os._exit(_BROKEN)
-    code: Optional[int] = None
-    run: Optional[_Run] = None
-    try:
-        _refresh()
-        options_length, code_length = wire.parse_code_header(_read_exactly(wire.CODE_HEADER_BYTES))
-        options = _read_exactly(options_length) if options_length else b""
-        if options.startswith(wire.ROLE):
-            modules = _read_exactly(code_length) if code_length else b""
-            os._exit(file_worker.run(json.loads(options[len(wire.ROLE) :]), _CHANNEL, 1, modules))
-        if options.startswith(wire.PROCESS):
-            os._exit(process_worker.run(json.loads(options[len(wire.PROCESS) :]), _CHANNEL))
-        if options.startswith(wire.SESSION):
-            later.load("session").run(json.loads(options[len(wire.SESSION) :]), _CHANNEL)
-        run = _Run(_read_exactly(code_length), sys.argv[0], options)
-        code = run.run()
-    except BaseException as error:
-        sys.stderr.write("sandgate: {!r}\n".format(error))
-    finally:
-        _finish(_BROKEN if code is None else code, run)
+def _begin(options_length: int, length: int) -> _Run:
+    """What is to be run with options; what runs no code at once, and its process, end in here."""
+    options = _read_exactly(options_length)
+    content = _read_exactly(length) if length else b""
+    if options.startswith(wire.ROLE):
+        os._exit(file_worker.run(json.loads(options[len(wire.ROLE) :]), _CHANNEL, 1, content))
+    if options.startswith(wire.PROCESS):
+        os._exit(process_worker.run(json.loads(options[len(wire.PROCESS) :]), _CHANNEL))
+    if options.startswith(wire.SESSION):
+        later.load("session").run(json.loads(options[len(wire.SESSION) :]), _CHANNEL)
+    return _Run(content, sys.argv[0], options)
+
+
+def _say(error: BaseException) -> None:
+    sys.stderr.write("sandgate: {!r}\n".format(error))
+
+
+def _fail_settling(call: Call) -> None:
+    _say(calls.failure(call))
+    os._exit(_BROKEN)
+
+
+def _take(pieces: List[bytes], _channel: int, _length: int) -> bytes:
+    """In a rehearsal, the next piece."""
+    return pieces.pop()
+
+
+def _no_exit_functions() -> None:
+    """In a rehearsal: those that are there are for a real end."""
+
+
+def _parts() -> straight.Parts:
+    packages = _USER_PACKAGES or ""
+    return straight.Parts(
+        _BROKEN, _reseeding(), calls.prepare("access", os.fsencode(packages), os.R_OK),
+        _find_user_packages, _fail_settling, _complete, _begin, failing.end, _say,
+    )  # fmt: skip
+
+
+def _complete(whole: bytes, length: int) -> bytes:
+    return _read_exactly(length, whole)

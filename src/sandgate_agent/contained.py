@@ -270,7 +270,10 @@ class ContainedZygote:
             os.close(_CHANNEL)
             # Here it tells of the children of the process that opened it, and of no other's.
             os.close(self._signals)
-            GivenForker(control, sync, system.open_child_signals(), self._fork, start.of_children).run(start)
+            role = GivenForker(control, sync, system.open_child_signals(), self._fork, start.of_children)
+            # A collection writes to all that it looks at: that of a child is for what its code has made.
+            zygote.freeze()
+            role.run(start)
         finally:
             os._exit(0)
 

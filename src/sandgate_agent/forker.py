@@ -279,7 +279,7 @@ class Forker(AnyForker):
 
         True when descriptors have other numbers. One function, and locals: all else is a page to copy after each fork.
         """
-        ends, burial = self._ends, self._burial
+        ends, burial, be_child = self._ends, self._burial, child.main
         opening, numbers, usual, opened, settling = ends.opening, ends.numbers, ends.usual, ends.opened, ends.child
         giving_up, handed_over, send, put_number = ends.giving_up, ends.handed_over, ends.letter.send, ends.put_number
         fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all
@@ -299,7 +299,7 @@ class Forker(AnyForker):
                         raise calls.failure(call)
                 pid = fork()
                 if pid == 0:
-                    child.main(settling)
+                    be_child(settling)
                 put_number(number + 1)
                 for call in giving_up:
                     call()

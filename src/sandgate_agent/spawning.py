@@ -6,15 +6,14 @@ module that starts them is changed as it is loaded, because loading it ahead wou
 
 import os
 import sys
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 _MODULE = "multiprocessing.spawn"
 
-# Of the one execution that a process is.
-source = b""
-filename = ""
-_written = ""
-_writer = 0
+# The source and the file name of the one execution that a process is.
+known: List[Any] = [None, None]
+# The file that was written for it, and by which process.
+written: List[Any] = []
 
 
 class _Finder:
@@ -61,8 +60,8 @@ def _change(module: Any) -> None:
 
     def get_preparation_data(name: str) -> Any:
         data = describe(name)
-        if filename and data.get("init_main_from_path") == os.path.normpath(filename):
-            data["init_main_from_path"] = _write() or filename
+        if known[1] and data.get("init_main_from_path") == os.path.normpath(known[1]):
+            data["init_main_from_path"] = _write() or known[1]
         return data
 
     module.get_preparation_data = get_preparation_data
@@ -70,14 +69,15 @@ def _change(module: Any) -> None:
 
 def _write() -> Optional[str]:
     """The path of a file with the code, in the folder that the code is run in; None when it cannot be written."""
-    global _written, _writer
-    if _written:
-        return _written
+    if written:
+        path: str = written[0]
+        return path
+    source, filename = known
     # The name may be taken by an execution side by side, by one that was killed, or by the user.
     for path in (filename, "{}-{}".format(filename, os.urandom(8).hex())):
         try:
             with open(path, "xb") as file:
-                _written, _writer = path, os.getpid()
+                written[:] = path, os.getpid()
                 file.write(source)
         except OSError:
             continue
@@ -87,8 +87,8 @@ def _write() -> Optional[str]:
 
 def clean_up() -> None:
     """At the end of the execution."""
-    if _written and _writer == os.getpid():
+    if written and written[1] == os.getpid():
         try:
-            os.unlink(_written)
+            os.unlink(written[0])
         except OSError:
             return

@@ -228,6 +228,8 @@ ROLE = b"files:"
 SESSION = b"session:"
 PROCESS = b"process:"
 CODE_HEADER_BYTES = _CODE.size
+unpack_code_header = _CODE.unpack
+"""Of bytes, how many bytes of options and of code follow."""
 
 
 def parse_code_header(header: bytes) -> Tuple[int, int]:

@@ -96,6 +96,8 @@ class Zygote:
                 self._forkers.clear()
             role = forker.Forker(control, sync, self._signals, self._plan is not None, self._fork, start.of_children)
             self._forkers[start, control, sync] = role
+            # A collection writes to all that it looks at: that of a child is for what its code has made.
+            freeze()
         return role
 
     def _be_forker(self, start: forker.Start, role: forker.Forker) -> None:

@@ -26,11 +26,11 @@ BROAD_HANDLERS = {
     "sandgate.sandbox.launcher.server:Launcher._act": "a request: a bug is answered with a refusal and logged",
     "sandgate.sandbox.launcher.jail:start_zygote": "a forked child: it must never go on as its parent would",
     "sandgate_agent.zygote:preload": "code of the template's packages, which may raise anything",
-    "sandgate_agent.child:main": "a forked child: it must never go on as its parent would",
+    "sandgate_agent.straight:make.run": "code of a user, and a forked child: it must never go on as its parent would",
     "sandgate_agent.child:_Run.run": "code of a user, which may raise anything",
-    "sandgate_agent.child:_Run._fail": "the text of a user's exception, which may raise anything",
-    "sandgate_agent.child:_Run._print": "a stream of the user's code, which may raise anything",
-    "sandgate_agent.child:_Run._show": "a hook of the user's code, which may raise anything",
+    "sandgate_agent.failing:_fail": "the text of a user's exception, which may raise anything",
+    "sandgate_agent.failing:_print": "a stream of the user's code, which may raise anything",
+    "sandgate_agent.failing:_show": "a hook of the user's code, which may raise anything",
     "sandgate_agent.session:Session._execute": "code of a user, which may raise anything",
     "sandgate_agent.session:Session._fail": "the text of a user's exception, which may raise anything",
     "sandgate_agent.session:Session._show_what_was_drawn": "a figure of a user's, which may raise anything",
@@ -40,6 +40,7 @@ BROAD_HANDLERS = {
     "sandgate_agent.session_display:_call": "methods of a user's objects, which may raise anything",
     "sandgate_agent.session_display:_mimebundle": "a method of a user's object, which may raise anything",
     "sandgate_agent.session_display:_records": "a library's object, which may raise anything",
+    "sandgate_agent.straight:_make_finish.finish": "a stream of the user's code, which may raise anything",
     "sandgate_agent.child:_flush": "a stream of the user's code, which may raise anything",
 }
 REASON = "# waits:"

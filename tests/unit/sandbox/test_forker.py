@@ -18,7 +18,8 @@ from sandgate_agent import wire
 # Without walls, and without a launcher that lets it go on.
 _FORKER = """
 import contextlib, os, sys
-from sandgate_agent import forker, system
+from sandgate_agent import child, forker, system
+child.main = child.make_main()
 os.dup2(int(sys.argv[1]), 40)
 os.closerange(3, 40)
 made = forker.Forker(40, -1, system.open_child_signals(), False, None, [])
