@@ -6,6 +6,7 @@ come in through its sockets, but none goes out, so that each child is given a so
 
 import _signal
 import errno
+import gc
 import json
 import os
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
@@ -272,7 +273,7 @@ class ContainedZygote:
             os.close(self._signals)
             role = GivenForker(control, sync, system.open_child_signals(), self._fork, start.of_children)
             # A collection writes to all that it looks at: that of a child is for what its code has made.
-            zygote.freeze()
+            gc.freeze()
             role.run(start)
         finally:
             os._exit(0)
