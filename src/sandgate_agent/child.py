@@ -175,6 +175,7 @@ class _Run:
             self._around = surroundings.Surroundings(self._options["around"], source)
             source = self._around.code
         self._source = source
+        spawning.known[:] = source, filename
         self._files: Optional[step_files.StepFiles] = None
 
     def run(self) -> int:
@@ -190,7 +191,6 @@ class _Run:
     def _execute(self) -> None:
         lines = (self._source.decode("utf-8", "replace") + "\n").splitlines(True)
         linecache.cache[FILENAME] = (len(self._source), None, lines, FILENAME)
-        spawning.known[:] = self._source, self._filename
         self._surround()
         _find_user_packages()
         try:

@@ -37,7 +37,11 @@ def _leave(exit_: SystemExit, pid: int) -> int:
         return 0
     if not isinstance(code, int):
         _print(code)
-    _report(pid, "SystemExit", code, "")
+    try:
+        _report(pid, "SystemExit", code, "")
+    except BaseException:
+        # It has no text.
+        _report(pid, "SystemExit", "", "")
     return code & 0xFF if isinstance(code, int) else 1
 
 
@@ -86,7 +90,7 @@ def _show(error: BaseException, trace: Any) -> str:
 
 
 def _shown_source() -> tracebacks.ShownSource:
-    return tracebacks.ShownSource(straight.NAME, spawning.known[0])
+    return tracebacks.ShownSource(straight.NAME, spawning.known[0] or b"")
 
 
 def show_in_thread(args: Any) -> None:

@@ -153,7 +153,12 @@ def _call(arguments: List[str], shells: Sequence[str], *kept: int) -> int:
         if stream is not None:
             stream.flush()
     shell = next((each for each in shells if shutil.which(each)), shells[-1])
-    code = subprocess.call([shell, *arguments], pass_fds=kept)
+    environ = dict(os.environ)
+    # Where programs of packages are that were installed in here; and nothing in here is a distribution's to keep.
+    places, own = environ.get("PATH", os.defpath), os.path.expanduser("~/.local/bin")
+    environ["PATH"] = places if own in places.split(":") else "{}:{}".format(places, own)
+    environ.setdefault("PIP_BREAK_SYSTEM_PACKAGES", "1")
+    code = subprocess.call([shell, *arguments], pass_fds=kept, env=environ)
     child._find_user_packages()
     importlib.invalidate_caches()
     # As a shell says it.

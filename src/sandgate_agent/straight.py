@@ -87,9 +87,9 @@ def make(parts: Parts, around: Around) -> Child:
                 source = complete(source, length)
             pid, path = get_pid(), arguments[0]
             known[0], known[1] = source, path
-            lines_of[name] = (length, None, split(str(source, "utf-8", "replace") + "\n", True), name)
             compiled: Any = None
             try:
+                lines_of[name] = (length, None, split(str(source, "utf-8", "replace") + "\n", True), name)
                 if look_for_packages() >= 0:
                     find_packages()
                 compiled = compile_(source, name, "exec", 0, True)
@@ -101,8 +101,9 @@ def make(parts: Parts, around: Around) -> Child:
                 code = 0
             except BaseException as error:
                 code = end(error, pid, compiled is not None)
-            # The collector is to find that nothing leads to them any more.
-            compiled = module = variables = None
+            finally:
+                # The collector is to find that nothing leads to them any more.
+                compiled = module = variables = None
         except BaseException as error:
             say(error)
         finally:
@@ -114,8 +115,7 @@ def make(parts: Parts, around: Around) -> Child:
 def _make_finish(around: Around) -> Callable[[int, Any], None]:
     """What ends as an interpreter does: threads joined, exit functions run, objects of the code's own finalized."""
     count_threads, run_exit_functions, leave = around[1:]
-    collect, modules, written, variables_of_sys = gc.collect, sys.modules, spawning.written, sys.__dict__
-    streams = [(each, sys.__dict__[each], sys.__dict__[each].flush) for each in ("stdout", "stderr")]
+    collect, modules, written, streams = gc.collect, sys.modules, spawning.written, sys.__dict__
 
     def finish(code: int, other: Any) -> None:
         try:
@@ -125,13 +125,9 @@ def _make_finish(around: Around) -> Callable[[int, Any], None]:
             if written:
                 spawning.clean_up()
             for is_first in (True, False):
-                for each, stream, flush in streams:
+                for each in ("stdout", "stderr"):
                     try:
-                        current = variables_of_sys[each]
-                        if current is stream:
-                            flush()
-                        else:
-                            current.flush()
+                        streams[each].flush()
                     except Exception:
                         continue
                 if is_first:

@@ -219,7 +219,7 @@ def enter(namespaces: List[int]) -> None:
 def put_up_plain(folder: str) -> None:
     """The ``process`` class: a folder of its own, and nothing more."""
     os.environ["HOME"] = folder + "/home"
-    os.environ["PATH"] += ":{}/home/.local/bin".format(folder)
+    os.environ["PATH"] = ":".join(filter(None, (os.environ["PATH"], folder + "/home/.local/bin")))
     os.environ["TMPDIR"] = folder + "/tmp"
     os.environ["PWD"] = folder + "/workspace"
     os.chdir(folder + "/workspace")

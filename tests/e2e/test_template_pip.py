@@ -98,6 +98,8 @@ def test_more_can_be_installed_beside_it(
     # Programs that come with it are found.
     tool = _run(client, made, f"pip install {options} sandgate_tool && sandgate-tool", language="bash")
     assert (tool["stdout"], tool["stderr"]) == ("a tool\n", "")
+    cell = "import os\nos.environ['PATH'] = '/usr/bin:/bin'\n!sandgate-tool"
+    assert _run(client, made, cell, session_id=session_id)["stdout"] == "a tool\n"
 
     newer = _run(client, made, f"pip install {options} --upgrade sandgate_first; echo $?", language="bash")
     assert (newer["stdout"], "Will not install to the user site" in newer["stderr"]) == ("1\n", True), newer

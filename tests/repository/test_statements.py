@@ -28,6 +28,7 @@ BROAD_HANDLERS = {
     "sandgate_agent.zygote:preload": "code of the template's packages, which may raise anything",
     "sandgate_agent.straight:make.run": "code of a user, and a forked child: it must never go on as its parent would",
     "sandgate_agent.child:_Run.run": "code of a user, which may raise anything",
+    "sandgate_agent.failing:_leave": "the text of what a user's code ends with, which may raise anything",
     "sandgate_agent.failing:_fail": "the text of a user's exception, which may raise anything",
     "sandgate_agent.failing:_print": "a stream of the user's code, which may raise anything",
     "sandgate_agent.failing:_show": "a hook of the user's code, which may raise anything",

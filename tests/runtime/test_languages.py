@@ -11,7 +11,7 @@ from sandgate.core.limits import MIB, Limits
 from sandgate.core.states import ExecutionStatus
 from sandgate.core.tidying import removal_after, remove
 from sandgate.sandbox.base import Sandbox
-from tests.runtime.hosts import Bench
+from tests.runtime.hosts import Bench, available_versions
 
 BASH = Language("bash", (("bash",), ("sh",)), ".sh")
 
@@ -49,6 +49,18 @@ async def test_ends_are_those_of_the_program(bench: Bench) -> None:
     assert (killed.exit_code, killed.error.value) == (143, "ended by SIGTERM")
     wrong = await _run(sandbox, "true\n\nno-such-command")
     assert (wrong.exit_code, b".sandgate-code.sh: " in wrong.stderr, b"3: " in wrong.stderr) == (127, True, True)
+
+
+@pytest.mark.parametrize("version", available_versions())
+@pytest.mark.few_on_gvisor(version=[available_versions()[-1]])
+async def test_what_cannot_be_run_is_named(bench: Bench, version: str) -> None:
+    """In every interpreter, and nothing is left of having said so."""
+    sandbox = await bench.make(version)
+    ran = await _run(sandbox, "x", Language("odd", (("no-such-program",),), ".odd"))
+    assert ran.error is not None
+    assert (ran.error.name, "'no-such-program'" in ran.error.value) == ("FileNotFoundError", True)
+    assert ran.stderr.endswith(b"no such program in PATH: 'no-such-program'\n"), ran.stderr
+    assert await bench.ask(sandbox, "import os, tempfile\nanswer = os.listdir(tempfile.gettempdir())") == []
 
 
 @pytest.mark.needs_root_namespaces

@@ -90,6 +90,11 @@ PIECES = {
     "atexit after an exception": "import atexit\natexit.register(print, 'last')\n1/0\n",
     "destructor at the end": "class D:\n    def __del__(self):\n        print('gone')\nd = D()\nprint('end')\n",
     "destructor in a cycle": "class D:\n    def __del__(self):\n        print('gone', len('x'))\nd = D()\nd.d = d\n",
+    "destructor at the end, after an exception": "class D:\n    def __del__(self):\n        print('gone')\n"
+    "d = D()\nd.d = d\n1/0\n",
+    "flush of its own": "import sys\nflush, said = sys.stdout.flush, []\n"
+    "def tell():\n    said or sys.stderr.write('mine')\n    said.append(1)\n    flush()\n"
+    "sys.stdout.flush = tell\nprint('x')\n",
     "hook": "import sys\nsys.excepthook = lambda *a: print('hooked', a[0].__name__)\n1/0\n",
     "warning": "import warnings\nwarnings.warn('careful')\n",
     "buffer": "import sys\nsys.stdout.buffer.write(b'\\xff\\x00raw\\n')\nsys.stdout.flush()\n",
@@ -215,6 +220,20 @@ async def test_spawning_side_by_side(bench: Bench) -> None:
         assert (ended.stdout.decode(), ended.stderr) == (f"[(1, '{word}')]\n", b"")
     left = await bench.ask(sandbox, "import os\nanswer = [sorted(os.listdir()), open('<code>').read()]")
     assert left == [["<code>", "here"], "the user wrote this"]
+
+
+@pytest.mark.parametrize("version", available_versions())
+@pytest.mark.few_on_gvisor(version=[available_versions()[-1]])
+async def test_an_end_without_a_text(bench: Bench, version: str) -> None:
+    """What the code ends with cannot be told; that it has ended is, and what it has left is finalized."""
+    code = "class D:\n    def __del__(self):\n        print('gone')\n"
+    code += "    def __str__(self):\n        raise ValueError\nd = D()\n"
+    sandbox = await bench.make(version)
+    for end in ("raise SystemExit(d)", "class E(D, Exception): pass\nraise E"):
+        ran = await sandbox.execute(bench.request(code + end)).wait()
+        assert (ran.exit_code, set(ran.stdout.split())) == (1, {b"gone"})
+        assert ran.error is not None
+        assert (ran.error.name, ran.error.value) == ("E" if "E(" in end else "SystemExit", "")
 
 
 @pytest.mark.parametrize("name", PIECES)

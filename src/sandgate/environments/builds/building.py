@@ -61,12 +61,20 @@ if sys.prefix != sys.base_prefix:
         with open(packages + "/_of_root.pth", "w") as file:
             file.writelines("import site; site.addsitedir(%r)\\n" % place for place in site.getsitepackages())
 """
+# What is installed in the home folder is not kept.
+_SETTING_UP = Surroundings(env={"PIP_USER": "0"})
 # What setup commands and code install with it is for the template's interpreter, not for its base.
 _PIP = """
-import importlib.util, os
-script = "#!{folder}/bin/python\\nimport sys\\nfrom pip._internal.cli.main import main\\nsys.exit(main())\\n"
+import glob, importlib.util, os, sysconfig
+found = importlib.util.find_spec("pip") is not None
+bundled = os.path.join(os.path.dirname(os.__file__), "ensurepip", "_bundled")
+folders = [] if found else [sysconfig.get_config_var("WHEEL_PKG_DIR") or bundled, bundled, "/usr/share/python-wheels"]
+wheels = [wheel for folder in folders for wheel in sorted(glob.glob(folder + "/pip-*.whl"), reverse=True)]
+ahead = "sys.path.insert(0, %r)\\n" % wheels[0] if wheels else ""
+begin = "from pip._internal.cli.main import main\\nsys.exit(main())\\n"
+script = "#!{folder}/bin/python\\nimport sys\\n" + ahead + begin
 for path in ("{folder}/bin/pip", "{folder}/bin/pip3"):
-    if importlib.util.find_spec("pip") is not None and not os.path.lexists(path):
+    if (found or wheels) and not os.path.lexists(path):
         with open(path, "x") as file:
             file.write(script)
         os.chmod(path, 0o755)
@@ -149,7 +157,7 @@ class Building:
             await inside.run("pip", [_PYTHON, "-Ic", _PIP.format(folder=LAYER_FOLDER)])
             for number, command in enumerate(self._recipe.setup, 1):
                 self._log.say(f"setup {number}: {command}")
-                await inside.run(f"setup command {number}", ["/bin/sh", "-ec", command])
+                await inside.run(f"setup command {number}", ["/bin/sh", "-ec", command], _SETTING_UP)
             if self._recipe.preload:
                 self._log.say("preload " + " ".join(self._recipe.preload))
                 await inside.run("preload", [_PYTHON, "-c", _IMPORT, *self._recipe.preload])

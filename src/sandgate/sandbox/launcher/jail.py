@@ -25,7 +25,6 @@ CHANNEL_FD = 3
 AGENT_FOLDER = "/sandgate"
 # Where an environment is built, before it becomes the root.
 ROOT = "/env"
-_HOME = "/home/user"
 # Source: include/uapi/asm-generic/resource.h
 _RLIMIT_SIGPENDING, _RLIMIT_MSGQUEUE = 11, 12
 _SAFE = system.MS_NOSUID | system.MS_NODEV
@@ -192,20 +191,21 @@ def environ(template: TemplateConfig, *, is_walled: bool = True) -> dict[str, st
     built = {"VIRTUAL_ENV": LAYER, **dict(template.env)} if template.is_built else {}
     if template.is_built:
         places.insert(0, f"{LAYER}/bin")
+    # Within the walls nothing is a distribution's to keep.
+    installing = {"PIP_BREAK_SYSTEM_PACKAGES": "1"} if is_walled else {}
     variables = {
-        "HOME": _HOME,
+        "HOME": "/home/user",
         "LANG": "C.UTF-8",
         "LOGNAME": "user",
         "PATH": ":".join(dict.fromkeys(places)),
-        # Nothing in here is a distribution's to keep.
-        "PIP_BREAK_SYSTEM_PACKAGES": "1",
         "PWD": "/workspace",
         "USER": "user",
+        **installing,
         **built,
     }
     if is_walled:
         # Of packages that code installs; last, so that they take no other program's place.
-        variables["PATH"] = ":".join(filter(None, (variables["PATH"], f"{_HOME}/.local/bin")))
+        variables["PATH"] = ":".join(filter(None, (variables["PATH"], variables["HOME"] + "/.local/bin")))
     return variables
 
 
