@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sandgate.core.template import Layer
 from sandgate.sandbox.base import Sandbox, SandboxSpec
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from tests.runtime.hosts import LauncherHost, available_versions, find_templates, launcher_host, until
+from tests.runtime.test_gvisor import spare_group
 
 pytestmark = pytest.mark.needs_root_namespaces
 BASE = f"python-{available_versions()[-1]}" if available_versions() else ""
@@ -58,10 +60,9 @@ def _make_layer(host: LauncherHost, module: str = "") -> Layer:
     return Layer(BASE, name, ("own",), {"MARK": "here"})
 
 
-async def _create(runtime: ZygoteRuntime, layer: Layer) -> Sandbox:
-    spec = SandboxSpec(
-        make_environment_id(), layer.folder or f"build-{BASE}", Limits(), 60.0, Isolation.STANDARD, layer
-    )
+async def _create(runtime: ZygoteRuntime, layer: Layer, isolation: Isolation = Isolation.STANDARD) -> Sandbox:
+    limits = layer.limits or Limits()
+    spec = SandboxSpec(make_environment_id(), layer.folder or f"build-{BASE}", limits, 60.0, isolation, layer)
     return await runtime.create(spec)
 
 
@@ -112,6 +113,26 @@ async def test_what_is_imported_beforehand_has_a_bound(host: LauncherHost, runti
     sandbox = await _create(runtime, _make_layer(host, f"held = bytearray({MEMORY_BYTES // 2})"))
     assert await _say(sandbox, "import own\nprint(len(own.held))") == f"{MEMORY_BYTES // 2}\n"
     await runtime.destroy(sandbox.environment_id)
+
+
+@pytest.mark.needs_gvisor
+async def test_spares_have_the_limits_of_their_template(tmp_path: Path) -> None:
+    """So that who asks for none is given one, also in a class whose sandboxes keep the limits they were made with."""
+    with launcher_host(Isolation.GVISOR, layers_folder=tmp_path, gvisor_spares=1) as host:
+        runtime = host.runtime()
+        await runtime.start(lambda _environment_id, _reason: None)
+        layer = replace(_make_layer(host), limits=Limits(memory_bytes=300 * MIB))
+        await _create(runtime, layer, Isolation.GVISOR)
+        spare = await spare_group(host, 1)
+        # One that is not ready yet is not taken; it is by the time that another one has been made.
+        for _round in range(5):
+            taken = await _create(runtime, layer, Isolation.GVISOR)
+            assert await _say(taken, "print('works')") == "works\n"
+            await runtime.destroy(taken.environment_id)
+            if not spare.exists():
+                break
+        assert not spare.exists()
+        await runtime.stop(keep_sandboxes=False)
 
 
 async def test_builds_take_no_place_of_what_was_built(host: LauncherHost, runtime: ZygoteRuntime) -> None:

@@ -1,7 +1,7 @@
 """What an environment is made from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sandgate.core.built import BuiltTemplate, Root
 from sandgate.core.errors import UnknownLanguage
@@ -25,6 +25,8 @@ class Layer:
     ``root`` is the name of the folder with the root file system, for one that has its own instead of a ``base``,
     ``interpreter`` where the interpreter is in there, and ``begins_in`` where code begins, empty for the usual folder.
     ``changes_root`` is for the sandbox in which another root file system is made of it.
+
+    ``limits`` are those of environments that ask for none; None: as those of what it rests on.
     """
 
     base: str
@@ -36,6 +38,7 @@ class Layer:
     interpreter: str = ""
     begins_in: str = ""
     changes_root: bool = False
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ class Template:
         if self.built is None:
             return None
         recipe = self.built.recipe
-        return make_layer(recipe.lowest, self.built.root, self.built.template_id, recipe.preload, recipe.env)
+        layer = make_layer(recipe.lowest, self.built.root, self.built.template_id, recipe.preload, recipe.env)
+        return replace(layer, limits=self.limits)
 
     @property
     def language_names(self) -> tuple[str, ...]:

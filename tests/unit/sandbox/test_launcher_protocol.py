@@ -100,7 +100,7 @@ def test_requests() -> None:
 
 LAYER = {
     "base": "python-3.9", "folder": "tpl-0123456789ab", "preload": ["a.b"], "env": {"A": "b"}, "under": "", "root": "",
-    "interpreter": "", "begins_in": "", "changes_root": False,
+    "interpreter": "", "begins_in": "", "changes_root": False, "limits": None,
 }  # fmt: skip
 ROOTED = {**LAYER, "base": "", "root": "root-0123456789ab", "interpreter": "/usr/bin/python3", "begins_in": "/app"}
 CHANGING = {**ROOTED, "folder": "", "root": "root-0123456789abapt", "changes_root": True}
@@ -120,6 +120,11 @@ def test_a_layer_is_what_it_says() -> None:
     assert isinstance(request, protocol.Create)
     assert request.layer is not None
     assert (request.layer.root, request.layer.changes_root) == ("root-0123456789abapt", True)
+    limits = Limits(memory_bytes=123_456_789)
+    request = parse({**CREATE, "layer": {**LAYER, "limits": asdict(limits)}})[1]
+    assert isinstance(request, protocol.Create)
+    assert request.layer is not None
+    assert request.layer.limits == limits
     assert parse({**CREATE, "layer": None}) == parse(CREATE)
 
 
@@ -133,7 +138,7 @@ def test_a_layer_is_what_it_says() -> None:
         {**LAYER, "base": ""}, {**ROOTED, "root": "../x"}, {**ROOTED, "root": "tpl-0123456789ab"},
         {**ROOTED, "interpreter": "python3"}, {**ROOTED, "interpreter": "/a\0b"}, {**ROOTED, "base": "python-3.9"},
         {**ROOTED, "begins_in": "app"}, {**ROOTED, "changes_root": True}, {**CHANGING, "changes_root": 1},
-        {**LAYER, "folder": "", "changes_root": True},
+        {**LAYER, "folder": "", "changes_root": True}, {**LAYER, "limits": {}}, {**LAYER, "limits": {"processes": 1}},
     ],
 )  # fmt: skip
 def test_layers_that_are_none(wrong: object) -> None:

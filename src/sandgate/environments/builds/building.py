@@ -322,6 +322,7 @@ class Building:
         recipe = self._recipe
         layer = make_layer(self._base.name, self._root, self._row.template_id, recipe.preload, recipe.env)
         limits = replace(self._base.limits, **recipe.limits.given())
+        layer = replace(layer, limits=limits)
         # Of the class that its environments have unasked: what is ready elsewhere may not be so there.
         classes = [each for each in self._base.isolations if each is not Isolation.PROCESS]
         isolation = classes[0] if classes else Isolation.STANDARD

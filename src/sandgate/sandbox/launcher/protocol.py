@@ -54,7 +54,18 @@ _MODULE = re.compile(r"[^\W\d]\w{0,99}(?:\.[^\W\d]\w{0,99}){0,15}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _ROOT = re.compile(r"root-[0-9a-z]{12,40}|")
 _INSIDE = re.compile(r"(?:/[^/\0]{1,255}){1,32}|")
-_LAYER_FIELDS = {"base", "folder", "preload", "env", "under", "root", "interpreter", "begins_in", "changes_root"}
+_LAYER_FIELDS = {
+    "base",
+    "folder",
+    "preload",
+    "env",
+    "under",
+    "root",
+    "interpreter",
+    "begins_in",
+    "changes_root",
+    "limits",
+}
 _MOST_PARTS = 256
 _TAG = re.compile(r"[A-Za-z0-9_.:|-]{1,250}")
 # A request has one that is less.
@@ -283,6 +294,7 @@ def _layer(message: Mapping[str, Any]) -> Layer | None:
         text_of(value, "interpreter", _INSIDE),
         text_of(value, "begins_in", _INSIDE),
         changes_root,
+        None if value["limits"] is None else _limits(value),
     )
 
 

@@ -146,6 +146,8 @@ class Workshop:
             is_open=not layer.folder,
             under=layer.under,
             changes_root=layer.changes_root,
+            # What spares of it are made with, which in the class gvisor cannot be given others.
+            limits=layer.limits or base.limits,
         )
         self._asked_at[name] = time.monotonic()
 
