@@ -16,7 +16,7 @@ from sandgate.core.template import Layer
 from sandgate.sandbox.base import Sandbox, SandboxSpec
 from sandgate.sandbox.zygote_runtime import ZygoteRuntime
 from tests.runtime.hosts import LauncherHost, available_versions, find_templates, launcher_host, until
-from tests.runtime.test_gvisor import spare_group
+from tests.runtime.test_gvisor import spare_group, until_taken
 
 pytestmark = pytest.mark.needs_root_namespaces
 BASE = f"python-{available_versions()[-1]}" if available_versions() else ""
@@ -123,15 +123,13 @@ async def test_spares_have_the_limits_of_their_template(tmp_path: Path) -> None:
         await runtime.start(lambda _environment_id, _reason: None)
         layer = replace(_make_layer(host), limits=Limits(memory_bytes=300 * MIB))
         await _create(runtime, layer, Isolation.GVISOR)
-        spare = await spare_group(host, 1)
-        # One that is not ready yet is not taken; it is by the time that another one has been made.
-        for _round in range(5):
-            taken = await _create(runtime, layer, Isolation.GVISOR)
-            assert await _say(taken, "print('works')") == "works\n"
-            await runtime.destroy(taken.environment_id)
-            if not spare.exists():
-                break
-        assert not spare.exists()
+
+        async def use() -> None:
+            sandbox = await _create(runtime, layer, Isolation.GVISOR)
+            assert await _say(sandbox, "print('works')") == "works\n"
+            await runtime.destroy(sandbox.environment_id)
+
+        await until_taken(host, await spare_group(host, 1), use)
         await runtime.stop(keep_sandboxes=False)
 
 
