@@ -335,7 +335,9 @@ async def test_devices(walled: Bench) -> None:
     assert found["names"] == names
     assert found["made"] == ["EPERM", "EPERM"]
     assert found["tty"] in ("ENXIO", "EIO")
-    assert found["others"] == ["0", "ptmx"]
+    number, ptmx = found["others"]
+    # gVisor counts on from terminals that others had in there before.
+    assert (number == "0" or (walled.on_gvisor and number.isdigit()), ptmx) == (True, "ptmx")
     # In gVisor only descriptors run out.
     assert found["most"] == ("EMFILE" if walled.on_gvisor else "ENOSPC")
     assert (found["zero"], found["full"], found["pty"]) == ("000000", "ENOSPC", "x\n")

@@ -127,7 +127,10 @@ async def test_memory_of_the_kernel(name: str, siege: Siege) -> None:
         ExecutionStatus.OUT_OF_MEMORY,
         ExecutionStatus.TIMED_OUT,
     ), ran
-    assert await siege.bench.works(siege.attacker) or name == "messages"
+    # What gVisor's kernel has used comes back a moment after the end, and may be the next one's end.
+    rounds = 3 if siege.bench.on_gvisor else 1
+    again = [await siege.bench.works(siege.attacker) for _round in range(rounds)]
+    assert again[-1] or name == "messages"
     group = _group_of(siege.bench)
     # Of gVisor's kernel, and up to where the host's would kill it.
     beyond = 320 * MIB if siege.bench.on_gvisor else 0

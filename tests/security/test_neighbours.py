@@ -107,7 +107,9 @@ async def test_what_one_takes_another_does_not_lack(name: str, siege: Siege) -> 
         del found["queue"]
     assert {what: had for what, had in found.items() if had not in (None, True)} == {}
     hog.cancel()
-    assert (await hog.wait()).status is ExecutionStatus.CANCELLED
+    # In gVisor nothing but the hog's own memory and time bounds what is under way.
+    own = [ExecutionStatus.OUT_OF_MEMORY, ExecutionStatus.TIMED_OUT] if siege.bench.on_gvisor else []
+    assert (await hog.wait()).status in (ExecutionStatus.CANCELLED, *own)
 
 
 async def test_files_in_memory_that_are_handed_out(siege: Siege) -> None:
