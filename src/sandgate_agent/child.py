@@ -315,9 +315,5 @@ def _parts() -> straight.Parts:
     packages = _USER_PACKAGES or ""
     return straight.Parts(
         _BROKEN, _reseeding(), calls.prepare("access", os.fsencode(packages), os.R_OK),
-        _find_user_packages, _fail_settling, _complete, _begin, failing.end, _say,
+        _find_user_packages, _fail_settling, _read_exactly, _begin, failing.end, _say,
     )  # fmt: skip
-
-
-def _complete(whole: bytes, length: int) -> bytes:
-    return _read_exactly(length, whole)

@@ -180,7 +180,7 @@ class Session:
                 self._run(options, source)
 
     def _receive_cell(self) -> Tuple[Dict[str, Any], bytes]:
-        options_length, code_length = wire.parse_code_header(self._receive(wire.CODE_HEADER_BYTES))
+        options_length, code_length = wire.unpack_code_header(self._receive(wire.CODE_HEADER_BYTES))
         return json.loads(self._receive(options_length)), self._receive(code_length)
 
     def _confirm(self, shown: int) -> None:

@@ -49,7 +49,7 @@ class Parts(NamedTuple):
     # The call by which it should have got its place has failed.
     fail_settling: Callable[[Call], None]
     # So many bytes, of which these are there already.
-    complete: Callable[[bytes, int], bytes]
+    complete: Callable[[int, bytes], bytes]
     # What comes with options of this length, and this much code.
     begin: Callable[[int, int], Any]
     # The exit code after an exception, by the process id, and whether the code could be compiled.
@@ -76,7 +76,7 @@ def make(parts: Parts, around: Around) -> Child:
             enable()
             header = read(channel, header_bytes)
             if len(header) < header_bytes:
-                header = complete(header, header_bytes)
+                header = complete(header_bytes, header)
             options_length, length = unpack(header)
             if options_length:
                 other = begin(options_length, length)
@@ -84,7 +84,7 @@ def make(parts: Parts, around: Around) -> Child:
                 return
             source = read(channel, length) if length else b""
             if len(source) < length:
-                source = complete(source, length)
+                source = complete(length, source)
             pid, path = get_pid(), arguments[0]
             known[0], known[1] = source, path
             compiled: Any = None

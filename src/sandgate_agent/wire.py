@@ -232,12 +232,6 @@ unpack_code_header = _CODE.unpack
 """Of bytes, how many bytes of options and of code follow."""
 
 
-def parse_code_header(header: bytes) -> Tuple[int, int]:
-    """How many bytes of options and of code follow."""
-    options_length, code_length = _CODE.unpack(header)
-    return options_length, code_length
-
-
 def pack_report(name: str, value: str, traceback: str) -> bytes:
     """An uncaught exception, cut so that it fits ``REPORT_LIMIT`` whatever its text is."""
     # A character takes six bytes at most.

@@ -57,6 +57,8 @@ def template(server: Server, options: str) -> str:
             "base": BASE,
             "packages": packages,
             "setup": setup,
+            # Installing for the user would leave nothing in the template.
+            "env": {"PIP_USER": "1"},
             "preload": ["sandgate_second"],
         }
         name: str = build(connection, recipe)["name"]

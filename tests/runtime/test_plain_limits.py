@@ -68,3 +68,10 @@ async def test_a_file_of_the_size_of_the_disk(process: Bench) -> None:
     code, said = TRIED["a large file"]
     ran = await process.run(sandbox, code)
     assert (ran.stdout.decode(), ran.stderr) == (said, b"")
+
+
+async def test_packages_that_code_installs(process: Bench) -> None:
+    """Their programs are found where this environment has them; a distribution's refusal to pip holds out here."""
+    code = "import os\nlast = os.environ['PATH'].split(':')[-1]\n"
+    code += "answer = [last == os.environ['HOME'] + '/.local/bin', 'PIP_BREAK_SYSTEM_PACKAGES' in os.environ]"
+    assert await process.ask(await process.make(), code) == [True, False]

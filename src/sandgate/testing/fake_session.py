@@ -24,7 +24,7 @@ import json, sys
 sys.path.insert(0, {_SOURCES!r})
 from sandgate_agent import child, session, wire
 child._CHANNEL = int(sys.argv.pop())
-length = wire.parse_code_header(child._read_exactly(wire.CODE_HEADER_BYTES))[0]
+length = wire.unpack_code_header(child._read_exactly(wire.CODE_HEADER_BYTES))[0]
 session.run(json.loads(child._read_exactly(length)[len(wire.SESSION):]), child._CHANNEL)
 """
 

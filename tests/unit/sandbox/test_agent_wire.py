@@ -79,7 +79,7 @@ def test_longest_report_fits(character: str) -> None:
 def test_code(code: bytes, options: dict[str, str] | None) -> None:
     """The lengths in the header are those of what follows."""
     packed = wire.pack_code(code, options)
-    options_length, code_length = wire.parse_code_header(packed[: wire.CODE_HEADER_BYTES])
+    options_length, code_length = wire.unpack_code_header(packed[: wire.CODE_HEADER_BYTES])
     rest = packed[wire.CODE_HEADER_BYTES :]
     assert len(rest) == options_length + code_length
     assert rest[options_length:] == code

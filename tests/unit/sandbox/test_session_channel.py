@@ -72,7 +72,7 @@ async def test_what_was_said_to_another_is_skipped() -> None:
     ends = Ends()
     mark = bytes(range(16))
     ends.channel.skip_to(mark)
-    length = wire.parse_code_header(ends.far.recv(wire.CODE_HEADER_BYTES))[0]
+    length = wire.unpack_code_header(ends.far.recv(wire.CODE_HEADER_BYTES))[0]
     assert json.loads(ends.far.recv(length)) == {"mark": mark.hex()}
     await ends.say(b"half of a frame" * 1000, b"...M\0", session_wire.pack_mark(mark, 7)[:7])
     assert ends.frames == []

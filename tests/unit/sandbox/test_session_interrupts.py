@@ -14,7 +14,7 @@ from sandgate_agent import wire
 
 
 def _is_meant(answer: bytes) -> bool:
-    length, _code = wire.parse_code_header(answer[: wire.CODE_HEADER_BYTES])
+    length, _code = wire.unpack_code_header(answer[: wire.CODE_HEADER_BYTES])
     found: bool = json.loads(answer[wire.CODE_HEADER_BYTES :][:length])["missed"]
     return found
 
