@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from bench.client import Connection, UnexpectedAnswer
 from bench.lifeline import Lifeline
@@ -43,8 +43,11 @@ def free_port() -> int:
 class Server:
     """``sandgate serve`` as a child process; a context manager that leaves nothing behind.
 
-    ``prefix`` is a program that starts it in another setting, as ``unshare``.
+    ``prefix`` is a program that starts it in another setting, as ``unshare``; ``common`` are settings of all servers
+    that say nothing else.
     """
+
+    common: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -170,7 +173,7 @@ class Server:
             "SANDGATE_ADMIN_PASSWORD": self.password,
             "SANDGATE_LOG_LEVEL": "warning",
         }
-        return kept | own | self._settings
+        return kept | own | dict(self.common) | self._settings
 
     def _answers(self) -> bool:
         try:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
+from bench.sandgate_server import Server
 from tests.abilities import ABILITIES, ALL_ON_GVISOR, must_have_everything
 from tests.leaks import KINDS, OF_ONE_PROCESS, LeftBehind, nothing_is_left_behind
 from tests.side_by_side import SIDE_BY_SIDE
@@ -27,6 +28,9 @@ _SKIPPED: dict[tuple[str, str], dict[str, None]] = {}
 settings.register_profile("others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("any machine", settings.get_profile("others"), derandomize=True)
 settings.load_profile("any machine")
+
+# Hundreds of servers live for some seconds each; none of them is asked for more at once.
+Server.common = {"SANDGATE_SPARE_SANDBOXES": "16", "SANDGATE_MOST_SPARE_SANDBOXES": "64"}
 
 # A shell lets what it starts in the background ignore these, and whatever that starts would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -38,12 +38,14 @@ from sandgate.core.last_resort import say
 from sandgate.core.states import Isolation
 from sandgate.environments.languages import parse_languages
 from sandgate.environments.templates import TemplateCatalogue
-from sandgate.sandbox import probe
+from sandgate.sandbox import descriptors, probe
 from sandgate.sandbox.interpreters import find_interpreters
 from sandgate.sandbox.launcher import starter
 from sandgate.sandbox.launcher.config import IDS_OF_SANDBOX, ZYGOTE_IDS, LauncherConfig, TemplateConfig
 from sandgate.sandbox.launcher.gvisor.runsc import AUTOMATIC, Runsc, find_runsc
 from sandgate.sandbox.launcher.reclaim import remove_empty_tree
+from sandgate.sandbox.pools_probe import memory_of_machine
+from sandgate.sandbox.spare_counts import choose_spare_counts
 from sandgate_agent import system
 
 if TYPE_CHECKING:
@@ -155,6 +157,7 @@ def _launcher_config(
         for template in catalogue.list()
         if template.interpreter and template.prefix
     ]
+    spares, most_spares = _spare_counts(settings)
     return LauncherConfig(
         run_folder=run_folder(settings),
         tree_name=f"{_TREE}{state_name(settings)}",
@@ -163,8 +166,8 @@ def _launcher_config(
         most_sandboxes=_most_sandboxes(settings, len(templates) + settings.max_live_templates),
         standard=isolation is not Isolation.PROCESS,
         templates=tuple(templates),
-        spares=settings.spare_sandboxes,
-        most_spares=settings.most_spare_sandboxes if settings.spare_sandboxes else 0,
+        spares=spares,
+        most_spares=most_spares,
         runsc=runsc.path if runsc else "",
         platform=runsc.platform if runsc else "",
         gvisor_spares=settings.gvisor_spare_sandboxes,
@@ -177,10 +180,13 @@ def _launcher_config(
     )
 
 
+def _spare_counts(settings: Settings) -> tuple[int, int]:
+    return choose_spare_counts(settings.spare_sandboxes, settings.most_spare_sandboxes, memory_of_machine())
+
+
 def _most_sandboxes(settings: Settings, templates: int) -> int:
     """As many as there may be environments when every template has its most spares, within the block of ids."""
-    forked = max(settings.spare_sandboxes, settings.most_spare_sandboxes if settings.spare_sandboxes else 0)
-    spares = forked + settings.gvisor_spare_sandboxes
+    spares = max(_spare_counts(settings)) + settings.gvisor_spare_sandboxes
     ids = BLOCK_IDS - _OWN_IDS - ZYGOTE_IDS
     return min(settings.max_environments + spares * templates, ids // IDS_OF_SANDBOX)
 
@@ -330,6 +336,7 @@ class _Server:
         from sandgate.telemetry.log import set_up_logging
 
         set_up_logging(self._settings.log_level, self._settings.log_format)
+        descriptors.expect_many()
         return run_gateway(
             self._settings,
             self._catalogue,

@@ -1,6 +1,7 @@
 """How many sandboxes are made ahead."""
 
 import operator
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Blame, Callback, Reactor, Timer
 from sandgate.sandbox.launcher.sandbox import Sandbox, can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
+from sandgate.sandbox.spare_counts import choose_spare_counts
 
 
 def _ask(demand: Demand, times: int, now: float) -> None:
@@ -200,28 +202,90 @@ class Noted(Reactor):
         return self.due[-1][0] if len(self.due) > before else 0.0
 
 
-def test_spares_wait_while_they_are_asked_for() -> None:
-    """As long as half of the least are there: the machine's time belongs to those that were just handed out."""
-    reactor, made = Noted(), []
+class Row:
+    """Spares of which so many are wanted, all of them made, none of which the test has not asked for."""
 
-    def make() -> Life:
-        made.append(Made(ONE))
-        return made[-1]
+    def __init__(self, demand: Demand) -> None:
+        self.reactor = Noted()
+        self.made: list[Life] = []
+        self.spares = Spares(demand, self.reactor, ONE, self._make, lambda: False)
+        self.spares.take(ONE)
 
-    spares = Spares(Demand(4, 4), reactor, ONE, make, lambda: False)
-    spares.take(ONE)
-    for _time in range(4):
-        assert reactor.look() == 0.0
-        spares.on_ready(made[-1])
-    assert spares.take(ONE) is made[3]
-    assert reactor.look() > 0.001
-    assert spares.take(ONE) is made[2]
-    # Asked for again: they wait once more; then it has been quiet.
-    assert reactor.look() > 0.001
-    assert reactor.look() == 0.0
-    spares.take(ONE)
+    def _make(self) -> Life:
+        self.made.append(Made(ONE))
+        return self.made[-1]
+
+    def fill(self, count: int) -> list[float]:
+        """Make so many; how long it waited before each but the first."""
+        waited = []
+        for _time in range(count):
+            assert self.reactor.look() == 0.0
+            self.spares.on_ready(self.made[-1])
+            waited.append(self.reactor.due[-1][0])
+        return waited
+
+
+@pytest.fixture
+def row() -> Iterator[Callable[[Demand], Row]]:
+    """Makes one, and lets go of its reactor."""
+    rows = []
+
+    def make(demand: Demand) -> Row:
+        rows.append(Row(demand))
+        return rows[-1]
+
+    yield make
+    for each in rows:
+        each.reactor._selector.close()
+
+
+def test_spares_wait_while_they_are_asked_for(row: Callable[[Demand], Row]) -> None:
+    """As long as there are some: the machine's time belongs to those that were just handed out."""
+    asked = row(Demand(16, 16))
+    asked.fill(16)
+    for left in range(15, 1, -1):
+        assert asked.spares.take(ONE) is asked.made[left]
+        assert asked.reactor.look() > 0.001
+    # Not asked for again: it has been quiet.
+    assert asked.reactor.look() == 0.0
+    asked.spares.on_ready(asked.made[-1])
+    asked.spares.take(ONE)
+    asked.spares.take(ONE)
     # Only one is left, so that there is no waiting.
-    spares.on_ready(made[-1])
-    spares.take(ONE)
-    assert reactor.look() == 0.0
-    reactor._selector.close()
+    assert asked.reactor.look() == 0.0
+
+
+def test_more_than_most_uses_need_are_made_in_no_hurry(row: Callable[[Demand], Row]) -> None:
+    """A server that has just started is not busy for a second with what may never be asked for."""
+    waited = row(Demand(64, 128)).fill(63)
+    assert max(waited[:15]) < 0.01 < min(waited[15:])
+
+
+def test_a_burst_is_made_ready_for_at_once(row: Callable[[Demand], Row]) -> None:
+    """Whoever asks for a hundred at once may do so again."""
+    demand = Demand(64, 128)
+    crowd = row(demand)
+    _ask(demand, 100, time.monotonic())
+    assert demand.is_raised
+    assert max(crowd.fill(90)) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("asked", "most_asked", "memory_gib", "counts"),
+    [
+        (None, None, 0.5, (8, 16)),
+        (None, None, 2, (16, 32)),
+        (None, None, 8, (64, 128)),
+        (None, None, 1024, (64, 128)),
+        (None, 10, 8, (64, 64)),
+        (300, None, 1, (300, 600)),
+        (4, 7, 1, (4, 7)),
+        (0, None, 8, (0, 0)),
+        (0, 50, 8, (0, 0)),
+    ],
+)
+def test_how_many_there_are(
+    asked: int | None, most_asked: int | None, memory_gib: float, counts: tuple[int, int]
+) -> None:
+    """By the machine's memory, where the settings leave it open; none means none, after bursts too."""
+    assert choose_spare_counts(asked, most_asked, int(memory_gib * 1024) * MIB) == counts

@@ -54,9 +54,16 @@ class SandboxSettings(Group):
         ge=0,
         le=4_000_000_000,
     )
-    spare_sandboxes: int = setting(
-        16, "Sandboxes of each template in use that are made before they are asked for; 0 makes none.", ge=0, le=1000
+    spare_sandboxes: int | None = setting(
+        None,
+        "Sandboxes of each template in use that are made before they are asked for, some 1.7 MB of memory each; 0 makes "
+        "none. Unset: as many as a 64th of the machine's memory holds, 8 to 64.",
+        ge=0,
+        le=1000,
     )
-    most_spare_sandboxes: int = setting(
-        64, "The most of them after many were asked for at once; fewer again when it has been quiet.", ge=0, le=1000
+    most_spare_sandboxes: int | None = setting(
+        None,
+        "The most of them after many were asked for at once; fewer again when it has been quiet. Unset: twice as many.",
+        ge=0,
+        le=1000,
     )

@@ -2,7 +2,8 @@
 
 The first process that is put into a control group after a pause waits for a grace period of the kernel, some 10 to
 20 ms; a spare has that behind it. Spares are made one at a time, while nobody waits for a sandbox that is being
-made, and as long as there are some only when none has been asked for lately, so that they get in nobody's way.
+made, and as long as there are some only when none has been asked for lately, so that they get in nobody's way: whoever
+asks for many in a row gets those that are there, and what is missing is made when that is over.
 """
 
 import operator
@@ -17,6 +18,10 @@ _PAUSE_S = 0.001
 _BUSY_PAUSE_S = 0.005
 _ASKED_PAUSE_S = 0.02
 _AFTER_FAILURE_S = 5.0
+# Those that most uses need are made at once, more of them with pauses, and all at once after a burst.
+_SOON, _MORE_PAUSE_S = 16, 0.03
+# So few of the least are left when spares are made though some have just been asked for.
+_LOW_PART = 8
 
 
 class Demand:
@@ -32,6 +37,11 @@ class Demand:
         self._asked = 0
         self._raised_at = 0.0
         self.wanted = least
+
+    @property
+    def is_raised(self) -> bool:
+        """Whether more are wanted than the least."""
+        return self.wanted > self.least
 
     def ask(self, now: float) -> None:
         """One was asked for."""
@@ -141,7 +151,7 @@ class Spares:
         if self._is_busy():
             self._schedule(_BUSY_PAUSE_S)
             return
-        if asked and 2 * len(self._ready) >= self._demand.least:
+        if asked and _LOW_PART * len(self._ready) >= self._demand.least:
             # Whoever has just got one is about to use it.
             self._schedule(_ASKED_PAUSE_S)
             return
@@ -153,7 +163,8 @@ class Spares:
         """One is built."""
         self._making = None
         self._ready.append(spare)
-        self._schedule(_PAUSE_S)
+        in_no_hurry = len(self._ready) >= _SOON and not self._demand.is_raised
+        self._schedule(_MORE_PAUSE_S if in_no_hurry else _PAUSE_S)
 
     def on_gone(self, spare: Life) -> None:
         """One has ended, by itself or because it was not wanted."""

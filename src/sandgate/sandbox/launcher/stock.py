@@ -17,7 +17,7 @@ from sandgate.sandbox.launcher.workshop import Workshop
 Make = Callable[[Isolation, str, Limits, str | None], Life]
 
 # Templates that users have had built may be many, and their processes large.
-_MOST_OF_BUILT = 2
+_LEAST_OF_BUILT, _MOST_OF_BUILT = 2, 16
 _LOOKS_A_PERIOD = 4
 
 
@@ -94,7 +94,7 @@ class Stock:
         config = self._config
         least, most = (config.gvisor_spares, 0) if gvisor else (config.spares, config.most_spares)
         if self._workshop.is_built(template):
-            return Demand(min(least, _MOST_OF_BUILT), min(most, config.spares))
+            return Demand(min(least, _LEAST_OF_BUILT), min(most, _MOST_OF_BUILT))
         return Demand(least, most)
 
     def _find_fit(self, *, gvisor: bool) -> Callable[[Limits, Limits], bool]:
