@@ -13,7 +13,8 @@ Channels
                         way; ``LISTEN`` with the port the other way. On the descriptor of a ``DIAL``, SOCK_STREAM,
                         ``READY`` comes before what the port says
     proxy - relay       SOCK_SEQPACKET: ``WAITS`` one way, a descriptor for it the other way
-    launcher - forker   SOCK_SEQPACKET: ``GO`` one way, ``READY`` or an error text the other way, then closed
+    launcher - forker   SOCK_SEQPACKET: ``GO`` one way, which waits for ``ENTERED`` the other way where the forker was
+                        given files of control groups; then ``READY`` or an error text the other way, then closed
     gateway - forker    SOCK_SEQPACKET: ``KILL``, ``INTERRUPT``, ``RESET``, ``RESUME``, ``HOLD``, ``NEXT`` one way;
                         ``CHILD`` with three descriptors, ``EXITED``, ``INTERRUPT``, ``RESET``, ``RESUME`` the other
                         way. Out of a
@@ -29,6 +30,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 GO = b"G"
 READY = b"R"
+# Whoever was given files of control groups has written to them.
+ENTERED = b"J"
 
 # The longest datagram that is read from inside.
 MESSAGE_LIMIT = 4096

@@ -10,16 +10,19 @@ import importlib
 import json
 import os
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from sandgate_agent import calls, child, forker, heap, system, walls, wire
 from sandgate_agent.messages import Letter, close_all
 
-_MOST_DESCRIPTORS = 8
+_MOST_DESCRIPTORS = 12
 # Requests differ in their limits only, and most have the template's.
 _MOST_PREPARED = 16
 # What the first of them are prepared with lies on pages of its own.
 _LAID_OUT = 2
+
+# A forker, and what it does before everything else.
+Prepared = Tuple[forker.Forker, List[calls.Call]]
 
 
 def preload(names: List[str]) -> None:
@@ -38,6 +41,15 @@ def freeze() -> None:
     gc.freeze()
 
 
+def _entering(entries: List[int], sync: int) -> List[calls.Call]:
+    """Have the calling process put itself into control groups, by their files, and say so; nothing without any."""
+    if not entries:
+        return []
+    moving = [calls.prepare("write", entry, b"0", 1) for entry in entries]
+    closing = [calls.prepare("close", entry) for entry in entries]
+    return [*moving, *closing, calls.prepare("write", sync, wire.ENTERED, 1)]
+
+
 class Zygote:
     """Clones a forker for every request of the launcher."""
 
@@ -49,7 +61,7 @@ class Zygote:
         self._signals = system.open_child_signals()
         self._poll = system.Poll(self._signals, channel)
         self._drain = system.prepare_drain(self._signals)
-        self._forkers: Dict[Any, forker.Forker] = {}
+        self._forkers: Dict[Any, Prepared] = {}
         self._starts: Dict[bytes, forker.Start] = {}
         flags = walls.NEW_ENVIRONMENT if self._plan else 0
         self._clone_environment, self._environment_pidfd = system.prepare_clone_with_pidfd(flags)
@@ -73,14 +85,15 @@ class Zygote:
         """Clone the first forker of a new environment, or join one to an environment that is there."""
         number = wire.parse_numbered(request[: wire.NUMBERED_BYTES])[1]
         start = self._start(request[wire.NUMBERED_BYTES :])
-        control, sync, namespaces = ends[0], ends[1], ends[2:]
+        inner = len(ends) - start.entries
+        namespaces, entries = ends[2:inner], ends[inner:]
+        role, entering = self._forker(start, ends[0], ends[1], entries)
         if namespaces:
-            self._join(number, start, control, sync, namespaces)
+            self._join(number, start, role, entering, namespaces)
         else:
-            role = self._forker(start, control, sync)
             pid = self._clone_environment()
             if pid == 0:
-                self._be_forker(start, role)
+                self._be_forker(start, role, entering)
             if pid > 0:
                 self._reply(number, self._environment_pidfd.value)
             else:
@@ -88,21 +101,24 @@ class Zygote:
                 sys.stderr.write("sandgate: nothing can be cloned: {}\n".format(calls.failure(self._clone_environment)))
         close_all(ends)
 
-    def _forker(self, start: forker.Start, control: int, sync: int) -> forker.Forker:
+    def _forker(self, start: forker.Start, control: int, sync: int, entries: List[int]) -> Prepared:
         """What a clone with these descriptors will be; they have the same numbers in nearly every request."""
-        role = self._forkers.get((start, control, sync))
-        if role is None:
+        prepared = self._forkers.get((start, control, sync, *entries))
+        if prepared is None:
             if len(self._forkers) >= _MOST_PREPARED:
                 self._forkers.clear()
             role = forker.Forker(control, sync, self._signals, self._plan is not None, self._fork, start.of_children)
-            self._forkers[start, control, sync] = role
+            prepared = self._forkers[(start, control, sync, *entries)] = role, _entering(entries, sync)
             # A collection writes to all that it looks at: that of a child is for what its code has made.
             freeze()
-        return role
+        return prepared
 
-    def _be_forker(self, start: forker.Start, role: forker.Forker) -> None:
+    def _be_forker(self, start: forker.Start, role: forker.Forker, entering: List[calls.Call]) -> None:
         """In the clone; never returns."""
         try:
+            # The launcher looks whether it has worked.
+            for call in entering:
+                call()
             os.close(self._channel)
             role.run(start)
         finally:
@@ -114,9 +130,15 @@ class Zygote:
         calls.run((self._answer.send,))
         os.close(pidfd)
 
-    def _join(self, number: int, start: forker.Start, control: int, sync: int, namespaces: List[int]) -> None:
+    def _join(
+        self,
+        number: int,
+        start: forker.Start,
+        role: forker.Forker,
+        entering: List[calls.Call],
+        namespaces: List[int],
+    ) -> None:
         """A process namespace is entered by children only: a go-between enters the rest and clones the forker."""
-        role = self._forker(start, control, sync)
         try:
             if system.clone(0):
                 return
@@ -129,7 +151,7 @@ class Zygote:
             pid = self._clone_slot()
             if pid == 0:
                 close_all(namespaces)
-                self._be_forker(start, role)
+                self._be_forker(start, role, entering)
             if pid > 0:
                 self._reply(number, self._slot_pidfd.value)
         finally:

@@ -20,17 +20,24 @@ def open_child(number: int, received: list[int]) -> WaitingChild:
     """
     if len(received) != CHILD_DESCRIPTORS:
         raise wire.WireError(f"expected {CHILD_DESCRIPTORS} descriptors of a child, got {len(received)}")
-    channel, *pipes = received
-    if not _is_stream(channel) or not all(stat.S_ISFIFO(os.fstat(pipe).st_mode) for pipe in pipes):
-        raise wire.WireError("a child came without a socket and two pipes")
+    end, *pipes = received
+    if not all(stat.S_ISFIFO(os.fstat(pipe).st_mode) for pipe in pipes):
+        raise wire.WireError("a child came without two pipes")
+    channel = _as_stream(end)
+    own: list[int] = []
     try:
-        for pipe in pipes:
-            _open_anew(pipe)
+        own += (_open_anew(pipe) for pipe in pipes)
     except OSError as error:
+        channel.detach()
+        for pipe in own:
+            os.close(pipe)
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         raise wire.WireError(f"the output of a child cannot be read: {error}") from error
-    return WaitingChild(number, without_rights(channel), *pipes)
+    for pipe in pipes:
+        os.close(pipe)
+    descriptors.refuse(channel)
+    return WaitingChild(number, channel, *own)
 
 
 def without_rights(channel: int) -> socket.socket:
@@ -40,18 +47,19 @@ def without_rights(channel: int) -> socket.socket:
     return made
 
 
-def _open_anew(pipe: int) -> None:
-    """Give a pipe flags of its own: whoever sent it may have kept a copy, and could make it block otherwise."""
-    own = os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    os.dup2(own, pipe, inheritable=False)
-    os.close(own)
+def _open_anew(pipe: int) -> int:
+    """A pipe with flags of its own: whoever sent it may have kept a copy, and could make it block otherwise."""
+    return os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _is_stream(descriptor: int) -> bool:
-    """Whether it is a socket of the kind that a child reads its code from."""
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return False
-    looked_at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
-    kind = [looked_at.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE)]
-    looked_at.detach()
-    return kind == [socket.AF_UNIX, socket.SOCK_STREAM]
+def _as_stream(descriptor: int) -> socket.socket:
+    """The socket that a child reads its code from. Raises ``WireError``, and then it is the caller's still."""
+    try:
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+    except OSError as error:
+        raise wire.WireError(f"a child came without a socket: {error}") from error
+    kind = [channel.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE)]
+    if kind != [socket.AF_UNIX, socket.SOCK_STREAM]:
+        channel.detach()
+        raise wire.WireError("a child came with a socket of another kind")
+    return channel

@@ -15,6 +15,9 @@ _DRIBBLE_BYTES = 4096
 _PAUSE_S = 0.002
 # What is only dropped is read at a pace that leaves the gateway to others: 64 KiB a millisecond.
 _DROP_PAUSE_S = 0.001
+# What has written less than a part of what its pipe holds, and is seen by nobody yet, need not be read for so long: many
+# that share the processors end before.
+_LITTLE_BYTES, _LITTLE_S = 4096, 0.02
 # The largest pipe that an unprivileged process can make; what the last read may find at the end.
 LARGEST_PIPE_BYTES = 1 << 20
 
@@ -73,6 +76,13 @@ class OutputStream:
             self._watched = True
             self._has_room = True
             asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+
+    def watch_soon(self) -> None:
+        """The same, or a little later when there is little: to be read only once costs much less."""
+        if self._open and bytes_in(self._descriptor) <= _LITTLE_BYTES:
+            asyncio.get_running_loop().call_later(_LITTLE_S, self.watch)
+        else:
+            self.watch()
 
     def _unwatch(self) -> None:
         if self._watched:

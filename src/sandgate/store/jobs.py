@@ -67,15 +67,27 @@ class JobQueue:
         taken: list[Job] = []
         while not taken:
             # With ``most`` above 1 there is but one taker, so that what is counted is still there.
-            for _ in range(max(1, min(most, self._queue.qsize()))):
-                job = self._queue.get()
-                if job is None:
-                    # Left for the other threads, and for the next call.
-                    self._queue.put(None)
-                    return taken
-                if self._waiting.pop(id(job), None) is not None:
-                    taken.append(job)
+            if not self._take_up_to(max(1, min(most, self._queue.qsize())), taken):
+                return taken
         return taken
+
+    def take_more(self, most: int) -> list[Job]:
+        """Those that are there now, at most ``most``; for the only taker."""
+        taken: list[Job] = []
+        self._take_up_to(min(most, self._queue.qsize()), taken)
+        return taken
+
+    def _take_up_to(self, count: int, taken: list[Job]) -> bool:
+        """False at the end, beyond which there is nothing."""
+        for _ in range(count):
+            job = self._queue.get()
+            if job is None:
+                # Left for the other threads, and for the next call.
+                self._queue.put(None)
+                return False
+            if self._waiting.pop(id(job), None) is not None:
+                taken.append(job)
+        return True
 
     def withdraw(self, job: Job) -> bool:
         """Take back a job that no thread has taken; False when it is too late."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandgate.core.errors import MechanismFault
-from sandgate.sandbox.launcher import counting
+from sandgate.sandbox.launcher import counting, entering
 from sandgate.sandbox.launcher.counting import GroupUsage, read
 from sandgate.sandbox.launcher.freezer import Freezer, FreezerPlace
 from sandgate.sandbox.launcher.hierarchies import ACCOUNTING, Hierarchy, folders_in, remove_folder, write_file
@@ -124,9 +124,23 @@ class Group:
 
     def attach(self, pid: int, part: str = "") -> None:
         """Move a process into the group, or into a part of it."""
-        for hierarchy, folder in self._places:
-            counted = f"{folder}/{part}" if part and counting.counts_time(hierarchy) else folder
-            write_file(f"{counted}/cgroup.procs", str(pid))
+        for _hierarchy, folder in self._folders(part):
+            write_file(f"{folder}/cgroup.procs", str(pid))
+
+    def _folders(self, part: str) -> list[tuple[Hierarchy, str]]:
+        """Where processes are that are in the group, or in a part of it."""
+        return [
+            (hierarchy, f"{folder}/{part}" if part and counting.counts_time(hierarchy) else str(folder))
+            for hierarchy, folder in self._places
+        ]
+
+    def open_entries(self, part: str = "") -> list[int]:
+        """See :func:`entering.open_entries`; for the group, or a part of it."""
+        return entering.open_entries(self._folders(part))
+
+    def has_entered(self, pid: int, part: str = "") -> bool:
+        """See :func:`entering.has_entered`."""
+        return entering.has_entered(self._folders(part), pid)
 
     def enter(self) -> None:
         """Move the calling process, which has one thread, into the group.

@@ -14,11 +14,12 @@ ACCOUNTING = "cpuacct"
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """Where some controllers are mounted."""
+    """Where some controllers are mounted; ``root`` is what the kernel calls the folder that is seen there."""
 
     version: int
     mount: Path
     controllers: frozenset[str]
+    root: str = "/"
 
 
 def unescape(path: str) -> str:
@@ -33,23 +34,22 @@ def find_hierarchies(mountinfo: str) -> list[Hierarchy]:
     """
     found: list[Hierarchy] = []
     missing = {*CONTROLLERS, ACCOUNTING}
-    unified: list[Path] = []
+    unified: list[tuple[Path, str]] = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         kind, _source, options = [*right.split(" "), "", "", ""][:3]
-        mount = Path(unescape(left.split(" ")[4])) if left.count(" ") >= 4 else Path()
+        root, mount = map(unescape, left.split(" ")[3:5]) if left.count(" ") >= 4 else ("/", "")
         if kind == "cgroup":
             here = frozenset(options.split(",")) & missing
             if here:
-                found.append(Hierarchy(1, mount, here))
+                found.append(Hierarchy(1, Path(mount), here, root))
                 missing -= here
         elif kind == "cgroup2":
-            unified.append(mount)
-    for mount in unified:
-        controllers = _controllers(mount)
-        here = frozenset(controllers) & missing
+            unified.append((Path(mount), root))
+    for folder, root in unified:
+        here = frozenset(_controllers(folder)) & missing
         if here:
-            found.append(Hierarchy(2, mount, here))
+            found.append(Hierarchy(2, folder, here, root))
             missing -= here
     missing.discard(ACCOUNTING)
     if missing:

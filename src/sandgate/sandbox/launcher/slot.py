@@ -53,6 +53,8 @@ class Slot:
         self._on_ready = on_ready
         self._on_dead = on_dead
         self._pidfd = -1
+        # Whether it puts itself into its group, and whether it says that it has.
+        self._enters = self._has_tried = False
         self._killed = False
         self._dead = False
         self._held = 0
@@ -67,17 +69,32 @@ class Slot:
 
     def start(self, request: dict[str, object], namespaces: list[int]) -> None:
         """Ask the zygote for the forker; ``control`` is the gateway's end of its socket. Raises ``OSError``."""
-        self._hold(_STARTING + len(namespaces))
+        entries = self._open_entries()
         try:
+            self._hold(_STARTING + len(namespaces) + len(entries))
             self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._sync, sync = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._reactor.watch(self._sync.fileno(), self._on_sync, self.kill)
         except OSError:
+            for descriptor in entries:
+                os.close(descriptor)
             self._hold(0)
             raise
         patience_s = self.zygote.patience_s
         self._building = self._reactor.call_later(patience_s, lambda: self._check_built(patience_s), self.kill)
-        self.zygote.clone(request, [control.detach(), sync.detach(), *namespaces], self._on_cloned)
+        ends = [control.detach(), sync.detach(), *namespaces, *entries]
+        self.zygote.clone({**request, "entries": len(entries)}, ends, self._on_cloned)
+
+    def _open_entries(self) -> list[int]:
+        """For the forker to put itself into its group. Raises ``OSError``.
+
+        A zygote that has imported what a user has chosen could keep them, and is not handed any.
+        """
+        if self._group is None or self.zygote.template.is_built:
+            return []
+        entries = self._group.open_entries(self.part)
+        self._enters = bool(entries)
+        return entries
 
     def _on_cloned(self, pidfd: int | None) -> None:
         """The forker exists and waits: confine it, give it its ids, let it go on.
@@ -106,11 +123,8 @@ class Slot:
             if self._maps_ids and processes.parent_of(self.pid) != self.zygote.pid:
                 self.kill("its zygote handed over a process that is not its child")
                 return
+            self._map_ids()
             self._confine()
-            if self._root is None:
-                self._sync.send(wire.GO)
-            else:
-                self._give_root(self._root)
         except OSError as error:
             self.kill(f"it could not be confined: {error}")
 
@@ -133,13 +147,28 @@ class Slot:
         except OSError as error:
             self.kill(f"it could not be let go on: {error}")
 
+    def _map_ids(self) -> None:
+        """Raises ``OSError``."""
+        if self._group is not None and self._host_id is not None and self._maps_ids:
+            processes.map_ids(self.pid, {0: self._host_id, _USER_INSIDE: self._host_id + 1})
+
     def _confine(self) -> None:
-        if self._group is None or self._host_id is None:
+        """See to it that it is in its group, and let it go on, once it is known and has tried. Raises ``OSError``."""
+        if self.pid < 0 or (self._enters and not self._has_tried):
             return
-        self._group.attach(self.pid, self.part)
-        if not self._maps_ids:
-            return
-        processes.map_ids(self.pid, {0: self._host_id, _USER_INSIDE: self._host_id + 1})
+        if self._group is not None and not (self._enters and self._group.has_entered(self.pid, self.part)):
+            self._group.attach(self.pid, self.part)
+        if self._root is None:
+            self._sync.send(wire.GO)
+        else:
+            self._give_root(self._root)
+
+    def _on_entered(self) -> None:
+        self._has_tried = True
+        try:
+            self._confine()
+        except OSError as error:
+            self.kill(f"it could not be confined: {error}")
 
     def _on_sync(self) -> None:
         try:
@@ -148,6 +177,9 @@ class Slot:
             return
         except OSError:
             message = b""
+        if message == wire.ENTERED and self._enters and not self._has_tried and not self._killed:
+            self._on_entered()
+            return
         self._reactor.forget(self._sync.fileno())
         if message == wire.READY and not self._killed:
             self.ready = True
