@@ -151,7 +151,7 @@ class AuditSink(Protocol):
 
     def note_often(self, entry: AuditEntry) -> None:
         """Like :meth:`note`, for what one user may do hundreds of times a second: beyond some within a minute that are
-        alike, one entry stands for the rest.
+        alike, one entry stands for the rest. Its ``audit_id`` need not be one: it is made where it is needed.
         """
         ...
 

@@ -1,7 +1,5 @@
 """What each user may use: as admins have set it, and as the settings say where they have not."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from sandgate.auth.fresh import FreshCache
@@ -78,15 +76,6 @@ class UserQuotas:
         """The most that may be asked for with one environment by whoever may use this much."""
         own = _ceilings(allowed, "server")
         return own if own == self._server_ceilings else replace(own, scope="user")
-
-    @asynccontextmanager
-    async def executing(self, user_id: UserId, size_bytes: int) -> AsyncIterator[None]:
-        """Counts an execution of the user for as long as the block lasts. Raises as :meth:`begin` does."""
-        await self.begin(user_id, size_bytes)
-        try:
-            yield
-        finally:
-            self.end(user_id, size_bytes)
 
     async def begin(self, user_id: UserId, size_bytes: int) -> None:
         """Count an execution until :meth:`end`.

@@ -66,8 +66,12 @@ class CodeRunner:
         if around is not None:
             self._executions.check_around(around)
         chosen = self._choose_language(live, language)
-        async with self.quotas.executing(caller.user_id, _measure(code, around)):
+        user_id, size_bytes = caller.user_id, _measure(code, around)
+        await self.quotas.begin(user_id, size_bytes)
+        try:
             return await self._executions.run(live, code, timeout_s, around, chosen, session_id)
+        finally:
+            self.quotas.end(user_id, size_bytes)
 
     async def begin_execution(
         self,

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sandgate.core.audit import AuditEntry, AuditOutcome, AuditSink, Credential
 from sandgate.core.clock import Clock
 from sandgate.core.errors import SandgateError
-from sandgate.core.ids import make_audit_id
+from sandgate.core.ids import AuditId, make_audit_id
 from sandgate.http.exchange import Exchange
 from sandgate.http.problems import status_of
 
@@ -40,6 +40,7 @@ _SHOWN = (
     "size_mb",
 )
 _LONGEST_SHOWN = 128
+_NAMED_LATER = AuditId("")
 _LONGEST_MODEL = 512
 
 
@@ -66,7 +67,7 @@ class AuditedRequests:
         """A change was made and is about to be answered."""
         if told is Audit.SUMMED:
             if self._with_executions or exchange.operation != "execute":
-                self._sink.note_often(self._entry(exchange, AuditOutcome.DONE, status, None))
+                self._sink.note_often(self._entry(exchange, AuditOutcome.DONE, status, None, _NAMED_LATER))
         elif told is Audit.OFTEN:
             self._sink.note(self._entry(exchange, AuditOutcome.DONE, status, None))
         else:
@@ -84,7 +85,14 @@ class AuditedRequests:
         if exchange.changes:
             self._sink.refuse(self._entry(exchange, AuditOutcome.FAILED, None, _CLIENT_GONE))
 
-    def _entry(self, exchange: Exchange, outcome: AuditOutcome, status: int | None, code: str | None) -> AuditEntry:
+    def _entry(
+        self,
+        exchange: Exchange,
+        outcome: AuditOutcome,
+        status: int | None,
+        code: str | None,
+        audit_id: AuditId | None = None,
+    ) -> AuditEntry:
         caller = exchange.caller
         if caller is None:
             user_id, name, kind, credential_id = None, exchange.login_name, exchange.credential, None
@@ -95,7 +103,7 @@ class AuditedRequests:
         else:
             user_id, name, kind, credential_id = caller.user_id, caller.name, Credential.API_KEY, caller.api_key_id
         return AuditEntry(
-            audit_id=make_audit_id(),
+            audit_id=make_audit_id() if audit_id is None else audit_id,
             at=self._clock.now(),
             action=exchange.operation,
             outcome=outcome,

@@ -15,8 +15,8 @@ _DRIBBLE_BYTES = 4096
 _PAUSE_S = 0.002
 # What is only dropped is read at a pace that leaves the gateway to others: 64 KiB a millisecond.
 _DROP_PAUSE_S = 0.001
-# What has written less than a part of what its pipe holds, and is seen by nobody yet, need not be read for so long: many
-# that share the processors end before.
+# Who has written so little, and is seen by nobody, need not be read for so long: of many that share the processors most
+# end before.
 _LITTLE_BYTES, _LITTLE_S = 4096, 0.02
 # The largest pipe that an unprivileged process can make; what the last read may find at the end.
 LARGEST_PIPE_BYTES = 1 << 20

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from sandgate.core.addresses import network_of
@@ -18,19 +19,47 @@ _MOST_KINDS, _MOST_KINDS_OF_STRANGERS = 10_000, 1_000
 # As many environments as a user may have by default, and of all kinds together what is a few MB of memory, and of rows
 # when the windows are over; what is done to more in one minute has no name.
 _MOST_THINGS, _MOST_THINGS_IN_ALL = 1_000, 10_000
-_OF_EACH = ("actor_id", "actor_name", "credential_id", "resource_id", "address", "request_id")
+_OF_EACH = ("actor_id", "actor_name", "credential_id", "resource_id", "address")
+_get_each = attrgetter(*_OF_EACH)
 
 
-@dataclass(slots=True)
 class _Rest:
-    """What stands for so many that have no row."""
+    """What stands for so many that have no row: the newest one, without what is of it alone."""
 
-    entry: AuditEntry
-    count: int = 1
+    __slots__ = ("_details", "_each", "_newest", "_request_id", "count")
+
+    def __init__(self, entry: AuditEntry) -> None:
+        self.count = 1
+        self._newest = entry
+        self._each: tuple[str | None, ...] = _get_each(entry)
+        self._request_id = entry.request_id
+        self._details = entry.details
 
     def add(self, entry: AuditEntry) -> None:
-        self.entry = _in_common(self.entry, entry)
+        """Nobody has done what many have. As little as can be, because it may be done for each request."""
         self.count += 1
+        self._newest = entry
+        each = _get_each(entry)
+        if each != self._each:
+            self._each = tuple(one if one == other else None for one, other in zip(each, self._each, strict=True))
+        if entry.request_id != self._request_id:
+            self._request_id = None
+        details = self._details
+        if entry.details != details:
+            theirs = details.items()
+            self._details = {name: value for name, value in entry.details.items() if (name, value) in theirs}
+
+    def entry(self) -> AuditEntry:
+        """One for all of them."""
+        common: dict[str, Any] = dict(zip(_OF_EACH, self._each, strict=True))
+        return replace(
+            self._newest,
+            audit_id=make_audit_id(),
+            times=self.count,
+            request_id=self._request_id,
+            details=self._details,
+            **common,
+        )
 
 
 @dataclass(slots=True)
@@ -100,22 +129,9 @@ class Repeats:
         windows = [self._windows.pop(key) for key in over]
         self._of_strangers -= sum(window.is_of_stranger for window in windows)
         self._named -= sum(window.named for window in windows)
-        return [
-            replace(rest.entry, audit_id=make_audit_id(), times=rest.count)
-            for window in windows
-            for rest in window.rests.values()
-        ]
+        return [rest.entry() for window in windows for rest in window.rests.values()]
 
     def _is_full(self, *, of_strangers: bool) -> bool:
         if of_strangers:
             return self._of_strangers >= _MOST_KINDS_OF_STRANGERS
         return len(self._windows) - self._of_strangers >= _MOST_KINDS
-
-
-def _in_common(before: AuditEntry, newest: AuditEntry) -> AuditEntry:
-    """The newest one, without what is of it alone: nobody has done what many have."""
-    different: dict[str, Any] = {name: None for name in _OF_EACH if getattr(before, name) != getattr(newest, name)}
-    if before.details != newest.details:
-        theirs = before.details.items()
-        different["details"] = {name: value for name, value in newest.details.items() if (name, value) in theirs}
-    return replace(newest, **different) if different else newest

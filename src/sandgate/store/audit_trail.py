@@ -11,6 +11,7 @@ from datetime import datetime
 from sandgate.core.audit import AuditChain, AuditEntry, AuditSink, Credential, by_service
 from sandgate.core.clock import Clock
 from sandgate.core.errors import StoreUnavailable
+from sandgate.core.ids import make_audit_id
 from sandgate.core.principal import User
 from sandgate.store.audit_repeats import Repeats
 from sandgate.store.base.audit import AuditStore
@@ -86,7 +87,7 @@ class AuditTrail(AuditSink):
     def note_often(self, entry: AuditEntry) -> None:
         """Like :meth:`note`; many that are alike within a minute are put together, thing by thing."""
         if self._often.take(entry):
-            self.note(entry)
+            self.note(replace(entry, audit_id=make_audit_id()))
 
     async def record(self, entry: AuditEntry) -> None:
         """Keep the entry; it is on disk when this returns, unless the database is away, or was a moment ago."""

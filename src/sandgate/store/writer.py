@@ -19,6 +19,7 @@ from sandgate.store.turns import Turns
 MOST_IN_A_BATCH = 256
 # How long several are kept from their commit for others to join: about as long as a commit takes.
 _GATHER_S = 0.0015
+_SOME, _MANY = 2, 3
 _MOST_FRUITLESS = 64
 
 
@@ -26,17 +27,18 @@ class Patience:
     """Whether it is worth while to wait before a commit until more have come.
 
     A commit of ten costs little more than one of two, so that waiting pays where many write at a time; where two take
-    turns it only costs time. So a wait that nobody joined is followed by one, two, four and up to 64 commits without.
-    A job alone never waits.
+    turns it only costs time. So it begins with three at once, goes on with two as long as others join, and a wait that
+    nobody joined is followed by one, two, four and up to 64 commits without. A job alone never waits.
     """
 
     def __init__(self) -> None:
+        self._least = _MANY
         self._skipped = 1
         self._left = 0
 
     def is_worth_it(self, jobs: int) -> bool:
         """Asked before each commit."""
-        if jobs < 2:
+        if jobs < self._least:
             return False
         if self._left:
             self._left -= 1
@@ -46,9 +48,9 @@ class Patience:
     def note(self, joined: int) -> None:
         """So many came during a wait."""
         if joined:
-            self._skipped = 1
+            self._least, self._skipped = _SOME, 1
         else:
-            self._left = self._skipped
+            self._least, self._left = _MANY, self._skipped
             self._skipped = min(2 * self._skipped, _MOST_FRUITLESS)
 
 
