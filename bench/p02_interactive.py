@@ -13,7 +13,7 @@ from bench.timing import milliseconds
 
 WARM_UP = 3
 # A template's first environment has its spares made; the server has been up for so long since then.
-SETTLE_S = 3.0
+SETTLE_S = 5.0
 
 
 def measure(bench: Bench) -> list[Figure]:

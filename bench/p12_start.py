@@ -7,7 +7,7 @@ from bench.context import Bench
 from bench.figures import Figure, Samples, Target, figure_of
 from bench.sandgate_server import Server, create, delete, execute
 
-SETTLE_S, WATCH_S = 3.0, 5.0
+SETTLE_S, WATCH_S = 6.0, 5.0
 KIB_PER_MB = 1000 * 1000 / 1024
 
 

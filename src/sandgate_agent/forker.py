@@ -286,7 +286,8 @@ class Forker(AnyForker):
         opening, numbers, usual, opened, settling = ends.opening, ends.numbers, ends.usual, ends.opened, ends.child
         giving_up, handed_over, send, put_number = ends.giving_up, ends.handed_over, ends.letter.send, ends.put_number
         fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all
-        bury_ended, bury_next, status, usage = burial.bury_ended, burial.bury_next, burial.status, burial.usage
+        bury_ended, bury_next, bury_any = burial.bury_ended, burial.bury_next, burial.bury_any
+        status, usage = burial.status, burial.usage
         pack_end, end_text, say_end, kind = wire.pack_exited_into, self._end_text, self._say_end, wire.EXITED
         number, held, pid, control, remember = self._number, self._held, self._pid, self._control, self._past.append
         while True:
@@ -319,11 +320,16 @@ class Forker(AnyForker):
                     burial.note_orphan()
                     buried = bury_ended()
                 if buried > 0:
-                    # So ends all that the child has started; then the gateway is told.
+                    # All that the child has started is killed; then the gateway is told. What it has left behind are
+                    # children of this process, or of one that is: with none there is nobody to be killed, and a
+                    # signal to everybody takes a look at each process of the machine.
                     pid, ended, used = 0, status(), usage()
-                    kill_all()
-                    while bury_next() > 0:
-                        used = burial.add(used)
+                    left = bury_any()
+                    if left >= 0:
+                        used = used if left == 0 else burial.add(used)
+                        kill_all()
+                        while bury_next() > 0:
+                            used = burial.add(used)
                     used = used if burial.orphans is None else burial.take_orphans(used)
                     if number > 1:
                         remember(bytes(end_text))

@@ -94,6 +94,8 @@ def clone(flags: int) -> int:
 # Source: struct pthread in glibc's nptl/descr.h and in musl's src/internal/pthread_impl.h.
 _TID_OFFSETS = {"x86_64": 720, "aarch64": 208}
 _TID_OFFSETS_OF_MUSL = {"x86_64": 48, "aarch64": 32}
+# Source: include/uapi/linux/wait.h
+_WALL = 0x40000000
 _CLONE_CHILD_SETTID = 0x01000000
 _CLONE_CHILD_CLEARTID = 0x00200000
 
@@ -287,6 +289,9 @@ class Burial:
         # Each answers the number of a child; 0 when none has ended yet, less when there is none.
         self.bury_ended = calls.prepare("wait4", -1, status, os.WNOHANG, usage)
         self.bury_next = calls.prepare("wait4", -1, status, 0, usage)
+        # The same as the first, also of children that tell nobody of their end: less than 0 says that there is no
+        # child at all.
+        self.bury_any = calls.prepare("wait4", -1, status, os.WNOHANG | _WALL, usage)
         # Of the child buried last: the wait status; seconds and microseconds of CPU in user and system mode, and the
         # most memory that it held in KiB.
         self.status: Callable[[], Tuple[int]] = partial(struct.Struct("@i").unpack_from, status)

@@ -4,7 +4,7 @@ from sandgate.core.limits import MIB
 
 # What one holds of the machine's memory, kernel memory and waiting child included, rounded up. Measured: P6.
 SPARE_BYTES = 2 * MIB
-_LEAST, _MOST = 8, 64
+_LEAST, _MOST = 8, 100
 _PART_OF_MEMORY = 64
 
 
@@ -17,4 +17,4 @@ def choose_spare_counts(asked: int | None, most_asked: int | None, memory_bytes:
     least = max(_LEAST, min(_MOST, fitting)) if asked is None else asked
     if least == 0:
         return 0, 0
-    return least, max(least, 2 * least if most_asked is None else most_asked)
+    return least, max(least, least + least // 4 if most_asked is None else most_asked)

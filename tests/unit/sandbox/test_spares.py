@@ -273,12 +273,12 @@ def test_a_burst_is_made_ready_for_at_once(row: Callable[[Demand], Row]) -> None
 @pytest.mark.parametrize(
     ("asked", "most_asked", "memory_gib", "counts"),
     [
-        (None, None, 0.5, (8, 16)),
-        (None, None, 2, (16, 32)),
-        (None, None, 8, (64, 128)),
-        (None, None, 1024, (64, 128)),
+        (None, None, 0.5, (8, 10)),
+        (None, None, 2, (16, 20)),
+        (None, None, 8, (64, 80)),
+        (None, None, 1024, (100, 125)),
         (None, 10, 8, (64, 64)),
-        (300, None, 1, (300, 600)),
+        (300, None, 1, (300, 375)),
         (4, 7, 1, (4, 7)),
         (0, None, 8, (0, 0)),
         (0, 50, 8, (0, 0)),

@@ -57,13 +57,13 @@ class SandboxSettings(Group):
     spare_sandboxes: int | None = setting(
         None,
         "Sandboxes of each template in use that are made before they are asked for, some 1.7 MB of memory each; 0: "
-        "none. Unset: as many as a 64th of the machine's memory holds, 8 to 64.",
+        "none. Unset: as many as a 64th of the machine's memory holds, 8 to 100.",
         ge=0,
         le=1000,
     )
     most_spare_sandboxes: int | None = setting(
         None,
-        "The most of them after many were asked for at once; fewer again when it has been quiet. Unset: twice as many.",
+        "The most of them after many were asked for at once; fewer again when it is quiet. Unset: a quarter more.",
         ge=0,
         le=1000,
     )
