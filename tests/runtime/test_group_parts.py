@@ -21,12 +21,12 @@ def _hierarchies() -> dict[int, Hierarchy]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         kind, _source, options = right.split(" ")[:3]
-        mount = Path(left.split(" ")[4])
+        root, mount = left.split(" ")[3], Path(left.split(" ")[4])
         if kind == "cgroup2":
             # What is counted there needs no controller.
-            found[2] = Hierarchy(2, mount, frozenset({"cpu"}))
+            found[2] = Hierarchy(2, mount, frozenset({"cpu"}), root)
         elif kind == "cgroup" and "cpuacct" in options.split(","):
-            found[1] = Hierarchy(1, mount, frozenset({"cpuacct"}))
+            found[1] = Hierarchy(1, mount, frozenset({"cpuacct"}), root)
     return found
 
 
@@ -114,3 +114,36 @@ def test_a_process_enters_by_itself(group: Group) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(entered)
+
+
+@pytest.mark.parametrize("part", ["", "1"])
+def test_a_process_enters_by_files_that_it_is_given(group: Group, part: str) -> None:
+    """It may be anybody's, and need not see the group; of version 2, where that gains nothing, none are given."""
+    group.make_part("1")
+    entries = group.open_entries(part)
+    (version,) = {hierarchy.version for hierarchy, _folder in group._places}
+    assert bool(entries) is (version == 1)
+    ready, said = os.pipe()
+    gone, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setuid(65534)
+            os.read(gone, 1)
+            for entry in entries:
+                os.write(entry, b"0")
+            os.write(said, b"x")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert not group.has_entered(pid, part)
+        os.write(go, b"x")
+        assert os.read(ready, 1) == b"x"
+        assert group.has_entered(pid, part) is bool(entries)
+        assert group.pids(part) == ({pid} if entries else set())
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        for end in (*entries, ready, said, gone, go):
+            os.close(end)

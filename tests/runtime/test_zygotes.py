@@ -20,6 +20,7 @@ from sandgate.core.states import ExecutionStatus, Isolation
 from sandgate.sandbox.base import Sandbox, SandboxSpec
 from sandgate.sandbox.launcher.cgroup import Group, GroupLimits
 from sandgate.sandbox.launcher.config import LauncherConfig, TemplateConfig
+from sandgate.sandbox.launcher.hierarchies import Hierarchy, find_hierarchies
 from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate.sandbox.launcher.zygote import Zygote
 from tests.runtime.hosts import Bench, available_versions, find_templates, launcher_host, until
@@ -261,6 +262,29 @@ async def test_spares(isolation: Isolation) -> None:
         await until(lambda: len(bench.host.forkers()) == 4)
         assert sorted(await bench.runtime._list()) == sorted([second.environment_id, third.environment_id])
         assert bench.ended == []
+
+
+def _find_hierarchies() -> list[Hierarchy]:
+    return find_hierarchies(Path("/proc/self/mountinfo").read_text())
+
+
+@pytest.mark.needs_root_namespaces
+async def test_forkers_are_found_in_their_groups() -> None:
+    """The launcher sees that they have come there by themselves, or it would move each, and the machine would wait."""
+    async with own_launcher(Isolation.STANDARD) as bench:
+        sandbox = await bench.make()
+        await asyncio.gather(*(bench.run(sandbox, "import time; time.sleep(0.05)") for _each in range(2)))
+        hierarchies = _find_hierarchies()
+        if any(hierarchy.version != 1 for hierarchy in hierarchies):
+            pytest.skip("not all control groups are of version 1")
+        (name,) = (folder.name for folder in bench.host.groups())
+        group = Group([(each, each.mount / bench.host.config.tree_name / name) for each in hierarchies])
+        first, second = bench.host.forkers()[:2]
+        assert [group.has_entered(first), group.has_entered(second, "1"), group.has_entered(os.getpid())] == [
+            True,
+            True,
+            False,
+        ]
 
 
 @both

@@ -140,6 +140,22 @@ async def test_daemons_do_not_outlive(siege: Siege) -> None:
     assert await siege.ask(f"time.sleep(0.05)\n{count}") == first
 
 
+async def test_processes_that_tell_nobody_of_their_end_do_not_outlive(siege: Siege) -> None:
+    """A child that sends its parent no signal is not waited for as others are; it is found all the same."""
+    code = (
+        "number = {'x86_64': 56, 'aarch64': 220}[os.uname().machine]\n"
+        "if libc.syscall(number, 0, 0, 0, 0, 0) == 0:\n"
+        "    while True:\n        fails(lambda: open('/workspace/alive', 'a').write('x'))\n        time.sleep(0.005)\n"
+        "path = '/workspace/alive'\n"
+        "while not (os.path.exists(path) and os.path.getsize(path)): time.sleep(0.005)\nos._exit(0)"
+    )
+    ran = await siege.run(code)
+    assert ran.status is ExecutionStatus.COMPLETED
+    count = "answer = os.path.getsize('/workspace/alive')"
+    first = await siege.ask(count)
+    assert await siege.ask(f"time.sleep(0.05)\n{count}") == first > 0
+
+
 async def test_no_core_is_left(siege: Siege) -> None:
     """A process that crashes leaves no file, and is told of as it was."""
     ran = await siege.run("os.chdir('/tmp')\nos.abort()")

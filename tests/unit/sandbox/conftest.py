@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from sandgate.sandbox import descriptors
+from sandgate.sandbox.launcher.reactor import Reactor
 from sandgate_agent import wire
 
 
@@ -112,3 +113,11 @@ async def settle(condition: Callable[[], object] = lambda: True) -> None:
             await asyncio.sleep(0)
         while not condition():  # noqa: ASYNC110 - what is waited for comes through the kernel, and tells nobody
             await asyncio.sleep(0.0005)
+
+
+def settle_reactor(reactor: Reactor) -> None:
+    """Let it call back for all that is there now."""
+    for _round in range(3):
+        reactor.call_later(0.0, reactor.stop)
+        reactor._stopped = False
+        reactor.run()

@@ -369,6 +369,35 @@ async def test_small_pieces_are_kept_as_what_they_are(no_leak: None) -> None:
     os.close(write)
 
 
+@pytest.mark.parametrize(("length", "at_once"), [(0, False), (4096, False), (4097, True), (60_000, True)])
+async def test_a_stream_is_watched_soon(length: int, at_once: bool, no_leak: None) -> None:
+    """What has filled a part of its pipe at once, so that nobody waits for room; the rest a little later, or never."""
+    read, write = _pipe()
+    stream = OutputStream(read, MIB, MIB, pytest.fail)
+    os.write(write, b"x" * length)
+    stream.watch_soon()
+    assert stream._watched is at_once
+    os.write(write, b"y")
+    await settle(lambda: stream.kept() == b"x" * length + b"y")
+    stream.finish()
+    os.close(write)
+
+
+async def test_a_stream_that_has_ended_is_not_watched_later(no_leak: None) -> None:
+    """Its number may be another's by then."""
+    read, write = _pipe()
+    stream = OutputStream(read, MIB, MIB, pytest.fail)
+    stream.watch_soon()
+    stream.finish()
+    other, other_write = _pipe()
+    assert other == read
+    os.write(other_write, b"z")
+    await asyncio.sleep(0.03)
+    assert (stream._watched, os.read(other, 9)) == (False, b"z")
+    for end in (write, other, other_write):
+        os.close(end)
+
+
 async def test_stream_that_ends_early(no_leak: None) -> None:
     """The end of a pipe is no reason to look at it again and again."""
     read, write = _pipe()

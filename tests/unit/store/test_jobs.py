@@ -1,6 +1,7 @@
 """The queue between coroutines and threads."""
 
 import asyncio
+import itertools
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from sandgate.core.errors import StoreUnavailable
 from sandgate.store import jobs
 from sandgate.store.jobs import Job, JobQueue, Outcome, settle
+from sandgate.store.writer import Patience
 
 
 def _job() -> Job:
@@ -88,3 +90,48 @@ def test_outcomes_of_a_closed_loop_are_passed_over() -> None:
     job = Job(lambda _connection: None, loop, loop.create_future())
     loop.close()
     settle([Outcome(job, 5)])
+
+
+async def test_more_are_taken_without_waiting() -> None:
+    """Those that are there, none where none are, and the end stays for the next call."""
+    queue = JobQueue()
+    first, second, third = [_job() for _ in range(3)]
+    assert queue.take_more(9) == []
+    for job in (first, second, third):
+        queue.put(job)
+    queue.withdraw(second)
+    assert queue.take_more(2) == [first]
+    queue.close()
+    assert (queue.take_more(9), queue.take_more(9), queue.take(9)) == ([third], [], [])
+
+
+def _waits(patience: Patience, jobs: list[int], joined: int) -> list[bool]:
+    """Before which of the commits of so many jobs it is waited, when so many join each time."""
+    waits = []
+    for count in jobs:
+        waits.append(patience.is_worth_it(count))
+        if waits[-1]:
+            patience.note(joined)
+    return waits
+
+
+def test_a_commit_waits_where_others_join() -> None:
+    """It begins with three, goes on with two, and whoever writes alone never waits."""
+    assert _waits(Patience(), [1, 2, 3, 2, 2, 1, 2], joined=1) == [False, False, True, True, True, False, True]
+    assert not any(_waits(Patience(), [1, 2] * 100, joined=1))
+
+
+def test_a_commit_that_nobody_joins_waits_ever_more_seldom() -> None:
+    """Where three take turns, as good as all commits leave at once."""
+    waits = _waits(Patience(), [3] * 1000, joined=0)
+    at = [place for place, waited in enumerate(waits) if waited]
+    assert at[:5] == [0, 2, 5, 10, 19]
+    assert {later - before for before, later in itertools.pairwise(at[8:])} == {65}
+
+
+def test_a_commit_that_is_joined_again_waits_as_before() -> None:
+    """What was learnt while it was quiet is forgotten."""
+    patience = Patience()
+    _waits(patience, [3] * 30, joined=0)
+    assert any(_waits(patience, [3] * 64, joined=1))
+    assert all(_waits(patience, [2] * 30, joined=1))
