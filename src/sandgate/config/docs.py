@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import SecretStr
@@ -81,12 +81,12 @@ def rows() -> Iterator[SettingRow]:
 
 
 def show_value(value: object) -> str:
-    """A setting's value as it may be shown: a secret that is set becomes ``***``."""
+    """A setting's value as it may be shown: a secret that is set becomes ``***``, one that is not set is empty."""
     if isinstance(value, SecretStr):
         return MASK if value.get_secret_value() else ""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value)
+    return "" if value is None else str(value)
 
 
 def render() -> str:
@@ -124,7 +124,8 @@ def _name_type(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
-        return " or ".join(_name_type(each) for each in get_args(annotation))
+        # One that may be left open is shown as what it is when it is not.
+        return " or ".join(_name_type(each) for each in get_args(annotation) if each is not NoneType)
     return _TYPES.get(annotation, str(getattr(annotation, "__name__", annotation)).lower())
 
 
