@@ -285,9 +285,8 @@ class Forker(AnyForker):
         ends, burial, be_child = self._ends, self._burial, child.main
         opening, numbers, usual, opened, settling = ends.opening, ends.numbers, ends.usual, ends.opened, ends.child
         giving_up, handed_over, send, put_number = ends.giving_up, ends.handed_over, ends.letter.send, ends.put_number
-        fork, wait, found, drain, kill_all = self._fork, self._poll.wait, self._poll.found, self._drain, self._kill_all
-        bury_ended, bury_next, bury_any = burial.bury_ended, burial.bury_next, burial.bury_any
-        status, usage = burial.status, burial.usage
+        fork, wait, found, drain = self._fork, self._poll.wait, self._poll.found, self._drain
+        bury_ended, bury_any, status, usage = burial.bury_ended, burial.bury_any, burial.status, burial.usage
         pack_end, end_text, say_end, kind = wire.pack_exited_into, self._end_text, self._say_end, wire.EXITED
         number, held, pid, control, remember = self._number, self._held, self._pid, self._control, self._past.append
         while True:
@@ -320,16 +319,11 @@ class Forker(AnyForker):
                     burial.note_orphan()
                     buried = bury_ended()
                 if buried > 0:
-                    # All that the child has started is killed; then the gateway is told. What it has left behind are
-                    # children of this process, or of one that is: with none there is nobody to be killed, and a
-                    # signal to everybody takes a look at each process of the machine.
+                    # So ends all that the child has started; then the gateway is told.
                     pid, ended, used = 0, status(), usage()
                     left = bury_any()
                     if left >= 0:
-                        used = used if left == 0 else burial.add(used)
-                        kill_all()
-                        while bury_next() > 0:
-                            used = burial.add(used)
+                        used = self._end_left(left, used)
                     used = used if burial.orphans is None else burial.take_orphans(used)
                     if number > 1:
                         remember(bytes(end_text))
@@ -343,6 +337,18 @@ class Forker(AnyForker):
                 if not self._obey(os.read(control, wire.MESSAGE_LIMIT)):
                     return False
                 number, held, pid = self._number, self._held, self._pid
+
+    def _end_left(self, left: int, used: system.Usage) -> system.Usage:
+        """Kill what a child has left behind; what all of them used. ``left`` is who was buried already, or 0.
+
+        All of it are children of this process, or below one. Without any there is nobody to be killed, and nothing
+        is to be done: a signal to everybody has the kernel look at each process of the machine.
+        """
+        used = self._burial.add(used) if left else used
+        self._kill_all()
+        while self._burial.bury_next() > 0:
+            used = self._burial.add(used)
+        return used
 
     def _find_lack(self, call: Call, number: int) -> Exception:
         """What a call has failed of that was to open the ends of a child; ``number`` is that of the last one."""

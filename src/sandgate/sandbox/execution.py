@@ -233,9 +233,8 @@ class ZygoteExecution(Timed):
                 self._send()
 
     def _watch(self) -> None:
-        at_once = self._watcher is not None or self._sink is not None
         for stream in (self._stdout, self._stderr):
-            stream.watch() if at_once else stream.watch_soon()
+            stream.watch_soon() if self._watcher is None and self._sink is None else stream.watch()
         # What is left to be taken up is looked at once, at the end: the child's side of the socket has room for all.
         if self._has_data and self._child is not None and self._spool is None:
             # Outputs may be larger than the socket holds; the child waits until they are read.
