@@ -36,7 +36,8 @@ class Start:
     def __init__(self, request: Dict[str, Any], plan: Optional[walls.Plan], filter_: Optional[system.Filter]) -> None:
         """``plan`` is None in the process class."""
         self._folder: Optional[str] = request["folder"]
-        # How many of the descriptors that come with it are files of control groups.
+        # How many of the descriptors that come with it are namespaces, and files of control groups.
+        self.namespaces: int = request.get("namespaces", 0)
         self.entries: int = request.get("entries", 0)
         self._calls: List[Call] = []
         if plan is not None:
@@ -62,7 +63,7 @@ class Start:
         """The same, with something to be done before it."""
         other = Start.__new__(Start)
         other._folder, other.of_children, other._calls = self._folder, self.of_children, [*first, *self._calls]
-        other.entries = self.entries
+        other.namespaces, other.entries = self.namespaces, self.entries
         return other
 
     def make(self) -> None:

@@ -85,7 +85,12 @@ class Zygote:
         """Clone the first forker of a new environment, or join one to an environment that is there."""
         number = wire.parse_numbered(request[: wire.NUMBERED_BYTES])[1]
         start = self._start(request[wire.NUMBERED_BYTES :])
-        inner = len(ends) - start.entries
+        inner = 2 + start.namespaces
+        if len(ends) != inner + start.entries:
+            # The kernel leaves out what this process has no room for. The launcher finds that nothing came of it.
+            sys.stderr.write("sandgate: {} descriptors came with a request\n".format(len(ends)))
+            close_all(ends)
+            return
         namespaces, entries = ends[2:inner], ends[inner:]
         role, entering = self._forker(start, ends[0], ends[1], entries)
         if namespaces:

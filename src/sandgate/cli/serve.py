@@ -44,8 +44,7 @@ from sandgate.sandbox.launcher import starter
 from sandgate.sandbox.launcher.config import IDS_OF_SANDBOX, ZYGOTE_IDS, LauncherConfig, TemplateConfig
 from sandgate.sandbox.launcher.gvisor.runsc import AUTOMATIC, Runsc, find_runsc
 from sandgate.sandbox.launcher.reclaim import remove_empty_tree
-from sandgate.sandbox.pools_probe import memory_of_machine
-from sandgate.sandbox.spare_counts import choose_spare_counts
+from sandgate.sandbox.spare_counts import choose_spare_counts, memory_in_reach
 from sandgate_agent import system
 
 if TYPE_CHECKING:
@@ -157,13 +156,13 @@ def _launcher_config(
         for template in catalogue.list()
         if template.interpreter and template.prefix
     ]
-    spares, most_spares = _spare_counts(settings)
+    spares, most_spares = _spare_counts(settings, isolation)
     return LauncherConfig(
         run_folder=run_folder(settings),
         tree_name=f"{_TREE}{state_name(settings)}",
         gateway_uid=identity.user_id,
         host_id_base=id_block(settings) + _OWN_IDS,
-        most_sandboxes=_most_sandboxes(settings, len(templates) + settings.max_live_templates),
+        most_sandboxes=_most_sandboxes(settings, len(templates) + settings.max_live_templates, most_spares),
         standard=isolation is not Isolation.PROCESS,
         templates=tuple(templates),
         spares=spares,
@@ -180,13 +179,16 @@ def _launcher_config(
     )
 
 
-def _spare_counts(settings: Settings) -> tuple[int, int]:
-    return choose_spare_counts(settings.spare_sandboxes, settings.most_spare_sandboxes, memory_of_machine())
+def _spare_counts(settings: Settings, isolation: Isolation) -> tuple[int, int]:
+    # There each has a loop device, or waits with descriptors and pipes that are counted for one user of the machine.
+    are_dear = settings.environment_disk == "image" or isolation is Isolation.PROCESS
+    asked, most_asked = settings.spare_sandboxes, settings.most_spare_sandboxes
+    return choose_spare_counts(asked, most_asked, memory_in_reach(), are_dear=are_dear)
 
 
-def _most_sandboxes(settings: Settings, templates: int) -> int:
+def _most_sandboxes(settings: Settings, templates: int, most_spares: int) -> int:
     """As many as there may be environments when every template has its most spares, within the block of ids."""
-    spares = max(_spare_counts(settings)) + settings.gvisor_spare_sandboxes
+    spares = most_spares + settings.gvisor_spare_sandboxes
     ids = BLOCK_IDS - _OWN_IDS - ZYGOTE_IDS
     return min(settings.max_environments + spares * templates, ids // IDS_OF_SANDBOX)
 

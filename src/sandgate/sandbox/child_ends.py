@@ -58,7 +58,10 @@ def _as_stream(descriptor: int) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
     except OSError as error:
         raise wire.WireError(f"a child came without a socket: {error}") from error
-    kind = [channel.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE)]
+    try:
+        kind = [channel.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE)]
+    except OSError:
+        kind = []
     if kind != [socket.AF_UNIX, socket.SOCK_STREAM]:
         channel.detach()
         raise wire.WireError("a child came with a socket of another kind")

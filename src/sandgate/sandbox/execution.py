@@ -24,7 +24,7 @@ from sandgate.sandbox.payload import make_payload
 from sandgate.sandbox.timed import Timed
 from sandgate_agent import wire
 
-# Short executions are read once, at their end; from here on output is read as it comes.
+# Short executions are read once, at their end; from here on output is read as it comes, or a little later.
 _WATCH_AFTER_S = 0.003
 # What ends sooner, or has used less of the processor for a while longer, could not fill a sandbox's memory and bear
 # that a process of its own was killed for it. Processes that nobody waited for are not in what it has used.

@@ -15,9 +15,9 @@ _DRIBBLE_BYTES = 4096
 _PAUSE_S = 0.002
 # What is only dropped is read at a pace that leaves the gateway to others: 64 KiB a millisecond.
 _DROP_PAUSE_S = 0.001
-# Who has written so little, and is seen by nobody, need not be read for so long: of many that share the processors most
-# end before.
-_LITTLE_BYTES, _LITTLE_S = 4096, 0.02
+# Who has written so little is looked at so often, at this pace, before it is read as it writes: of many that share the
+# processors most end before, and are read once.
+_LITTLE_BYTES, _LOOKS, _LOOK_S = 4096, 5, 0.004
 # The largest pipe that an unprivileged process can make; what the last read may find at the end.
 LARGEST_PIPE_BYTES = 1 << 20
 
@@ -77,10 +77,10 @@ class OutputStream:
             self._has_room = True
             asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
 
-    def watch_soon(self) -> None:
-        """The same, or a little later when there is little: to be read only once costs much less."""
-        if self._open and bytes_in(self._descriptor) <= _LITTLE_BYTES:
-            asyncio.get_running_loop().call_later(_LITTLE_S, self.watch)
+    def watch_soon(self, looks: int = _LOOKS) -> None:
+        """The same, or up to 20 ms later as long as there is little: to be read once costs much less."""
+        if looks and self._open and bytes_in(self._descriptor) <= _LITTLE_BYTES:
+            asyncio.get_running_loop().call_later(_LOOK_S, self.watch_soon, looks - 1)
         else:
             self.watch()
 

@@ -10,7 +10,7 @@ import pytest
 
 from sandgate.assembly import Started
 from sandgate.auth.first_admin import FirstAdmin
-from sandgate.cli.serve import _announce, _most_sandboxes, find_container_runtime
+from sandgate.cli.serve import _announce, _most_sandboxes, _spare_counts, find_container_runtime
 from sandgate.config.settings import Settings
 from sandgate.core.errors import IsolationUnavailable
 from sandgate.core.states import Isolation
@@ -59,13 +59,21 @@ def test_a_given_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch, liste
 
 def test_spares_take_no_place_from_environments(tmp_path: Path) -> None:
     """Not even when every template has as many as it may; and all stay within the ids of the server."""
-    settings = Settings(
-        state=tmp_path, max_environments=100, spare_sandboxes=2, most_spare_sandboxes=64, gvisor_spare_sandboxes=3
-    )
-    assert _most_sandboxes(settings, 6) == 100 + 6 * (64 + 3)
-    assert _most_sandboxes(settings.model_copy(update={"spare_sandboxes": 0}), 6) == 100 + 6 * 3
-    most = _most_sandboxes(settings.model_copy(update={"max_environments": 40_000}), 6)
+    settings = Settings(state=tmp_path, max_environments=100, gvisor_spare_sandboxes=3)
+    assert _most_sandboxes(settings, 6, 64) == 100 + 6 * (64 + 3)
+    assert _most_sandboxes(settings, 6, 0) == 100 + 6 * 3
+    most = _most_sandboxes(settings.model_copy(update={"max_environments": 40_000}), 6, 64)
     assert 65_536 - 3 < most * 3 + 256 + 16 <= 65_536
+
+
+def test_few_spares_where_each_holds_more_than_memory(tmp_path: Path) -> None:
+    """In the process class, and of environments on the disk; what is set holds everywhere."""
+    settings = Settings(state=tmp_path)
+    on_disk = settings.model_copy(update={"environment_disk": "image"})
+    assert max(_spare_counts(settings, Isolation.PROCESS)) <= 20
+    assert max(_spare_counts(on_disk, Isolation.STANDARD)) <= 20
+    many = on_disk.model_copy(update={"spare_sandboxes": 70, "most_spare_sandboxes": 80})
+    assert _spare_counts(many, Isolation.PROCESS) == (70, 80)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import operator
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from sandgate.sandbox.launcher.life import Life
 from sandgate.sandbox.launcher.reactor import Blame, Callback, Reactor, Timer
 from sandgate.sandbox.launcher.sandbox import Sandbox, can_become
 from sandgate.sandbox.launcher.spares import Demand, Spares
-from sandgate.sandbox.spare_counts import choose_spare_counts
+from sandgate.sandbox.pools_probe import memory_of_machine
+from sandgate.sandbox.spare_counts import choose_spare_counts, memory_in_reach
 
 
 def _ask(demand: Demand, times: int, now: float) -> None:
@@ -243,7 +245,7 @@ def test_spares_wait_while_they_are_asked_for(row: Callable[[Demand], Row]) -> N
     """As long as there are some: the machine's time belongs to those that were just handed out."""
     asked = row(Demand(16, 16))
     asked.fill(16)
-    for left in range(15, 1, -1):
+    for left in range(15, 2, -1):
         assert asked.spares.take(ONE) is asked.made[left]
         assert asked.reactor.look() > 0.001
     # Not asked for again: it has been quiet.
@@ -251,7 +253,7 @@ def test_spares_wait_while_they_are_asked_for(row: Callable[[Demand], Row]) -> N
     asked.spares.on_ready(asked.made[-1])
     asked.spares.take(ONE)
     asked.spares.take(ONE)
-    # Only one is left, so that there is no waiting.
+    # Two are left, so that there is no waiting.
     assert asked.reactor.look() == 0.0
 
 
@@ -277,7 +279,9 @@ def test_a_burst_is_made_ready_for_at_once(row: Callable[[Demand], Row]) -> None
         (None, None, 2, (16, 20)),
         (None, None, 8, (64, 80)),
         (None, None, 1024, (100, 125)),
-        (None, 10, 8, (64, 64)),
+        (None, 10, 8, (10, 10)),
+        (None, 0, 8, (0, 0)),
+        (None, 90, 8, (64, 90)),
         (300, None, 1, (300, 375)),
         (4, 7, 1, (4, 7)),
         (0, None, 8, (0, 0)),
@@ -289,3 +293,55 @@ def test_how_many_there_are(
 ) -> None:
     """By the machine's memory, where the settings leave it open; none means none, after bursts too."""
     assert choose_spare_counts(asked, most_asked, int(memory_gib * 1024) * MIB) == counts
+
+
+def test_few_are_kept_of_what_holds_more_than_memory() -> None:
+    """A loop device each, or descriptors and pipes of one user."""
+    assert choose_spare_counts(None, None, 64 * 1024 * MIB, are_dear=True) == (16, 20)
+    assert choose_spare_counts(90, None, 64 * 1024 * MIB, are_dear=True) == (90, 112)
+
+
+_MOUNTS = {
+    1: "30 20 0:1 /root {0} rw - cgroup cgroup rw,memory\n31 20 0:2 / /c rw - cgroup cgroup rw,cpu,cpuacct,pids\n",
+    2: "30 20 0:1 /root {0} rw - cgroup2 cgroup2 rw\n",
+}
+_OWN = {1: "4:memory:/root/a/b\n2:cpu:/x\n", 2: "0::/root/a/b\n"}
+_NAMES = {1: "memory.limit_in_bytes", 2: "memory.max"}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("limits", "reach"),
+    [
+        (("max", "max", "max"), None),
+        (("max", "2000", "max"), 2000),
+        (("4000", "9223372036854771712", "3000"), 3000),
+        ((None, None, "5000"), 5000),
+    ],
+)
+def test_a_server_reaches_no_further_than_its_groups(
+    tmp_path: Path, version: int, limits: tuple[str | None, ...], reach: int | None
+) -> None:
+    """Its own, and those above it as far as they are seen, as in a container."""
+    mount, process = tmp_path / "mount", tmp_path / "process"
+    process.mkdir()
+    (process / "mountinfo").write_text(_MOUNTS[version].format(mount))
+    (process / "cgroup").write_text(_OWN[version])
+    for folder, limit in zip((mount, mount / "a", mount / "a/b"), limits, strict=True):
+        folder.mkdir()
+        if limit is not None:
+            (folder / _NAMES[version]).write_text(f"{limit}\n")
+    (mount / "cgroup.controllers").write_text("memory cpu pids\n")
+    assert memory_in_reach(process) == (memory_of_machine() if reach is None else reach)
+
+
+@pytest.mark.parametrize("own", ["", "4:memory:/elsewhere\n"])
+def test_a_server_whose_groups_are_not_seen_reaches_what_is_seen(tmp_path: Path, own: str) -> None:
+    """The mount's own limit, or the machine's memory."""
+    (tmp_path / "mountinfo").write_text(_MOUNTS[1].format(tmp_path))
+    (tmp_path / "cgroup").write_text(own)
+    assert memory_in_reach(tmp_path) == memory_of_machine()
+    (tmp_path / "memory.limit_in_bytes").write_text("1234\n")
+    assert memory_in_reach(tmp_path) == 1234
+    (tmp_path / "mountinfo").write_text("")
+    assert memory_in_reach(tmp_path) == memory_of_machine()

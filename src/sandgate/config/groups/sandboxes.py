@@ -57,7 +57,7 @@ class SandboxSettings(Group):
     spare_sandboxes: int | None = setting(
         None,
         "Sandboxes of each template in use that are made before they are asked for, some 1.7 MB of memory each; 0: "
-        "none. Unset: as many as a 64th of the machine's memory holds, 8 to 100.",
+        "none. Unset: as many as a 64th of the server's memory holds, 8 to 100.",
         ge=0,
         le=1000,
     )

@@ -83,7 +83,8 @@ class Slot:
         patience_s = self.zygote.patience_s
         self._building = self._reactor.call_later(patience_s, lambda: self._check_built(patience_s), self.kill)
         ends = [control.detach(), sync.detach(), *namespaces, *entries]
-        self.zygote.clone({**request, "entries": len(entries)}, ends, self._on_cloned)
+        counts = {"namespaces": len(namespaces), "entries": len(entries)}
+        self.zygote.clone({**request, **counts}, ends, self._on_cloned)
 
     def _open_entries(self) -> list[int]:
         """For the forker to put itself into its group. Raises ``OSError``.
@@ -157,6 +158,8 @@ class Slot:
         if self.pid < 0 or (self._enters and not self._has_tried):
             return
         if self._group is not None and not (self._enters and self._group.has_entered(self.pid, self.part)):
+            # It still lives, so that its number is not another's by now.
+            processes.check_lives(self._pidfd)
             self._group.attach(self.pid, self.part)
         if self._root is None:
             self._sync.send(wire.GO)

@@ -1,7 +1,7 @@
 """Sandboxes that are made before anybody asks for them.
 
-The first process that is put into a control group after a pause waits for a grace period of the kernel, some 10 to
-20 ms; a spare has that behind it. Spares are made one at a time, while nobody waits for a sandbox that is being
+Whoever gets one does not wait until it is made; and where the launcher has to put its first process into a control group,
+the kernel takes 10 to 20 ms for that after a pause. Spares are made one at a time, while nobody waits for a sandbox that is being
 made, and as long as there are some only when none has been asked for lately, so that they get in nobody's way: whoever
 asks for many in a row gets those that are there, and what is missing is made when that is over.
 """
@@ -151,7 +151,7 @@ class Spares:
         if self._is_busy():
             self._schedule(_BUSY_PAUSE_S)
             return
-        if asked and _LOW_PART * len(self._ready) >= self._demand.least:
+        if asked and _LOW_PART * len(self._ready) > self._demand.least:
             # Whoever has just got one is about to use it.
             self._schedule(_ASKED_PAUSE_S)
             return
