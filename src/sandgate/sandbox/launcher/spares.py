@@ -1,9 +1,9 @@
 """Sandboxes that are made before anybody asks for them.
 
-Whoever gets one does not wait until it is made; and where the launcher has to put its first process into a control group,
-the kernel takes 10 to 20 ms for that after a pause. Spares are made one at a time, while nobody waits for a sandbox that is being
-made, and as long as there are some only when none has been asked for lately, so that they get in nobody's way: whoever
-asks for many in a row gets those that are there, and what is missing is made when that is over.
+Whoever gets one does not wait until it is made; and where the launcher has to put its first process into a control
+group, the kernel takes 10 to 20 ms for that after a pause. Spares are made one at a time, while nobody waits for a
+sandbox that is being made, and as long as there are some only when none has been asked for lately, so that they get in
+nobody's way: whoever asks for many in a row gets those that are there, and what is missing is made when that is over.
 """
 
 import operator
