@@ -1,9 +1,11 @@
 """Environments and executions over HTTP, on the real runtime: what a user is promised."""
 
+import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -242,3 +244,12 @@ def test_they_stand_still_until_the_next_use(server: Server, why: str) -> None:
             assert found == ["kept\n"] * len(classes)
         for each in made:
             delete(connection, each["environment_id"])
+
+
+def test_the_gateway_has_room_for_descriptors_from_its_start(server: Server) -> None:
+    """Its table does not grow under way, which would stop it for 10 to 20 ms each time."""
+    statuses = [Path(f"/proc/{pid}/status").read_text() for pid in server.listeners()]
+    (gateway,) = (status for status in statuses if status.startswith("Name:\tsg-gateway\n"))
+    room = next(int(line.split()[1]) for line in gateway.splitlines() if line.startswith("FDSize:"))
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert room >= min(limit, 16_384)

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from sandgate.core.errors import MechanismFault
 from sandgate.core.limits import MIB
 from sandgate.sandbox.launcher.counting import read
-from sandgate.sandbox.launcher.hierarchies import Hierarchy, find_hierarchies
+from sandgate.sandbox.launcher.hierarchies import Hierarchy, find_hierarchies, parse_groups
 from sandgate.sandbox.pools_probe import memory_of_machine
 
 # What one holds of the machine's memory, kernel memory and waiting child included, rounded up. Measured: P6.
@@ -48,13 +48,9 @@ def memory_in_reach(process: Path = Path("/proc/self")) -> int:
 
 def _own_folders(hierarchy: Hierarchy, process: Path) -> list[Path]:
     """The group of a process in a hierarchy, and those above it, as far as they are seen."""
-    for line in read(process / "cgroup").splitlines():
-        _number, controllers, name = [*line.split(":", 2), "", ""][:3]
-        if ("memory" in controllers.split(",")) if hierarchy.version == 1 else not controllers:
-            try:
-                inner = PurePosixPath(name).relative_to(hierarchy.root)
-            except ValueError:
-                break
-            folders = [hierarchy.mount / inner, *(hierarchy.mount / each for each in inner.parents)]
-            return [each for each in folders if each.is_relative_to(hierarchy.mount)]
-    return [hierarchy.mount]
+    name = parse_groups(read(process / "cgroup")).get("memory" if hierarchy.version == 1 else "", "")
+    try:
+        inner = PurePosixPath(name).relative_to(hierarchy.root)
+    except ValueError:
+        return [hierarchy.mount]
+    return [hierarchy.mount / inner, *(hierarchy.mount / each for each in inner.parents)]

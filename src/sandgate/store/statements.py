@@ -63,8 +63,8 @@ _COUNTED = {"preserve_rowcount": True}
 class HotStatement:
     """A statement that is compiled once for each kind of database.
 
-    Running it costs a third of what SQLAlchemy's ``execute`` costs, which looks up the compiled form and sets up a
-    result every time; on SQLite, in a transaction, a tenth.
+    Running it costs three fifths of what SQLAlchemy's ``execute`` costs, which looks up the compiled form and sets up a
+    result every time; on SQLite, in a transaction, a quarter (6.2 and 2.7 µs instead of 10.6).
     """
 
     def __init__(self, statement: TextClause | sa.Update) -> None:

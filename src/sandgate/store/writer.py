@@ -38,7 +38,7 @@ class Patience:
 
     def is_worth_it(self, jobs: int) -> bool:
         """Asked before each commit."""
-        if jobs < self._least:
+        if not self._least <= jobs < MOST_IN_A_BATCH:
             return False
         if self._left:
             self._left -= 1
@@ -95,7 +95,7 @@ class Writer:
             # Should this thread die of a bug, whoever writes is refused rather than left to wait.
             undo.callback(self._jobs.close)
             while jobs := self._jobs.take(MOST_IN_A_BATCH):
-                if len(jobs) < MOST_IN_A_BATCH and self._patience.is_worth_it(len(jobs)):
+                if self._patience.is_worth_it(len(jobs)):
                     time.sleep(_GATHER_S)
                     more = self._jobs.take_more(MOST_IN_A_BATCH - len(jobs))
                     self._patience.note(len(more))

@@ -121,6 +121,11 @@ def test_a_commit_waits_where_others_join() -> None:
     assert not any(_waits(Patience(), [1, 2] * 100, joined=1))
 
 
+def test_a_commit_without_room_waits_for_nobody() -> None:
+    """And learns nothing from that."""
+    assert _waits(Patience(), [255, 256, 257, 3], joined=1) == [True, False, False, True]
+
+
 def test_a_commit_that_nobody_joins_waits_ever_more_seldom() -> None:
     """Where three take turns, as good as all commits leave at once."""
     waits = _waits(Patience(), [3] * 1000, joined=0)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from sandgate.sandbox.launcher.hierarchies import Hierarchy
+from sandgate.sandbox.launcher.hierarchies import Hierarchy, parse_groups
 
 Folders = Sequence[tuple[Hierarchy, str]]
 """Where a process is to be: a folder in each hierarchy."""
@@ -36,18 +36,12 @@ def open_entries(folders: Folders) -> list[int]:
 
 
 def has_entered(folders: Folders, pid: int, process: str = "/proc/{}/cgroup") -> bool:
-    """Whether the first thread of a process is there, in every hierarchy; False, too, where that cannot be told.
-
-    Source: proc_pid_cgroup(5).
-    """
+    """Whether the first thread of a process is there, in every hierarchy; False, too, where that cannot be told."""
     try:
         with open(process.format(pid), encoding="utf-8") as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
+            found = parse_groups(file.read())
     except (OSError, UnicodeError):
         return False
-    found = {
-        controller: parts[2] for parts in lines if len(parts) == 3 for controller in parts[1].split(",") if controller
-    }
     with suppress(ValueError):
         return all(
             found.get(controller) == _name(hierarchy, folder)

@@ -60,6 +60,15 @@ def find_hierarchies(mountinfo: str) -> list[Hierarchy]:
     return found
 
 
+def parse_groups(text: str) -> dict[str, str]:
+    """What the kernel calls the groups of a process, by controller; by an empty name the one of version 2.
+
+    From the text of ``/proc/PID/cgroup``. Source: proc_pid_cgroup(5).
+    """
+    lines = [line.split(":", 2) for line in text.splitlines()]
+    return {controller: parts[2] for parts in lines if len(parts) == 3 for controller in parts[1].split(",")}
+
+
 def write_file(path: Path | str, value: str) -> None:
     """Tell a file of a control group a value: in one write, as the kernel wants it. Raises ``OSError``."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
